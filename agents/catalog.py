@@ -1,0 +1,5 @@
+"""The agents by name: where each configuration class lives. Strings, so that listing them imports nothing."""
+
+AGENTS: dict[str, str] = {
+    "rl2": "agents.rl2:RL2Config",
+}

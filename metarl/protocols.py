@@ -1,0 +1,148 @@
+"""The contracts between the parts: signatures and their meaning, no behaviour.
+
+Agents never import environments and environments never import agents; both are written against this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from metarl.records import Decision, Record, Step, Trajectory
+
+Split = Literal["train", "test", "ood"]
+
+State = TypeVar("State")
+Context = TypeVar("Context", contravariant=True)
+D = TypeVar("D", bound=Decision)
+
+
+@runtime_checkable
+class VectorEnv(Protocol):
+    """B rows of one task family on one device: torch in, torch out, same-step autoreset.
+
+    A row that ends an episode starts the next one in the same task within the same call of `step`. The environment
+    knows nothing of trials; `metarl.rollouts.collect` counts episodes.
+    """
+
+    num_rows: int  # B
+    device: torch.device
+    observation_space: spaces.Box  # of one row
+    action_space: spaces.Box | spaces.Discrete  # of one row
+
+    def reset(self, tasks: Record) -> Step:
+        """Give the rows their tasks and start a first episode in each.
+
+        `tasks` has leading axis N, and N divides B: each task gets B / N contiguous rows.
+        """
+        ...
+
+    def step(self, action: Tensor, active: Tensor | None = None) -> Step:
+        """One step of all rows, or of those where `active` [B] (bool) is true.
+
+        Actions outside a Box are clipped to it. Rows that are not active are not simulated: they keep their state,
+        repeat their observation, and report a zero reward and no end. The step's tensors are the caller's to keep.
+        """
+        ...
+
+
+@runtime_checkable
+class TaskFamily(Protocol):
+    """A distribution over tasks with named splits; implemented by frozen dataclasses, one field a variant's argument."""
+
+    @property
+    def name(self) -> str: ...  # the catalog's name, e.g. "grid_navi"
+
+    @property
+    def horizon(self) -> int: ...  # steps after which an episode is truncated
+
+    @property
+    def num_episodes(self) -> int: ...  # episodes in a trial, as the literature evaluates this family
+
+    @property
+    def observation_space(self) -> spaces.Box: ...
+
+    @property
+    def action_space(self) -> spaces.Box | spaces.Discrete: ...
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> Record:
+        """Tasks with leading axis `num_tasks`, on the generator's device. An undeclared split raises ValueError."""
+        ...
+
+    def make_env(self, num_rows: int, generator: torch.Generator) -> VectorEnv:
+        """A vectorised environment on the generator's device; all its randomness comes from the generator."""
+        ...
+
+    def bounds(self, tasks: Record, num_episodes: int) -> dict[str, list[float]]:
+        """Known expected returns on these tasks by episode, such as "bayes_optimal", "oracle" or "random".
+
+        Each list has `num_episodes` entries. Empty where nothing is known.
+        """
+        ...
+
+
+class Adaptation(Protocol[State, Context]):
+    """The three verbs that every way of meta-learning shares; they differ only in what the state is."""
+
+    def prior(self, num_tasks: int) -> State:
+        """What the learner believes before it has seen anything of a task."""
+        ...
+
+    def adapt(self, state: State, context: Context) -> State:
+        """The state after absorbing data [N, K, ...]; the old state is left as it was."""
+        ...
+
+    def predict(self, state: State, x: Tensor) -> Tensor:
+        """Outputs [N, Q, out] for inputs [N, Q, in] under the adapted state."""
+        ...
+
+
+class Agent(Protocol[State, D]):
+    """A learner that acts.
+
+    Within an episode `observe` absorbs every step (RL2's memory; nothing for agents that adapt between episodes);
+    after each block of episodes `adapt` absorbs the block's trajectory (gradient steps, a posterior; nothing for RL2).
+    """
+
+    block: int | None  # episodes between two calls of `adapt`; None: the whole trial is one block
+
+    def prior(self, num_rows: int) -> State: ...
+
+    def observe(self, state: State, action: Tensor | None, step: Step) -> State:
+        """Absorb what the environment has just returned; `action` is None for the first step of a trial."""
+        ...
+
+    def act(self, state: State, obs: Tensor, generator: torch.Generator | None) -> D:
+        """Decide on obs [B, O]; without a generator, the policy's mode instead of a sample."""
+        ...
+
+    def adapt(self, state: State, trajectory: Trajectory[D]) -> State: ...
+
+    def update(self, trajectory: Trajectory[D], generator: torch.Generator) -> dict[str, float]:
+        """The meta-update from one batch of trials; returns what is worth logging under `train/`."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything an exact resume needs: tensors and plain Python only."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class AgentConfig(Protocol):
+    """A frozen dataclass beside the agent it configures."""
+
+    def make(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Box | spaces.Discrete,
+        *,
+        num_iterations: int,
+        generator: torch.Generator,
+    ) -> Agent[Any, Any]:
+        """A fresh agent on the generator's device, initialised from it; `num_iterations` ends its schedules."""
+        ...

@@ -1,0 +1,175 @@
+"""Frozen records of tensors: the only data structures that travel between the parts of MetaRL.
+
+A record is a frozen dataclass whose fields are tensors, other records, dicts of tensors or None. Every subclass is
+registered as a pytree, so `torch.vmap`, `torch.func.grad` and `torch.utils._pytree.tree_map` look inside it.
+
+Axes, in trailing comments and docstrings: N tasks, E copies of each task, B = N * E environment rows (copies of one
+task are contiguous), T time steps, K context items, Q queries, W ways. Trajectories are time-major [T, B, ...];
+`by_task(N)` turns them into [N, K, ...] and is the only bridge between the two layouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Generic, Self, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+R = TypeVar("R", bound="Record")
+D = TypeVar("D", bound="Decision")
+
+
+class Record:
+    """Base of all records. Subclasses are declared with `@dataclass(frozen=True)`."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        pytree.register_pytree_node(cls, _flatten, lambda children, context: _unflatten(cls, children, context))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """A record of the same type with `function` applied to every tensor in it."""
+        return pytree.tree_map(lambda leaf: function(leaf) if isinstance(leaf, Tensor) else leaf, self)
+
+    def __getitem__(self, index: Any) -> Self:
+        """Index the leading axis of every tensor."""
+        return self.map(lambda value: value[index])
+
+    def __len__(self) -> int:
+        """The size of the leading axis.
+
+        Raises:
+            TypeError: when the record holds no tensor.
+        """
+        for leaf in pytree.tree_leaves(self):
+            if isinstance(leaf, Tensor):
+                return leaf.shape[0]
+        raise TypeError(f"{type(self).__name__} holds no tensor and has no length")
+
+    def to(self, device: torch.device | str) -> Self:
+        return self.map(lambda value: value.to(device))
+
+    def detach(self) -> Self:
+        return self.map(Tensor.detach)
+
+    def repeat_interleave(self, copies: int) -> Self:
+        """[N, ...] -> [N * copies, ...], the copies of one task contiguous."""
+        return self if copies == 1 else self.map(lambda value: value.repeat_interleave(copies, dim=0))
+
+
+def _flatten(record: Any) -> tuple[list[Any], tuple[str, ...]]:
+    names = tuple(field.name for field in fields(record))
+    return [getattr(record, name) for name in names], names
+
+
+def _unflatten(cls: type, children: Iterable[Any], names: Any) -> Any:
+    return cls(**dict(zip(names, children, strict=True)))
+
+
+def _combine(join: Callable[[Sequence[Tensor]], Tensor], records: Sequence[R]) -> R:
+    return pytree.tree_map(
+        lambda *leaves: join(leaves) if isinstance(leaves[0], Tensor) else leaves[0], records[0], *records[1:]
+    )
+
+
+def stack(records: Sequence[R], dim: int = 0) -> R:
+    """Stack records of one structure along a new axis."""
+    return _combine(lambda leaves: torch.stack(tuple(leaves), dim), records)
+
+
+def cat(records: Sequence[R], dim: int = 0) -> R:
+    """Concatenate records of one structure along an existing axis."""
+    return _combine(lambda leaves: torch.cat(tuple(leaves), dim), records)
+
+
+@dataclass(frozen=True)
+class Step(Record):
+    """What a vectorised environment returns, under same-step autoreset.
+
+    `next_obs` is what the action led to; `obs` is what to act on now. They differ exactly in the rows whose episode
+    has just ended. After `reset` they are equal, the reward is zero and nothing has ended.
+    """
+
+    obs: Tensor  # [B, O] float32
+    next_obs: Tensor  # [B, O] float32
+    reward: Tensor  # [B] float32
+    terminated: Tensor  # [B] bool: the task ended the episode
+    truncated: Tensor  # [B] bool: the time limit ended the episode
+
+    @property
+    def episode_end(self) -> Tensor:
+        return self.terminated | self.truncated  # [B] bool
+
+
+@dataclass(frozen=True)
+class Decision(Record):
+    """What an agent decided at one step; agents that need more to learn from themselves extend it."""
+
+    action: Tensor  # [B] int64 (discrete) or [B, A] float32
+
+
+@dataclass(frozen=True)
+class ActorCriticDecision(Decision):
+    """A sampled action with what policy-gradient methods need of the moment of sampling."""
+
+    log_prob: Tensor  # [B] float32
+    value: Tensor  # [B] float32, in the critic's own units
+
+
+@dataclass(frozen=True)
+class Trajectory(Record, Generic[D]):
+    """Time-major experience of B rows; everything at index t belongs to the same transition.
+
+    Rows whose trial is over are no longer simulated: `valid` is false there, and the other fields are finite but
+    without meaning.
+    """
+
+    obs: Tensor  # [T, B, O] what was acted on
+    decision: D  # [T, B, ...]
+    reward: Tensor  # [T, B]
+    next_obs: Tensor  # [T, B, O] what the action led to, before any reset
+    terminated: Tensor  # [T, B] bool
+    truncated: Tensor  # [T, B] bool
+    episode_start: Tensor  # [T, B] bool
+    trial_start: Tensor  # [T, B] bool
+    valid: Tensor  # [T, B] bool
+
+    @property
+    def episode_end(self) -> Tensor:
+        return self.terminated | self.truncated  # [T, B] bool
+
+    @property
+    def num_steps(self) -> int:
+        """Environment steps that were really taken."""
+        return int(self.valid.sum())
+
+    @property
+    def episode_index(self) -> Tensor:
+        """Which episode of its trial each step belongs to, from zero: [T, B] int64."""
+        return (self.episode_start & self.valid).long().cumsum(0) - 1
+
+    def episode_returns(self, num_episodes: int) -> Tensor:
+        """Undiscounted return of each episode of each row: [num_episodes, B]."""
+        index = self.episode_index.clamp(0, num_episodes - 1)
+        reward = torch.where(self.valid, self.reward, 0.0)
+        return reward.new_zeros(num_episodes, reward.shape[1]).scatter_add_(0, index, reward)
+
+    def by_task(self, num_tasks: int) -> Self:
+        """[T, B, ...] -> [N, K, ...] with K = T * E: all steps of all copies of a task, copy after copy."""
+
+        def regroup(value: Tensor) -> Tensor:
+            steps, rows = value.shape[:2]
+            rows_first = value.transpose(0, 1)  # [B, T, ...]
+            return rows_first.reshape(num_tasks, rows // num_tasks * steps, *value.shape[2:])
+
+        return self.map(regroup)
+
+
+@dataclass(frozen=True)
+class Examples(Record):
+    """Supervised data of one or many tasks."""
+
+    x: Tensor  # [..., K, in]
+    y: Tensor  # [..., K, out], or [..., K] int64 for classes
