@@ -1,0 +1,91 @@
+"""Networks: multi-layer perceptrons and policy heads, initialised from a torch.Generator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from metarl.distributions import Categorical, DiagonalGaussian
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
+
+
+def linear(fan_in: int, fan_out: int, *, gain: float, generator: torch.Generator) -> nn.Linear:
+    """A linear layer with orthogonal weights of the given gain and zero bias, on the generator's device."""
+    layer = nn.Linear(fan_in, fan_out, device=generator.device)
+    nn.init.orthogonal_(layer.weight, gain, generator=generator)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def mlp(
+    sizes: Sequence[int], *, activation: str, generator: torch.Generator, output_gain: float | None = None
+) -> nn.Sequential:
+    """Linear layers from sizes[0] to sizes[-1] with the activation between them.
+
+    The last layer is linear with gain `output_gain`; where that is None it is followed by the activation too (a body,
+    not a head). One size alone gives the identity.
+    """
+    layers: list[nn.Module] = []
+    for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        is_head = output_gain is not None and i == len(sizes) - 2
+        gain = output_gain if is_head and output_gain is not None else math.sqrt(2)
+        layers.append(linear(fan_in, fan_out, gain=gain, generator=generator))
+        if not is_head:
+            layers.append(ACTIVATIONS[activation]())
+    return nn.Sequential(*layers)
+
+
+class PolicyHead(nn.Module):
+    """Turns features into an action distribution that fits the action space.
+
+    Box actions are Gaussian in policy units, in which the box is [-1, 1] on every axis, with a state-independent
+    learned log standard deviation; `to_env` and `from_env` convert. Discrete actions are categorical.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        action_space: spaces.Box | spaces.Discrete,
+        *,
+        activation: str,
+        init_std: float,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.is_discrete = isinstance(action_space, spaces.Discrete)
+        self.num_actions = int(action_space.n) if isinstance(action_space, spaces.Discrete) else action_space.shape[0]
+        self.net = mlp([*sizes, self.num_actions], activation=activation, output_gain=0.01, generator=generator)
+        if isinstance(action_space, spaces.Box):
+            low = torch.as_tensor(action_space.low, device=generator.device)
+            high = torch.as_tensor(action_space.high, device=generator.device)
+            if not torch.isfinite(high - low).all():
+                raise ValueError(f"action_space {action_space} is unbounded; a bounded Box or Discrete is needed")
+            self.register_buffer("center", (high + low) / 2, persistent=False)
+            self.register_buffer("half_range", (high - low) / 2, persistent=False)
+            self.log_std = nn.Parameter(torch.full((self.num_actions,), math.log(init_std), device=generator.device))
+
+    center: Tensor  # [A]
+    half_range: Tensor  # [A]
+
+    def forward(self, features: Tensor) -> Categorical | DiagonalGaussian:
+        output = self.net(features)
+        return Categorical(output) if self.is_discrete else DiagonalGaussian(output, self.log_std)
+
+    def to_env(self, action: Tensor) -> Tensor:
+        """Policy units to the environment's."""
+        return action if self.is_discrete else torch.addcmul(self.center, action, self.half_range)
+
+    def from_env(self, action: Tensor) -> Tensor:
+        """The environment's units to the policy's."""
+        return action if self.is_discrete else (action - self.center) / self.half_range
+
+    def encode(self, action: Tensor) -> Tensor:
+        """An action (environment units) as network input [..., A]: one-hot, or policy units clipped to the box."""
+        if self.is_discrete:
+            return nn.functional.one_hot(action, self.num_actions).to(torch.float32)
+        return self.from_env(action).clamp(-1, 1)

@@ -1,0 +1,100 @@
+"""Collecting experience: the only loop that steps an environment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from metarl.protocols import Agent, VectorEnv
+from metarl.records import Decision, Record, Step, Trajectory, stack
+
+D = TypeVar("D", bound=Decision)
+
+_STEPS_BETWEEN_SYNCS = 64  # on an accelerator, how often the host asks whether all trials are over
+
+
+def collect(
+    env: VectorEnv,
+    agent: Agent[Any, D],
+    tasks: Record,
+    num_episodes: int,
+    *,
+    generator: torch.Generator | None,
+    state: Any = None,
+) -> Trajectory[D]:
+    """Run `num_episodes` episodes in every row of the environment, each row from the given state of the agent.
+
+    tasks: leading axis N, which divides the environment's B rows. state: the agent's state for B rows; None for its
+    prior. generator: the source of the actions' randomness; None for the policy's mode.
+
+    Rows that have finished their episodes are not simulated further and are marked not valid. All rows start their
+    trial at index 0.
+    """
+    steps: list[tuple[Tensor, D, Step, Tensor]] = []
+    with torch.inference_mode(), _one_torch_thread(env.device):
+        step = env.reset(tasks)
+        if state is None:
+            state = agent.prior(env.num_rows)
+        state = agent.observe(state, None, step)
+        episodes_left = torch.full((env.num_rows,), num_episodes, device=env.device)
+        active = episodes_left > 0
+        all_active, any_active = num_episodes > 0, num_episodes > 0
+        while any_active:
+            obs = step.obs
+            decision = agent.act(state, obs, generator)
+            step = env.step(decision.action, None if all_active else active)
+            state = agent.observe(state, decision.action, step)
+            steps.append((obs, decision, step, active))
+            episodes_left = episodes_left - step.episode_end.long()
+            active = episodes_left > 0
+            if env.device.type == "cpu":
+                all_active = bool(active.all())
+                any_active = all_active or bool(active.any())
+            elif len(steps) % _STEPS_BETWEEN_SYNCS == 0:
+                all_active, any_active = False, bool(active.any())
+            else:
+                all_active = False
+    if not steps:
+        raise ValueError(f"num_episodes is {num_episodes}; it must be at least 1")
+    return _as_trajectory(steps)
+
+
+def _as_trajectory(steps: list[tuple[Tensor, D, Step, Tensor]]) -> Trajectory[D]:
+    """Stack the steps in time; outside inference mode, so that the result can enter a graph."""
+    obs, decisions, results, active = zip(*steps, strict=True)
+    valid = torch.stack(active)
+    num_steps = int(valid.any(1).sum())  # steps after the last trial's end are dropped
+    result = stack(results[:num_steps])
+    valid = valid[:num_steps]
+    trial_start = torch.zeros_like(valid)
+    trial_start[0] = True
+    episode_start = torch.cat([trial_start[:1], result.episode_end[:-1]]) & valid
+    return Trajectory(
+        obs=torch.stack(obs[:num_steps]),
+        decision=stack(decisions[:num_steps]),
+        reward=result.reward,
+        next_obs=result.next_obs,
+        terminated=result.terminated,
+        truncated=result.truncated,
+        episode_start=episode_start,
+        trial_start=trial_start,
+        valid=valid,
+    )
+
+
+@contextmanager
+def _one_torch_thread(device: torch.device) -> Iterator[None]:
+    """While native physics threads hold the cores, a policy on the CPU is fastest with one thread of its own."""
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
