@@ -1,0 +1,184 @@
+"""The one vectorised environment behind every task family that is written as a few torch functions.
+
+A family states what is special about it (initial state, transition, reward, end, observation); rows, step counters,
+the time limit, same-step autoreset and rows that are not active are handled here, once.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from metarl.records import Record, Step
+
+T = TypeVar("T", bound=Record)
+T_contra = TypeVar("T_contra", bound=Record, contravariant=True)
+
+SPLITS = ("train", "test", "ood")
+
+
+class Dynamics(Protocol[T_contra]):
+    """What a family must say about itself; all functions are pure but for their use of the generator.
+
+    `tasks` are expanded to one task a row. States are one tensor [B, ...] of any dtype.
+    """
+
+    @property
+    def horizon(self) -> int: ...
+
+    @property
+    def observation_space(self) -> spaces.Box: ...
+
+    @property
+    def action_space(self) -> spaces.Box | spaces.Discrete: ...
+
+    def initial_state(self, tasks: T_contra, generator: torch.Generator) -> Tensor:
+        """[B, ...]"""
+        ...
+
+    def transition(self, tasks: T_contra, state: Tensor, action: Tensor, generator: torch.Generator) -> Tensor:
+        """The state [B, ...] that `action` leads to from `state`; Box actions arrive clipped."""
+        ...
+
+    def reward(
+        self, tasks: T_contra, state: Tensor, action: Tensor, next_state: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """[B] float32"""
+        ...
+
+    def terminated(self, tasks: T_contra, next_state: Tensor) -> Tensor | None:
+        """Where the task ends the episode: [B] bool, or None where it never does."""
+        ...
+
+    def observation(self, tasks: T_contra, state: Tensor) -> Tensor:
+        """[B, O] float32, never the tensor `state` itself: the caller may write to it."""
+        ...
+
+
+class TorchEnv(Generic[T]):
+    """B rows of a family of torch functions; implements `metarl.protocols.VectorEnv`.
+
+    Nothing in `step` waits for the device, and a step without `active` skips all work of selecting rows.
+    """
+
+    def __init__(self, dynamics: Dynamics[T], num_rows: int, generator: torch.Generator) -> None:
+        if num_rows < 1:
+            raise ValueError(f"num_rows is {num_rows}: allowed are integers from 1")
+        self.num_rows = num_rows
+        self.device = generator.device
+        self.observation_space = dynamics.observation_space
+        self.action_space = dynamics.action_space
+        self._dynamics = dynamics
+        self._generator = generator
+        self._horizon = dynamics.horizon
+        self._tasks: T | None = None
+        self._state: Tensor | None = None  # [B, ...]
+        self._elapsed: Tensor | None = None  # [B] int64, steps since the row's episode began
+        self._action_shape = (num_rows, *(self.action_space.shape or ()))
+        self._box: tuple[Tensor, Tensor] | None = None
+        if isinstance(self.action_space, spaces.Box):
+            low, high = self.action_space.low, self.action_space.high
+            self._box = (torch.as_tensor(low, device=self.device), torch.as_tensor(high, device=self.device))
+
+    def reset(self, tasks: T) -> Step:
+        """Give the rows their tasks, B / N contiguous rows each, and start a first episode in each.
+
+        Raises:
+            ValueError: when the number of tasks does not divide the number of rows.
+        """
+        num_tasks = len(tasks)
+        if num_tasks == 0 or self.num_rows % num_tasks:
+            raise ValueError(
+                f"tasks has leading axis {num_tasks}: allowed are the divisors of the {self.num_rows} environment rows"
+            )
+        self._tasks = tasks.to(self.device).repeat_interleave(self.num_rows // num_tasks)
+        self._state = self._dynamics.initial_state(self._tasks, self._generator)
+        self._elapsed = torch.zeros(self.num_rows, dtype=torch.int64, device=self.device)
+        nothing_ended = torch.zeros(self.num_rows, dtype=torch.bool, device=self.device)
+        return Step(
+            obs=self._dynamics.observation(self._tasks, self._state),
+            next_obs=self._dynamics.observation(self._tasks, self._state),
+            reward=torch.zeros(self.num_rows, device=self.device),
+            terminated=nothing_ended,
+            truncated=nothing_ended.clone(),
+        )
+
+    def step(self, action: Tensor, active: Tensor | None = None) -> Step:
+        """One step of all rows, or of those where `active` [B] is true; see `VectorEnv.step`.
+
+        Raises:
+            ValueError: when `action` has not the shape of a batch of actions.
+            RuntimeError: when called before `reset`.
+        """
+        tasks, state, elapsed = self._tasks, self._state, self._elapsed
+        if tasks is None or state is None or elapsed is None:
+            raise RuntimeError("step was called before reset: the rows have no tasks yet")
+        if action.shape != self._action_shape:
+            raise ValueError(f"action has shape {tuple(action.shape)}: allowed is {self._action_shape}")
+        if self._box is not None:
+            action = action.clamp(*self._box)
+
+        dynamics, generator = self._dynamics, self._generator
+        next_state = dynamics.transition(tasks, state, action, generator)
+        reward = dynamics.reward(tasks, state, action, next_state, generator)
+        terminated = dynamics.terminated(tasks, next_state)
+        elapsed = elapsed + 1
+        truncated = elapsed >= self._horizon
+        if terminated is None:
+            terminated = torch.zeros_like(truncated)
+        else:
+            truncated = truncated > terminated  # an episode has one reason to end, and the task's comes first
+
+        if active is not None:
+            next_state = _where_row(active, next_state, state)
+            reward = torch.where(active, reward, 0.0)
+            terminated = terminated & active
+            truncated = truncated & active
+            elapsed = torch.where(active, elapsed, self._elapsed)
+
+        episode_end = terminated | truncated
+        self._state = _where_row(episode_end, dynamics.initial_state(tasks, generator), next_state)
+        self._elapsed = elapsed.masked_fill(episode_end, 0)
+        return Step(
+            obs=dynamics.observation(tasks, self._state),
+            next_obs=dynamics.observation(tasks, next_state),
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+        )
+
+
+def _where_row(condition: Tensor, chosen: Tensor, otherwise: Tensor) -> Tensor:
+    """`torch.where` with a condition [B] on tensors [B, ...]."""
+    if chosen.ndim > 1:
+        condition = condition.view(-1, *(1,) * (chosen.ndim - 1))
+    return torch.where(condition, chosen, otherwise)
+
+
+def check_split(family: str, split: str) -> None:
+    """Raises ValueError unless `split` is one of train, test and ood."""
+    if split not in SPLITS:
+        raise ValueError(f"split of {family} is {split!r}: allowed are {', '.join(map(repr, SPLITS))}")
+
+
+def check_at_least(family: str, minimum: float, **values: float) -> None:
+    """Raises ValueError naming the first of `values` that is below `minimum`."""
+    for field, value in values.items():
+        if not value >= minimum:
+            kind = "integers" if isinstance(minimum, int) else "numbers"
+            raise ValueError(f"{field} of {family} is {value}: allowed are {kind} from {minimum}")
+
+
+def check_positive(family: str, **values: float) -> None:
+    """Raises ValueError naming the first of `values` that is not a positive finite number."""
+    for field, value in values.items():
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{field} of {family} is {value}: allowed are positive finite numbers")
+
+
+def unit_box(num_dims: int, low: float = 0.0, high: float = 1.0) -> spaces.Box:
+    """A float32 box with the same limits in each of its `num_dims` dimensions."""
+    return spaces.Box(low, high, (num_dims,))
