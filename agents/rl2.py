@@ -1,0 +1,324 @@
+"""RL2: a recurrent policy whose memory learns to learn, trained by PPO over whole trials.
+
+Duan et al. RL2: fast reinforcement learning via slow reinforcement learning (2016).
+Wang et al. Learning to reinforcement learn (2016).
+
+The memory reads the observation, the previous action, the previous reward and whether the previous step ended an
+episode; none of them is zeroed when an episode starts, and the memory is reset between trials only. Advantages are
+estimated over the whole trial, so that exploring in the first episode is credited with what later ones gain from it.
+
+Deviations from Duan et al.: 1. PPO (Schulman et al. 2017) in place of TRPO. 2. a critic that shares the memory in
+place of a separate one. 3. the policy and value heads see the observation beside the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from metarl.adaptation.sequence import Cell, Memory, RecurrentAdaptation
+from metarl.losses import (
+    approximate_kl,
+    clipped_surrogate,
+    clipped_value_loss,
+    discounted_sum,
+    generalized_advantage,
+    mean_where,
+    standardise_where,
+)
+from metarl.moments import Moments
+from metarl.nets import PolicyHead, mlp
+from metarl.records import ActorCriticDecision, Record, Step, Trajectory
+
+Experience = Trajectory[ActorCriticDecision]
+
+
+@dataclass(frozen=True)
+class RL2Config:
+    """Settings of RL2 with PPO."""
+
+    cell: Cell = "gru"
+    hidden_size: int = 128  # units of the memory
+    encoder_sizes: tuple[int, ...] = ()  # hidden layers between the inputs and the memory
+    head_sizes: tuple[int, ...] = (64,)  # hidden layers of the policy's and of the critic's head
+    activation: str = "tanh"
+    init_std: float = 1.0  # of continuous actions, where the box is [-1, 1]
+    gamma: float = 0.99
+    lam: float = 0.95
+    credit_across_episodes: bool = True  # whether advantages cross the ends of episodes inside a trial
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 1e-4  # reached linearly at the last iteration
+    num_epochs: int = 5
+    num_minibatches: int = 4  # of whole trials, per epoch
+    clip: float = 0.2
+    value_clip: float | None = None  # in units of normalised return
+    value_coefficient: float = 0.5
+    entropy_coefficient: float = 0.01
+    final_entropy_coefficient: float | None = None  # reached linearly at the last iteration; None: constant
+    max_grad_norm: float = 0.5
+    target_kl: float | None = 0.03  # an update stops at the first minibatch beyond 1.5 times this
+    normalise_obs: bool = True
+    normalise_reward: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "num_epochs", "num_minibatches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("gamma", "lam"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+        for name in ("learning_rate", "clip", "init_std", "max_grad_norm"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+
+    def make(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Box | spaces.Discrete,
+        *,
+        num_iterations: int,
+        generator: torch.Generator,
+    ) -> RL2:
+        return RL2(self, observation_space, action_space, num_iterations=num_iterations, generator=generator)
+
+
+@dataclass(frozen=True)
+class InputMoments(Record):
+    """What the inputs of the networks are normalised by."""
+
+    obs: Moments  # of [O]
+    reward: Moments  # of []
+    earned: Moments  # of []: the discounted sum of rewards so far, whose spread scales the critic's targets
+
+
+class RL2Network(nn.Module):
+    """The memory with its policy and value heads."""
+
+    def __init__(
+        self,
+        config: RL2Config,
+        observation_space: spaces.Box,
+        action_space: spaces.Box | spaces.Discrete,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        obs_size = observation_space.shape[0]
+        head_sizes = (config.hidden_size + obs_size, *config.head_sizes)
+        make = {"activation": config.activation, "generator": generator}
+        self.policy = PolicyHead(head_sizes, action_space, init_std=config.init_std, **make)
+        self.critic = mlp([*head_sizes, 1], output_gain=1.0, **make)
+        item_size = obs_size + self.policy.num_actions + 2
+        sizes = (item_size, *config.encoder_sizes)
+        self.memory = RecurrentAdaptation(
+            mlp(sizes, **make),
+            lambda hidden, obs: self.policy.net(torch.cat([hidden, obs], -1)),
+            input_size=sizes[-1],
+            hidden_size=config.hidden_size,
+            cell=config.cell,
+            generator=generator,
+        )
+
+
+class RL2:
+    """The agent: act by reading the memory, observe by writing to it, update by PPO on whole trials."""
+
+    block = None  # the memory adapts at every step
+
+    def __init__(
+        self,
+        config: RL2Config,
+        observation_space: spaces.Box,
+        action_space: spaces.Box | spaces.Discrete,
+        *,
+        num_iterations: int,
+        generator: torch.Generator,
+    ) -> None:
+        self.config = config
+        self.num_iterations = num_iterations
+        self.iteration = 0
+        self.net = RL2Network(config, observation_space, action_space, generator)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=config.learning_rate, eps=1e-5)
+        device = generator.device
+        self.moments = InputMoments(
+            obs=Moments.empty(*observation_space.shape, device=device),
+            reward=Moments.empty(device=device),
+            earned=Moments.empty(device=device),
+        )
+
+    # --- acting: the three verbs, one step at a time -----------------------------------------------------------
+
+    def prior(self, num_rows: int) -> Memory:
+        return self.net.memory.prior(num_rows)
+
+    def observe(self, state: Memory, action: Tensor | None, step: Step) -> Memory:
+        if action is None:
+            encoded = step.obs.new_zeros(len(step.obs), self.net.policy.num_actions)
+        else:
+            encoded = self.net.policy.encode(action)
+        item = self._item(self._normalised_obs(step.obs), encoded, step.reward, step.episode_end)
+        return self.net.memory.absorb(state, item)
+
+    def act(self, state: Memory, obs: Tensor, generator: torch.Generator | None) -> ActorCriticDecision:
+        features = torch.cat([state.hidden, self._normalised_obs(obs)], -1)
+        distribution = self.net.policy(features)
+        action = distribution.mode if generator is None else distribution.sample(generator)
+        return ActorCriticDecision(
+            action=self.net.policy.to_env(action),
+            log_prob=distribution.log_prob(action),
+            value=self.net.critic(features).squeeze(-1),
+        )
+
+    def adapt(self, state: Memory, trajectory: Experience) -> Memory:
+        """The memory has already absorbed every step."""
+        return state
+
+    # --- learning ---------------------------------------------------------------------------------------------
+
+    def update(self, trajectory: Experience, generator: torch.Generator) -> dict[str, float]:
+        """PPO on one batch of trials; every row of the trajectory is a whole trial."""
+        config = self.config
+        progress = min(self.iteration / max(self.num_iterations - 1, 1), 1.0)
+        learning_rate = _interpolate(config.learning_rate, config.final_learning_rate, progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        entropy_coefficient = _interpolate(
+            config.entropy_coefficient, config.final_entropy_coefficient, progress
+        )
+        obs = self._normalised_obs(trajectory.obs)
+        items = self._items(trajectory, obs)
+        advantage, target = self._advantages(trajectory)
+        sums = torch.zeros(6, device=items.device)
+        num_minibatches = 0
+        for rows in self._minibatches(items.shape[1], generator):
+            losses = self._loss(
+                items[:, rows],
+                obs[:, rows],
+                trajectory.map(lambda value, rows=rows: value[:, rows]),
+                advantage[:, rows],
+                target[:, rows],
+            )
+            policy_loss, value_loss, entropy, kl, clipped = losses
+            if config.target_kl is not None and kl.item() > 1.5 * config.target_kl and num_minibatches > 0:
+                break
+            loss = policy_loss + config.value_coefficient * value_loss - entropy_coefficient * entropy
+            self.optimizer.zero_grad()
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(self.net.parameters(), config.max_grad_norm)
+            self.optimizer.step()
+            num_minibatches += 1
+            sums += torch.stack([*losses, norm]).detach()
+        self._learn_moments(trajectory)
+        self.iteration += 1
+        names = ("policy_gradient_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
+        metrics = dict(zip(names, (sums / num_minibatches).tolist(), strict=True))
+        valid = trajectory.valid
+        residual = target[valid] - trajectory.decision.value[valid]
+        metrics["explained_variance"] = float(1 - residual.var() / target[valid].var().clamp(min=1e-12))
+        metrics["learning_rate"] = learning_rate
+        metrics["num_gradient_steps"] = float(num_minibatches)
+        if not self.net.policy.is_discrete:
+            metrics["std"] = float(self.net.policy.log_std.detach().exp().mean())
+        return {f"train/{name}": value for name, value in metrics.items()}
+
+    def _loss(
+        self, items: Tensor, obs: Tensor, trajectory: Experience, advantage: Tensor, target: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Policy loss, value loss, entropy, approximate KL and the share of clipped ratios, over valid steps."""
+        config, old, valid = self.config, trajectory.decision, trajectory.valid
+        hidden = self.net.memory.unroll(self.prior(items.shape[1]), items)
+        features = torch.cat([hidden, obs], -1)
+        distribution = self.net.policy(features)
+        value = self.net.critic(features).squeeze(-1)
+        log_prob = distribution.log_prob(self.net.policy.from_env(old.action))
+        policy_loss = clipped_surrogate(log_prob, old.log_prob, advantage, config.clip)
+        value_loss = clipped_value_loss(value, old.value, target, config.value_clip)
+        with torch.no_grad():
+            kl = approximate_kl(log_prob, old.log_prob)
+            clipped = ((log_prob - old.log_prob).exp() - 1).abs() > config.clip
+        terms = (policy_loss, value_loss, distribution.entropy(), kl, clipped.float())
+        policy_loss, value_loss, entropy, kl, clipped = (mean_where(term, valid) for term in terms)
+        return policy_loss, value_loss, entropy, kl, clipped
+
+    def _advantages(self, trajectory: Experience) -> tuple[Tensor, Tensor]:
+        """Standardised advantages and the critic's targets in units of normalised return, both [T, B]."""
+        config, valid, value = self.config, trajectory.valid, trajectory.decision.value
+        reward = torch.where(valid, trajectory.reward, 0.0)
+        if config.normalise_reward:
+            earned = discounted_sum(reward, trajectory.trial_start, config.gamma)
+            self.moments = InputMoments(
+                self.moments.obs, self.moments.reward, self.moments.earned.merge(Moments.of(earned[valid]))
+            )
+            reward = reward / self.moments.earned.std.float()
+        goes_on = torch.zeros_like(valid)  # [T, B]: whether the next step belongs to the same chain of credit
+        goes_on[:-1] = valid[1:]
+        if not config.credit_across_episodes:
+            goes_on &= ~trajectory.episode_end
+        next_value = torch.zeros_like(value)
+        next_value[:-1] = value[1:]
+        next_value = torch.where(goes_on, next_value, 0.0)
+        advantage = generalized_advantage(
+            reward, value, next_value, goes_on, gamma=config.gamma, lam=config.lam
+        )
+        return standardise_where(advantage, valid), advantage + value
+
+    def _minibatches(self, num_rows: int, generator: torch.Generator) -> Iterator[Tensor]:
+        count = min(self.config.num_minibatches, num_rows)
+        for _ in range(self.config.num_epochs):
+            order = torch.randperm(num_rows, generator=generator, device=generator.device)
+            yield from order.chunk(count)
+
+    def _learn_moments(self, trajectory: Experience) -> None:
+        """Absorb the batch into the normalisers; after the update, so that acting and learning saw the same inputs."""
+        valid = trajectory.valid
+        self.moments = InputMoments(
+            self.moments.obs.merge(Moments.of(trajectory.obs[valid])),
+            self.moments.reward.merge(Moments.of(trajectory.reward[valid])),
+            self.moments.earned,
+        )
+
+    # --- inputs -----------------------------------------------------------------------------------------------
+
+    def _normalised_obs(self, obs: Tensor) -> Tensor:
+        return self.moments.obs.standardise(obs) if self.config.normalise_obs else obs
+
+    def _items(self, trajectory: Experience, obs: Tensor) -> Tensor:
+        """What the memory read at each step [T, B, item]: the observation and what the previous step brought."""
+        steps, rows = obs.shape[:2]
+        action = obs.new_zeros(steps, rows, self.net.policy.num_actions)
+        reward = obs.new_zeros(steps, rows)
+        episode_end = torch.zeros_like(trajectory.valid)
+        action[1:] = self.net.policy.encode(trajectory.decision.action[:-1])
+        reward[1:] = trajectory.reward[:-1]
+        episode_end[1:] = trajectory.episode_end[:-1]
+        return self._item(obs, action, reward, episode_end)
+
+    def _item(self, obs: Tensor, action: Tensor, reward: Tensor, episode_end: Tensor) -> Tensor:
+        """One item of the context [..., O + A + 2] from normalised obs, encoded action, raw reward and the end flag."""
+        if self.config.normalise_reward:
+            reward = reward / self.moments.reward.std.float()
+        return torch.cat([obs, action, reward.unsqueeze(-1), episode_end.unsqueeze(-1).to(obs.dtype)], -1)
+
+    # --- saving -----------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "iteration": self.iteration,
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "moments": {name: vars(moments) for name, moments in vars(self.moments).items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.iteration = state["iteration"]
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.moments = InputMoments(**{name: Moments(**value) for name, value in state["moments"].items()})
+
+
+def _interpolate(start: float, end: float | None, progress: float) -> float:
+    return start if end is None else start + (end - start) * progress

@@ -1,0 +1,94 @@
+"""Evaluation, one for every agent: prior, then (act, adapt) again and again on held-out tasks.
+
+What comes out is the adaptation curve: the return of episode 1, 2, ... of a trial.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.protocols import Agent, Split, TaskFamily
+from metarl.rollouts import collect
+from metarl.statistics import bootstrap_interval, interquartile_mean
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean, interquartile mean and the 95 % bootstrap interval of the mean, over tasks."""
+
+    mean: float
+    iqm: float
+    ci95: tuple[float, float]
+
+    @classmethod
+    def of(cls, returns: Tensor) -> Score:
+        """The score of returns [N], one per task."""
+        values = returns.double().cpu().numpy()
+        return cls(float(np.mean(values)), float(interquartile_mean(values)), bootstrap_interval(values))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The adaptation curve of an agent on tasks of one split."""
+
+    family: str
+    agent: str
+    split: str
+    num_tasks: int
+    episodes: list[Score]  # by episode of the trial, undiscounted
+    total: Score  # of the sum over the trial
+    bounds: dict[str, list[float]]  # known values by episode, such as the Bayes-optimal ones
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def evaluate(
+    family: TaskFamily,
+    agent: Agent[Any, Any],
+    *,
+    agent_name: str,
+    split: Split,
+    num_tasks: int,
+    num_episodes: int,
+    generator: torch.Generator,
+    deterministic: bool = False,
+) -> Evaluation:
+    """Meet `num_tasks` fresh tasks of a split, `num_episodes` episodes in each, one row per task.
+
+    The tasks and everything random come from the generator, so that one seed gives one evaluation. deterministic:
+    act by the policy's mode.
+
+    Raises:
+        ValueError: when a number is below one, or the family does not declare the split.
+    """
+    for name, value in (("num_tasks", num_tasks), ("num_episodes", num_episodes)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")
+    tasks = family.sample(num_tasks, split, generator)
+    env = family.make_env(num_tasks, generator)
+    state = agent.prior(num_tasks)
+    block = num_episodes if agent.block is None else agent.block
+    returns = []
+    for start in range(0, num_episodes, block):
+        size = min(block, num_episodes - start)
+        trajectory = collect(
+            env, agent, tasks, size, generator=None if deterministic else generator, state=state
+        )
+        returns.append(trajectory.episode_returns(size))
+        state = agent.adapt(state, trajectory)
+    by_episode = torch.cat(returns)  # [num_episodes, N]
+    return Evaluation(
+        family=family.name,
+        agent=agent_name,
+        split=split,
+        num_tasks=num_tasks,
+        episodes=[Score.of(episode) for episode in by_episode],
+        total=Score.of(by_episode.sum(0)),
+        bounds=family.bounds(tasks, num_episodes),
+    )
