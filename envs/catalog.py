@@ -1,5 +1,14 @@
 """The task families by name: where each class lives. Strings, so that listing them imports nothing."""
 
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metarl.protocols import TaskFamily
+
 FAMILIES: dict[str, str] = {
     "bernoulli_bandit": "envs.bandits:BernoulliBandit",
     "gaussian_bandit": "envs.bandits:GaussianBandit",
@@ -12,3 +21,31 @@ FAMILIES: dict[str, str] = {
     "half_cheetah_dir": "envs.locomotion.half_cheetah:HalfCheetahDir",
     "half_cheetah_rand_params": "envs.locomotion.half_cheetah:HalfCheetahRandParams",
 }
+
+
+def load(name: str) -> type[Any]:
+    """The class of a task family; calling it with no or some of its fields gives a family.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest known one.
+    """
+    if name not in FAMILIES:
+        near = difflib.get_close_matches(name, FAMILIES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(FAMILIES)}"
+        raise ValueError(f"unknown task family {name!r}: {hint}")
+    module, class_name = FAMILIES[name].split(":")
+    return getattr(importlib.import_module(module), class_name)
+
+
+def make(name: str, **variant: Any) -> TaskFamily:
+    """A task family by name, `variant` being fields of its class.
+
+    Raises:
+        ValueError: for an unknown name, an unknown field or a value that is not allowed.
+    """
+    family = load(name)
+    unknown = sorted(set(variant) - set(family.__dataclass_fields__))
+    if unknown:
+        allowed = ", ".join(family.__dataclass_fields__)
+        raise ValueError(f"{name} has no field {unknown[0]!r}: allowed are {allowed}")
+    return family(**variant)

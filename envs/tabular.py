@@ -130,6 +130,6 @@ def _backup(tasks: TabularTasks, values: Tensor) -> Tensor:
 def sample_dirichlet(concentration: Tensor, generator: torch.Generator) -> Tensor:
     """Dirichlet samples over the last axis; `torch.distributions` cannot be given a generator."""
     # The double-precision gamma keeps small concentrations from underflowing to a row of zeros.
-    gamma = torch._standard_gamma(concentration.double(), generator=generator)
+    gamma = torch._standard_gamma(concentration.double(), generator)  # pyright: ignore[reportPrivateImportUsage]
     gamma = gamma.clamp_min(torch.finfo(torch.float64).tiny)
     return (gamma / gamma.sum(-1, keepdim=True)).float()

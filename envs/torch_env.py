@@ -125,7 +125,7 @@ class TorchEnv(Generic[T]):
         next_state = dynamics.transition(tasks, state, action, generator)
         reward = dynamics.reward(tasks, state, action, next_state, generator)
         terminated = dynamics.terminated(tasks, next_state)
-        elapsed = elapsed + 1
+        elapsed = elapsed + (1 if active is None else active)
         truncated = elapsed >= self._horizon
         if terminated is None:
             terminated = torch.zeros_like(truncated)
@@ -137,7 +137,6 @@ class TorchEnv(Generic[T]):
             reward = torch.where(active, reward, 0.0)
             terminated = terminated & active
             truncated = truncated & active
-            elapsed = torch.where(active, elapsed, self._elapsed)
 
         episode_end = terminated | truncated
         self._state = _where_row(episode_end, dynamics.initial_state(tasks, generator), next_state)
