@@ -1,0 +1,1 @@
+"""Locomotion: task families whose dynamics are MuJoCo's."""

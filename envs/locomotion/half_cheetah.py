@@ -1,0 +1,253 @@
+"""The half cheetah's task families: run at a velocity, in a direction, or with changed physics.
+
+Velocity and direction: Finn et al. 2017, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks". Changed
+physics: the random-parameter benchmarks of Rothfuss et al. 2019 (ProMP) and Rakelly et al. 2019 (PEARL), carried from
+Hopper and Walker2d to this body.
+
+All families use Gymnasium's HalfCheetah-v5 mechanics, its 17 observations (positions without x, then velocities) and
+dt = 0.05 s; v is (x_after - x_before) / dt, and actions are torques in [-1, 1].
+
+Deviations and choices, where the published codes differ:
+1. The control cost is the meta-RL papers' 0.05 |a|², not Gymnasium's 0.1.
+2. Observations leave out the torso's world position, which some codes include and which shows x.
+3. Velocities are U[0, 3] (ProMP, PEARL, VariBAD); `max_velocity=2` gives MAML's. Episodes last 200 steps, a trial two.
+4. With changed physics, a body's inertia follows its mass; the published codes draw it independently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from envs.locomotion.mujoco_env import Locomotion, MujocoEnv
+from metarl.protocols import Split
+from metarl.records import Record
+
+T = TypeVar("T", bound=Record)
+
+BODY = Path(__file__).parent / "bodies" / "half_cheetah.xml"
+NUM_BODIES, NUM_JOINTS, NUM_GEOMS = 7, 6, 9  # without the world and the root joints; geoms with the floor
+MASS_BASE, DAMPING_BASE, FRICTION_BASE = 1.5, 1.3, 1.5
+
+
+@dataclass(frozen=True)
+class VelocityTasks(Record):
+    """Velocities to run at."""
+
+    velocity: Tensor  # [N] float32, m/s
+
+
+@dataclass(frozen=True)
+class DirectionTasks(Record):
+    """Directions to run in."""
+
+    direction: Tensor  # [N] float32, +1 forward or -1 backward
+
+
+@dataclass(frozen=True)
+class PhysicsTasks(Record):
+    """Multipliers on the body's own physics, named by the fields of MuJoCo's model they scale."""
+
+    body_mass: Tensor  # [N, 7] float32, of the torso and the six leg segments; inertia follows
+    dof_damping: Tensor  # [N, 6] float32, of the leg joints
+    geom_friction: Tensor  # [N, 9, 3] float32, of the floor and the body's geoms: sliding, torsional, rolling
+
+
+@dataclass(frozen=True)
+class _HalfCheetah(Generic[T]):
+    """What the three families share."""
+
+    horizon: int = 200
+    control_cost: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.horizon < 1:
+            raise ValueError(f"horizon of {self.name} is {self.horizon}: allowed are integers from 1")
+        if not 0 <= self.control_cost < float("inf"):
+            raise ValueError(f"control_cost of {self.name} is {self.control_cost}: allowed are numbers from 0")
+
+    @property
+    def name(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def num_episodes(self) -> int:
+        return 2
+
+    @property
+    def body(self) -> Path:
+        return BODY
+
+    @property
+    def frame_skip(self) -> int:
+        return 5
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        return spaces.Box(-float("inf"), float("inf"), (17,))
+
+    @property
+    def action_space(self) -> spaces.Box:
+        return spaces.Box(-1.0, 1.0, (6,))
+
+    def make_env(self: Locomotion[T], num_rows: int, generator: torch.Generator) -> MujocoEnv[T]:
+        """`num_rows` simulations on CPU threads.
+
+        Raises:
+            ValueError: for a generator that is not on the CPU, or fewer rows than one.
+        """
+        from envs.simulators.cpu import CpuPhysics  # here, so that tasks can be sampled without a simulator
+
+        if num_rows < 1:
+            raise ValueError(f"num_rows is {num_rows}: allowed are integers from 1")
+        if generator.device.type != "cpu":
+            raise ValueError(f"device of {self.name} is {generator.device.type!r}: allowed is 'cpu'")
+        return MujocoEnv(self, CpuPhysics(self.body, num_rows), generator)
+
+    def physics(self, tasks: T, nominal: Callable[[str], Tensor]) -> Mapping[str, Tensor]:
+        return {}
+
+    def observation(self, qpos: Tensor, qvel: Tensor) -> Tensor:
+        """Heights, angles and all velocities, without the position x: [B, 17] float32."""
+        return torch.cat((qpos[:, 1:], qvel), dim=1).float()
+
+    def terminated(self, qpos: Tensor, qvel: Tensor) -> Tensor | None:
+        return None
+
+    def bounds(self, tasks: T, num_episodes: int) -> dict[str, list[float]]:
+        """Empty: no expected return of any policy is known exactly."""
+        return {}
+
+
+def _velocity(qpos_before: Tensor, qpos: Tensor, dt: float) -> Tensor:
+    return (qpos[:, 0] - qpos_before[:, 0]) / dt  # [B]
+
+
+def _control(action: Tensor) -> Tensor:
+    return action.square().sum(dim=1)  # [B]
+
+
+@dataclass(frozen=True)
+class HalfCheetahVel(_HalfCheetah[VelocityTasks]):
+    """Run at a velocity v* ~ U[0, max_velocity]; reward -|v - v*| - control_cost |a|².
+
+    The "ood" split asks for velocities up to a third beyond the range of training.
+    """
+
+    max_velocity: float = 3.0  # m/s
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.max_velocity < float("inf"):
+            raise ValueError(f"max_velocity of {self.name} is {self.max_velocity}: allowed are positive numbers")
+
+    @property
+    def name(self) -> str:
+        return "half_cheetah_vel"
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> VelocityTasks:
+        _check_split(self.name, split, ("train", "test", "ood"))
+        uniform = torch.rand(num_tasks, generator=generator, device=generator.device)
+        if split == "ood":
+            return VelocityTasks(self.max_velocity * (1 + (1 - uniform) / 3))  # never the end of the training range
+        return VelocityTasks(self.max_velocity * uniform)
+
+    def reward(
+        self, tasks: VelocityTasks, qpos_before: Tensor, qpos: Tensor, qvel: Tensor, action: Tensor, dt: float
+    ) -> Tensor:
+        distance = (_velocity(qpos_before, qpos, dt) - tasks.velocity).abs()
+        return -(distance + self.control_cost * _control(action)).float()
+
+
+@dataclass(frozen=True)
+class HalfCheetahDir(_HalfCheetah[DirectionTasks]):
+    """Run forward or backward; reward direction * v - control_cost |a|².
+
+    There are only these two tasks, so those of "test" are those of "train" (as in every paper), and there is nothing
+    outside the range of training: "ood" is not declared. With `balanced`, half of the sampled tasks are forward, in
+    random order (an odd one falls to either); without, each is drawn on its own.
+    """
+
+    balanced: bool = True
+
+    @property
+    def name(self) -> str:
+        return "half_cheetah_dir"
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> DirectionTasks:
+        _check_split(self.name, split, ("train", "test"))
+        device = generator.device
+        coin = torch.randint(2, (num_tasks,), generator=generator, device=device)
+        if self.balanced:
+            order = torch.randperm(num_tasks, generator=generator, device=device)
+            coin = (order + coin[:1]) % 2
+        return DirectionTasks(2.0 * coin - 1.0)
+
+    def reward(
+        self, tasks: DirectionTasks, qpos_before: Tensor, qpos: Tensor, qvel: Tensor, action: Tensor, dt: float
+    ) -> Tensor:
+        forward = tasks.direction * _velocity(qpos_before, qpos, dt)
+        return (forward - self.control_cost * _control(action)).float()
+
+
+@dataclass(frozen=True)
+class HalfCheetahRandParams(_HalfCheetah[PhysicsTasks]):
+    """Run forward with changed physics; reward v - control_cost |a|².
+
+    Every element of mass and friction is multiplied by 1.5^u and of damping by 1.3^u, each with its own
+    u ~ U(-log_scale_limit, log_scale_limit). In the "ood" split |u| lies up to a third beyond that limit.
+    """
+
+    log_scale_limit: float = 3.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.log_scale_limit < float("inf"):
+            raise ValueError(f"log_scale_limit of {self.name} is {self.log_scale_limit}: allowed are numbers from 0")
+
+    @property
+    def name(self) -> str:
+        return "half_cheetah_rand_params"
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> PhysicsTasks:
+        _check_split(self.name, split, ("train", "test", "ood"))
+
+        def multiplier(base: float, *shape: int) -> Tensor:
+            uniform = 2 * torch.rand(num_tasks, *shape, generator=generator, device=generator.device) - 1
+            if split == "ood":
+                uniform = torch.where(uniform < 0, -1.0, 1.0) + uniform / 3
+            return base ** (self.log_scale_limit * uniform)
+
+        return PhysicsTasks(
+            body_mass=multiplier(MASS_BASE, NUM_BODIES),
+            dof_damping=multiplier(DAMPING_BASE, NUM_JOINTS),
+            geom_friction=multiplier(FRICTION_BASE, NUM_GEOMS, 3),
+        )
+
+    def physics(self, tasks: PhysicsTasks, nominal: Callable[[str], Tensor]) -> Mapping[str, Tensor]:
+        """The multipliers on the body's own values; the world has no mass and the root joints no damping to scale."""
+        mass, inertia, damping = nominal("body_mass"), nominal("body_inertia"), nominal("dof_damping")
+        mass_scale = torch.nn.functional.pad(tasks.body_mass.double(), (1, 0), value=1.0)  # [B, 8]
+        damping_scale = torch.nn.functional.pad(tasks.dof_damping.double(), (3, 0), value=1.0)  # [B, 9]
+        return {
+            "body_mass": mass * mass_scale,
+            "body_inertia": inertia * mass_scale[:, :, None],
+            "dof_damping": damping * damping_scale,
+            "geom_friction": nominal("geom_friction") * tasks.geom_friction.double(),
+        }
+
+    def reward(
+        self, tasks: PhysicsTasks, qpos_before: Tensor, qpos: Tensor, qvel: Tensor, action: Tensor, dt: float
+    ) -> Tensor:
+        return (_velocity(qpos_before, qpos, dt) - self.control_cost * _control(action)).float()
+
+
+def _check_split(family: str, split: str, allowed: tuple[str, ...]) -> None:
+    if split not in allowed:
+        raise ValueError(f"split of {family} is {split!r}: allowed are {', '.join(map(repr, allowed))}")

@@ -1,0 +1,205 @@
+"""The one vectorised environment behind every locomotion family.
+
+A family states its body, reward, observation and each task's physics as functions of batched tensors; rows, noise at
+reset, the time limit, same-step autoreset, rows that are not active and diverged simulations are handled here, once.
+
+Noise at reset is Gymnasium's: uniform on positions and Gaussian on velocities, both of scale 0.1.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from envs.simulators import Physics
+from metarl.records import Record, Step
+
+T = TypeVar("T", bound=Record)
+T_contra = TypeVar("T_contra", bound=Record, contravariant=True)
+
+RESET_NOISE = 0.1
+
+logger = logging.getLogger(__name__)
+
+
+class Locomotion(Protocol[T_contra]):
+    """What a family must say about itself; pure functions of tensors, the same for every engine.
+
+    `tasks` are expanded to one task a row; `qpos` [B, nq], `qvel` [B, nv] and `qpos_before` have the engine's dtype,
+    and the first two are live.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def body(self) -> Path: ...  # an MJCF file
+
+    @property
+    def frame_skip(self) -> int: ...  # substeps of one step
+
+    @property
+    def horizon(self) -> int: ...
+
+    @property
+    def observation_space(self) -> spaces.Box: ...
+
+    @property
+    def action_space(self) -> spaces.Box: ...
+
+    def physics(self, tasks: T_contra, nominal: Callable[[str], Tensor]) -> Mapping[str, Tensor]:
+        """Model fields [B, ...] that differ from task to task, by MuJoCo's names; `nominal` gives the body's own."""
+        ...
+
+    def observation(self, qpos: Tensor, qvel: Tensor) -> Tensor:
+        """[B, O] float32, a new tensor."""
+        ...
+
+    def reward(
+        self, tasks: T_contra, qpos_before: Tensor, qpos: Tensor, qvel: Tensor, action: Tensor, dt: float
+    ) -> Tensor:
+        """[B] float32; `dt` is the seconds between `qpos_before` and `qpos`, actions are clipped to the box."""
+        ...
+
+    def terminated(self, qpos: Tensor, qvel: Tensor) -> Tensor | None:
+        """Where the task ends the episode: [B] bool, or None where it never does."""
+        ...
+
+
+class MujocoEnv(Generic[T]):
+    """B rows of a locomotion family; implements `metarl.protocols.VectorEnv`.
+
+    A row whose simulation diverges ends its episode as truncated with a zero reward, and starts a new one; this is
+    logged as a warning with the task and the step, and counted in `num_diverged`.
+    """
+
+    def __init__(self, family: Locomotion[T], physics: Physics, generator: torch.Generator) -> None:
+        self.num_rows = physics.num_rows
+        self.device = physics.device
+        self.observation_space = family.observation_space
+        self.action_space = family.action_space
+        self.physics = physics
+        self.num_diverged = 0  # simulations, since this environment was made
+        self._family = family
+        self._generator = generator
+        self._dt = physics.timestep * family.frame_skip
+        self._low, self._high = float(self.action_space.low.min()), float(self.action_space.high.max())
+        self._action_shape = (self.num_rows, *self.action_space.shape)
+        self._tasks: T | None = None
+        # A row's episode has lasted clock - started steps. No row can reach the horizon before the clock reaches
+        # `next_end`, so until then a step need not look.
+        self._clock = 0
+        self._started = torch.zeros(self.num_rows, dtype=torch.int64, device=self.device)  # [B]
+        self._next_end = 0
+
+    def reset(self, tasks: T) -> Step:
+        """Give the rows their tasks, B / N contiguous rows each, and start a first episode in each.
+
+        Raises:
+            ValueError: when the number of tasks does not divide the number of rows.
+        """
+        num_tasks = len(tasks)
+        if num_tasks == 0 or self.num_rows % num_tasks:
+            raise ValueError(
+                f"tasks has leading axis {num_tasks}: allowed are the divisors of the {self.num_rows} environment rows"
+            )
+        self._tasks = tasks.to(self.device).repeat_interleave(self.num_rows // num_tasks)
+        self.physics.set_fields(self._family.physics(self._tasks, self.physics.field))
+        self._start_episodes(None)
+        obs = self._family.observation(self.physics.qpos, self.physics.qvel)
+        return Step(obs, obs.clone(), obs.new_zeros(self.num_rows), self._no_row(), self._no_row())
+
+    def step(self, action: Tensor, active: Tensor | None = None) -> Step:
+        """One step of all rows, or of those where `active` [B] is true; see `VectorEnv.step`.
+
+        Raises:
+            ValueError: when `action` is not a batch of actions, or not finite in an active row.
+            RuntimeError: when called before `reset`.
+        """
+        if self._tasks is None:
+            raise RuntimeError("step was called before reset: the rows have no tasks yet")
+        if action.shape != self._action_shape:
+            raise ValueError(f"action has shape {tuple(action.shape)}: allowed is {self._action_shape}")
+        family, physics = self._family, self.physics
+        action = action.clamp(self._low, self._high)
+        qpos_before, qvel_before = physics.qpos.clone(), physics.qvel.clone()
+        diverged = physics.step(action, family.frame_skip, active)
+
+        obs = family.observation(physics.qpos, physics.qvel)
+        reward = family.reward(self._tasks, qpos_before, physics.qpos, physics.qvel, action, self._dt)
+        terminated = family.terminated(physics.qpos, physics.qvel)
+        self._clock += 1
+        if active is not None:
+            self._started = torch.where(active, self._started, self._started + 1)  # their episodes stand still
+            reward = torch.where(active, reward, 0.0)
+        if diverged is None and terminated is None and self._clock < self._next_end:
+            return Step(obs, obs.clone(), reward, self._no_row(), self._no_row())
+
+        truncated = self._clock - self._started >= family.horizon
+        if diverged is not None:
+            self._report(diverged, action, active)
+            obs = torch.where(diverged[:, None], family.observation(qpos_before, qvel_before), obs)
+            reward = torch.where(diverged, 0.0, reward)
+            truncated = truncated | diverged
+        terminated = self._no_row() if terminated is None else terminated.clone()
+        if active is not None:
+            terminated, truncated = terminated & active, truncated & active
+        if diverged is not None:
+            terminated = terminated & ~diverged
+        truncated = truncated & ~terminated  # an episode has one reason to end, and the task's comes first
+        return self._autoreset(obs, reward, terminated, truncated)
+
+    def _autoreset(self, next_obs: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor) -> Step:
+        """Start a new episode in the rows that have ended one."""
+        episode_end = terminated | truncated
+        self._start_episodes(None if bool(episode_end.all()) else episode_end)
+        obs = self._family.observation(self.physics.qpos, self.physics.qvel)
+        return Step(obs, next_obs, reward, terminated, truncated)
+
+    def _start_episodes(self, rows: Tensor | None) -> None:
+        """Give all rows, or those where `rows` [B] is true, a noisy initial state."""
+        physics, generator = self.physics, self._generator
+        if rows is None or bool(rows.any()):
+            dtype = physics.qpos.dtype
+            uniform = torch.rand(physics.qpos.shape, generator=generator, dtype=dtype, device=self.device)
+            normal = torch.randn(physics.qvel.shape, generator=generator, dtype=dtype, device=self.device)
+            physics.reset(physics.initial_qpos + RESET_NOISE * (2 * uniform - 1), RESET_NOISE * normal, rows)
+            now = torch.full_like(self._started, self._clock)
+            self._started = now if rows is None else torch.where(rows, now, self._started)
+        self._next_end = int(self._started.min()) + self._family.horizon
+
+    def _no_row(self) -> Tensor:
+        return torch.zeros(self.num_rows, dtype=torch.bool, device=self.device)
+
+    def _report(self, diverged: Tensor, action: Tensor, active: Tensor | None) -> None:
+        """Count and log diverged rows; a non-finite action is the caller's mistake and raises instead."""
+        bad_action = ~action.isfinite().all(1)
+        if active is not None:
+            bad_action = bad_action & active
+        if bool(bad_action.any()):
+            row = int(bad_action.nonzero()[0])
+            raise ValueError(f"action of row {row} is {action[row].tolist()}: allowed are finite numbers")
+        rows = diverged.nonzero().flatten().tolist()
+        self.num_diverged += len(rows)
+        for row in rows:
+            step = self._clock - int(self._started[row])
+            logger.warning(
+                "%s: the simulation of row %d diverged at step %d of its episode; the episode is truncated. Task: %s",
+                self._family.name,
+                row,
+                step,
+                _describe(self._tasks, row),
+            )
+
+
+def _describe(tasks: Record | None, row: int) -> str:
+    """One row's task in one line."""
+    if tasks is None:
+        return "none"
+    return ", ".join(f"{name}={value[row].tolist()}" for name, value in vars(tasks).items())

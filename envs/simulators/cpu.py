@@ -1,0 +1,156 @@
+"""MuJoCo on CPU threads: the C engine behind `mujoco.batch.Batch`, without a Python loop over rows.
+
+Documentation: https://mujoco.readthedocs.io (Python bindings, batch). Results are bit-identical to one MjData per row
+stepped by `mj_step`, at any number of threads.
+
+A batch owns native threads and native memory: it cannot be pickled, a forked child that touches one it inherited
+deadlocks (start workers with "spawn" and build the environment in them), and two Python threads must not use one at
+the same time.
+"""
+
+# MuJoCo's compiled module has no type stubs.
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+import torch
+from mujoco.batch import Batch, SimulationError
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+_ROWS_PER_THREAD = 8  # below this, waking a thread costs more than it saves
+
+# Of `Batch.warning` [rows, kind, (last, count)], the kinds after which MuJoCo has put the row back to its initial
+# state, or ignored its controls: BADQPOS, BADQVEL, BADQACC, BADCTRL are neighbours.
+_FIRST_BAD = int(mujoco.mjtWarning.mjWARN_BADQPOS)
+_BAD = (slice(None), slice(_FIRST_BAD, int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1), 1)
+
+
+def _log_engine_warning(message: str) -> None:
+    logger.warning("MuJoCo: %s", message)
+
+
+# Without a handler, MuJoCo appends its warnings to MUJOCO_LOG.TXT in the working directory. The handler is one for the
+# whole process.
+mujoco.set_mju_user_warning(_log_engine_warning)
+
+
+class CpuPhysics:
+    """B simulations on native threads; implements `envs.simulators.Physics`."""
+
+    def __init__(self, body: Path, num_rows: int, num_threads: int | None = None) -> None:
+        """Compile the MJCF file `body`.
+
+        num_threads: None for what the machine and the number of rows call for, see `suitable_threads`.
+        """
+        self.num_rows = num_rows
+        self.device = torch.device("cpu")
+        self.num_threads = suitable_threads(num_rows) if num_threads is None else num_threads
+        model = mujoco.MjModel.from_xml_path(str(body))
+        # Solving each contact island apart buys nothing on a single kinematic tree and costs 3 to 8 %; the result is
+        # the same to the last bit (tests/test_mujoco.py).
+        model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
+        self.model = model
+        self.timestep = float(model.opt.timestep)
+        self._batch = Batch(model, num_rows, self.num_threads)
+        self._qpos: np.ndarray[Any, Any] = self._batch.bind("qpos")
+        self._qvel: np.ndarray[Any, Any] = self._batch.bind("qvel")
+        self._ctrl: np.ndarray[Any, Any] = self._batch.bind("ctrl")
+        self._num_bad: np.ndarray[Any, Any] = self._batch.warning[_BAD]  # [B, 4], live
+        self.qpos = torch.from_numpy(self._qpos)
+        self.qvel = torch.from_numpy(self._qvel)
+        self.initial_qpos = torch.from_numpy(model.qpos0.copy())
+
+    def __reduce__(self) -> Any:
+        raise TypeError("CpuPhysics holds native threads and cannot be pickled; build it in the process that uses it")
+
+    def field(self, name: str) -> Tensor:
+        """The body's own value of a model field such as "body_mass" or "opt.gravity"; a copy."""
+        return torch.from_numpy(np.array(_model_field(self.model, name), dtype=np.float64))
+
+    def set_fields(self, fields: Mapping[str, Tensor]) -> None:
+        """Give each row its own values [B, ...] of some model fields; costs nothing per step afterwards.
+
+        Raises:
+            ValueError: for a field MuJoCo does not have, or values of another shape than [B, *the field's own].
+        """
+        for name, value in fields.items():
+            expected = (self.num_rows, *np.shape(_model_field(self.model, name)))
+            if tuple(value.shape) != expected:
+                raise ValueError(f"field {name!r} has shape {tuple(value.shape)}: allowed is {expected}")
+            self._batch.expand(name)[...] = value.numpy()
+        if fields:
+            self._batch.set_const()
+
+    def reset(self, qpos: Tensor, qvel: Tensor, rows: Tensor | None = None) -> None:
+        """Start all rows, or those where `rows` [B] is true, afresh; also clears warm starts and warnings."""
+        # Derived quantities are left out: the next step computes them from what is written here.
+        stage = int(mujoco.mjtStage.mjSTAGE_NONE)
+        self._batch.reset(None if rows is None else rows.numpy(), stage=stage)
+        chosen = slice(None) if rows is None else rows.numpy()
+        self._qpos[chosen] = qpos.numpy()[chosen]
+        self._qvel[chosen] = qvel.numpy()[chosen]
+
+    def step(self, ctrl: Tensor, num_substeps: int, rows: Tensor | None = None) -> Tensor | None:
+        """Advance all rows, or those where `rows` [B] is true; returns the rows that diverged, [B] bool, or None."""
+        self._ctrl[...] = ctrl.detach().numpy()
+        failed = None
+        try:
+            self._batch.step(None if rows is None else rows.numpy(), num_substeps)
+        except SimulationError as error:
+            logger.warning("%s", error)
+            failed = np.zeros(self.num_rows, dtype=bool)
+            failed[error.ids] = True
+        # MuJoCo puts a row whose state became bad back to its start at the next substep and counts a warning; a state
+        # that became bad in the last substep has not been noticed yet, but its sum is not finite or is huge.
+        if failed is None and not self._num_bad.any() and np.isfinite(self._qpos.sum() + self._qvel.sum()):
+            return None
+        diverged = self._num_bad.any(axis=1) | ~np.isfinite(self._qpos.sum(1) + self._qvel.sum(1))
+        return torch.from_numpy(diverged if failed is None else diverged | failed)
+
+    def copy_row(self, row: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """One row's own model and data with derived quantities computed, for rendering."""
+        model, data = self._batch.get_model(row), self._batch.get_data(row)
+        mujoco.mj_forward(model, data)
+        return model, data
+
+
+def suitable_threads(num_rows: int) -> int:
+    """Threads for so many rows: no more than the processors this process may use, and some rows for each."""
+    return max(1, min(available_cpus(), num_rows // _ROWS_PER_THREAD))
+
+
+def available_cpus() -> int:
+    """Processors this process may use: its affinity, and the quota of its container (cgroup v1 or v2)."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_cpus(Path("/sys/fs/cgroup"))
+    return cpus if quota is None else max(1, min(cpus, int(quota)))
+
+
+def _cgroup_cpus(root: Path) -> float | None:
+    """The container's quota in processors, or None where there is no limit."""
+    try:
+        if (root / "cpu.max").exists():  # v2: "200000 100000" or "max 100000"
+            quota, period = (root / "cpu.max").read_text().split()
+        else:  # v1: -1 for no limit
+            quota = (root / "cpu" / "cpu.cfs_quota_us").read_text().strip()
+            period = (root / "cpu" / "cpu.cfs_period_us").read_text().strip()
+    except (OSError, ValueError):
+        return None
+    return None if quota in ("max", "-1") else float(quota) / float(period)
+
+
+def _model_field(model: mujoco.MjModel, name: str) -> Any:
+    owner, attribute = (model.opt, name[4:]) if name.startswith("opt.") else (model, name)
+    if not hasattr(owner, attribute):
+        raise ValueError(f"{name!r} is not a field of MuJoCo's model: allowed are names such as 'body_mass'")
+    return getattr(owner, attribute)
