@@ -1,0 +1,307 @@
+"""The run directory: what a run was asked to do, what it logged, its checkpoints and its evaluations.
+
+runs/<family>/<agent>/<time>_s<seed>/
+  config.json  meta.json                    what was asked for; the command, package versions, git commit
+  progress.csv  progress.json  events.*     what was logged, through stable-baselines3's logger
+  checkpoints/{latest,best}.pt              tensors and plain Python only, written whole or not at all
+  evaluation_<split>.json                   adaptation curves
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from metarl.provenance import provenance
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.logger import Logger
+
+    from metarl.evaluation import Evaluation
+
+STEP_TAG = "time/total_timesteps"  # the tag that orders all rows: environment steps so far
+
+
+class RunError(Exception):
+    """Something is wrong with a run's directory or its disk; the message is one line for the user."""
+
+
+class Run:
+    """One run's directory. Make a new one with `create`, find an old one with `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._logger: Logger | None = None
+        self._forget_after: int | None = None  # environment steps; set by `rewind` until the next `log`
+
+    @classmethod
+    def create(
+        cls,
+        root: Path | str,
+        family_name: str,
+        agent_name: str,
+        seed: int,
+        config: Mapping[str, Any],
+        command: list[str],
+    ) -> Run:
+        """A new run below `root`, in a directory of its own even when two runs start in the same second.
+
+        Raises:
+            RunError: when the directory cannot be written.
+        """
+        parent = Path(root) / family_name / agent_name
+        stem = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_s{seed}"
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            attempt = 1
+            while True:
+                path = parent / (stem if attempt == 1 else f"{stem}_{attempt}")
+                try:
+                    path.mkdir()
+                    break
+                except FileExistsError:
+                    attempt += 1
+        except OSError as error:
+            raise RunError(f"cannot create a run below {parent}: {_reason(error)}") from error
+        return cls.create_at(path, config, command)
+
+    @classmethod
+    def create_at(cls, path: Path | str, config: Mapping[str, Any], command: list[str]) -> Run:
+        """A new run in exactly this directory, which must be empty or absent.
+
+        Raises:
+            RunError: when it holds something already or cannot be written.
+        """
+        path = Path(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if (path / "config.json").exists():
+                raise RunError(f"{path} holds a run already; continue it with: metarl resume {path}")
+            if any(path.iterdir()):
+                raise RunError(f"{path} is not empty; a new run needs an empty directory or one that does not exist")
+            (path / "checkpoints").mkdir()
+            _write_whole(path / "meta.json", _json_bytes(provenance(command)))
+            _write_whole(path / "config.json", _json_bytes(config))  # last: what makes a directory a run
+        except OSError as error:
+            raise RunError(f"cannot create a run in {path}: {_reason(error)}") from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Run:
+        """The run in a directory.
+
+        Raises:
+            RunError: when there is no run.
+        """
+        path = Path(path)
+        if (path / "config.json").is_file():
+            return cls(path)
+        if not path.exists():
+            raise RunError(f"there is no run at {path}: no such directory")
+        inside = sorted(found.parent for found in path.glob("**/config.json")) if path.is_dir() else []
+        hint = f"; the newest run below it is {max(inside, key=lambda run: run.stat().st_mtime)}" if inside else ""
+        raise RunError(f"{path} is not a run: it has no config.json{hint}")
+
+    def config(self) -> dict[str, Any]:
+        """What the run was asked to do.
+
+        Raises:
+            RunError: when config.json cannot be read.
+        """
+        try:
+            config = json.loads((self.path / "config.json").read_text())
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot read {self.path / 'config.json'}: {_reason(error)}") from error
+        if not isinstance(config, dict):
+            raise RunError(f"{self.path / 'config.json'} holds a {type(config).__name__}; it must hold one object")
+        return config
+
+    # Metrics
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Append one row of metrics at this many environment steps.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        try:
+            logger = self._logger = self._logger or _open_logger(self.path, self._forget_after)
+            self._forget_after = None
+            for tag, value in {**metrics, STEP_TAG: step}.items():
+                logger.record(tag, value)
+            logger.dump(step)
+        except OSError as error:
+            raise RunError(f"cannot log into {self.path}: {_reason(error)}") from error
+
+    def rewind(self, step: int) -> None:
+        """Forget the rows after this many environment steps, before a resumed run appends its own.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        self.close()
+        rows = [row for row in self.progress() if row[STEP_TAG] <= step]
+        try:
+            _write_whole(self.path / "progress.json", "".join(f"{json.dumps(row)}\n" for row in rows).encode())
+            _write_whole(self.path / "progress.csv", _csv(rows).encode())
+        except OSError as error:
+            raise RunError(f"cannot rewrite the progress of {self.path}: {_reason(error)}") from error
+        self._forget_after = step
+
+    def progress(self) -> list[dict[str, float]]:
+        """The rows logged so far, by tag, in the order of environment steps."""
+        path = self.path / "progress.json"
+        if not path.exists():
+            return []
+        rows = []
+        for line in path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break  # a row torn by a kill, and so the last one
+        return rows
+
+    def close(self) -> None:
+        """Close the log files; a later `log` appends to them."""
+        if self._logger is None:
+            return
+        logger, self._logger = self._logger, None
+        for output in logger.output_formats:
+            try:
+                output.close()
+            except OSError as error:
+                raise RunError(f"cannot log into {self.path}: {_reason(error)}") from error
+
+    # Checkpoints
+
+    def save(self, name: str, state: Mapping[str, Any]) -> None:
+        """Write checkpoints/<name>.pt, whole or not at all.
+
+        Raises:
+            RunError: when the disk refuses it; the earlier checkpoint of this name is left as it was.
+            TypeError: when the state holds anything but tensors and plain Python.
+        """
+        check_plain(state, name)
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        path = self._checkpoint(name)
+        try:
+            _write_whole(path, buffer.getbuffer())
+        except OSError as error:
+            kept = "the checkpoint before it is kept" if path.exists() else "there is no earlier one"
+            raise RunError(f"cannot write checkpoint {path}: {_reason(error)}; {kept}") from error
+
+    def has(self, name: str) -> bool:
+        """Whether there is a checkpoint of this name."""
+        return self._checkpoint(name).is_file()
+
+    def load(self, name: str) -> dict[str, Any]:
+        """The state in checkpoints/<name>.pt, all tensors on the CPU.
+
+        Raises:
+            RunError: when there is none or it cannot be read.
+        """
+        path = self._checkpoint(name)
+        if not path.is_file():
+            raise RunError(f"{self.path} has no checkpoint named {name!r}")
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged archive raises whatever its first bad byte leads to
+            raise RunError(f"cannot read checkpoint {path}: {_reason(error)}") from error
+
+    def _checkpoint(self, name: str) -> Path:
+        return self.path / "checkpoints" / f"{name}.pt"
+
+    # Evaluations
+
+    def save_evaluation(self, evaluation: Evaluation) -> Path:
+        """Write evaluation_<split>.json; returns its path.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        path = self.path / f"evaluation_{evaluation.split}.json"
+        try:
+            _write_whole(path, _json_bytes(evaluation.as_json()))
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {_reason(error)}") from error
+        return path
+
+
+def check_plain(state: Any, where: str = "state") -> None:
+    """Refuse anything that torch.load(weights_only=True) would refuse, naming where it is.
+
+    Raises:
+        TypeError: when something is neither a tensor nor plain Python.
+    """
+    if isinstance(state, Mapping):
+        for key, value in state.items():
+            check_plain(key, f"a key of {where}")
+            check_plain(value, f"{where}[{key!r}]")
+    elif type(state) in (list, tuple):
+        for index, value in enumerate(state):
+            check_plain(value, f"{where}[{index}]")
+    elif not (isinstance(state, Tensor) or state is None or type(state) in (bool, int, float, str)):
+        raise TypeError(f"{where} is a {type(state).__name__}; a checkpoint holds tensors and plain Python only")
+
+
+def _open_logger(path: Path, forget_after: int | None) -> Logger:
+    """Stable-baselines3's logger, appending to what is there; TensorBoard is told to forget later steps."""
+    from stable_baselines3.common.logger import CSVOutputFormat, JSONOutputFormat, Logger, TensorBoardOutputFormat
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    # These formats empty the file they open, so they open nothing and are then given a file to append to.
+    as_json, as_csv = JSONOutputFormat(os.devnull), CSVOutputFormat(os.devnull)
+    as_json.close()
+    as_csv.close()
+    (path / "progress.csv").touch()
+    as_json.file = (path / "progress.json").open("a")
+    as_csv.file = (path / "progress.csv").open("r+")
+    header = as_csv.file.readline().rstrip("\n")
+    as_csv.keys = header.split(",") if header else []
+    as_csv.file.seek(0, os.SEEK_END)
+    as_events = TensorBoardOutputFormat(str(path))
+    if forget_after is not None:
+        as_events.writer.close()
+        as_events.writer = SummaryWriter(str(path), purge_step=forget_after + 1)
+    return Logger(str(path), [as_json, as_csv, as_events])
+
+
+def _csv(rows: list[dict[str, float]]) -> str:
+    columns = list(dict.fromkeys(tag for row in rows for tag in row))
+    lines = [",".join(columns)] + [",".join(str(row.get(tag, "")) for tag in columns) for row in rows]
+    return "\n".join(lines) + "\n" if rows else ""
+
+
+def _write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write a file so that a reader, or a kill at any moment, finds the old content or the new, never a part."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def _json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def _reason(error: Exception) -> str:
+    """One line that says what went wrong."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0]
