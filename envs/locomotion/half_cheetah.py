@@ -16,6 +16,7 @@ Deviations and choices, where the published codes differ:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from envs.locomotion.mujoco_env import Locomotion, MujocoEnv
+from envs.torch_env import check_at_least, check_positive, check_split
 from metarl.protocols import Split
 from metarl.records import Record
 
@@ -67,14 +69,8 @@ class _HalfCheetah(Generic[T]):
     control_cost: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.horizon < 1:
-            raise ValueError(f"horizon of {self.name} is {self.horizon}: allowed are integers from 1")
-        if not 0 <= self.control_cost < float("inf"):
-            raise ValueError(f"control_cost of {self.name} is {self.control_cost}: allowed are numbers from 0")
-
-    @property
-    def name(self) -> str:
-        raise NotImplementedError
+        check_at_least(type(self).__name__, 1, horizon=self.horizon)
+        check_at_least(type(self).__name__, 0.0, control_cost=self.control_cost)
 
     @property
     def num_episodes(self) -> int:
@@ -144,19 +140,22 @@ class HalfCheetahVel(_HalfCheetah[VelocityTasks]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.max_velocity < float("inf"):
-            raise ValueError(f"max_velocity of {self.name} is {self.max_velocity}: allowed are positive numbers")
+        check_positive(type(self).__name__, max_velocity=self.max_velocity)
 
     @property
     def name(self) -> str:
         return "half_cheetah_vel"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> VelocityTasks:
-        _check_split(self.name, split, ("train", "test", "ood"))
+        check_split(self.name, split)
         uniform = torch.rand(num_tasks, generator=generator, device=generator.device)
         if split == "ood":
             return VelocityTasks(self.max_velocity * (1 + (1 - uniform) / 3))  # never the end of the training range
         return VelocityTasks(self.max_velocity * uniform)
+
+    def in_training_range(self, tasks: VelocityTasks) -> Tensor:
+        """Which velocities training can draw: [N] bool."""
+        return (tasks.velocity >= 0) & (tasks.velocity <= self.max_velocity)
 
     def reward(
         self, tasks: VelocityTasks, qpos_before: Tensor, qpos: Tensor, qvel: Tensor, action: Tensor, dt: float
@@ -181,13 +180,19 @@ class HalfCheetahDir(_HalfCheetah[DirectionTasks]):
         return "half_cheetah_dir"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> DirectionTasks:
-        _check_split(self.name, split, ("train", "test"))
+        check_split(self.name, split)
+        if split == "ood":
+            raise ValueError(f"split of {self.name} is 'ood': allowed are 'train', 'test'; it has no other directions")
         device = generator.device
         coin = torch.randint(2, (num_tasks,), generator=generator, device=device)
         if self.balanced:
             order = torch.randperm(num_tasks, generator=generator, device=device)
             coin = (order + coin[:1]) % 2
         return DirectionTasks(2.0 * coin - 1.0)
+
+    def in_training_range(self, tasks: DirectionTasks) -> Tensor:
+        """Which directions training can draw: [N] bool."""
+        return tasks.direction.abs() == 1
 
     def reward(
         self, tasks: DirectionTasks, qpos_before: Tensor, qpos: Tensor, qvel: Tensor, action: Tensor, dt: float
@@ -208,15 +213,14 @@ class HalfCheetahRandParams(_HalfCheetah[PhysicsTasks]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.log_scale_limit < float("inf"):
-            raise ValueError(f"log_scale_limit of {self.name} is {self.log_scale_limit}: allowed are numbers from 0")
+        check_positive(type(self).__name__, log_scale_limit=self.log_scale_limit)
 
     @property
     def name(self) -> str:
         return "half_cheetah_rand_params"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> PhysicsTasks:
-        _check_split(self.name, split, ("train", "test", "ood"))
+        check_split(self.name, split)
 
         def multiplier(base: float, *shape: int) -> Tensor:
             uniform = 2 * torch.rand(num_tasks, *shape, generator=generator, device=generator.device) - 1
@@ -229,6 +233,18 @@ class HalfCheetahRandParams(_HalfCheetah[PhysicsTasks]):
             dof_damping=multiplier(DAMPING_BASE, NUM_JOINTS),
             geom_friction=multiplier(FRICTION_BASE, NUM_GEOMS, 3),
         )
+
+    def in_training_range(self, tasks: PhysicsTasks) -> Tensor:
+        """Which physics training can draw: [N] bool."""
+        inside = torch.ones(len(tasks), dtype=torch.bool, device=tasks.body_mass.device)
+        for multiplier, base in (
+            (tasks.body_mass, MASS_BASE),
+            (tasks.dof_damping, DAMPING_BASE),
+            (tasks.geom_friction, FRICTION_BASE),
+        ):
+            exponent = multiplier.flatten(1).log() / math.log(base)
+            inside &= (exponent.abs() <= self.log_scale_limit + 1e-5).all(dim=1)  # float32 rounds the multipliers
+        return inside
 
     def physics(self, tasks: PhysicsTasks, nominal: Callable[[str], Tensor]) -> Mapping[str, Tensor]:
         """The multipliers on the body's own values; the world has no mass and the root joints no damping to scale."""
@@ -246,8 +262,3 @@ class HalfCheetahRandParams(_HalfCheetah[PhysicsTasks]):
         self, tasks: PhysicsTasks, qpos_before: Tensor, qpos: Tensor, qvel: Tensor, action: Tensor, dt: float
     ) -> Tensor:
         return (_velocity(qpos_before, qpos, dt) - self.control_cost * _control(action)).float()
-
-
-def _check_split(family: str, split: str, allowed: tuple[str, ...]) -> None:
-    if split not in allowed:
-        raise ValueError(f"split of {family} is {split!r}: allowed are {', '.join(map(repr, allowed))}")

@@ -1,10 +1,14 @@
 """Physics engines behind one interface: `cpu` steps MuJoCo's C engine on native threads.
 
-Importing this package imports no simulator; `envs.simulators.cpu` does.
+Importing this package imports no simulator; `envs.simulators.cpu` does. What it does is choose how MuJoCo renders:
+MuJoCo reads the variable MUJOCO_GL once, when it is imported, and its default needs a display.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -47,3 +51,17 @@ class Physics(Protocol):
         Returns the rows that diverged, [B] bool, or None when none did. Their state is without meaning until `reset`.
         """
         ...
+
+
+def _choose_rendering() -> None:
+    """Without a display, render by EGL where its library is present; a choice of the user's own stands."""
+    if sys.platform != "linux" or any(os.environ.get(name) for name in ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY")):
+        return
+    try:
+        ctypes.CDLL("libEGL.so.1")
+    except OSError:
+        return  # asking for a backend that is missing would break the import of MuJoCo itself
+    os.environ["MUJOCO_GL"] = "egl"
+
+
+_choose_rendering()
