@@ -127,7 +127,7 @@ class RL2Network(nn.Module):
 class RL2:
     """The agent: act by reading the memory, observe by writing to it, update by PPO on whole trials."""
 
-    block = None  # the memory adapts at every step
+    block: int | None = None  # the memory adapts at every step
 
     def __init__(
         self,
@@ -186,9 +186,7 @@ class RL2:
         learning_rate = _interpolate(config.learning_rate, config.final_learning_rate, progress)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        entropy_coefficient = _interpolate(
-            config.entropy_coefficient, config.final_entropy_coefficient, progress
-        )
+        entropy_coefficient = _interpolate(config.entropy_coefficient, config.final_entropy_coefficient, progress)
         obs = self._normalised_obs(trajectory.obs)
         items = self._items(trajectory, obs)
         advantage, target = self._advantages(trajectory)
@@ -261,9 +259,7 @@ class RL2:
         next_value = torch.zeros_like(value)
         next_value[:-1] = value[1:]
         next_value = torch.where(goes_on, next_value, 0.0)
-        advantage = generalized_advantage(
-            reward, value, next_value, goes_on, gamma=config.gamma, lam=config.lam
-        )
+        advantage = generalized_advantage(reward, value, next_value, goes_on, gamma=config.gamma, lam=config.lam)
         return standardise_where(advantage, valid), advantage + value
 
     def _minibatches(self, num_rows: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -77,9 +77,7 @@ def evaluate(
     returns = []
     for start in range(0, num_episodes, block):
         size = min(block, num_episodes - start)
-        trajectory = collect(
-            env, agent, tasks, size, generator=None if deterministic else generator, state=state
-        )
+        trajectory = collect(env, agent, tasks, size, generator=None if deterministic else generator, state=state)
         returns.append(trajectory.episode_returns(size))
         state = agent.adapt(state, trajectory)
     by_episode = torch.cat(returns)  # [num_episodes, N]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -31,7 +32,7 @@ def mlp(
     not a head). One size alone gives the identity.
     """
     layers: list[nn.Module] = []
-    for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
         is_head = output_gain is not None and i == len(sizes) - 2
         gain = output_gain if is_head and output_gain is not None else math.sqrt(2)
         layers.append(linear(fan_in, fan_out, gain=gain, generator=generator))

@@ -34,7 +34,7 @@ class VectorEnv(Protocol):
     observation_space: spaces.Box  # of one row
     action_space: spaces.Box | spaces.Discrete  # of one row
 
-    def reset(self, tasks: Record) -> Step:
+    def reset(self, tasks: Any) -> Step:
         """Give the rows their tasks and start a first episode in each.
 
         `tasks` has leading axis N, and N divides B: each task gets B / N contiguous rows.
@@ -52,7 +52,10 @@ class VectorEnv(Protocol):
 
 @runtime_checkable
 class TaskFamily(Protocol):
-    """A distribution over tasks with named splits; implemented by frozen dataclasses, one field a variant's argument."""
+    """A distribution over tasks with named splits: a frozen dataclass whose fields are the variant's arguments.
+
+    Its tasks are records of a type of its own; only the family and its environments look inside them.
+    """
 
     @property
     def name(self) -> str: ...  # the catalog's name, e.g. "grid_navi"
@@ -77,7 +80,7 @@ class TaskFamily(Protocol):
         """A vectorised environment on the generator's device; all its randomness comes from the generator."""
         ...
 
-    def bounds(self, tasks: Record, num_episodes: int) -> dict[str, list[float]]:
+    def bounds(self, tasks: Any, num_episodes: int) -> dict[str, list[float]]:
         """Known expected returns on these tasks by episode, such as "bayes_optimal", "oracle" or "random".
 
         Each list has `num_episodes` entries. Empty where nothing is known.

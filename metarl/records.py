@@ -60,12 +60,14 @@ class Record:
 
 
 def _flatten(record: Any) -> tuple[list[Any], tuple[str, ...]]:
-    names = tuple(field.name for field in fields(record))
+    """Children and their names; fields that are None have no child, as torch.vmap refuses such leaves."""
+    names = tuple(field.name for field in fields(record) if getattr(record, field.name) is not None)
     return [getattr(record, name) for name in names], names
 
 
 def _unflatten(cls: type, children: Iterable[Any], names: Any) -> Any:
-    return cls(**dict(zip(names, children, strict=True)))
+    absent: dict[str, Any] = {field.name: None for field in fields(cls)}
+    return cls(**(absent | dict(zip(names, children, strict=True))))
 
 
 def _combine(join: Callable[[Sequence[Tensor]], Tensor], records: Sequence[R]) -> R:

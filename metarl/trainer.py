@@ -105,9 +105,7 @@ class Trainer:
             FloatingPointError: when a reward is not finite; names the task and the step.
         """
         tasks = self.family.sample(self.config.num_tasks, "train", self.generators["task"])
-        trajectory = collect(
-            self.env, self.agent, tasks, self.num_episodes, generator=self.generators["policy"]
-        )
+        trajectory = collect(self.env, self.agent, tasks, self.num_episodes, generator=self.generators["policy"])
         bad = (~torch.isfinite(trajectory.reward)) & trajectory.valid
         if bool(bad.any()):
             step, row = bad.nonzero()[0].tolist()

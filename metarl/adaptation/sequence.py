@@ -52,14 +52,14 @@ class RecurrentAdaptation(nn.Module):
         self.encoder, self.head, self.cell = encoder, head, cell
         kind = nn.GRU if cell == "gru" else nn.LSTM
         self.rnn = kind(input_size, hidden_size, device=generator.device)
-        for gate in (*self.rnn.weight_ih_l0.chunk(_num_gates(cell)), *self.rnn.weight_hh_l0.chunk(_num_gates(cell))):
-            nn.init.orthogonal_(gate, generator=generator)
-        nn.init.zeros_(self.rnn.bias_ih_l0)
-        nn.init.zeros_(self.rnn.bias_hh_l0)
+        for weight in self.rnn.all_weights[0]:  # input, recurrent and their biases; the gates lie one after another
+            if weight.ndim == 1:
+                nn.init.zeros_(weight)
+            else:
+                for gate in weight.split(hidden_size):
+                    nn.init.orthogonal_(gate, generator=generator)
         self.initial_hidden = nn.Parameter(torch.zeros(hidden_size, device=generator.device))
-        self.initial_cell = (
-            nn.Parameter(torch.zeros(hidden_size, device=generator.device)) if cell == "lstm" else None
-        )
+        self.initial_cell = nn.Parameter(torch.zeros(hidden_size, device=generator.device)) if cell == "lstm" else None
 
     def prior(self, num_tasks: int) -> Memory:
         """The learned initial memory, once per task."""
@@ -74,8 +74,7 @@ class RecurrentAdaptation(nn.Module):
 
     def absorb(self, state: Memory, item: Tensor) -> Memory:
         """The memory after one more item [B, item]: one step of `adapt`, without the item axis."""
-        rnn, x = self.rnn, self.encoder(item)
-        weights = (rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0)
+        x, weights = self.encoder(item), self.rnn.all_weights[0]
         if state.cell is None:
             return Memory(torch.gru_cell(x, state.hidden, *weights))
         return Memory(*torch.lstm_cell(x, (state.hidden, state.cell), *weights))
@@ -90,7 +89,3 @@ class RecurrentAdaptation(nn.Module):
     def predict(self, state: Memory, x: Tensor) -> Tensor:
         """The head's outputs [N, Q, out] for queries x [N, Q, in]."""
         return self.head(state.hidden.unsqueeze(1).expand(-1, x.shape[1], -1), x)
-
-
-def _num_gates(cell: Cell) -> int:
-    return 3 if cell == "gru" else 4

@@ -1,0 +1,88 @@
+"""The laws of adaptation, over every way to adapt."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from metarl.adaptation.sequence import RecurrentAdaptation
+from metarl.nets import linear, mlp
+
+NUM_TASKS, NUM_ITEMS, ITEM, QUERY, OUT = 4, 6, 3, 2, 5
+
+
+def recurrent(cell: str) -> RecurrentAdaptation:
+    generator = torch.Generator().manual_seed(0)
+    head = linear(8 + QUERY, OUT, gain=1.0, generator=generator)
+    adaptation = RecurrentAdaptation(
+        mlp([ITEM, 7], activation="tanh", generator=generator),
+        lambda hidden, x: head(torch.cat([hidden, x], -1)),
+        input_size=7,
+        hidden_size=8,
+        cell=cell,  # type: ignore[arg-type]
+        generator=generator,
+    )
+    for parameter in adaptation.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    head.double()
+    return adaptation.double()
+
+
+def data() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    context = torch.randn(NUM_TASKS, NUM_ITEMS, ITEM, generator=generator, dtype=torch.float64)
+    return context, torch.randn(NUM_TASKS, 4, QUERY, generator=generator, dtype=torch.float64)
+
+
+sequences = pytest.mark.parametrize("adaptation", [recurrent("gru"), recurrent("lstm")], ids=["gru", "lstm"])
+
+
+@sequences
+def test_tasks_do_not_leak_into_each_other(adaptation):
+    context, x = data()
+    together = adaptation.predict(adaptation.adapt(adaptation.prior(NUM_TASKS), context), x)
+    for task in range(NUM_TASKS):
+        alone = adaptation.adapt(adaptation.prior(1), context[task : task + 1])
+        torch.testing.assert_close(adaptation.predict(alone, x[task : task + 1])[0], together[task])
+
+
+@sequences
+def test_the_old_state_is_left_as_it_was(adaptation):
+    context, x = data()
+    state = adaptation.adapt(adaptation.prior(NUM_TASKS), context[:, :2])
+    before = adaptation.predict(state, x).clone()
+    adaptation.adapt(state, context[:, 2:])
+    assert torch.equal(adaptation.predict(state, x), before)
+
+
+@sequences
+def test_absorbing_in_two_parts_is_absorbing_once(adaptation):
+    context, x = data()
+    state = adaptation.prior(NUM_TASKS)
+    for part in (context[:, :2], context[:, 2:]):
+        state = adaptation.adapt(state, part)
+    once = adaptation.adapt(adaptation.prior(NUM_TASKS), context)
+    torch.testing.assert_close(adaptation.predict(state, x), adaptation.predict(once, x))
+
+
+@sequences
+def test_unrolling_in_one_call_is_adapting_item_by_item(adaptation):
+    context, _ = data()
+    unrolled = adaptation.unroll(adaptation.prior(NUM_TASKS), context.transpose(0, 1))
+    for items in range(1, NUM_ITEMS + 1):
+        state = adaptation.adapt(adaptation.prior(NUM_TASKS), context[:, :items])
+        torch.testing.assert_close(unrolled[items - 1], state.hidden)
+
+
+@sequences
+def test_the_memory_and_the_gradient_reach_back_to_the_first_item(adaptation):
+    context, x = data()
+    context.requires_grad_()
+    adaptation.predict(adaptation.adapt(adaptation.prior(NUM_TASKS), context), x).square().sum().backward()
+    assert context.grad is not None
+    assert (context.grad.abs().amax((0, 2)) > 0).all()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in adaptation.parameters())
+
+
+def test_an_unknown_cell_is_named():
+    with pytest.raises(ValueError, match="'rnn'; allowed are 'gru' and 'lstm'"):
+        recurrent("rnn")
