@@ -1,0 +1,178 @@
+"""An experiment: a task family, an agent and how long to train, as one value that a recipe file holds.
+
+A recipe is a module with a docstring, whose first line describes it, and a module-level `experiment`:
+
+    experiment = Experiment(GridNavi(), RL2Config(hidden_size=64), TrainConfig(num_iterations=400, num_tasks=64))
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic, Literal, TypeVar
+
+import torch
+import tyro
+from pydantic import TypeAdapter, ValidationError
+
+from experiments.names import AGENTS, UserError, experiment_names, known, suggestion
+from metarl.protocols import AgentConfig, TaskFamily
+from metarl.trainer import TrainConfig, Trainer
+
+F = TypeVar("F", bound=TaskFamily)
+A = TypeVar("A", bound=AgentConfig)
+
+_RECIPE_MODULE = "metarl_recipe"  # what a recipe loaded from a file of the user's own is called in sys.modules
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a recipe should reach on test tasks, and who says so."""
+
+    at_least: float  # the mean undiscounted return
+    source: str
+    episode: int | None = None  # counted from one; None: the sum over the trial
+
+
+@dataclass(frozen=True)
+class Experiment(Generic[F, A]):
+    """Everything that decides a run's numbers."""
+
+    family: F
+    agent: A
+    train: TrainConfig
+    seed: int = 0
+    device: Literal["cpu", "cuda"] = "cpu"
+    expected: tyro.conf.Suppress[Expected | None] = None
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must be 0 or more")
+
+    @property
+    def agent_name(self) -> str:
+        """The catalog's name of the agent; for one that is not in the catalog, its class's."""
+        path = _path_of(self.agent)
+        return next((name for name, where in AGENTS.items() if where == path), type(self.agent).__name__)
+
+    def trainer(self) -> Trainer:
+        """A fresh trainer on the experiment's device.
+
+        Raises:
+            UserError: when there is no such device, or the parts do not fit together.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device is 'cuda', but torch finds no CUDA GPU on this machine; use --device cpu")
+        try:
+            return Trainer(
+                self.family,
+                self.agent,
+                self.train,
+                agent_name=self.agent_name,
+                seed=self.seed,
+                device=self.device,
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+
+def load(name: str) -> Experiment[Any, Any]:
+    """The experiment of a recipe, by its name (`grid_navi/rl2`) or the path of its file.
+
+    Raises:
+        UserError: when there is none.
+    """
+    if name.endswith(".py"):
+        module = _load_file(Path(name))
+    else:
+        module = importlib.import_module(
+            f"experiments.{known('experiment', name, experiment_names()).replace('/', '.')}"
+        )
+    experiment = getattr(module, "experiment", None)
+    if not isinstance(experiment, Experiment):
+        raise UserError(f"recipe {name} has no module-level `experiment = Experiment(...)`")
+    return experiment
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UserError(f"there is no recipe at {path}: no such file")
+    spec = importlib.util.spec_from_file_location(_RECIPE_MODULE, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[_RECIPE_MODULE] = module  # where dataclasses and pydantic look up the names in annotations
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, SyntaxError, ValueError, TypeError, NameError) as error:
+        raise UserError(f"recipe {path} does not load: {type(error).__name__}: {error}") from error
+    return module
+
+
+def typed(family: type[Any], agent: type[Any]) -> Any:
+    """The type of experiments with these two parts, as tyro and pydantic read it."""
+    return Experiment.__class_getitem__((family, agent))
+
+
+def to_config(experiment: Experiment[Any, Any], name: str) -> dict[str, Any]:
+    """What a run's config.json holds: every field of every part, and the classes to read them back with."""
+    return {
+        "experiment": str(Path(name).resolve()) if name.endswith(".py") else name,
+        "family": {"class": _path_of(experiment.family), **asdict(experiment.family)},
+        "agent": {"class": _path_of(experiment.agent), **asdict(experiment.agent)},
+        "train": asdict(experiment.train),
+        "seed": experiment.seed,
+        "device": experiment.device,
+        "expected": None if experiment.expected is None else asdict(experiment.expected),
+    }
+
+
+def from_config(config: dict[str, Any], where: Path) -> Experiment[Any, Any]:
+    """The experiment of a run in the directory `where`, every field checked.
+
+    Raises:
+        UserError: for an unknown, missing or wrong field; names it.
+    """
+    config = dict(config)
+    recipe = Path(str(config.pop("experiment", "")))
+    for part in ("family", "agent"):
+        if not isinstance(config.get(part), dict) or "class" not in config[part]:
+            raise UserError(f"{where}/config.json: {part} must be an object with a field 'class'")
+    family, agent = (_class_at(str(config[part]["class"]), recipe, where) for part in ("family", "agent"))
+    for part in ("family", "agent"):
+        config[part] = {key: value for key, value in config[part].items() if key != "class"}
+    checks = {"": Experiment, "family": family, "agent": agent, "train": TrainConfig}
+    for part, cls in checks.items():
+        _refuse_unknown(config if part == "" else config[part], cls, f"{where}/config.json: ", part)
+    try:
+        return TypeAdapter(typed(family, agent)).validate_json(json.dumps(config), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(place) for place in first["loc"])
+        given = "" if isinstance(first["input"], dict) else f" is {first['input']!r}"
+        raise UserError(f"{where}/config.json: {field}{given}: {first['msg']}") from error
+
+
+def _refuse_unknown(values: Any, cls: type[Any], where: str, part: str) -> None:
+    names = [field.name for field in fields(cls)]
+    for key in values if isinstance(values, dict) else ():
+        if key not in names:
+            raise UserError(f"{where}{part and f'{part}.'}{key} is not a field: {suggestion(key, names)}")
+
+
+def _path_of(value: Any) -> str:
+    return f"{type(value).__module__}:{type(value).__qualname__}"
+
+
+def _class_at(path: str, recipe: Path, where: Path) -> type[Any]:
+    module_name, _, class_name = path.partition(":")
+    try:
+        module = _load_file(recipe) if module_name == _RECIPE_MODULE else importlib.import_module(module_name)
+        return getattr(module, class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{where}/config.json: there is no class {path!r}: {error}") from error
