@@ -32,7 +32,7 @@ from metarl.records import Record, Step
 FRAME_SIZE = 480  # pixels of a rendered frame, height and width
 
 
-class GymnasiumEnv(gymnasium.Env[NDArray[np.float32], Any]):
+class GymnasiumEnv(gymnasium.Env[NDArray[Any], Any]):
     """One row of a task family: observations [O] float32, actions an int or [A] float32.
 
     `reset` reports the task under "task". The families on MuJoCo render, with `render_mode="rgb_array"`.
@@ -116,7 +116,7 @@ class GymnasiumEnv(gymnasium.Env[NDArray[np.float32], Any]):
             self._renderer = None
 
 
-class GymnasiumVectorEnv(gymnasium.vector.VectorEnv[NDArray[np.float32], Any, NDArray[Any]]):
+class GymnasiumVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], Any, NDArray[Any]]):
     """B rows of a task family stepped together: observations [B, O] float32, rewards [B] float64.
 
     An episode that ends is followed by the next one in the same task within the same call (same-step autoreset): the
