@@ -213,7 +213,7 @@ class RL2:
         self._learn_moments(trajectory)
         self.iteration += 1
         names = ("policy_gradient_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
-        metrics = dict(zip(names, (sums / num_minibatches).tolist(), strict=True))
+        metrics: dict[str, float] = dict(zip(names, (sums / num_minibatches).tolist(), strict=True))
         valid = trajectory.valid
         residual = target[valid] - trajectory.decision.value[valid]
         metrics["explained_variance"] = float(1 - residual.var() / target[valid].var().clamp(min=1e-12))

@@ -33,7 +33,12 @@ def collect(
 
     Rows that have finished their episodes are not simulated further and are marked not valid. All rows start their
     trial at index 0.
+
+    Raises:
+        ValueError: when num_episodes is below one.
     """
+    if num_episodes < 1:
+        raise ValueError(f"num_episodes is {num_episodes}; it must be at least 1")
     steps: list[tuple[Tensor, D, Step, Tensor]] = []
     with torch.inference_mode(), _one_torch_thread(env.device):
         step = env.reset(tasks)
@@ -42,7 +47,7 @@ def collect(
         state = agent.observe(state, None, step)
         episodes_left = torch.full((env.num_rows,), num_episodes, device=env.device)
         active = episodes_left > 0
-        all_active, any_active = num_episodes > 0, num_episodes > 0
+        all_active = any_active = True
         while any_active:
             obs = step.obs
             decision = agent.act(state, obs, generator)
@@ -58,8 +63,6 @@ def collect(
                 all_active, any_active = False, bool(active.any())
             else:
                 all_active = False
-    if not steps:
-        raise ValueError(f"num_episodes is {num_episodes}; it must be at least 1")
     return _as_trajectory(steps)
 
 
@@ -68,19 +71,19 @@ def _as_trajectory(steps: list[tuple[Tensor, D, Step, Tensor]]) -> Trajectory[D]
     obs, decisions, results, active = zip(*steps, strict=True)
     valid = torch.stack(active)
     num_steps = int(valid.any(1).sum())  # steps after the last trial's end are dropped
-    result = stack(results[:num_steps])
-    valid = valid[:num_steps]
+    results, valid = results[:num_steps], valid[:num_steps]
+    terminated = torch.stack([result.terminated for result in results])
+    truncated = torch.stack([result.truncated for result in results])
     trial_start = torch.zeros_like(valid)
     trial_start[0] = True
-    episode_start = torch.cat([trial_start[:1], result.episode_end[:-1]]) & valid
     return Trajectory(
         obs=torch.stack(obs[:num_steps]),
         decision=stack(decisions[:num_steps]),
-        reward=result.reward,
-        next_obs=result.next_obs,
-        terminated=result.terminated,
-        truncated=result.truncated,
-        episode_start=episode_start,
+        reward=torch.stack([result.reward for result in results]),
+        next_obs=torch.stack([result.next_obs for result in results]),
+        terminated=terminated,
+        truncated=truncated,
+        episode_start=torch.cat([trial_start[:1], (terminated | truncated)[:-1]]) & valid,
         trial_start=trial_start,
         valid=valid,
     )

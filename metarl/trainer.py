@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ class Trainer:
         self.iteration = 0
         self.env_steps = 0
         self.seconds = 0.0  # of meta-training, without evaluations
+        self.best_return = -math.inf  # the highest mean return of a window of iterations between two checkpoints
+        self._window: list[float] = []  # returns of whole trials, by iteration since the last checkpoint
 
     def iterate(self) -> dict[str, float]:
         """One meta-iteration; returns its metrics by their logged tags."""
@@ -84,11 +87,13 @@ class Trainer:
         metrics = self.agent.update(trajectory, self.generators["update"])
         ended = time.perf_counter()
         num_steps = trajectory.num_steps
+        returns = _return_metrics(trajectory, self.num_episodes)
+        self._window.append(returns["meta_train/return/total"])
         self.iteration += 1
         self.env_steps += num_steps
         self.seconds += ended - started
         return {
-            **_return_metrics(trajectory, self.num_episodes),
+            **returns,
             **metrics,
             "time/fps": num_steps / (ended - started),
             "time/collect_fps": num_steps / (drawn - started),
@@ -127,11 +132,21 @@ class Trainer:
             generator=torch.Generator(self.device).manual_seed(_EVALUATION_SEED + seed),
         )
 
+    def close_window(self) -> bool:
+        """Start a new window of iterations; whether the last one was the best so far, on training tasks."""
+        mean = sum(self._window) / max(len(self._window), 1)
+        is_best = bool(self._window) and mean > self.best_return
+        self.best_return = mean if is_best else self.best_return
+        self._window = []
+        return is_best
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "iteration": self.iteration,
             "env_steps": self.env_steps,
             "seconds": self.seconds,
+            "best_return": self.best_return,
+            "window": list(self._window),
             "agent": self.agent.state_dict(),
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
         }
@@ -140,6 +155,8 @@ class Trainer:
         self.iteration = state["iteration"]
         self.env_steps = state["env_steps"]
         self.seconds = state["seconds"]
+        self.best_return = state["best_return"]
+        self._window = list(state["window"])
         self.agent.load_state_dict(state["agent"])
         for name, generator_state in state["generators"].items():
             self.generators[name].set_state(generator_state.cpu())
@@ -164,7 +181,10 @@ def train(
         run.log(metrics, trainer.env_steps)
         progress(trainer, metrics)
         if is_last or trainer.iteration % config.checkpoint_every == 0:
+            is_best = trainer.close_window()
             run.save("latest", trainer.state_dict())
+            if is_best:
+                run.save("best", trainer.state_dict())
     if evaluation is None:
         evaluation = trainer.evaluate()
     run.save_evaluation(evaluation)
