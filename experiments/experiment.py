@@ -20,7 +20,8 @@ import torch
 import tyro
 from pydantic import TypeAdapter, ValidationError
 
-from experiments.names import AGENTS, UserError, experiment_names, known, suggestion
+from experiments.names import AGENTS, experiment_names, known, suggestion
+from metarl.errors import UserError
 from metarl.protocols import AgentConfig, TaskFamily
 from metarl.trainer import TrainConfig, Trainer
 
@@ -116,7 +117,8 @@ def _load_file(path: Path) -> ModuleType:
 
 def typed(family: type[Any], agent: type[Any]) -> Any:
     """The type of experiments with these two parts, as tyro and pydantic read it."""
-    return Experiment.__class_getitem__((family, agent))
+    generic: Any = Experiment
+    return generic[family, agent]
 
 
 def to_config(experiment: Experiment[Any, Any], name: str) -> dict[str, Any]:
@@ -155,7 +157,8 @@ def from_config(config: dict[str, Any], where: Path) -> Experiment[Any, Any]:
         first = error.errors()[0]
         field = ".".join(str(place) for place in first["loc"])
         given = "" if isinstance(first["input"], dict) else f" is {first['input']!r}"
-        raise UserError(f"{where}/config.json: {field}{given}: {first['msg']}") from error
+        what = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{where}/config.json: {field}{given}{': ' if field else ''}{what}") from error
 
 
 def _refuse_unknown(values: Any, cls: type[Any], where: str, part: str) -> None:

@@ -8,13 +8,11 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from metarl.errors import UserError
+
 _ROOT = Path(__file__).resolve().parent.parent  # the folder that holds the four packages
 _NOT_RECIPES = ("baselines", "benchmarks", "commands")
 _ALIASES = {"bandit": "bernoulli_bandit"}  # short family names
-
-
-class UserError(Exception):
-    """The user asked for something that cannot be; the message is one line."""
 
 
 def _catalog(file: str, name: str) -> dict[str, str]:

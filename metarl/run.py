@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from metarl.errors import RunError
 from metarl.provenance import provenance
 
 if TYPE_CHECKING:
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
     from metarl.evaluation import Evaluation
 
 STEP_TAG = "time/total_timesteps"  # the tag that orders all rows: environment steps so far
-
-
-class RunError(Exception):
-    """Something is wrong with a run's directory or its disk; the message is one line for the user."""
 
 
 class Run:
@@ -124,6 +121,17 @@ class Run:
         if not isinstance(config, dict):
             raise RunError(f"{self.path / 'config.json'} holds a {type(config).__name__}; it must hold one object")
         return config
+
+    def rewrite_config(self, config: Mapping[str, Any]) -> None:
+        """Change what the run was asked to do, such as to train for longer.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        try:
+            _write_whole(self.path / "config.json", _json_bytes(config))
+        except OSError as error:
+            raise RunError(f"cannot write {self.path / 'config.json'}: {_reason(error)}") from error
 
     # Metrics
 

@@ -1,0 +1,100 @@
+"""A command's arguments from a dataclass, by tyro; whatever is wrong with them is one line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import tyro
+
+from metarl.errors import UserError
+
+T = TypeVar("T")
+
+_FRAME = "╭╮╰╯│─"
+
+
+def parse(cls: type[T], argv: Sequence[str], *, prog: str, description: str = "", default: T | None = None) -> T:
+    """The arguments of a command; `default` gives the values of those that are not in `argv`.
+
+    Raises:
+        UserError: naming the argument, its value and what is allowed.
+        SystemExit: with status 0, after printing the help that was asked for.
+    """
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    panel = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(panel):
+            return tyro.cli(
+                cls,
+                prog=prog,
+                description=description,
+                args=_explicit_flags(argv, default),
+                config=(tyro.conf.FlagCreatePairsOff,) if default is None else (),
+                **given,
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(f"{_one_line(panel.getvalue(), argv)} (see {prog} --help)") from None
+
+
+def _explicit_flags(argv: Sequence[str], default: Any) -> list[str]:
+    """`--agent.normalise-obs False` means `--agent.no-normalise-obs`; tyro knows the second form only."""
+    flags = _boolean_flags(default)
+    result: list[str] = []
+    for word in argv:
+        name = result[-1].replace("_", "-") if result else ""
+        if name in flags and word.lower() in ("true", "false"):
+            prefix, _, last = name.rpartition(".")
+            negated = f"{prefix}.no-{last}" if prefix else f"--no-{last.removeprefix('--')}"
+            result[-1] = name if word.lower() == "true" else negated
+        else:
+            result.append(word)
+    return result
+
+
+def _boolean_flags(value: Any, prefix: str = "--") -> set[str]:
+    """Names of all boolean fields of a dataclass and of those in it."""
+    flags: set[str] = set()
+    for field in fields(value) if is_dataclass(value) else ():
+        inner = getattr(value, field.name)
+        name = f"{prefix}{field.name.replace('_', '-')}"
+        flags |= {name} if isinstance(inner, bool) else _boolean_flags(inner, f"{name}.")
+    return flags
+
+
+def _one_line(panel: str, argv: Sequence[str]) -> str:
+    """What tyro says in a framed panel: its first paragraph, then what is allowed or was perhaps meant."""
+    rows = [row.strip(f"{_FRAME} ") for row in panel.splitlines() if row.startswith("│")]
+    paragraph: list[str] = []
+    for row in rows:
+        if not row:
+            break
+        paragraph.append(row)
+    message = " ".join(paragraph)
+    following = {row: after for row, after in pairwise(rows) if row.endswith(":")}
+    if usage := following.get("Argument helptext:"):
+        flag, _, metavar = usage.partition(" ")
+        return f"{flag} is {_value_of(flag, argv)!r}; it takes {metavar}"
+    unknown = re.match(r"Unrecognized options: ([^,]+)", message)
+    if unknown and (near := following.get("Perhaps you meant:")):
+        return f"unknown option {unknown[1]}; did you mean {near.split()[0].rstrip(',')}?"
+    if unknown:
+        return f"unknown argument {unknown[1]}"
+    return message.removeprefix("Error parsing ").replace("Expected 1 values", "It takes one value")
+
+
+def _value_of(flag: str, argv: Sequence[str]) -> str:
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    names = [word.replace("_", "-") if word.startswith("--") else word for word in words]
+    if flag not in names:
+        return " ".join(words)
+    values = words[names.index(flag) + 1 :]
+    end = next((index for index, word in enumerate(values) if word.startswith("--")), len(values))
+    return " ".join(values[:end])

@@ -1,0 +1,49 @@
+"""Goes on with a run that was stopped or killed, exactly where its last checkpoint left it: metarl resume RUN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from experiments.arguments import parse
+from metarl.errors import UserError
+
+
+@dataclass(frozen=True)
+class Arguments:
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
+    num_iterations: int | None = None  # train this many in all, more than was asked for at first
+
+
+def main(argv: list[str]) -> int:
+    arguments = parse(Arguments, argv, prog="metarl resume", description=__doc__ or "")
+    from experiments.experiment import from_config, to_config
+    from experiments.session import meta_train
+    from metarl.run import Run
+
+    run = Run.open(arguments.run)
+    config = run.config()
+    experiment = from_config(config, run.path)
+    if arguments.num_iterations is not None:
+        if arguments.num_iterations <= experiment.train.num_iterations:
+            raise UserError(
+                f"--num-iterations is {arguments.num_iterations}; "
+                f"it must be more than the run's own {experiment.train.num_iterations}"
+            )
+        experiment = replace(experiment, train=replace(experiment.train, num_iterations=arguments.num_iterations))
+    trainer = experiment.trainer()
+    if run.has("latest"):
+        trainer.load_state_dict(run.load("latest"))
+    if trainer.iteration >= experiment.train.num_iterations and (run.path / "evaluation_test.json").exists():
+        print(
+            f"This run is finished: {trainer.iteration} iterations. Evaluate it with: metarl evaluate {run.path}; "
+            f"train it on with: metarl resume {run.path} --num-iterations N"
+        )
+        return 0
+    if arguments.num_iterations is not None:
+        run.rewrite_config(to_config(experiment, config["experiment"]))
+    run.rewind(trainer.env_steps)
+    return meta_train(experiment, trainer, run)

@@ -1,0 +1,94 @@
+"""A run as a picture: how the agent adapts within a trial, and how it learned to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")  # files only, no display
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from metarl.evaluation import Evaluation
+from metarl.run import STEP_TAG, Run, RunError
+
+_OURS = "#1f5fa8"
+_KNOWN = ("#2a8a4a", "#b5651d", "#7d4fa3", "#888888", "#c23b5a", "#5b7f8c")  # bounds, in their order
+
+
+def plot_run(run: Run, evaluation: Evaluation) -> Path:
+    """Draw evaluation_<split>.png into the run; returns its path.
+
+    Raises:
+        RunError: when the disk refuses it.
+    """
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _draw_adaptation(left, evaluation)
+    _draw_learning(right, run)
+    figure.suptitle(f"{evaluation.family} · {evaluation.agent} · {run.path.name}", fontsize=10)
+    path = run.path / f"evaluation_{evaluation.split}.png"
+    try:
+        figure.savefig(path, dpi=150)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def _draw_adaptation(axes: Axes, evaluation: Evaluation) -> None:
+    """Return by episode with its 95 % interval, and the bounds as lines."""
+    episodes = range(1, len(evaluation.episodes) + 1)
+    marker = "o" if len(episodes) <= 20 else ""
+    for (name, values), colour in zip(evaluation.bounds.items(), _KNOWN * 2, strict=False):
+        axes.plot(episodes, values, color=colour, linewidth=1.4, linestyle="--", label=name.replace("_", "-"))
+    means = [score.mean for score in evaluation.episodes]
+    low = [score.ci95[0] for score in evaluation.episodes]
+    high = [score.ci95[1] for score in evaluation.episodes]
+    axes.fill_between(episodes, low, high, color=_OURS, alpha=0.2, linewidth=0)
+    axes.plot(episodes, means, color=_OURS, linewidth=2.2, marker=marker, label=evaluation.agent)
+    if len(episodes) <= 20:
+        margin = [[m - lo for m, lo in zip(means, low, strict=True)], [h - m for m, h in zip(means, high, strict=True)]]
+        axes.errorbar(episodes, means, margin, color=_OURS, fmt="none", capsize=3, linewidth=1.4)
+    axes.set(
+        xlabel="episode of the trial",
+        ylabel="return",
+        title=f"adaptation: {evaluation.num_tasks} {evaluation.split} tasks, 95 % interval",
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _finish(axes)
+
+
+def _draw_learning(axes: Axes, run: Run) -> None:
+    """Return of the first and of the last episode of a trial against environment steps."""
+    rows = run.progress()
+    for source, style in (("meta_train", "-"), ("meta_test", "o")):
+        tags = _episode_tags(rows, source)
+        for tag, colour in zip(tags, ("#d98032", _OURS) if len(tags) > 1 else (_OURS,), strict=True):
+            logged = [row for row in rows if tag in row]
+            steps, returns = [row[STEP_TAG] for row in logged], [row[tag] for row in logged]
+            split = "training tasks" if source == "meta_train" else "test tasks"
+            label = f"episode {tag.rsplit('_', 1)[1]}, {split}"
+            alpha = 0.6 if style == "-" else 1.0
+            axes.plot(steps, returns, style, color=colour, label=label, alpha=alpha, linewidth=1.2, markersize=5)
+    axes.set(xlabel="environment steps", ylabel="return", title="meta-training")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if rows:
+        _finish(axes)
+
+
+def _episode_tags(rows: list[dict[str, float]], source: str) -> list[str]:
+    """The tags of the first and of the last episode; one tag where a trial has one episode."""
+    prefix = f"{source}/return/ep_"
+    episodes = sorted({int(tag.removeprefix(prefix)) for row in rows for tag in row if tag.startswith(prefix)})
+    return [f"{prefix}{episode}" for episode in dict.fromkeys(episodes[:1] + episodes[-1:])]
+
+
+def _finish(axes: Axes) -> None:
+    axes.title.set_fontsize(10)
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)

@@ -1,0 +1,85 @@
+"""What one sees of a training while it runs: a bar on a terminal, now and then a line anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from metarl.trainer import Trainer
+
+_SECONDS_BETWEEN_LINES = 30.0
+_SHARE_BETWEEN_LINES = 0.05  # of all iterations
+_SMOOTHING = 0.9  # of the speed, per iteration
+
+
+class TrainingProgress:
+    """A callback for `metarl.trainer.train`, and the context in which its bar is shown."""
+
+    def __init__(self, trainer: Trainer, console: Console | None = None) -> None:
+        self._console = Console(stderr=True) if console is None else console
+        self._total = trainer.config.num_iterations
+        self._first_iteration = trainer.iteration
+        self._started = self._line_at = time.monotonic()
+        self._line_iteration = trainer.iteration
+        self._fps: float | None = None
+        columns = (
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+        )
+        self._bar = Progress(*columns, console=self._console, transient=True) if self._console.is_terminal else None
+        self._task = self._bar and self._bar.add_task("starting", total=self._total, completed=trainer.iteration)
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        fps = metrics["time/fps"]
+        self._fps = fps if self._fps is None else _SMOOTHING * self._fps + (1 - _SMOOTHING) * fps
+        text = self._text(trainer, metrics)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=trainer.iteration, description=text)
+            return
+        now = time.monotonic()
+        enough = trainer.iteration - self._line_iteration >= _SHARE_BETWEEN_LINES * self._total
+        if enough or now - self._line_at >= _SECONDS_BETWEEN_LINES or trainer.iteration == self._total:
+            share = trainer.iteration / self._total
+            line = f"{trainer.iteration}/{self._total} ({share:.0%})  {text}"
+            self._console.print(line, highlight=False, soft_wrap=True)
+            self._line_at, self._line_iteration = now, trainer.iteration
+
+    def _text(self, trainer: Trainer, metrics: Mapping[str, float]) -> str:
+        elapsed = time.monotonic() - self._started
+        per_iteration = elapsed / max(1, trainer.iteration - self._first_iteration)
+        left = duration(per_iteration * (self._total - trainer.iteration))
+        return f"{self._fps:,.0f} env-steps/s  {left} left  {returns_text(metrics, trainer.num_episodes)}"
+
+
+def returns_text(metrics: Mapping[str, float], num_episodes: int) -> str:
+    """The returns of the first and of the last episode of a trial, on training tasks."""
+    first = metrics["meta_train/return/ep_1"]
+    if num_episodes == 1:
+        return f"return {first:.4g}"
+    return f"return {first:.4g} in episode 1, {metrics[f'meta_train/return/ep_{num_episodes}']:.4g} in {num_episodes}"
+
+
+def duration(seconds: float) -> str:
+    """1:02:03, or 2:03 below an hour."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

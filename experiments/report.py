@@ -1,0 +1,52 @@
+"""The adaptation curve as a table, beside what is known about its tasks."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.experiment import Expected
+from metarl.evaluation import Evaluation, Score
+from metarl.trainer import logged_episodes
+
+
+def print_evaluation(evaluation: Evaluation, expected: Expected | None = None) -> None:
+    """Print the returns episode by episode and over the trial, the bounds in the columns after them."""
+    title = f"{evaluation.family}, {evaluation.agent}: return on {evaluation.num_tasks} {evaluation.split} tasks"
+    table = Table(title=title, title_justify="left")
+    for column in ("episode", "mean", "IQM", "95 % interval", *(_words(name) for name in evaluation.bounds)):
+        table.add_column(column, justify="right")
+    for episode in logged_episodes(len(evaluation.episodes)):
+        known = [values[episode - 1] for values in evaluation.bounds.values()]
+        table.add_row(str(episode), *_cells(evaluation.episodes[episode - 1], known))
+    if len(evaluation.episodes) > 1:
+        table.add_section()
+        table.add_row("all", *_cells(evaluation.total, [sum(values) for values in evaluation.bounds.values()]))
+    console = Console()
+    console.print(table)
+    if expected is not None:
+        console.print(_verdict(evaluation, expected), highlight=False)
+
+
+def _cells(score: Score, known: list[float]) -> list[str]:
+    low, high = score.ci95
+    return [_number(score.mean), _number(score.iqm), f"{_number(low)} to {_number(high)}", *map(_number, known)]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _verdict(evaluation: Evaluation, expected: Expected) -> str:
+    if expected.episode is None:
+        what, reached = "over the trial", evaluation.total.mean
+    elif expected.episode <= len(evaluation.episodes):
+        what, reached = f"in episode {expected.episode}", evaluation.episodes[expected.episode - 1].mean
+    else:
+        return f"Expected {expected.at_least:g} in episode {expected.episode}, which this trial does not have."
+    met = "reached" if reached >= expected.at_least else "NOT reached"
+    return f"Expected {what}: at least {expected.at_least:g} ({expected.source}); {met}: {_number(reached)}."

@@ -1,0 +1,71 @@
+"""A training under way: what `metarl train` and `metarl resume` share."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from experiments.experiment import Experiment
+from experiments.plots import plot_run
+from experiments.progress import TrainingProgress
+from experiments.report import print_evaluation
+from metarl.run import Run
+from metarl.trainer import Trainer, train
+
+
+class _Stopped(Exception):  # noqa: N818
+    """A signal asked the training to stop, and an iteration has ended since."""
+
+
+def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run) -> int:
+    """Train to the end, print the adaptation curve and where to look further; returns the exit status.
+
+    At Ctrl-C or SIGTERM the iteration is finished, a checkpoint saved and the status is 128 + the signal's number.
+    """
+    with _signals() as received, TrainingProgress(trainer) as show:
+
+        def progress(trainer: Trainer, metrics: Mapping[str, float]) -> None:
+            show(trainer, metrics)
+            if received and trainer.iteration < trainer.config.num_iterations:
+                raise _Stopped
+
+        try:
+            evaluation = train(trainer, run, progress)
+        except _Stopped:
+            run.save("latest", trainer.state_dict())
+            print(f"Saved iteration {trainer.iteration}. Go on with: metarl resume {run.path}", file=sys.stderr)
+            return 128 + received[0]
+        except FloatingPointError as error:
+            print(f"metarl: {error}; what was saved before is in {run.path}", file=sys.stderr)
+            return 1
+        finally:
+            run.close()
+    plot = plot_run(run, evaluation)
+    print_evaluation(evaluation, experiment.expected)
+    print(f"Run:         {run.path}")
+    print(f"Plot:        {plot}")
+    print(f"TensorBoard: tensorboard --logdir {run.path}")
+    return 0
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM are noted in the list; a second one ends the program at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        print("\nStopping after this iteration; once more to stop at once, without saving.", file=sys.stderr)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
