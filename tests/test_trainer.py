@@ -1,0 +1,116 @@
+"""The outer loop and the evaluation: what is logged, what an evaluation leaves alone, what is refused."""
+
+import copy
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from agents.rl2 import RL2Config
+from envs.bandits import BernoulliBandit
+from envs.gridworld import GridNavi
+from metarl.evaluation import Evaluation
+from metarl.records import Step
+from metarl.trainer import TrainConfig, Trainer, logged_episodes, train
+
+
+def small_trainer(family=None, **settings) -> Trainer:
+    config = TrainConfig(**{"num_iterations": 4, "num_tasks": 8, "eval_tasks": 5, **settings})
+    agent = RL2Config(hidden_size=8, head_sizes=(), num_epochs=1, num_minibatches=2)
+    return Trainer(family or GridNavi(horizon=3), agent, config, agent_name="rl2", seed=0)
+
+
+class Notebook:
+    """A run that remembers instead of writing."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, dict[str, float]]] = []
+        self.saved: list[str] = []
+        self.evaluations: list[Evaluation] = []
+
+    def log(self, metrics, step):
+        self.rows.append((step, dict(metrics)))
+
+    def save(self, name, state):
+        self.saved.append(f"{name}@{state['iteration']}")
+
+    def save_evaluation(self, evaluation):
+        self.evaluations.append(evaluation)
+
+
+def test_a_run_logs_every_iteration_and_saves_on_time():
+    run = Notebook()
+    trainer = small_trainer(eval_every=2, checkpoint_every=3)
+    evaluation = train(trainer, run)  # type: ignore[arg-type]
+    assert [step for step, _ in run.rows] == [96, 192, 288, 384]  # 8 rows x 4 episodes x 3 steps each
+    assert [tag for tag in run.saved if tag.startswith("latest")] == ["latest@3", "latest@4"]
+    assert run.saved[1] == "best@3"
+    assert run.evaluations == [evaluation]
+    tags = [set(row) for _, row in run.rows]
+    assert {"meta_train/return/ep_1", "meta_train/return/ep_4", "rollout/ep_rew_mean", "time/fps"} <= tags[0]
+    assert ["meta_test/iqm" in row for row in tags] == [False, True, False, True]
+
+
+def test_best_is_the_best_window_of_training_returns():
+    trainer = small_trainer()
+    outcomes = []
+    for window in ([1.0, 3.0], [1.5], [2.5], []):
+        trainer._window = window
+        outcomes.append(trainer.close_window())
+    assert outcomes == [True, False, True, False]
+    assert trainer.best_return == 2.5
+
+
+def test_an_evaluation_changes_nothing_and_repeats():
+    trainer = small_trainer()
+    trainer.iterate()
+    before = copy.deepcopy(trainer.state_dict())
+    first, second = trainer.evaluate(), trainer.evaluate()
+    assert first == second
+    assert first != trainer.evaluate(seed=1)
+    after = trainer.state_dict()
+    assert all(torch.equal(before["generators"][name], after["generators"][name]) for name in before["generators"])
+
+
+def test_an_evaluation_has_a_score_an_episode_and_the_known_bounds():
+    evaluation = small_trainer().evaluate("train", num_tasks=6, num_episodes=2)
+    assert (evaluation.split, evaluation.num_tasks, len(evaluation.episodes)) == ("train", 6, 2)
+    assert set(evaluation.as_json()["episodes"][0]) == {"mean", "iqm", "ci95"}
+    assert all(len(values) == 2 for values in evaluation.bounds.values())
+    low, high = evaluation.total.ci95
+    assert low <= evaluation.total.mean <= high
+    assert evaluation.total.mean == pytest.approx(sum(score.mean for score in evaluation.episodes), abs=1e-5)
+
+
+@dataclass(frozen=True)
+class BrokenBandit(BernoulliBandit):
+    """Pays infinitely much in one row."""
+
+    def make_env(self, num_rows, generator):
+        env = super().make_env(num_rows, generator)
+        step = env.step
+
+        def broken(action, active=None):
+            result = step(action, active)
+            result.reward[3] = torch.inf
+            return Step(**vars(result))
+
+        env.step = broken  # type: ignore[method-assign]
+        return env
+
+
+def test_an_infinite_reward_names_the_task_and_the_step():
+    with pytest.raises(FloatingPointError, match="step 0 of row 3 is not finite; its task is BanditTasks"):
+        small_trainer(BrokenBandit(num_arms=2, num_pulls=2)).iterate()
+
+
+@pytest.mark.parametrize("field", ["num_iterations", "num_tasks", "copies", "num_episodes", "checkpoint_every"])
+def test_a_number_below_one_is_named(field):
+    with pytest.raises(ValueError, match=f"{field} is 0; it must be at least 1"):
+        small_trainer(**{field: 0})
+
+
+def test_long_trials_get_a_curve_for_some_episodes_only():
+    assert logged_episodes(4) == [1, 2, 3, 4]
+    assert logged_episodes(100) == [1, 2, 5, 10, 20, 50, 100]
+    assert logged_episodes(11) == [1, 2, 5, 10, 11]
