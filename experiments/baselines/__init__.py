@@ -1,0 +1,69 @@
+"""What known methods reach on a task family: the numbers to read an agent's beside.
+
+`baselines(family)` runs them; each result is the total reward of one trial. Nothing heavy is imported until it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+COLUMNS = ("method", "total reward of a trial", "s.e.", "published", "source")
+
+
+@dataclass(frozen=True)
+class BaselineResult:
+    """The total reward of one trial, all its episodes together, under one method."""
+
+    name: str
+    mean: float
+    standard_error: float | None  # of the mean; 0 for exact values, None where the spread over tasks is not known
+    published: float | None = None  # for exactly these settings
+    source: str = ""  # settings found by search, how an exact value was computed, where the published number is from
+
+
+def baselines(family: Any, num_trials: int = 1000, seed: int = 0) -> list[BaselineResult]:
+    """Run every baseline known for a task family on `num_trials` fresh test tasks, best first.
+
+    The same tasks serve all methods, so their differences are known better than the standard errors tell.
+
+    Raises:
+        ValueError: when `num_trials` is below 2, as there is no standard error then.
+    """
+    if num_trials < 2:
+        raise ValueError(f"num_trials is {num_trials}: allowed are integers from 2")
+    import torch
+
+    from envs.bandits import BernoulliBandit, GaussianBandit
+    from envs.gridworld import GridNavi
+    from envs.tabular import TabularMDP
+
+    run: Any
+    if isinstance(family, BernoulliBandit | GaussianBandit):
+        from experiments.baselines.bandits import bandit_baselines as run
+    elif isinstance(family, TabularMDP):
+        from experiments.baselines.tabular import tabular_baselines as run
+    elif isinstance(family, GridNavi):
+        from experiments.baselines.gridworld import grid_baselines as run
+    else:
+        from experiments.baselines.simulation import simulated_baselines as run
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # thousands of steps on small tensors: more threads cost more than they give
+    try:
+        results = run(family, num_trials, torch.Generator().manual_seed(seed))
+    finally:
+        torch.set_num_threads(num_threads)
+    return sorted(results, key=lambda result: -result.mean)
+
+
+def rows(results: Iterable[BaselineResult]) -> list[tuple[str, ...]]:
+    """The results as text, a row of `COLUMNS` each, ready for a table."""
+
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.2f}"
+
+    return [
+        (result.name, number(result.mean), number(result.standard_error), number(result.published), result.source)
+        for result in results
+    ]

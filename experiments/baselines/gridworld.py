@@ -1,0 +1,21 @@
+"""GridNavi baselines, all exact: the Bayes-optimal search, the known goal, the random policy.
+
+Expectations over the training distribution, each goal once; the Bayes-optimal value is `envs.grid_search`'s.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from envs.gridworld import GridNavi, GridTasks
+from experiments.baselines import BaselineResult
+
+
+def grid_baselines(family: GridNavi, num_trials: int, generator: torch.Generator) -> list[BaselineResult]:
+    """The exact values; nothing is sampled, so neither `num_trials` nor `generator` matters."""
+    cells = GridTasks(torch.arange(family.size**2))
+    bounds = family.bounds(cells[family.in_training_range(cells)], family.num_episodes)
+    return [
+        BaselineResult(name, sum(returns), 0.0, None, "exact; by episode " + ", ".join(f"{r:.3f}" for r in returns))
+        for name, returns in bounds.items()
+    ]

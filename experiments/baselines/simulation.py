@@ -1,0 +1,49 @@
+"""Baselines of any task family: the random policy, simulated, and the bounds that the family itself knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from experiments.baselines import BaselineResult
+from metarl.protocols import TaskFamily
+from metarl.records import Record
+
+MAX_ROWS = 256  # in one environment
+
+
+def simulated_baselines(family: TaskFamily, num_trials: int, generator: torch.Generator) -> list[BaselineResult]:
+    """The random policy on `num_trials` test tasks, and the family's bounds on the same tasks."""
+    tasks = family.sample(num_trials, "test", generator)
+    chunks = [tasks[start : start + MAX_ROWS] for start in range(0, num_trials, MAX_ROWS)]
+    total = torch.cat([random_policy(family, chunk, generator) for chunk in chunks])
+    results = [BaselineResult("random", float(total.mean()), float(total.std() / num_trials**0.5))]
+    for name, returns in family.bounds(tasks, family.num_episodes).items():
+        if name != "random":
+            results.append(BaselineResult(name, sum(returns), None, None, "the family's bound on these tasks"))
+    return results
+
+
+def random_policy(family: TaskFamily, tasks: Record, generator: torch.Generator) -> Tensor:
+    """Total reward [N] of one trial of uniformly random actions in each task."""
+    num_rows = len(tasks)
+    env: Any = family.make_env(num_rows, generator)
+    env.reset(tasks)
+    total = torch.zeros(num_rows)
+    episodes_left = torch.full((num_rows,), family.num_episodes)
+    while (active := episodes_left > 0).any():
+        step = env.step(_random_actions(env.action_space, num_rows, generator), active)
+        total += step.reward
+        episodes_left = episodes_left - step.episode_end.long()
+    return total
+
+
+def _random_actions(space: spaces.Box | spaces.Discrete, num_rows: int, generator: torch.Generator) -> Tensor:
+    """[B] int64 or [B, A] float32, uniform over the space."""
+    if isinstance(space, spaces.Discrete):
+        return torch.randint(int(space.n), (num_rows,), generator=generator)
+    low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)
+    return low + (high - low) * torch.rand(num_rows, *space.shape, generator=generator)
