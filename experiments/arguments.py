@@ -1,4 +1,8 @@
-"""A command's arguments from a dataclass, by tyro; whatever is wrong with them is one line."""
+"""A command's arguments from a dataclass, by tyro; whatever is wrong with them is one line.
+
+Tyro reports a mistake as a framed panel of many lines; the line is made of what such a panel holds. A field named
+`experiment` is taken to have no prefix of its own: its seed is --seed.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +46,13 @@ def parse(cls: type[T], argv: Sequence[str], *, prog: str, description: str = ""
         if not stop.code:
             raise
         raise UserError(f"{_one_line(panel.getvalue(), argv)} (see {prog} --help)") from None
+    except ValueError as error:  # tyro reports those of nested dataclasses itself, but not of the outermost
+        raise UserError(f"{error} (see {prog} --help)") from None
 
 
 def _explicit_flags(argv: Sequence[str], default: Any) -> list[str]:
     """`--agent.normalise-obs False` means `--agent.no-normalise-obs`; tyro knows the second form only."""
-    flags = _boolean_flags(default)
+    flags = {flag.replace("--experiment.", "--") for flag in _boolean_flags(default)}
     result: list[str] = []
     for word in argv:
         name = result[-1].replace("_", "-") if result else ""
@@ -86,8 +92,13 @@ def _one_line(panel: str, argv: Sequence[str]) -> str:
     if unknown and (near := following.get("Perhaps you meant:")):
         return f"unknown option {unknown[1]}; did you mean {near.split()[0].rstrip(',')}?"
     if unknown:
-        return f"unknown argument {unknown[1]}"
-    return message.removeprefix("Error parsing ").replace("Expected 1 values", "It takes one value")
+        before = argv[argv.index(unknown[1]) - 1] if unknown[1] in argv[1:] else ""
+        return f"unknown argument {unknown[1]!r}{f' after {before}' if before else ''}"
+    choice = re.match(r"invalid choice (.+) for argument '(.+)'\. Expected one of \((.+?),?\)\.", message)
+    if choice:
+        return f"{choice[2]} is {choice[1]}; allowed are {choice[3]}"
+    message = message.replace("Expected 1 values", "It takes one value")
+    return message.removeprefix("Error parsing ").removeprefix("experiment.")
 
 
 def _value_of(flag: str, argv: Sequence[str]) -> str:

@@ -78,5 +78,6 @@ def known(kind: str, name: str, names: Iterable[str]) -> str:
     family, slash, rest = name.partition("/")
     full = f"{_ALIASES.get(family, family)}{slash}{rest}"
     if full not in names:
-        raise UserError(f"unknown {kind} {name!r}: {suggestion(full, names)}")
+        short = [alias for alias, family in _ALIASES.items() if family in names]
+        raise UserError(f"unknown {kind} {name!r}: {suggestion(full, [*names, *short])}")
     return full

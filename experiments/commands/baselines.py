@@ -1,0 +1,52 @@
+"""Prints what known methods reach on a task family: metarl baselines FAMILY [--trials N] [--family.FIELD VALUE]."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, make_dataclass
+from typing import Any
+
+from experiments.arguments import parse
+from experiments.names import FAMILIES, described, known
+from metarl.errors import UserError
+
+_USAGE = """usage: metarl baselines FAMILY [--trials N] [--seed N] [--json] [--family.FIELD VALUE ...]
+
+FAMILY is one of these; its fields: metarl baselines FAMILY --help
+{families}
+"""
+
+
+def main(argv: list[str]) -> None:
+    if not argv or argv[0].startswith("-"):
+        lines = [f"  {name:<26}{description}".rstrip() for name, description in described("families").items()]
+        print(_USAGE.format(families="\n".join(lines)))
+        if argv and argv[0] in ("-h", "--help"):
+            return
+        raise UserError("which family? metarl baselines FAMILY")
+    name = known("task family", argv[0], FAMILIES)
+
+    from envs.catalog import load
+    from experiments.baselines import COLUMNS, baselines, rows
+
+    family_class = load(name)
+    fields = [("family", family_class), ("trials", int), ("seed", int), ("json", bool)]
+    arguments_class: Any = make_dataclass("Arguments", fields)
+    default = arguments_class(family_class(), 1000, 0, False)
+    arguments = parse(arguments_class, argv[1:], prog=f"metarl baselines {name}", description=" ", default=default)
+    if arguments.trials < 2:
+        raise UserError(f"--trials is {arguments.trials}; it must be at least 2, or there is no standard error")
+    results = baselines(arguments.family, arguments.trials, arguments.seed)
+    if arguments.json:
+        results_as_json = [asdict(result) for result in results]
+        print(json.dumps({"family": name, "num_trials": arguments.trials, "baselines": results_as_json}))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{arguments.family}: {arguments.trials} test tasks", title_justify="left")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in ("method", "source") else "right")
+    for row in rows(results):
+        table.add_row(*row)
+    Console().print(table)
