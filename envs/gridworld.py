@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from envs.grid_search import bayes_optimal_returns
-from envs.torch_env import TorchEnv, check_at_least, check_split, unit_box
+from envs.torch_env import TorchEnv, check_at_least, check_split, one_hot_rows, unit_box
 from metarl.protocols import Split
 from metarl.records import Record
 
@@ -140,7 +140,7 @@ class _GridDynamics:
         return None
 
     def observation(self, tasks: GridTasks, state: Tensor) -> Tensor:
-        return _observations(self._size, self._one_hot, state.device)[state]
+        return _observations(self._size, self._one_hot, state.device).index_select(0, state)
 
 
 @lru_cache
@@ -156,7 +156,7 @@ def _moves(size: int, device: torch.device) -> Tensor:
 @lru_cache
 def _observations(size: int, one_hot: bool, device: torch.device) -> Tensor:
     """The observation of each cell: [size², O] float32."""
-    cells = torch.arange(size**2)
     if one_hot:
-        return torch.eye(size**2, device=device)
+        return one_hot_rows(size**2, device)
+    cells = torch.arange(size**2)
     return (torch.stack([cells // size, cells % size], dim=1) / (size - 1)).to(device)

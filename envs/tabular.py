@@ -15,9 +15,8 @@ from dataclasses import dataclass
 import torch
 from gymnasium import spaces
 from torch import Tensor
-from torch.nn import functional
 
-from envs.torch_env import TorchEnv, check_at_least, check_split, unit_box
+from envs.torch_env import TorchEnv, check_at_least, check_split, one_hot_rows, unit_box
 from metarl.protocols import Split
 from metarl.records import Record
 
@@ -93,7 +92,7 @@ class TabularMDP:
         return None
 
     def observation(self, tasks: TabularTasks, state: Tensor) -> Tensor:
-        return functional.one_hot(state, self.num_states).float()
+        return one_hot_rows(self.num_states, state.device).index_select(0, state)
 
     def bounds(self, tasks: TabularTasks, num_episodes: int) -> dict[str, list[float]]:
         """Exact, by backward induction: "oracle" knows the MDP, "random" takes uniform actions."""
