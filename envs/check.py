@@ -47,6 +47,7 @@ def check_family(
     check.training_range()
     check.reset()
     check.rollouts()
+    check.every_split_runs()
     check.copies_are_contiguous()
     check.tasks_are_isolated()
     check.actions_are_clipped()
@@ -182,6 +183,12 @@ class _Check:
         if fixed_start and _same(plain.steps, other.steps):
             self._check_replay(plain, plain, "autoreset", "an episode depends on the one before it")
             self._check_replay(plain, staggered, "active", "a row goes on differently after it was not active")
+
+    def every_split_runs(self) -> None:
+        for split in get_args(Split):
+            tasks = self._sample_if_declared(split)
+            if tasks is not None:
+                self._rollout(tasks[: self.num_tasks], num_steps=5)  # which checks every step
 
     def copies_are_contiguous(self) -> None:
         tasks = self.tasks()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -187,6 +189,16 @@ class _OverlappingSplits(_Family):
 
 
 @dataclass(frozen=True)
+class _NotFiniteOutside(_Family):
+    """Sound in training, not a number on the other half of the circle."""
+
+    dense: bool = True
+
+    def reward(self, tasks: PointTasks, *arguments: Any, **named: Any) -> Tensor:
+        return super().reward(tasks, *arguments, **named) + 0 * tasks.goal[:, 1].log()
+
+
+@dataclass(frozen=True)
 class _LeakingTasks(_Family):
     dense: bool = True
 
@@ -234,6 +246,7 @@ class _WrongBounds(_Family):
         (_OverlappingSplits(), "lie inside the training range"),
         (_LeakingTasks(), "isolation"),
         (_NotFinite(), "reward is not finite"),
+        (_NotFiniteOutside(), "reward is not finite"),
         (_UnseededNoise(), "seeding"),
         (_WrongBounds(), "1 entries for 3 episodes"),
     ],
@@ -262,6 +275,11 @@ def test_an_unknown_family_name_gets_a_suggestion() -> None:
         load("grid_navy")
     with pytest.raises(ValueError, match="allowed are bernoulli_bandit, "):
         load("zzz")
+
+
+def test_naming_the_families_imports_no_torch() -> None:
+    program = "import sys, envs.catalog; sys.exit('torch' in sys.modules or 'mujoco' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_make_names_an_unknown_field() -> None:

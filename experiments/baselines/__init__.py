@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-COLUMNS = ("method", "total reward of a trial", "s.e.", "published", "source")
+COLUMNS = ("method", "trial return", "s.e.", "published", "source")
 
 
 @dataclass(frozen=True)
