@@ -1,0 +1,104 @@
+"""Other ways of running many HalfCheetah-v5 with the same policy: Gymnasium, Stable-Baselines3 and EnvPool.
+
+Each is given its best terms: no passive checker, no wrapper that is not its own default, workers started beforehand,
+everything but the steps outside the clock.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+Policy = Callable[[Tensor], tuple[Tensor, Tensor]]  # obs [B, O] -> action [B, A], log_prob [B]
+StepFunction = Callable[[Any], tuple[Any, ...]]  # action [B, A] -> obs [B, O], reward [B], ...
+
+
+def make_half_cheetah() -> gymnasium.Env[Any, Any]:
+    """Gymnasium's own HalfCheetah-v5, without its deprecated body's warning in the working directory."""
+    import mujoco
+
+    mujoco.set_mju_user_warning(_ignore)  # pyright: ignore[reportAttributeAccessIssue]
+    return gymnasium.make("HalfCheetah-v5", disable_env_checker=True)
+
+
+def _ignore(message: str) -> None:
+    return
+
+
+class Peer:
+    """One vectorised HalfCheetah of somebody else's; stepping continues where the last measurement ended."""
+
+    def __init__(self, name: str, num_rows: int, obs: Any, step: StepFunction, close: Callable[[], Any]) -> None:
+        self.name = name
+        self.num_rows = num_rows
+        self.close = close
+        self._obs = obs
+        self._step = step
+
+    def measure(self, policy: Policy, num_steps: int) -> tuple[int, float]:
+        """Environment steps and seconds of `num_steps` steps of all rows; everything is stored, as ours is."""
+        stored: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        start = time.perf_counter()
+        with torch.inference_mode():
+            for _ in range(num_steps):
+                obs = torch.as_tensor(self._obs, dtype=torch.float32)
+                action, log_prob = policy(obs)
+                self._obs, reward, *_ = self._step(action.clamp(-1, 1).numpy())
+                stored.append((obs, action, log_prob, torch.as_tensor(reward, dtype=torch.float32)))
+            for values in zip(*stored, strict=True):
+                torch.stack(values)
+        return num_steps * self.num_rows, time.perf_counter() - start
+
+
+def gymnasium_sync(num_envs: int) -> Peer:
+    env = gymnasium.vector.SyncVectorEnv([make_half_cheetah] * num_envs)
+    return Peer("gymnasium_sync", num_envs, env.reset(seed=0)[0], env.step, env.close)
+
+
+def gymnasium_async(num_envs: int) -> Peer:
+    """One process an environment, started by a server that holds no threads."""
+    _preload()
+    env = gymnasium.vector.AsyncVectorEnv([make_half_cheetah] * num_envs, context="forkserver")
+    return Peer("gymnasium_async", num_envs, env.reset(seed=0)[0], env.step, env.close)
+
+
+def sb3_subproc(num_envs: int) -> Peer:
+    """One process an environment."""
+    from stable_baselines3.common.vec_env import SubprocVecEnv
+
+    _preload()
+    env = SubprocVecEnv([make_half_cheetah] * num_envs, start_method="forkserver")
+    return Peer("sb3_subproc", num_envs, env.reset(), env.step, env.close)
+
+
+def envpool(num_envs: int) -> Peer | None:
+    """EnvPool with as many threads as there are processors, or None where it is not installed."""
+    if importlib.util.find_spec("envpool") is None:
+        return None
+    import envpool  # pyright: ignore[reportMissingImports]
+
+    from envs.simulators.cpu import available_cpus
+
+    task = "HalfCheetah-v5" if "HalfCheetah-v5" in envpool.list_all_envs() else "HalfCheetah-v4"
+    env = envpool.make(task, env_type="gymnasium", num_envs=num_envs, num_threads=available_cpus(), seed=0)
+
+    def step(action: np.ndarray[Any, Any]) -> tuple[Any, ...]:
+        return env.step(action.astype(np.float64))
+
+    return Peer("envpool", num_envs, env.reset()[0], step, env.close)
+
+
+def _preload() -> None:
+    """Import once, in the server that workers fork from, what each of them would import for itself."""
+    import multiprocessing
+
+    multiprocessing.get_context("forkserver").set_forkserver_preload(
+        ["stable_baselines3.common.vec_env.subproc_vec_env", "gymnasium.envs.mujoco.half_cheetah_v5", __name__]
+    )
