@@ -12,16 +12,7 @@ import torch
 from experiments.benchmarks import peers, simulation
 from experiments.benchmarks.simulation import MemorylessAgent, Settings
 
-TINY = Settings(
-    rows=(8, 16),
-    copies=4,
-    num_rounds=2,
-    horizon=5,
-    min_env_steps=40,
-    peer_env_steps=40,
-    num_sync_envs=2,
-    num_async_envs=2,
-)
+TINY = Settings(rows=(8, 16), copies=4, num_rounds=2, horizon=5, seconds=0.01, num_sync_envs=2, num_async_envs=2)
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +23,7 @@ def result() -> dict[str, Any]:
 def test_every_contender_is_measured_in_every_round(result: dict[str, Any]) -> None:
     speeds = result["env_steps_per_second"]
     ours = {f"{name}_{rows}" for name in ("limit", "closed_loop", "closed_loop_per_task") for rows in TINY.rows}
+    ours.add("closed_loop_rand_params_16")
     theirs = {"gymnasium_sync", "gymnasium_async", "sb3_subproc"}
     assert ours | theirs <= set(speeds)
     assert all(name.startswith("envpool_") for name in set(speeds) - ours - theirs)
