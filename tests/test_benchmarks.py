@@ -12,7 +12,7 @@ import torch
 from experiments.benchmarks import peers, simulation
 from experiments.benchmarks.simulation import MemorylessAgent, Settings
 
-TINY = Settings(rows=(8, 16), copies=4, num_rounds=2, horizon=5, seconds=0.01, num_sync_envs=2, num_async_envs=2)
+TINY = Settings(rows=(8, 16), copies=4, num_rounds=2, horizon=5, seconds=0.01, num_processes=2)
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +24,14 @@ def test_every_contender_is_measured_in_every_round(result: dict[str, Any]) -> N
     speeds = result["env_steps_per_second"]
     ours = {f"{name}_{rows}" for name in ("limit", "closed_loop", "closed_loop_per_task") for rows in TINY.rows}
     ours.add("closed_loop_rand_params_16")
-    theirs = {"gymnasium_sync", "gymnasium_async", "sb3_subproc"}
+    theirs = {"gymnasium_sync_8", "gymnasium_sync_16", "gymnasium_async_2", "sb3_subproc_2"}
     assert ours | theirs <= set(speeds)
     assert all(name.startswith("envpool_") for name in set(speeds) - ours - theirs)
     for speed in speeds.values():
         assert len(speed["rounds"]) == TINY.num_rounds
         assert min(speed["rounds"]) > 0
         assert speed["median"] == statistics.median(speed["rounds"])
-    assert speeds["gymnasium_async"]["rows"] == 2
+    assert speeds["gymnasium_async_2"]["rows"] == 2
     assert speeds["closed_loop_16"]["rows"] == 16
 
 
@@ -40,7 +40,7 @@ def test_ratios_are_medians_of_the_rounds(result: dict[str, Any]) -> None:
         above, below = (result["env_steps_per_second"][part]["rounds"] for part in name.split(" / "))
         assert ratio == pytest.approx(statistics.median([above[0] / below[0], above[1] / below[1]]))
     assert {"closed_loop_8 / limit_8", "closed_loop_per_task_16 / closed_loop_16"} <= set(result["ratios"])
-    assert "closed_loop_16 / gymnasium_async" in result["ratios"]
+    assert "closed_loop_16 / gymnasium_async_2" in result["ratios"]
 
 
 def test_targets_are_judged_where_they_were_measured(
@@ -55,7 +55,7 @@ def test_targets_are_judged_where_they_were_measured(
                 for name in ("limit", "closed_loop", "closed_loop_per_task", "envpool")
                 for rows in (64, 800)
             }
-            | {"gymnasium_sync", "gymnasium_async"},
+            | {"gymnasium_sync_800", "gymnasium_async_40"},
         )
     }
     monkeypatch.setattr(simulation, "run", lambda: result)

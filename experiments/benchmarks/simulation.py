@@ -37,13 +37,14 @@ from metarl.records import Decision, Record, Step, Trajectory
 from metarl.rollouts import collect
 
 FRAME_SKIP = 5
+PEER_STEPS = 20  # of all rows, what counts as an episode of a peer
 NEAR_NOMINAL = 0.01  # exponents of the multipliers: masses differ by up to 0.4 %
 TARGETS = {  # the least that is asked, at 800 and 64 rows
     "closed_loop_800 / limit_800": 0.80,
     "closed_loop_64 / limit_64": 0.65,
     "closed_loop_per_task_800 / closed_loop_800": 0.95,
-    "closed_loop_800 / gymnasium_sync": 3.5,
-    "closed_loop_800 / gymnasium_async": 10.0,
+    "closed_loop_800 / gymnasium_sync_800": 3.5,
+    "closed_loop_800 / gymnasium_async_40": 10.0,
     "closed_loop_800 / envpool_800": 1.4,
 }
 
@@ -57,8 +58,7 @@ class Settings:
     num_rounds: int = 5
     horizon: int = 100  # steps of an episode
     seconds: float = 1.0  # of one measurement, about: whole episodes of all rows
-    num_sync_envs: int = 64
-    num_async_envs: int = 40  # processes, one an environment: a meta-batch of the papers, one process a task
+    num_processes: int = 40  # one an environment: a meta-batch of the papers, one process a task
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -169,16 +169,15 @@ def _contenders(settings: Settings, agent: MemorylessAgent, generator: torch.Gen
     """Peers first: their worker processes should start before ours hold threads."""
     result: list[Contender] = []
     makers: list[tuple[Callable[[int], peers.Peer | None], int]] = [
-        (peers.gymnasium_async, settings.num_async_envs),
-        (peers.sb3_subproc, settings.num_async_envs),
-        (peers.gymnasium_sync, settings.num_sync_envs),
+        (peers.gymnasium_async, settings.num_processes),
+        (peers.sb3_subproc, settings.num_processes),
+        *((peers.gymnasium_sync, rows) for rows in sorted({min(settings.rows), max(settings.rows)})),
         *((peers.envpool, rows) for rows in settings.rows),
     ]
     for make, num_envs in makers:
         peer = make(num_envs)
         if peer is not None:
-            name = f"{peer.name}_{num_envs}" if peer.name == "envpool" else peer.name
-            result.append(_peer(name, peer, agent, settings.horizon))
+            result.append(_peer(peer, agent))
     for rows in settings.rows:
         families: dict[str, Any] = {
             "closed_loop": HalfCheetahVel(horizon=settings.horizon),
@@ -200,13 +199,13 @@ def _num_episodes(contender: Contender, seconds: float) -> int:
     return max(1, round(seconds / contender.measure(1)[1]))
 
 
-def _peer(name: str, peer: peers.Peer, agent: MemorylessAgent, horizon: int) -> Contender:
-    """A peer, in stretches as long as our episodes; it goes on to its own time limit."""
+def _peer(peer: peers.Peer, agent: MemorylessAgent) -> Contender:
+    """A peer, measured in short stretches: its episodes go on from one measurement to the next."""
 
     def measure(num_episodes: int) -> tuple[int, float]:
-        return peer.measure(agent.sample, num_episodes * horizon)
+        return peer.measure(agent.sample, num_episodes * PEER_STEPS)
 
-    return Contender(name, peer.num_rows, measure, peer.close)
+    return Contender(f"{peer.name}_{peer.num_rows}", peer.num_rows, measure, peer.close)
 
 
 def _closed_loop(
@@ -258,10 +257,10 @@ def _ratio_names(settings: Settings, measured: set[str]) -> list[str]:
     names = []
     for rows in settings.rows:
         names += [f"closed_loop_{rows} / limit_{rows}", f"closed_loop_per_task_{rows} / closed_loop_{rows}"]
-        names += [f"closed_loop_{rows} / envpool_{rows}"]
-    largest = f"closed_loop_{max(settings.rows)}"
-    names += [f"closed_loop_rand_params_{max(settings.rows)} / {largest}"]
-    names += [f"{largest} / {peer}" for peer in ("gymnasium_sync", "gymnasium_async", "sb3_subproc")]
+        names += [f"closed_loop_{rows} / {peer}_{rows}" for peer in ("gymnasium_sync", "envpool")]
+    largest = max(settings.rows)
+    names += [f"closed_loop_rand_params_{largest} / closed_loop_{largest}"]
+    names += [f"closed_loop_{largest} / {peer}_{settings.num_processes}" for peer in ("gymnasium_async", "sb3_subproc")]
     return [name for name in names if set(name.split(" / ")) <= measured]
 
 
@@ -287,20 +286,20 @@ def main(json: bool = False) -> None:
     console = Console()
     speeds = Table(title=f"half cheetah, environment steps a second, {result['machine']['cpus']} processors")
     for column in ("", "rows", "median", "slowest round", "fastest round"):
-        speeds.add_column(column, justify="left" if column == "" else "right")
+        speeds.add_column(column, justify="left" if column == "" else "right", no_wrap=True)
     for name, speed in result["env_steps_per_second"].items():
         numbers = (speed["median"], min(speed["rounds"]), max(speed["rounds"]))
         speeds.add_row(name, str(speed["rows"]), *(f"{number:,.0f}" for number in numbers))
     console.print(speeds)
     ratios = Table(title="ratios, median over rounds")
     for column in ("", "measured", "asked"):
-        ratios.add_column(column, justify="left" if column == "" else "right")
+        ratios.add_column(column, justify="left" if column == "" else "right", no_wrap=True)
     for name, ratio in result["ratios"].items():
         target = result["targets"].get(name)
         asked = "" if target is None else f">= {target['asked']:.2f}{'' if target['reached'] else '  not reached'}"
         ratios.add_row(name, f"{ratio:.2f}", asked)
     console.print(ratios)
-    if "envpool_" not in " ".join(result["env_steps_per_second"]):
+    if not any(name.startswith("envpool") for name in result["env_steps_per_second"]):
         console.print("EnvPool is not installed and was left out.")
 
 
