@@ -8,7 +8,9 @@ episode; none of them is zeroed when an episode starts, and the memory is reset 
 estimated over the whole trial, so that exploring in the first episode is credited with what later ones gain from it.
 
 Deviations from Duan et al.: 1. PPO (Schulman et al. 2017) in place of TRPO. 2. a critic that shares the memory in
-place of a separate one. 3. the policy and value heads see the observation beside the memory.
+place of a separate one. 3. the policy and value heads see the observation beside the memory. 4. with
+`whole_transition`, an item also repeats the previous observation, so that a state, the action in it and what came of
+them stand side by side; the memory need not first learn to hold on to the state.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ class RL2Config:
     """Settings of RL2 with PPO."""
 
     cell: Cell = "gru"
+    whole_transition: bool = False  # whether each item of the memory's input also holds the previous observation
     hidden_size: int = 128  # units of the memory
     encoder_sizes: tuple[int, ...] = ()  # hidden layers between the inputs and the memory
     head_sizes: tuple[int, ...] = (64,)  # hidden layers of the policy's and of the critic's head
@@ -88,6 +91,14 @@ class RL2Config:
 
 
 @dataclass(frozen=True)
+class RL2State(Record):
+    """What an agent within a trial carries from step to step."""
+
+    memory: Memory
+    obs: Tensor  # [B, O], the normalised observation that the memory has read last; zero before the first
+
+
+@dataclass(frozen=True)
 class InputMoments(Record):
     """What the inputs of the networks are normalised by."""
 
@@ -112,7 +123,7 @@ class RL2Network(nn.Module):
         make = {"activation": config.activation, "generator": generator}
         self.policy = PolicyHead(head_sizes, action_space, init_std=config.init_std, **make)
         self.critic = mlp([*head_sizes, 1], output_gain=1.0, **make)
-        item_size = obs_size + self.policy.num_actions + 2
+        item_size = obs_size * (2 if config.whole_transition else 1) + self.policy.num_actions + 2
         sizes = (item_size, *config.encoder_sizes)
         self.memory = RecurrentAdaptation(
             mlp(sizes, **make),
@@ -141,6 +152,7 @@ class RL2:
         self.config = config
         self.num_iterations = num_iterations
         self.iteration = 0
+        self.obs_size = observation_space.shape[0]
         self.net = RL2Network(config, observation_space, action_space, generator)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=config.learning_rate, eps=1e-5)
         device = generator.device
@@ -152,19 +164,22 @@ class RL2:
 
     # --- acting: the three verbs, one step at a time -----------------------------------------------------------
 
-    def prior(self, num_rows: int) -> Memory:
-        return self.net.memory.prior(num_rows)
+    def prior(self, num_rows: int) -> RL2State:
+        memory = self.net.memory.prior(num_rows)
+        return RL2State(memory, memory.hidden.new_zeros(num_rows, self.obs_size))
 
-    def observe(self, state: Memory, action: Tensor | None, step: Step) -> Memory:
+    def observe(self, state: RL2State, action: Tensor | None, step: Step) -> RL2State:
+        obs = self._normalised_obs(step.obs)
         if action is None:
-            encoded = step.obs.new_zeros(len(step.obs), self.net.policy.num_actions)
+            encoded = obs.new_zeros(len(obs), self.net.policy.num_actions)
         else:
             encoded = self.net.policy.encode(action)
-        item = self._item(self._normalised_obs(step.obs), encoded, step.reward, step.episode_end)
-        return self.net.memory.absorb(state, item)
+        item = self._item(state.obs, obs, encoded, step.reward, step.episode_end)
+        return RL2State(self.net.memory.absorb(state.memory, item), obs)
 
-    def act(self, state: Memory, obs: Tensor, generator: torch.Generator | None) -> ActorCriticDecision:
-        features = torch.cat([state.hidden, self._normalised_obs(obs)], -1)
+    def act(self, state: RL2State, obs: Tensor, generator: torch.Generator | None) -> ActorCriticDecision:
+        """Decide on obs [B, O], the observation that the memory has read last."""
+        features = torch.cat([state.memory.hidden, state.obs], -1)
         distribution = self.net.policy(features)
         action = distribution.mode if generator is None else distribution.sample(generator)
         return ActorCriticDecision(
@@ -173,7 +188,7 @@ class RL2:
             value=self.net.critic(features).squeeze(-1),
         )
 
-    def adapt(self, state: Memory, trajectory: Experience) -> Memory:
+    def adapt(self, state: RL2State, trajectory: Experience) -> RL2State:
         """The memory has already absorbed every step."""
         return state
 
@@ -200,7 +215,7 @@ class RL2:
                 advantage[:, rows],
                 target[:, rows],
             )
-            policy_loss, value_loss, entropy, kl, clipped = losses
+            policy_loss, value_loss, entropy, kl, _ = losses
             if config.target_kl is not None and kl.item() > 1.5 * config.target_kl and num_minibatches > 0:
                 break
             loss = policy_loss + config.value_coefficient * value_loss - entropy_coefficient * entropy
@@ -228,7 +243,7 @@ class RL2:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Policy loss, value loss, entropy, approximate KL and the share of clipped ratios, over valid steps."""
         config, old, valid = self.config, trajectory.decision, trajectory.valid
-        hidden = self.net.memory.unroll(self.prior(items.shape[1]), items)
+        hidden = self.net.memory.unroll(self.net.memory.prior(items.shape[1]), items)
         features = torch.cat([hidden, obs], -1)
         distribution = self.net.policy(features)
         value = self.net.critic(features).squeeze(-1)
@@ -284,20 +299,17 @@ class RL2:
 
     def _items(self, trajectory: Experience, obs: Tensor) -> Tensor:
         """What the memory read at each step [T, B, item]: the observation and what the previous step brought."""
-        steps, rows = obs.shape[:2]
-        action = obs.new_zeros(steps, rows, self.net.policy.num_actions)
-        reward = obs.new_zeros(steps, rows)
-        episode_end = torch.zeros_like(trajectory.valid)
-        action[1:] = self.net.policy.encode(trajectory.decision.action[:-1])
-        reward[1:] = trajectory.reward[:-1]
-        episode_end[1:] = trajectory.episode_end[:-1]
-        return self._item(obs, action, reward, episode_end)
+        action = self.net.policy.encode(trajectory.decision.action)
+        before = (_shifted(value) for value in (obs, action, trajectory.reward, trajectory.episode_end))
+        previous_obs, action, reward, episode_end = before
+        return self._item(previous_obs, obs, action, reward, episode_end)
 
-    def _item(self, obs: Tensor, action: Tensor, reward: Tensor, episode_end: Tensor) -> Tensor:
-        """One item of the context [..., O + A + 2] from normalised obs, encoded action, raw reward and the end flag."""
+    def _item(self, previous_obs: Tensor, obs: Tensor, action: Tensor, reward: Tensor, episode_end: Tensor) -> Tensor:
+        """One item of the memory's input [..., item] from normalised obs, encoded action, raw reward, end flag."""
         if self.config.normalise_reward:
             reward = reward / self.moments.reward.std.float()
-        return torch.cat([obs, action, reward.unsqueeze(-1), episode_end.unsqueeze(-1).to(obs.dtype)], -1)
+        parts = [obs, action, reward.unsqueeze(-1), episode_end.unsqueeze(-1).to(obs.dtype)]
+        return torch.cat([previous_obs, *parts] if self.config.whole_transition else parts, -1)
 
     # --- saving -----------------------------------------------------------------------------------------------
 
@@ -314,6 +326,11 @@ class RL2:
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.moments = InputMoments(**{name: Moments(**value) for name, value in state["moments"].items()})
+
+
+def _shifted(values: Tensor) -> Tensor:
+    """Each step's value moved to the step after it [T, ...]; zero at the first."""
+    return torch.cat([torch.zeros_like(values[:1]), values[:-1]])
 
 
 def _interpolate(start: float, end: float | None, progress: float) -> float:

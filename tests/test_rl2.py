@@ -33,9 +33,9 @@ discrete_and_continuous = pytest.mark.parametrize(
 
 
 @discrete_and_continuous
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_learning_sees_the_policy_that_acted(family, cell):
-    agent = make(family, cell=cell)
+@pytest.mark.parametrize("settings", [{}, {"cell": "lstm"}, {"whole_transition": True}], ids=str)
+def test_learning_sees_the_policy_that_acted(family, settings):
+    agent = make(family, **settings)
     for _ in range(2):  # the second time with normalisers that are not the identity
         trajectory = trials(family, agent)
         obs = agent._normalised_obs(trajectory.obs)
@@ -70,6 +70,15 @@ def test_the_memory_reads_the_last_reward_action_and_end_at_an_inner_reset():
     assert not items[0, :, 25:].any()
 
 
+def test_a_whole_transition_holds_the_observation_that_was_acted_on():
+    agent = make(GridNavi(horizon=2), normalise_obs=False, whole_transition=True)
+    trajectory = trials(GridNavi(horizon=2), agent)
+    items = agent._items(trajectory, trajectory.obs)
+    assert torch.equal(items[1:, :, :25], trajectory.obs[:-1])
+    assert torch.equal(items[..., 25:50], trajectory.obs)
+    assert not items[0, :, :25].any()
+
+
 def test_observing_an_end_differs_from_not_observing_it():
     agent = make(GridNavi())
     nothing = torch.zeros(1, dtype=torch.bool)
@@ -77,7 +86,7 @@ def test_observing_an_end_differs_from_not_observing_it():
     step = Step(obs, obs, torch.zeros(1), nothing, nothing)
     ended = Step(obs, obs, torch.zeros(1), nothing, ~nothing)
     action = torch.zeros(1, dtype=torch.long)
-    memories = [agent.observe(agent.prior(1), action, seen).hidden for seen in (step, ended)]
+    memories = [agent.observe(agent.prior(1), action, seen).memory.hidden for seen in (step, ended)]
     assert not torch.equal(*memories)
 
 
