@@ -14,8 +14,6 @@ from metarl.records import Decision, Record, Step, Trajectory, stack
 
 D = TypeVar("D", bound=Decision)
 
-_STEPS_BETWEEN_SYNCS = 64  # on an accelerator, how often the host asks whether all trials are over
-
 
 def collect(
     env: VectorEnv,
@@ -48,6 +46,7 @@ def collect(
         episodes_left = torch.full((env.num_rows,), num_episodes, device=env.device)
         active = episodes_left > 0
         all_active = any_active = True
+        sync_every = _steps_between_syncs(env.device)
         while any_active:
             obs = step.obs
             decision = agent.act(state, obs, generator)
@@ -56,14 +55,15 @@ def collect(
             steps.append((obs, decision, step, active))
             episodes_left = episodes_left - step.episode_end.long()
             active = episodes_left > 0
-            if env.device.type == "cpu":
-                all_active = bool(active.all())
-                any_active = all_active or bool(active.any())
-            elif len(steps) % _STEPS_BETWEEN_SYNCS == 0:
-                all_active, any_active = False, bool(active.any())
-            else:
-                all_active = False
+            all_active = sync_every == 1 and bool(active.all())
+            if not all_active and len(steps) % sync_every == 0:
+                any_active = bool(active.any())
     return _as_trajectory(steps)
+
+
+def _steps_between_syncs(device: torch.device) -> int:
+    """How often the host asks whether all trials are over; on an accelerator, asking makes it wait."""
+    return 1 if device.type == "cpu" else 64
 
 
 def _as_trajectory(steps: list[tuple[Tensor, D, Step, Tensor]]) -> Trajectory[D]:

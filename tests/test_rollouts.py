@@ -5,6 +5,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from metarl import rollouts
 from metarl.records import Decision, Examples, Record, Step
 from metarl.rollouts import collect
 
@@ -83,6 +84,15 @@ def test_next_obs_is_what_the_action_led_to_and_obs_what_was_acted_on():
 def test_the_agent_has_observed_all_that_came_before_it_acts():
     _, trajectory = run(num_rows=1, num_episodes=4)
     assert trajectory.decision.action[:, 0].tolist() == [1, 2, 3, 4]
+
+
+def test_asking_seldom_whether_all_is_over_changes_nothing(monkeypatch):
+    _, often = run(num_rows=3, num_episodes=2)
+    monkeypatch.setattr(rollouts, "_steps_between_syncs", lambda device: 4)
+    env, seldom = run(num_rows=3, num_episodes=2)
+    assert env.simulated.tolist() == [2, 4, 6]
+    assert torch.equal(often.valid, seldom.valid)
+    assert torch.equal(often.obs, seldom.obs)
 
 
 def test_the_result_may_enter_a_graph():
