@@ -20,8 +20,6 @@ from metarl.errors import UserError
 
 T = TypeVar("T")
 
-_FRAME = "╭╮╰╯│─"
-
 
 def parse(cls: type[T], argv: Sequence[str], *, prog: str, description: str = "", default: T | None = None) -> T:
     """The arguments of a command; `default` gives the values of those that are not in `argv`.
@@ -77,7 +75,8 @@ def _boolean_flags(value: Any, prefix: str = "--") -> set[str]:
 
 def _one_line(panel: str, argv: Sequence[str]) -> str:
     """What tyro says in a framed panel: its first paragraph, then what is allowed or was perhaps meant."""
-    rows = [row.strip(f"{_FRAME} ") for row in panel.splitlines() if row.startswith("│")]
+    lines = [line.strip("│ ") for line in panel.splitlines() if line.startswith(("│", "  "))]  # in UTF-8 or not
+    rows = ["" if set(line) <= {"─", "-"} else line for line in lines]
     paragraph: list[str] = []
     for row in rows:
         if not row:

@@ -9,13 +9,15 @@ from experiments.experiment import Expected
 from metarl.evaluation import Evaluation, Score
 from metarl.trainer import logged_episodes
 
+_FILE_WIDTH = 140  # columns, where no terminal sets a limit
+
 
 def print_evaluation(evaluation: Evaluation, expected: Expected | None = None) -> None:
     """Print the returns episode by episode and over the trial, the bounds in the columns after them."""
     title = f"{evaluation.family}, {evaluation.agent}: return on {evaluation.num_tasks} {evaluation.split} tasks"
     table = Table(title=title, title_justify="left")
     for column in ("episode", "mean", "IQM", "95 % interval", *(_words(name) for name in evaluation.bounds)):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for episode in logged_episodes(len(evaluation.episodes)):
         known = [values[episode - 1] for values in evaluation.bounds.values()]
         table.add_row(str(episode), *_cells(evaluation.episodes[episode - 1], known))
@@ -23,9 +25,11 @@ def print_evaluation(evaluation: Evaluation, expected: Expected | None = None) -
         table.add_section()
         table.add_row("all", *_cells(evaluation.total, [sum(values) for values in evaluation.bounds.values()]))
     console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
     console.print(table)
     if expected is not None:
-        console.print(_verdict(evaluation, expected), highlight=False)
+        console.print(_verdict(evaluation, expected), highlight=False, soft_wrap=True)
 
 
 def _cells(score: Score, known: list[float]) -> list[str]:
@@ -34,7 +38,8 @@ def _cells(score: Score, known: list[float]) -> list[str]:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 100 else f"{value:.3f}"
+    size = abs(value)
+    return f"{value:,.0f}" if size >= 1000 else f"{value:.1f}" if size >= 100 else f"{value:.2f}"
 
 
 def _words(name: str) -> str:

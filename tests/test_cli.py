@@ -1,0 +1,315 @@
+"""The command line: quick answers, one line for every mistake, and the whole way from train to evaluate."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from rich.console import Console
+
+from experiments import names
+from experiments.cli import main
+from experiments.experiment import Experiment, from_config, load, to_config
+from experiments.progress import TrainingProgress, duration
+from metarl.errors import UserError
+from metarl.run import Run
+
+RECIPE = '''
+"""RL2 on a tiny bandit."""
+from agents.rl2 import RL2Config
+from envs.bandits import BernoulliBandit
+from experiments.experiment import Expected, Experiment
+from metarl.trainer import TrainConfig
+
+experiment = Experiment(
+    family=BernoulliBandit(num_arms=2, num_pulls=3),
+    agent=RL2Config(hidden_size=8, head_sizes=(8,)),
+    train=TrainConfig(num_iterations=3, num_tasks=4, eval_every=2, eval_tasks=5),
+    expected=Expected(at_least=99.0, source="nobody"),
+)
+'''
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.py").write_text(RECIPE)
+    return "recipe.py"
+
+
+def run(capsys, *words: str) -> tuple[int, str, str]:
+    """Exit status, output and errors of one command line."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(words))
+    output, errors = capsys.readouterr()
+    return int(stop.value.code or 0), output, errors
+
+
+# Quick answers
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["list"],
+        ["train", "--help"],
+        ["evaluate", "--help"],
+        ["trian"],
+        ["train", "grid_navi/rl3"],
+        ["baselines", "grid_navy"],
+    ],
+)
+def test_names_and_help_answer_before_torch_is_imported(words):
+    program = (
+        "import sys\n"
+        "from experiments.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "finally:\n    print('heavy:', sorted({'torch', 'mujoco', 'gymnasium', 'numpy'} & set(sys.modules)))\n"
+    )
+    started = time.perf_counter()
+    result = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+    seconds = time.perf_counter() - started
+    assert result.stdout.endswith("heavy: []\n"), result.stderr
+    assert result.returncode == (0 if "--help" in words or words == ["list"] else 2)
+    assert seconds < 2, "0.1 s on a machine with nothing else to do"
+
+
+def test_the_list_describes_everything(capsys):
+    status, output, _ = run(capsys, "list")
+    assert status == 0
+    for name in (*names.FAMILIES, *names.AGENTS, *names.experiment_names()):
+        assert re.search(rf"^  {name} +\w", output, re.MULTILINE), f"{name} has no description"
+    assert run(capsys, "list", "agents")[1].split() == ["rl2", *names.described("agents")["rl2"].split()]
+
+
+# Recipes
+
+
+@pytest.mark.parametrize("name", names.experiment_names())
+def test_every_recipe_loads_and_survives_its_config(name):
+    experiment = load(name)
+    assert isinstance(experiment, Experiment)
+    assert experiment.family.name == name.split("/")[0]
+    assert experiment.agent_name in names.AGENTS
+    config = json.loads(json.dumps(to_config(experiment, name)))
+    assert from_config(config, Path("run")) == experiment
+
+
+def test_a_short_family_name_is_spelt_out():
+    assert load("bandit/rl2") == load("bernoulli_bandit/rl2")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("agent", "hidden_siz"), 3, "agent.hidden_siz is not a field: did you mean hidden_size?"),
+        (("agent", "hidden_size"), "8", "agent.hidden_size is '8': Input should be a valid integer"),
+        (("agent", "learning_rate"), -1.0, "agent: learning_rate is -1.0; it must be positive"),
+        (("family", "class"), "envs.bandits:Bandit", "there is no class 'envs.bandits:Bandit'"),
+        (("device",), "gpu", "device is 'gpu': Input should be 'cpu' or 'cuda'"),
+        (("seed",), -1, "seed is -1; it must be 0 or more"),
+        (("train",), None, "train is None"),
+        (("family",), 3, "family must be an object with a field 'class'"),
+    ],
+)
+def test_a_wrong_config_names_the_field(recipe, place, value, message):
+    config = to_config(load(recipe), recipe)
+    *path, last = place
+    target: Any = config
+    for key in path:
+        target = target[key]
+    target[last] = value
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        from_config(config, Path("run"))
+    assert str(caught.value).startswith("run/config.json: ")
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("trian", "unknown command 'trian': did you mean train?"),
+        ("list agnets", "what is 'agnets'; allowed are"),
+        ("train", "which experiment?"),
+        ("train grid_navi/rl3", "unknown experiment 'grid_navi/rl3': did you mean grid_navi/rl2?"),
+        ("train absent.py", "no recipe at absent.py"),
+        ("train --seed 3", "the experiment comes first"),
+        ("train recipe.py --agent.learning-rate abc", "--agent.learning-rate is 'abc'; it takes FLOAT"),
+        ("train recipe.py --agent.learning-rate=abc", "--agent.learning-rate is 'abc'; it takes FLOAT"),
+        ("train recipe.py --agent.learning_rate -1", "agent: learning_rate is -1.0; it must be positive"),
+        ("train recipe.py --agent.learning-rate", "Missing value for argument '--agent.learning-rate'"),
+        ("train recipe.py --agent.cell gur", "--agent.cell is 'gur'; allowed are 'gru', 'lstm'"),
+        (
+            "train recipe.py --agent.hidden-siz 3",
+            "unknown option --agent.hidden-siz; did you mean --agent.hidden-size?",
+        ),
+        ("train recipe.py --agent.target-kl x", "--agent.target-kl is 'x'; it takes {None}|FLOAT"),
+        ("train recipe.py --agent.head-sizes 8 x", "--agent.head-sizes is '8 x'; it takes [INT [INT ...]]"),
+        ("train recipe.py --agent.normalise-obs maybe", "unknown argument 'maybe' after --agent.normalise-obs"),
+        ("train recipe.py --train.num-iterations 0", "train: num_iterations is 0; it must be at least 1"),
+        ("train recipe.py --family.num-arms 1", "family: num_arms of BernoulliBandit is 1"),
+        ("train recipe.py --seed -1", "seed is -1; it must be 0 or more"),
+        ("train recipe.py --device gpu", "--device is 'gpu'; allowed are 'cpu', 'cuda'"),
+        ("train recipe.py --run-dir recipe.py/run", "cannot create a run in recipe.py/run: Not a directory"),
+        ("train recipe.py --run-dir .", "is not empty"),
+        ("train broken.py", "recipe broken.py does not load: SyntaxError"),
+        ("train empty.py", "recipe empty.py has no module-level `experiment"),
+        ("resume absent", "there is no run at absent"),
+        ("evaluate .", "is not a run: it has no config.json"),
+        ("evaluate absent --split odd", "--split is 'odd'; allowed are 'train', 'test', 'ood'"),
+        ("evaluate absent --tasks 0", "--tasks is 0; it must be at least 1"),
+        ("evaluate absent --episodes 0", "--episodes is 0; it must be at least 1"),
+        ("baselines bandi", "unknown task family 'bandi': did you mean bandit?"),
+        ("baselines bernoulli_bandit --trials 1", "--trials is 1; it must be at least 2"),
+        ("benchmark simulatoin", "unknown benchmark 'simulatoin': did you mean simulation?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(recipe, capsys, words, message):
+    Path("broken.py").write_text("experiment = (")
+    Path("empty.py").write_text("")
+    status, _, errors = run(capsys, *words.split())
+    assert status == 2
+    assert message in errors
+    assert errors.startswith("metarl: ")
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_mistake_is_the_same_line_in_any_encoding(encoding):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    words = [sys.executable, "-m", "experiments", "evaluate", "run", "--tasks", "x"]
+    result = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert result.stderr == "metarl: --tasks is 'x'; it takes INT (see metarl evaluate --help)\n"
+
+
+def test_a_gpu_that_is_not_there_is_said(recipe, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    status, _, errors = run(capsys, "train", recipe, "--device", "cuda", "--run-dir", "run")
+    assert status == 2
+    assert "no CUDA GPU" in errors
+    assert not Path("run").exists()
+
+
+def test_help_of_an_experiment_names_every_field(recipe, capsys):
+    status, output, _ = run(capsys, "train", recipe, "--help")
+    assert status == 0
+    for flag in ("--seed", "--device", "--run-dir", "--agent.learning-rate", "--train.num-tasks", "--family.num-arms"):
+        assert f"{flag} " in output
+
+
+# From train to evaluate
+
+
+def test_train_evaluate_resume(recipe, capsys):
+    overrides = ["--seed", "5", "--agent.normalise-obs", "False", "--agent.head_sizes", "4", "4"]
+    status, output, errors = run(capsys, "train", recipe, "--run-dir", "run", *overrides)
+    assert status == 0, errors
+    assert "oracle" in output
+    assert "NOT reached" in output
+    assert "tensorboard --logdir run" in output
+    assert Path("run/evaluation_test.png").read_bytes().startswith(b"\x89PNG")
+    config = Run.open("run").config()
+    assert (config["seed"], config["agent"]["normalise_obs"], config["agent"]["head_sizes"]) == (5, False, [4, 4])
+
+    words = ["evaluate", "run", "--split", "ood", "--tasks", "6", "--episodes", "2", "--json"]
+    status, output, _ = run(capsys, *words)
+    assert status == 0
+    answer = json.loads(output)  # one object and nothing else
+    assert (answer["family"], answer["agent"], answer["split"], answer["num_tasks"]) == (
+        "bernoulli_bandit",
+        "rl2",
+        "ood",
+        6,
+    )
+    assert [set(episode) for episode in answer["episodes"]] == [{"mean", "iqm", "ci95"}] * 2
+    assert all(len(values) == 2 for values in answer["bounds"].values())
+    assert json.loads(run(capsys, *words)[1]) == answer
+    assert run(capsys, "evaluate", "run", "--tasks", "6")[0] == 0
+    assert json.loads(Path("run/evaluation_test.json").read_text())["num_tasks"] == 6
+
+    status, output, _ = run(capsys, "resume", "run")
+    assert status == 0
+    assert "This run is finished: 3 iterations" in output
+    assert run(capsys, "resume", "run", "--num-iterations", "2")[0] == 2
+    assert run(capsys, "resume", "run", "--num-iterations", "5")[0] == 0
+    assert Run.open("run").load("latest")["iteration"] == 5
+    assert Run.open("run").config()["train"]["num_iterations"] == 5
+    assert len(Run.open("run").progress()) == 5
+
+
+def test_without_a_directory_the_run_names_its_family_agent_and_seed(recipe, capsys):
+    assert run(capsys, "train", recipe, "--seed", "7", "--train.num-iterations", "1")[0] == 0
+    (path,) = Path("runs/bernoulli_bandit/rl2").iterdir()
+    assert path.name.endswith("_s7")
+
+
+def test_a_failing_simulation_is_one_line_and_keeps_the_run(recipe, capsys, monkeypatch):
+    def explode(self: Any) -> None:
+        raise FloatingPointError("reward at step 3 of row 1 is not finite")
+
+    monkeypatch.setattr("metarl.trainer.Trainer.iterate", explode)
+    status, _, errors = run(capsys, "train", recipe, "--run-dir", "run")
+    assert status == 1
+    assert errors == "metarl: reward at step 3 of row 1 is not finite; what was saved before is in run\n"
+
+
+def test_baselines_print_a_table_or_one_object(capsys):
+    words = ["baselines", "bernoulli_bandit", "--trials", "20", "--family.num-arms", "2", "--family.num-pulls", "3"]
+    status, output, _ = run(capsys, *words)
+    assert status == 0
+    assert "thompson" in output
+    answer = json.loads(run(capsys, *words, "--json")[1])
+    assert answer["num_trials"] == 20
+    assert {"random", "oracle"} <= {result["name"] for result in answer["baselines"]}
+
+
+@pytest.mark.slow
+def test_the_doctor_measures_the_simulator(capsys):
+    status, output, _ = run(capsys, "doctor")
+    assert status == 0, output
+    assert re.search(r"half_cheetah_vel: [\d,]+ env-steps/s", output)
+
+
+# Progress
+
+
+def fake_trainer(num_iterations: int) -> Any:
+    return SimpleNamespace(iteration=0, num_episodes=2, config=SimpleNamespace(num_iterations=num_iterations))
+
+
+def show(terminal: bool, num_iterations: int = 1000) -> str:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+    trainer = fake_trainer(num_iterations)
+    with TrainingProgress(trainer, console) as progress:
+        for iteration in range(1, num_iterations + 1):
+            trainer.iteration = iteration
+            progress(trainer, {"time/fps": 12345.0, "meta_train/return/ep_1": 1.5, "meta_train/return/ep_2": 2.5})
+    return cast(io.StringIO, console.file).getvalue()
+
+
+def test_progress_is_calm_where_there_is_no_terminal():
+    lines = show(terminal=False).splitlines()
+    assert len(lines) == 20
+    assert lines[0].startswith("50/1000 (5%)  12,345 env-steps/s  0:00 left  return 1.5 in episode 1, 2.5 in 2")
+    assert lines[-1].startswith("1000/1000 (100%)")
+
+
+def test_progress_on_a_terminal_is_a_bar():
+    text = show(terminal=True)
+    assert "━" in text
+    assert "12,345 env-steps/s" in text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")])
+def test_durations_read_as_on_a_clock(seconds, text):
+    assert duration(seconds) == text

@@ -1,0 +1,70 @@
+"""Imports point one way: records <- protocols <- the rest of metarl <- agents; protocols <- envs; all <- experiments.
+
+Read from the source text, so imports inside functions and under TYPE_CHECKING count too.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = ("metarl", "envs", "agents", "experiments", "tests")
+
+
+def imported(file: Path) -> set[str]:
+    """The modules of ours that a file imports anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file} has a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return {name for name in names if name.split(".")[0] in OURS}
+
+
+def top_level(names: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in names}
+
+
+def sources(package: str) -> list[Path]:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files, f"{package} has no files"
+    return files
+
+
+@pytest.mark.parametrize(
+    ("package", "allowed"),
+    [
+        ("metarl", {"metarl"}),
+        ("agents", {"metarl", "agents"}),
+        ("envs", {"metarl", "envs"}),
+        ("experiments", {"metarl", "envs", "agents", "experiments"}),
+    ],
+)
+def test_packages_import_only_those_below_them(package, allowed):
+    for file in sources(package):
+        assert top_level(imported(file)) <= allowed, file
+
+
+def test_environments_know_only_records_and_protocols_of_the_core():
+    for file in sources("envs"):
+        core = {".".join(name.split(".")[:2]) for name in imported(file) if name.startswith("metarl")}
+        assert core <= {"metarl.records", "metarl.protocols"}, file
+
+
+def test_records_come_first_and_protocols_second():
+    assert not imported(ROOT / "metarl" / "records.py")
+    protocols = {name for name in imported(ROOT / "metarl" / "protocols.py") if name.count(".") == 1}
+    assert protocols == {"metarl.records"}
+
+
+def test_recipes_leave_command_line_and_benchmarks_alone():
+    command_line = {"cli", "commands", "session", "progress", "report", "plots", "arguments", "benchmarks", "baselines"}
+    recipes = list((ROOT / "experiments").glob("*/rl2*.py"))
+    assert recipes
+    for file in recipes:
+        assert not {name.split(".")[1] for name in imported(file) if name.startswith("experiments.")} & command_line, (
+            file
+        )
