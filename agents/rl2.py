@@ -107,6 +107,21 @@ class InputMoments(Record):
     earned: Moments  # of []: the discounted sum of rewards so far, whose spread scales the critic's targets
 
 
+@dataclass(frozen=True)
+class Batch(Record):
+    """What one update learns from; every row is a whole trial."""
+
+    items: Tensor  # [T, B, item], what the memory read
+    obs: Tensor  # [T, B, O], normalised
+    decision: ActorCriticDecision  # [T, B, ...], as it was taken
+    advantage: Tensor  # [T, B], standardised
+    target: Tensor  # [T, B], of the critic, in units of normalised return
+    valid: Tensor  # [T, B] bool
+
+    def rows(self, index: Tensor) -> Batch:
+        return self.map(lambda value: value[:, index])
+
+
 class RL2Network(nn.Module):
     """The memory with its policy and value heads."""
 
@@ -202,19 +217,11 @@ class RL2:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         entropy_coefficient = _interpolate(config.entropy_coefficient, config.final_entropy_coefficient, progress)
-        obs = self._normalised_obs(trajectory.obs)
-        items = self._items(trajectory, obs)
-        advantage, target = self._advantages(trajectory)
-        sums = torch.zeros(6, device=items.device)
+        batch = self._batch(trajectory)
+        sums = torch.zeros(6, device=batch.obs.device)
         num_minibatches = 0
-        for rows in self._minibatches(items.shape[1], generator):
-            losses = self._loss(
-                items[:, rows],
-                obs[:, rows],
-                trajectory.map(lambda value, rows=rows: value[:, rows]),
-                advantage[:, rows],
-                target[:, rows],
-            )
+        for rows in self._minibatches(batch.obs.shape[1], generator):
+            losses = self._loss(batch.rows(rows))
             policy_loss, value_loss, entropy, kl, _ = losses
             if config.target_kl is not None and kl.item() > 1.5 * config.target_kl and num_minibatches > 0:
                 break
@@ -229,32 +236,33 @@ class RL2:
         self.iteration += 1
         names = ("policy_gradient_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
         metrics: dict[str, float] = dict(zip(names, (sums / num_minibatches).tolist(), strict=True))
-        valid = trajectory.valid
-        residual = target[valid] - trajectory.decision.value[valid]
-        metrics["explained_variance"] = float(1 - residual.var() / target[valid].var().clamp(min=1e-12))
         metrics["learning_rate"] = learning_rate
         metrics["num_gradient_steps"] = float(num_minibatches)
+        metrics["explained_variance"] = _explained_variance(batch)
         if not self.net.policy.is_discrete:
             metrics["std"] = float(self.net.policy.log_std.detach().exp().mean())
         return {f"train/{name}": value for name, value in metrics.items()}
 
-    def _loss(
-        self, items: Tensor, obs: Tensor, trajectory: Experience, advantage: Tensor, target: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _batch(self, trajectory: Experience) -> Batch:
+        obs = self._normalised_obs(trajectory.obs)
+        advantage, target = self._advantages(trajectory)
+        return Batch(self._items(trajectory, obs), obs, trajectory.decision, advantage, target, trajectory.valid)
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Policy loss, value loss, entropy, approximate KL and the share of clipped ratios, over valid steps."""
-        config, old, valid = self.config, trajectory.decision, trajectory.valid
-        hidden = self.net.memory.unroll(self.net.memory.prior(items.shape[1]), items)
-        features = torch.cat([hidden, obs], -1)
+        config, old = self.config, batch.decision
+        hidden = self.net.memory.unroll(self.net.memory.prior(batch.obs.shape[1]), batch.items)
+        features = torch.cat([hidden, batch.obs], -1)
         distribution = self.net.policy(features)
         value = self.net.critic(features).squeeze(-1)
         log_prob = distribution.log_prob(self.net.policy.from_env(old.action))
-        policy_loss = clipped_surrogate(log_prob, old.log_prob, advantage, config.clip)
-        value_loss = clipped_value_loss(value, old.value, target, config.value_clip)
+        policy_loss = clipped_surrogate(log_prob, old.log_prob, batch.advantage, config.clip)
+        value_loss = clipped_value_loss(value, old.value, batch.target, config.value_clip)
         with torch.no_grad():
             kl = approximate_kl(log_prob, old.log_prob)
             clipped = ((log_prob - old.log_prob).exp() - 1).abs() > config.clip
         terms = (policy_loss, value_loss, distribution.entropy(), kl, clipped.float())
-        policy_loss, value_loss, entropy, kl, clipped = (mean_where(term, valid) for term in terms)
+        policy_loss, value_loss, entropy, kl, clipped = (mean_where(term, batch.valid) for term in terms)
         return policy_loss, value_loss, entropy, kl, clipped
 
     def _advantages(self, trajectory: Experience) -> tuple[Tensor, Tensor]:
@@ -326,6 +334,13 @@ class RL2:
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.moments = InputMoments(**{name: Moments(**value) for name, value in state["moments"].items()})
+
+
+def _explained_variance(batch: Batch) -> float:
+    """The share of the targets' variance that the critic's values, as collected, account for."""
+    target = batch.target[batch.valid]
+    residual = target - batch.decision.value[batch.valid]
+    return float(1 - residual.var() / target.var().clamp(min=1e-12))
 
 
 def _shifted(values: Tensor) -> Tensor:

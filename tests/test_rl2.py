@@ -38,8 +38,7 @@ def test_learning_sees_the_policy_that_acted(family, settings):
     agent = make(family, **settings)
     for _ in range(2):  # the second time with normalisers that are not the identity
         trajectory = trials(family, agent)
-        obs = agent._normalised_obs(trajectory.obs)
-        *_, kl, clipped = agent._loss(agent._items(trajectory, obs), obs, trajectory, *agent._advantages(trajectory))
+        *_, kl, clipped = agent._loss(agent._batch(trajectory))
         assert kl < 1e-9
         assert clipped == 0
         agent.update(trajectory, torch.Generator().manual_seed(0))
@@ -49,8 +48,7 @@ def test_learning_sees_the_policy_that_acted(family, settings):
 def test_the_gradient_reaches_every_parameter(family):
     agent = make(family, encoder_sizes=(8,))
     trajectory = trials(family, agent)
-    obs = agent._normalised_obs(trajectory.obs)
-    losses = agent._loss(agent._items(trajectory, obs), obs, trajectory, *agent._advantages(trajectory))
+    losses = agent._loss(agent._batch(trajectory))
     sum(losses[:3]).backward()  # type: ignore[union-attr]
     for name, parameter in agent.net.named_parameters():
         assert parameter.grad is not None, name
