@@ -45,6 +45,7 @@ class RL2Config:
     """Settings of RL2 with PPO."""
 
     cell: Cell = "gru"
+    memory_span: int | None = None  # steps that the untrained memory keeps, at most; None: about two
     whole_transition: bool = False  # whether each item of the memory's input also holds the previous observation
     hidden_size: int = 128  # units of the memory
     encoder_sizes: tuple[int, ...] = ()  # hidden layers between the inputs and the memory
@@ -146,6 +147,7 @@ class RL2Network(nn.Module):
             input_size=sizes[-1],
             hidden_size=config.hidden_size,
             cell=config.cell,
+            span=config.memory_span,
             generator=generator,
         )
 

@@ -10,7 +10,7 @@ from metarl.nets import linear, mlp
 NUM_TASKS, NUM_ITEMS, ITEM, QUERY, OUT = 4, 6, 3, 2, 5
 
 
-def recurrent(cell: str) -> RecurrentAdaptation:
+def recurrent(cell: str, span: int | None = None) -> RecurrentAdaptation:
     generator = torch.Generator().manual_seed(0)
     head = linear(8 + QUERY, OUT, gain=1.0, generator=generator)
     adaptation = RecurrentAdaptation(
@@ -19,6 +19,7 @@ def recurrent(cell: str) -> RecurrentAdaptation:
         input_size=7,
         hidden_size=8,
         cell=cell,  # type: ignore[arg-type]
+        span=span,
         generator=generator,
     )
     for parameter in adaptation.parameters():
@@ -81,6 +82,25 @@ def test_the_memory_and_the_gradient_reach_back_to_the_first_item(adaptation):
     assert context.grad is not None
     assert (context.grad.abs().amax((0, 2)) > 0).all()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in adaptation.parameters())
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_a_longer_span_keeps_the_first_item_longer(cell):
+    """How far a change of the first item still moves the memory after a hundred others, before any training."""
+    generator = torch.Generator().manual_seed(2)
+    context = torch.randn(1, 100, ITEM, generator=generator, dtype=torch.float64)
+    changed = torch.cat([context[:, :1] + 1, context[:, 1:]], 1)
+    kept = []
+    for span in (None, 200):
+        adaptation = recurrent(cell, span)
+        ends = [adaptation.adapt(adaptation.prior(1), items).hidden for items in (context, changed)]
+        kept.append((ends[0] - ends[1]).norm())
+    assert kept[1] > 100 * kept[0]
+
+
+def test_a_span_below_two_is_named():
+    with pytest.raises(ValueError, match="span is 1; it must be at least 2"):
+        recurrent("gru", 1)
 
 
 def test_an_unknown_cell_is_named():

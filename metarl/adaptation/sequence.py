@@ -3,6 +3,7 @@
 Duan et al. RL2: fast reinforcement learning via slow reinforcement learning (2016).
 Wang et al. Learning to reinforcement learn (2016).
 Cho et al. (2014) for the GRU; Hochreiter and Schmidhuber (1997) for the LSTM.
+Tallec, Ollivier. Can recurrent neural networks warp time? (2018), for the initial span of the memory.
 
 Deviations: 1. the initial memory is learned rather than zero (it starts at zero).
 """
@@ -34,6 +35,8 @@ class RecurrentAdaptation(nn.Module):
 
     encoder: maps an item [..., item] to the network's input [..., input_size].
     head: called as head(hidden [..., H], x [..., in]), returns the prediction.
+    span: about how many items the memory keeps before any training, spread over its units from 1 to `span` (the
+        chrono initialisation of the gates); None for no such bias, which keeps about two.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class RecurrentAdaptation(nn.Module):
         input_size: int,
         hidden_size: int,
         cell: Cell,
+        span: int | None = None,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
@@ -58,8 +62,21 @@ class RecurrentAdaptation(nn.Module):
             else:
                 for gate in weight.split(hidden_size):
                     nn.init.orthogonal_(gate, generator=generator)
+        if span is not None:
+            self._set_span(span, generator)
         self.initial_hidden = nn.Parameter(torch.zeros(hidden_size, device=generator.device))
         self.initial_cell = nn.Parameter(torch.zeros(hidden_size, device=generator.device)) if cell == "lstm" else None
+
+    def _set_span(self, span: int, generator: torch.Generator) -> None:
+        """Bias the gates so that unit i forgets after a time drawn from [1, span]."""
+        if span < 2:
+            raise ValueError(f"span is {span}; it must be at least 2, or None")
+        bias = self.rnn.all_weights[0][2].data  # of the input: reset, update, new; or input, forget, cell, output
+        size = self.rnn.hidden_size
+        keep = (1 + (span - 2) * torch.rand(size, generator=generator, device=bias.device)).log()
+        bias[size : 2 * size] = keep  # the gate that keeps: GRU's update, LSTM's forget
+        if self.cell == "lstm":
+            bias[:size] = -keep
 
     def prior(self, num_tasks: int) -> Memory:
         """The learned initial memory, once per task."""
