@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -26,7 +27,7 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run) -> 
 
     At Ctrl-C or SIGTERM the iteration is finished, a checkpoint saved and the status is 128 + the signal's number.
     """
-    with _signals() as received, TrainingProgress(trainer) as show:
+    with _signals() as received, _quiet_threads(), TrainingProgress(trainer) as show:
 
         def progress(trainer: Trainer, metrics: Mapping[str, float]) -> None:
             show(trainer, metrics)
@@ -50,6 +51,21 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run) -> 
     print(f"Plot:        {plot}")
     print(f"TensorBoard: tensorboard --logdir {run.path}")
     return 0
+
+
+@contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """TensorBoard's writing thread hands a disk's errors on to `Run.log`, which reports them; it need not do so too."""
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
+        if not issubclass(failure.exc_type, OSError):
+            before(failure)
+
+    before, threading.excepthook = threading.excepthook, hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 @contextmanager

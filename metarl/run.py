@@ -14,7 +14,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,11 @@ from torch import Tensor
 
 from metarl.errors import RunError
 from metarl.provenance import provenance
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import Logger
@@ -132,6 +137,23 @@ class Run:
             _write_whole(self.path / "config.json", _json_bytes(config))
         except OSError as error:
             raise RunError(f"cannot write {self.path / 'config.json'}: {_reason(error)}") from error
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from training in this run; a kill of any kind releases it.
+
+        Raises:
+            RunError: when another process is at it.
+        """
+        if fcntl is None:
+            yield
+            return
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(f"another process is training in {self.path}; stop it first") from error
+            yield
 
     # Metrics
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def new_run(tmp_path: Path, seed: int = 0) -> Run:
     return Run.create(tmp_path, "family", "agent", seed, {"seed": seed}, ["metarl", "train", "an experiment"])
 
 
-def metarl(*words: str, folder: Path) -> subprocess.Popen[str]:
+def metarl(*words: str, folder: Path, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "experiments", *words],
         cwd=folder,
@@ -46,6 +47,7 @@ def metarl(*words: str, folder: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=before,
     )
 
 
@@ -234,15 +236,36 @@ def test_kill_and_resume_is_one_training_bit_for_bit(tmp_path):
     assert evaluations[0] == evaluations[1]
 
 
+def test_a_disk_that_fills_up_while_training_is_one_line(tmp_path):
+    (tmp_path / "recipe.py").write_text(RECIPE)
+    limit = (60_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1])  # bytes a file: enough for some fifty rows
+    process = metarl(
+        *("train", "recipe.py", "--run-dir", "run", "--train.num-iterations", "1000"),
+        folder=tmp_path,
+        before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+    )
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "Traceback" not in errors
+    assert errors.count("metarl: ") == 1
+    assert "metarl: cannot log into run: File too large\n" in errors
+    run = Run.open(tmp_path / "run")
+    assert run.load("latest")["iteration"] >= 20
+    assert not list((run.path / "checkpoints").glob(".*"))
+
+
 def test_a_signal_saves_and_says_how_to_go_on(tmp_path):
     (tmp_path / "recipe.py").write_text(RECIPE)
     words = ("--run-dir", "run", "--train.num-iterations", "100000", "--train.checkpoint-every", "100000")
     process = metarl("train", "recipe.py", *words, folder=tmp_path)
     wait_for_rows(tmp_path / "run", 3)
+    with pytest.raises(RunError, match="another process is training in"), Run.open(tmp_path / "run").lock():
+        pass
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Go on with: metarl resume run" in errors
     assert "Traceback" not in errors
     run = Run.open(tmp_path / "run")
-    assert run.load("latest")["iteration"] == len(run.progress()) >= 3
+    with run.lock():
+        assert run.load("latest")["iteration"] == len(run.progress()) >= 3

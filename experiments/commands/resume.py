@@ -34,16 +34,17 @@ def main(argv: list[str]) -> int:
                 f"it must be more than the run's own {experiment.train.num_iterations}"
             )
         experiment = replace(experiment, train=replace(experiment.train, num_iterations=arguments.num_iterations))
-    trainer = experiment.trainer()
-    if run.has("latest"):
-        trainer.load_state_dict(run.load("latest"))
-    if trainer.iteration >= experiment.train.num_iterations and (run.path / "evaluation_test.json").exists():
-        print(
-            f"This run is finished: {trainer.iteration} iterations. Evaluate it with: metarl evaluate {run.path}; "
-            f"train it on with: metarl resume {run.path} --num-iterations N"
-        )
-        return 0
-    if arguments.num_iterations is not None:
-        run.rewrite_config(to_config(experiment, config["experiment"]))
-    run.rewind(trainer.env_steps)
-    return meta_train(experiment, trainer, run)
+    with run.lock():
+        trainer = experiment.trainer()
+        if run.has("latest"):
+            trainer.load_state_dict(run.load("latest"))
+        if trainer.iteration >= experiment.train.num_iterations and (run.path / "evaluation_test.json").exists():
+            print(
+                f"This run is finished: {trainer.iteration} iterations. Evaluate it with: metarl evaluate {run.path}; "
+                f"train it on with: metarl resume {run.path} --num-iterations N"
+            )
+            return 0
+        if arguments.num_iterations is not None:
+            run.rewrite_config(to_config(experiment, config["experiment"]))
+        run.rewind(trainer.env_steps)
+        return meta_train(experiment, trainer, run)

@@ -68,4 +68,5 @@ def _train(name: str, argv: list[str], command: list[str]) -> int:
         run = Run.create_at(arguments.run_dir, config, command)
     else:
         run = Run.create("runs", experiment.family.name, experiment.agent_name, experiment.seed, config, command)
-    return meta_train(experiment, trainer, run)
+    with run.lock():
+        return meta_train(experiment, trainer, run)
