@@ -90,12 +90,7 @@ class TorchEnv(Generic[T]):
         Raises:
             ValueError: when the number of tasks does not divide the number of rows.
         """
-        num_tasks = len(tasks)
-        if num_tasks == 0 or self.num_rows % num_tasks:
-            raise ValueError(
-                f"tasks has leading axis {num_tasks}: allowed are the divisors of the {self.num_rows} environment rows"
-            )
-        self._tasks = tasks.to(self.device).repeat_interleave(self.num_rows // num_tasks)
+        self._tasks = one_task_a_row(tasks, self.num_rows).to(self.device)
         self._state = self._dynamics.initial_state(self._tasks, self._generator)
         self._elapsed = torch.zeros(self.num_rows, dtype=torch.int64, device=self.device)
         nothing_ended = torch.zeros(self.num_rows, dtype=torch.bool, device=self.device)
@@ -149,6 +144,20 @@ class TorchEnv(Generic[T]):
             terminated=terminated,
             truncated=truncated,
         )
+
+
+def one_task_a_row(tasks: T, num_rows: int) -> T:
+    """Tasks with leading axis N as tasks with leading axis `num_rows`, the copies of one task contiguous.
+
+    Raises:
+        ValueError: when N does not divide the number of rows.
+    """
+    num_tasks = len(tasks)
+    if num_tasks == 0 or num_rows % num_tasks:
+        raise ValueError(
+            f"tasks has leading axis {num_tasks}: allowed are the divisors of the {num_rows} environment rows"
+        )
+    return tasks.repeat_interleave(num_rows // num_tasks)
 
 
 def _where_row(condition: Tensor, chosen: Tensor, otherwise: Tensor) -> Tensor:

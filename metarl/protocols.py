@@ -29,10 +29,17 @@ class VectorEnv(Protocol):
     knows nothing of trials; `metarl.rollouts.collect` counts episodes.
     """
 
-    num_rows: int  # B
-    device: torch.device
-    observation_space: spaces.Box  # of one row
-    action_space: spaces.Box | spaces.Discrete  # of one row
+    @property
+    def num_rows(self) -> int: ...  # B
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def observation_space(self) -> spaces.Box: ...  # of one row
+
+    @property
+    def action_space(self) -> spaces.Box | spaces.Discrete: ...  # of one row
 
     def reset(self, tasks: Any) -> Step:
         """Give the rows their tasks and start a first episode in each.

@@ -18,6 +18,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from envs.simulators import Physics
+from envs.torch_env import one_task_a_row
 from metarl.records import Record, Step
 
 T = TypeVar("T", bound=Record)
@@ -104,12 +105,7 @@ class MujocoEnv(Generic[T]):
         Raises:
             ValueError: when the number of tasks does not divide the number of rows.
         """
-        num_tasks = len(tasks)
-        if num_tasks == 0 or self.num_rows % num_tasks:
-            raise ValueError(
-                f"tasks has leading axis {num_tasks}: allowed are the divisors of the {self.num_rows} environment rows"
-            )
-        self._tasks = tasks.to(self.device).repeat_interleave(self.num_rows // num_tasks)
+        self._tasks = one_task_a_row(tasks, self.num_rows).to(self.device)
         self.physics.set_fields(self._family.physics(self._tasks, self.physics.field))
         self._start_episodes(None)
         obs = self._family.observation(self.physics.qpos, self.physics.qvel)

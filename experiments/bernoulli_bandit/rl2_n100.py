@@ -3,22 +3,16 @@
 Duan et al. (2016), table 1, n = 100, k = 5: RL2 78.7, Gittins 78.3, random 49.9 (mean total reward of 1000 trials).
 """
 
-from agents.rl2 import RL2Config
+from dataclasses import replace
+
 from envs.bandits import BernoulliBandit
-from experiments.experiment import Expected, Experiment
+from experiments.bernoulli_bandit import rl2
+from experiments.experiment import Expected
 from metarl.trainer import TrainConfig
 
-experiment = Experiment(
+experiment = replace(
+    rl2.experiment,
     family=BernoulliBandit(num_arms=5, num_pulls=100),
-    agent=RL2Config(
-        hidden_size=64,
-        head_sizes=(),
-        lam=0.9,
-        learning_rate=2e-3,
-        final_learning_rate=2e-4,
-        final_entropy_coefficient=0.0,
-        normalise_obs=False,
-    ),
     train=TrainConfig(num_iterations=700, num_tasks=500, eval_every=100, eval_tasks=1000),
     expected=Expected(at_least=77.0, source="Duan et al. 2016, table 1: 78.7, standard error .5"),
 )
