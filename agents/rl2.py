@@ -335,7 +335,8 @@ class RL2:
         self.iteration = state["iteration"]
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.moments = InputMoments(**{name: Moments(**value) for name, value in state["moments"].items()})
+        device = self.moments.obs.mean.device
+        self.moments = InputMoments(**{name: Moments(**value) for name, value in state["moments"].items()}).to(device)
 
 
 def _explained_variance(batch: Batch) -> float:
