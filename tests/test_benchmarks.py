@@ -12,7 +12,7 @@ import torch
 from experiments.benchmarks import peers, simulation
 from experiments.benchmarks.simulation import MemorylessAgent, Settings
 
-TINY = Settings(rows=(8, 16), copies=4, num_rounds=2, horizon=5, seconds=0.01, num_processes=2)
+TINY = Settings(rows=(8, 16), copies=4, num_rounds=2, horizon=5, seconds=0.01, num_processes=(2, 3))
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def test_every_contender_is_measured_in_every_round(result: dict[str, Any]) -> N
     speeds = result["env_steps_per_second"]
     ours = {f"{name}_{rows}" for name in ("limit", "closed_loop", "closed_loop_per_task") for rows in TINY.rows}
     ours.add("closed_loop_rand_params_16")
-    theirs = {"gymnasium_sync_8", "gymnasium_sync_16", "gymnasium_async_2", "sb3_subproc_2"}
+    theirs = {"gymnasium_sync_8", "gymnasium_sync_16", "gymnasium_async_2", "gymnasium_async_3", "sb3_subproc_2"}
     assert ours | theirs <= set(speeds)
     assert all(name.startswith("envpool_") for name in set(speeds) - ours - theirs)
     for speed in speeds.values():
@@ -55,7 +55,7 @@ def test_targets_are_judged_where_they_were_measured(
                 for name in ("limit", "closed_loop", "closed_loop_per_task", "envpool")
                 for rows in (64, 800)
             }
-            | {"gymnasium_sync_800", "gymnasium_async_40"},
+            | {"gymnasium_sync_800", "gymnasium_async_40", "gymnasium_async_200"},
         )
     }
     monkeypatch.setattr(simulation, "run", lambda: result)
