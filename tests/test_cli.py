@@ -247,6 +247,26 @@ def test_train_evaluate_resume(recipe, capsys):
     assert len(Run.open("run").progress()) == 5
 
 
+def test_a_split_that_the_family_does_not_have_is_one_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = [
+        "--train.num-iterations",
+        "1",
+        "--train.num-tasks",
+        "2",
+        "--train.eval-tasks",
+        "2",
+        "--family.horizon",
+        "4",
+    ]
+    assert run(capsys, "train", "half_cheetah_dir/rl2", "--run-dir", "run", *small)[0] == 0
+    status, _, errors = run(capsys, "evaluate", "run", "--split", "ood")
+    assert status == 2
+    assert "split of half_cheetah_dir is 'ood': allowed are 'train', 'test'" in errors
+    assert errors.count("\n") == 1
+    assert not Path("run/evaluation_ood.json").exists()
+
+
 def test_without_a_directory_the_run_names_its_family_agent_and_seed(recipe, capsys):
     assert run(capsys, "train", recipe, "--seed", "7", "--train.num-iterations", "1")[0] == 0
     (path,) = Path("runs/bernoulli_bandit/rl2").iterdir()

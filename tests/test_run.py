@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils import _pytree as pytree
 
 from metarl.errors import RunError
+from metarl.provenance import provenance
 from metarl.run import STEP_TAG, Run
 
 RECIPE = '''
@@ -30,7 +31,7 @@ from metarl.trainer import TrainConfig
 experiment = Experiment(
     family=BernoulliBandit(num_arms=2, num_pulls=3),
     agent=RL2Config(hidden_size=8, head_sizes=(8,)),
-    train=TrainConfig(num_iterations=24, num_tasks=4, eval_every=7, eval_tasks=5, checkpoint_every=4),
+    train=TrainConfig(num_iterations=120, num_tasks=4, eval_every=25, eval_tasks=5, checkpoint_every=4),
 )
 '''
 
@@ -71,6 +72,24 @@ def test_two_runs_of_one_second_have_directories_of_their_own(tmp_path):
     assert meta["command"] == "metarl train 'an experiment'"
     assert meta["versions"]["torch"] == torch.__version__
     assert Run.open(second.path).config() == {"seed": 3}
+
+
+def test_a_run_knows_its_commit_and_whether_the_code_differs_from_it(tmp_path, monkeypatch):
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=b", *words], cwd=tmp_path, check=True)
+
+    (tmp_path / "provenance.py").write_text("one")
+    monkeypatch.setattr("metarl.provenance.__file__", str(tmp_path / "provenance.py"))
+    git("init", "-q")
+    assert provenance([])["git"] is None  # the file is in somebody else's repository
+    git("add", "provenance.py")
+    git("commit", "-q", "-m", "one")
+    head = (tmp_path / ".git" / "HEAD").read_text().split()[1]
+    commit = (tmp_path / ".git" / head).read_text().strip()
+    assert provenance([])["git"] == {"commit": commit, "changed": False}
+    (tmp_path / "provenance.py").write_text("two")
+    run = new_run(tmp_path / "runs")
+    assert json.loads((run.path / "meta.json").read_text())["git"] == {"commit": commit, "changed": True}
 
 
 def test_a_directory_in_use_is_refused(tmp_path):
@@ -213,7 +232,7 @@ def test_kill_and_resume_is_one_training_bit_for_bit(tmp_path):
     killed.kill()
     killed.communicate()
     reached = len(Run.open(parted).progress())
-    assert 10 <= reached < 24, "the training ended before it was killed"
+    assert 10 <= reached < 120, "the training ended before it was killed"
     resumed = metarl("resume", "parted", folder=tmp_path)
     for process in (unbroken, resumed):
         _, errors = process.communicate(timeout=120)
@@ -221,7 +240,7 @@ def test_kill_and_resume_is_one_training_bit_for_bit(tmp_path):
     states = []
     for path in (whole, parted):
         state = Run.open(path).load("latest")
-        assert state["iteration"] == 24
+        assert state["iteration"] == 120
         assert state.pop("seconds") > 0  # of wall-clock: the only thing that may differ
         states.append(pytree.tree_leaves(state))
     for one, other in zip(*states, strict=True):
@@ -229,7 +248,7 @@ def test_kill_and_resume_is_one_training_bit_for_bit(tmp_path):
     curves = []
     for path in (whole, parted):
         rows = Run.open(path).progress()
-        assert [row[STEP_TAG] for row in rows] == [12 * iteration for iteration in range(1, 25)]
+        assert [row[STEP_TAG] for row in rows] == [12 * iteration for iteration in range(1, 121)]
         curves.append([{tag: value for tag, value in row.items() if not tag.startswith("time/")} for row in rows])
     assert curves[0] == curves[1]
     evaluations = [json.loads((path / "evaluation_test.json").read_text()) for path in (whole, parted)]
