@@ -14,6 +14,6 @@ from metarl.trainer import TrainConfig
 experiment = replace(
     rl2.experiment,
     family=HalfCheetahVel(),
-    train=TrainConfig(num_iterations=200, num_tasks=256, eval_every=50),
+    train=TrainConfig(num_iterations=400, num_tasks=128, eval_every=50),
     expected=Expected(at_least=-60, source="our own aim; a random policy is far below -200", episode=2),
 )
