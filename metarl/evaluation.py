@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.protocols import Agent, Split, TaskFamily
+from metarl.protocols import Agent, Split, TaskFamily, VectorEnv
+from metarl.records import Record
 from metarl.rollouts import collect
 from metarl.statistics import bootstrap_interval, interquartile_mean
 
@@ -48,6 +49,24 @@ class Evaluation:
         return asdict(self)
 
 
+def meet(
+    env: VectorEnv, agent: Agent[Any, Any], tasks: Record, num_episodes: int, *, generator: torch.Generator | None
+) -> Tensor:
+    """Meet tasks as an agent that knows nothing of them: act and adapt; the returns by episode, [num_episodes, B].
+
+    generator: the source of the actions' randomness; None for the policy's mode.
+    """
+    state = agent.prior(env.num_rows)
+    block = num_episodes if agent.block is None else agent.block
+    returns = []
+    for start in range(0, num_episodes, block):
+        size = min(block, num_episodes - start)
+        trajectory = collect(env, agent, tasks, size, generator=generator, state=state)
+        returns.append(trajectory.episode_returns(size))
+        state = agent.adapt(state, trajectory)
+    return torch.cat(returns)
+
+
 def evaluate(
     family: TaskFamily,
     agent: Agent[Any, Any],
@@ -72,15 +91,7 @@ def evaluate(
             raise ValueError(f"{name} is {value}; it must be at least 1")
     tasks = family.sample(num_tasks, split, generator)
     env = family.make_env(num_tasks, generator)
-    state = agent.prior(num_tasks)
-    block = num_episodes if agent.block is None else agent.block
-    returns = []
-    for start in range(0, num_episodes, block):
-        size = min(block, num_episodes - start)
-        trajectory = collect(env, agent, tasks, size, generator=None if deterministic else generator, state=state)
-        returns.append(trajectory.episode_returns(size))
-        state = agent.adapt(state, trajectory)
-    by_episode = torch.cat(returns)  # [num_episodes, N]
+    by_episode = meet(env, agent, tasks, num_episodes, generator=None if deterministic else generator)
     return Evaluation(
         family=family.name,
         agent=agent_name,
