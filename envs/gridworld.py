@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from envs.grid_search import bayes_optimal_returns
-from envs.torch_env import TorchEnv, check_at_least, check_split, one_hot_rows, unit_box
+from envs.pictures import AGENT, GOAL, GRID, INK, Canvas, DrawnEnv
+from envs.torch_env import check_at_least, check_split, one_hot_rows, unit_box
 from metarl.protocols import Split
 from metarl.records import Record
 
@@ -74,8 +77,8 @@ class GridNavi:
         """Which goals training can draw: [N] bool."""
         return (tasks.goal // self.size > 1) | (tasks.goal % self.size > 1)
 
-    def make_env(self, num_rows: int, generator: torch.Generator) -> TorchEnv[GridTasks]:
-        return TorchEnv(_GridDynamics(self), num_rows, generator)
+    def make_env(self, num_rows: int, generator: torch.Generator) -> DrawnEnv[GridTasks]:
+        return DrawnEnv(_GridDynamics(self), num_rows, generator)
 
     def bounds(self, tasks: GridTasks, num_episodes: int) -> dict[str, list[float]]:
         """Exact values: "oracle" knows the goals of `tasks`, "random" takes uniform actions in them.
@@ -118,6 +121,8 @@ class GridNavi:
 class _GridDynamics:
     """GridNavi's functions; apart from the family because its field `observation` has the function's name."""
 
+    seconds_per_step = 0.25
+
     def __init__(self, family: GridNavi) -> None:
         self.horizon = family.horizon
         self.observation_space = family.observation_space
@@ -141,6 +146,20 @@ class _GridDynamics:
 
     def observation(self, tasks: GridTasks, state: Tensor) -> Tensor:
         return _observations(self._size, self._one_hot, state.device).index_select(0, state)
+
+    def picture(self, task: GridTasks, trail: Tensor) -> NDArray[np.uint8]:
+        size = self._size
+        cells = [divmod(cell, size) for cell in trail.tolist()]
+        goal_x, goal_y = divmod(int(task.goal[0]), size)
+        canvas = Canvas(limit=size / 2 + 0.25, centre=((size - 1) / 2, (size - 1) / 2))
+        canvas.box((goal_x - 0.5, goal_y - 0.5), (goal_x + 0.5, goal_y + 0.5), GOAL)
+        for edge in range(size + 1):
+            across, end = edge - 0.5, size - 0.5
+            canvas.line([(across, -0.5), (across, end)], GRID if 0 < edge < size else INK)
+            canvas.line([(-0.5, across), (end, across)], GRID if 0 < edge < size else INK)
+        canvas.trail(cells)
+        canvas.disc(cells[-1], 0.28, AGENT)
+        return canvas.pixels()
 
 
 @lru_cache

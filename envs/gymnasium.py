@@ -25,17 +25,14 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from envs.catalog import make
-from envs.locomotion.mujoco_env import MujocoEnv
-from metarl.protocols import Split, TaskFamily, VectorEnv
+from metarl.protocols import Renders, Split, TaskFamily, VectorEnv
 from metarl.records import Record, Step
-
-FRAME_SIZE = 480  # pixels of a rendered frame, height and width
 
 
 class GymnasiumEnv(gymnasium.Env[NDArray[Any], Any]):
     """One row of a task family: observations [O] float32, actions an int or [A] float32.
 
-    `reset` reports the task under "task". The families on MuJoCo render, with `render_mode="rgb_array"`.
+    `reset` reports the task under "task". Families that can be seen render, with `render_mode="rgb_array"`.
     """
 
     # Of the class, for `gymnasium.make`; an instance whose family does not render declares no mode.
@@ -62,12 +59,13 @@ class GymnasiumEnv(gymnasium.Env[NDArray[Any], Any]):
         self._env = self.family.make_env(1, self._generator)
         self._fixed = None if task is None else _as_tasks(self.family, task)
         self._seeded, self._ended = False, True
-        self._renderer: Any = None
-        renders = isinstance(self._env, MujocoEnv)
-        if not renders:
+        self._visible = self._env if isinstance(self._env, Renders) else None
+        if self._visible is None:
             self.metadata = {"render_modes": []}
+        else:
+            self.metadata = {**self.metadata, "render_fps": round(1 / self._visible.seconds_per_step)}
         if render_mode not in (None, *self.metadata["render_modes"]):
-            allowed = "'rgb_array' or None" if renders else "None"
+            allowed = "None" if self._visible is None else "'rgb_array' or None"
             raise ValueError(f"render_mode of {self.family.name} is {render_mode!r}: allowed is {allowed}")
         self.render_mode = render_mode
 
@@ -98,22 +96,16 @@ class GymnasiumEnv(gymnasium.Env[NDArray[Any], Any]):
         return obs, float(step.reward[0]), bool(step.terminated[0]), bool(step.truncated[0]), {}
 
     def render(self) -> NDArray[np.uint8] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The frame as [480, 480, 3] uint8 from the camera that tracks the body; after an end, the next episode's."""
-        if self.render_mode is None:
+        """What the last step led to, [H, W, 3] uint8, with what the task asks for."""
+        if self.render_mode is None or self._visible is None:
             gymnasium.logger.warn("render was called, but the environment was made without render_mode='rgb_array'")
             return None
-        from mujoco import Renderer  # here, as only rendering needs it
-
-        model, data = self._env.physics.copy_row(0)  # pyright: ignore[reportAttributeAccessIssue]
-        if self._renderer is None:
-            self._renderer = Renderer(model, FRAME_SIZE, FRAME_SIZE)
-        self._renderer.update_scene(data, camera="track")
-        return self._renderer.render()
+        return self._visible.render()
 
     def close(self) -> None:
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        close = getattr(self._env, "close", None)  # of environments that hold more than memory
+        if close is not None:
+            close()
 
 
 class GymnasiumVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], Any, NDArray[Any]]):

@@ -19,11 +19,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
-from envs.torch_env import TorchEnv, check_at_least, check_split, unit_box
+from envs.pictures import GOAL, GRID, INK, REGION, Canvas, DrawnEnv
+from envs.torch_env import check_at_least, check_split, unit_box
 from metarl.protocols import Split
 from metarl.records import Record
 
@@ -45,6 +48,9 @@ class _Point:
 
     horizon: int
     num_episodes: int
+
+    GOAL_RADIUS = 0.0  # within which the goal pays, where that is so
+    VIEW = 1.25  # half of a picture's width, at least
 
     def __post_init__(self) -> None:
         check_at_least(type(self).__name__, 1, horizon=self.horizon, num_episodes=self.num_episodes)
@@ -69,6 +75,31 @@ class _Point:
     def observation(self, tasks: PointTasks, state: Tensor) -> Tensor:
         return state.clone()
 
+    @property
+    def seconds_per_step(self) -> float:
+        return 0.1
+
+    def picture(self, task: PointTasks, trail: Tensor) -> NDArray[np.uint8]:
+        """The goal with the radius in which it pays, the wind as an arrow and the point's way; zooms out for strays."""
+        points, goal = trail.tolist(), task.goal[0].tolist()
+        farthest = float(torch.cat([trail, task.goal]).abs().max())
+        canvas = Canvas(limit=max(self.VIEW, math.ceil(1.1 * farthest * 4) / 4))
+        self._landscape(canvas)
+        for axis in ([(-100, 0), (100, 0)], [(0, -100), (0, 100)]):
+            canvas.line(axis, GRID, width=1)
+        canvas.disc(goal, self.GOAL_RADIUS, GOAL, filled=False)
+        canvas.dot(goal, 5, GOAL)
+        canvas.trail(points)
+        wind = task.wind[0].tolist()
+        if any(wind):  # drawn four times as long, from the point
+            tip = [place + 4 * push for place, push in zip(points[-1], wind, strict=True)]
+            canvas.line([points[-1], tip], INK, width=3)
+            canvas.dot(tip, 5, INK)
+        return canvas.pixels()
+
+    def _landscape(self, canvas: Canvas) -> None:
+        """Where goals of training can lie."""
+
 
 @dataclass(frozen=True)
 class PointNavigation(_Point):
@@ -80,6 +111,7 @@ class PointNavigation(_Point):
     GOAL_LIMIT = 0.5
     OOD_LIMIT = 0.75
     TOLERANCE = 0.01
+    VIEW = 0.75
 
     @property
     def name(self) -> str:
@@ -95,8 +127,8 @@ class PointNavigation(_Point):
         """Which goals training can draw: [N] bool."""
         return (tasks.goal.abs() <= self.GOAL_LIMIT).all(dim=1)
 
-    def make_env(self, num_rows: int, generator: torch.Generator) -> TorchEnv[PointTasks]:
-        return TorchEnv(self, num_rows, generator)
+    def make_env(self, num_rows: int, generator: torch.Generator) -> DrawnEnv[PointTasks]:
+        return DrawnEnv(self, num_rows, generator)
 
     def reward(
         self, tasks: PointTasks, state: Tensor, action: Tensor, next_state: Tensor, generator: torch.Generator
@@ -109,6 +141,9 @@ class PointNavigation(_Point):
     def bounds(self, tasks: PointTasks, num_episodes: int) -> dict[str, list[float]]:
         """Exact: "oracle" knows the goals of `tasks`."""
         return {"oracle": [_oracle_return(self, tasks)] * num_episodes}
+
+    def _landscape(self, canvas: Canvas) -> None:
+        canvas.box((-self.GOAL_LIMIT, -self.GOAL_LIMIT), (self.GOAL_LIMIT, self.GOAL_LIMIT), REGION)
 
 
 @dataclass(frozen=True)
@@ -136,8 +171,8 @@ class Semicircle(_Point):
         """Which goals training can draw: [N] bool."""
         return tasks.goal[:, 1] > 0
 
-    def make_env(self, num_rows: int, generator: torch.Generator) -> TorchEnv[PointTasks]:
-        return TorchEnv(self, num_rows, generator)
+    def make_env(self, num_rows: int, generator: torch.Generator) -> DrawnEnv[PointTasks]:
+        return DrawnEnv(self, num_rows, generator)
 
     def reward(
         self, tasks: PointTasks, state: Tensor, action: Tensor, next_state: Tensor, generator: torch.Generator
@@ -148,6 +183,10 @@ class Semicircle(_Point):
     def bounds(self, tasks: PointTasks, num_episodes: int) -> dict[str, list[float]]:
         """Exact: "oracle" knows the goals of `tasks`."""
         return {"oracle": [_oracle_return(self, tasks)] * num_episodes}
+
+    def _landscape(self, canvas: Canvas) -> None:
+        angles = [math.pi * part / 64 for part in range(65)]
+        canvas.line([(math.cos(angle), math.sin(angle)) for angle in angles], REGION, width=12)
 
 
 @dataclass(frozen=True)
@@ -175,8 +214,8 @@ class Wind(_Point):
         """Which winds training can draw: [N] bool."""
         return (tasks.wind.abs() <= self.WIND_LIMIT).all(dim=1)
 
-    def make_env(self, num_rows: int, generator: torch.Generator) -> TorchEnv[PointTasks]:
-        return TorchEnv(self, num_rows, generator)
+    def make_env(self, num_rows: int, generator: torch.Generator) -> DrawnEnv[PointTasks]:
+        return DrawnEnv(self, num_rows, generator)
 
     def reward(
         self, tasks: PointTasks, state: Tensor, action: Tensor, next_state: Tensor, generator: torch.Generator

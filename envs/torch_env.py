@@ -78,6 +78,7 @@ class TorchEnv(Generic[T]):
         self._tasks: T | None = None
         self._state: Tensor | None = None  # [B, ...]
         self._elapsed: Tensor | None = None  # [B] int64, steps since the row's episode began
+        self._arrived: tuple[Tensor, Tensor] | None = None  # state and elapsed before any autoreset, to be rendered
         self._action_shape = (num_rows, *(self.action_space.shape or ()))
         self._box: tuple[Tensor, Tensor] | None = None
         if isinstance(self.action_space, spaces.Box):
@@ -93,6 +94,7 @@ class TorchEnv(Generic[T]):
         self._tasks = one_task_a_row(tasks, self.num_rows).to(self.device)
         self._state = self._dynamics.initial_state(self._tasks, self._generator)
         self._elapsed = torch.zeros(self.num_rows, dtype=torch.int64, device=self.device)
+        self._arrived = (self._state, self._elapsed)
         nothing_ended = torch.zeros(self.num_rows, dtype=torch.bool, device=self.device)
         return Step(
             obs=self._dynamics.observation(self._tasks, self._state),
@@ -135,6 +137,7 @@ class TorchEnv(Generic[T]):
             truncated = truncated & active
 
         episode_end = terminated | truncated
+        self._arrived = (next_state, elapsed)
         self._state = _where_row(episode_end, dynamics.initial_state(tasks, generator), next_state)
         self._elapsed = elapsed.masked_fill(episode_end, 0)
         return Step(

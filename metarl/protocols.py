@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from metarl.records import Decision, Record, Step, Trajectory
@@ -54,6 +56,18 @@ class VectorEnv(Protocol):
         Actions outside a Box are clipped to it. Rows that are not active are not simulated: they keep their state,
         repeat their observation, and report a zero reward and no end. The step's tensors are the caller's to keep.
         """
+        ...
+
+
+@runtime_checkable
+class Renders(Protocol):
+    """What a `VectorEnv` has beside, where its rows can be seen."""
+
+    @property
+    def seconds_per_step(self) -> float: ...  # how long a step lasts on the screen
+
+    def render(self, row: int = 0) -> NDArray[np.uint8]:
+        """A picture [H, W, 3] of what the last step led to in a row, before any reset; after `reset`, of the start."""
         ...
 
 

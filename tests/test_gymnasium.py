@@ -17,6 +17,7 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 
 import envs
+from envs.bandits import BernoulliBandit
 from envs.catalog import FAMILIES
 from envs.gridworld import GridNavi
 from envs.gymnasium import GymnasiumEnv, GymnasiumVectorEnv
@@ -197,8 +198,9 @@ def test_a_family_made_elsewhere_is_accepted() -> None:
     assert env.reset(seed=0)[1]["task"]["goal"] == 16
     with pytest.raises(ValueError, match="horizon is given beside a family"):
         GymnasiumEnv(family, horizon=3)
-    with pytest.raises(ValueError, match="render_mode of grid_navi is 'rgb_array': allowed is None"):
-        GymnasiumEnv(family, render_mode="rgb_array")
+    unseen: Any = BernoulliBandit()
+    with pytest.raises(ValueError, match="render_mode of bernoulli_bandit is 'rgb_array': allowed is None"):
+        GymnasiumEnv(unseen, render_mode="rgb_array")
 
 
 def test_rendering_shows_the_body(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.simulators import Physics
@@ -74,7 +76,7 @@ class Locomotion(Protocol[T_contra]):
 
 
 class MujocoEnv(Generic[T]):
-    """B rows of a locomotion family; implements `metarl.protocols.VectorEnv`.
+    """B rows of a locomotion family; implements `metarl.protocols.VectorEnv` and, on the CPU, `Renders`.
 
     A row whose simulation diverges ends its episode as truncated with a zero reward, and starts a new one; this is
     logged as a warning with the task and the step, and counted in `num_diverged`.
@@ -98,6 +100,8 @@ class MujocoEnv(Generic[T]):
         self._clock = 0
         self._started = torch.zeros(self.num_rows, dtype=torch.int64, device=self.device)  # [B]
         self._next_end = 0
+        self._ended: tuple[Tensor, Tensor, Tensor] | None = None  # rows that the last step ended, their qpos and qvel
+        self._renderer: Any = None
 
     def reset(self, tasks: T) -> Step:
         """Give the rows their tasks, B / N contiguous rows each, and start a first episode in each.
@@ -106,6 +110,7 @@ class MujocoEnv(Generic[T]):
             ValueError: when the number of tasks does not divide the number of rows.
         """
         self._tasks = one_task_a_row(tasks, self.num_rows).to(self.device)
+        self._ended = None
         self.physics.set_fields(self._family.physics(self._tasks, self.physics.field))
         self._start_episodes(None)
         obs = self._family.observation(self.physics.qpos, self.physics.qvel)
@@ -123,6 +128,7 @@ class MujocoEnv(Generic[T]):
         if action.shape != self._action_shape:
             raise ValueError(f"action has shape {tuple(action.shape)}: allowed is {self._action_shape}")
         family, physics = self._family, self.physics
+        self._ended = None
         action = action.clamp(self._low, self._high)
         qpos_before, qvel_before = physics.qpos.clone(), physics.qvel.clone()
         diverged = physics.step(action, family.frame_skip, active)
@@ -151,9 +157,55 @@ class MujocoEnv(Generic[T]):
         truncated = truncated & ~terminated  # an episode has one reason to end, and the task's comes first
         return self._autoreset(obs, reward, terminated, truncated)
 
+    @property
+    def seconds_per_step(self) -> float:
+        return self._dt
+
+    def render(self, row: int = 0) -> NDArray[np.uint8]:
+        """What the last step led to in a row, with what its task asks for: [480, 480, 3].
+
+        Raises:
+            RuntimeError: when called before `reset`, or MuJoCo cannot render on this machine.
+        """
+        from envs.locomotion.markers import task_markers  # here, as only pictures need them
+        from envs.simulators.rendering import SceneRenderer, body_motion
+
+        if self._tasks is None:
+            raise RuntimeError("render was called before reset: the rows have no tasks yet")
+        model, data = self.copy_row(row)
+        if self._renderer is None:
+            self._renderer = SceneRenderer(model)
+        return self._renderer.picture(model, data, task_markers(self._tasks[row], *body_motion(model, data)))
+
+    def close(self) -> None:
+        """Free what rendering holds; a later picture makes it anew."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def copy_row(self, row: int) -> tuple[Any, Any]:
+        """A row's own MuJoCo model and data, as the last step led to them.
+
+        Raises:
+            RuntimeError: on an engine that has none.
+        """
+        copy = getattr(self.physics, "copy_row", None)
+        if copy is None:
+            raise RuntimeError("pictures are made of simulations on the CPU: make the environment there")
+        model, data = copy(row)
+        if self._ended is not None and bool(self._ended[0][row]):
+            qpos, qvel = self._ended[1][row], self._ended[2][row]
+            if bool(qpos.isfinite().all()) and bool(qvel.isfinite().all()):  # not so after a divergence
+                import mujoco
+
+                data.qpos[:], data.qvel[:] = qpos.numpy(), qvel.numpy()
+                mujoco.mj_forward(model, data)  # pyright: ignore[reportAttributeAccessIssue]
+        return model, data
+
     def _autoreset(self, next_obs: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor) -> Step:
         """Start a new episode in the rows that have ended one."""
         episode_end = terminated | truncated
+        self._ended = (episode_end, self.physics.qpos.clone(), self.physics.qvel.clone())
         self._start_episodes(None if bool(episode_end.all()) else episode_end)
         obs = self._family.observation(self.physics.qpos, self.physics.qvel)
         return Step(obs, next_obs, reward, terminated, truncated)
