@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ import numpy as np
 import torch
 from mujoco.batch import Batch, SimulationError
 from torch import Tensor
+
+from envs.simulators.model import check_fields, load_model, model_field
+from envs.simulators.ration import Ration
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +39,13 @@ _FIRST_BAD = int(mujoco.mjtWarning.mjWARN_BADQPOS)
 _BAD = (slice(None), slice(_FIRST_BAD, int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1), 1)
 
 
+_rations: dict[str, Ration] = {}  # by the message without its numbers
+
+
 def _log_engine_warning(message: str) -> None:
-    logger.warning("MuJoCo: %s", message)
+    ration = _rations.setdefault(re.sub(r"[-+.\d]+(e[-+]?\d+)?", "#", message), Ration())
+    if ration.grants():
+        logger.warning("MuJoCo: %s%s", message, f" ({ration.count} such warnings)" if ration.count > 1 else "")
 
 
 # Without a handler, MuJoCo appends its warnings to MUJOCO_LOG.TXT in the working directory. The handler is one for the
@@ -61,6 +70,7 @@ class CpuPhysics:
         self._qpos: np.ndarray[Any, Any] = self._batch.bind("qpos")
         self._qvel: np.ndarray[Any, Any] = self._batch.bind("qvel")
         self._ctrl: np.ndarray[Any, Any] = self._batch.bind("ctrl")
+        self._errors = Ration()
         self._num_bad: np.ndarray[Any, Any] = self._batch.warning[_BAD]  # [B, 4], live
         self.qpos = torch.from_numpy(self._qpos)
         self.qvel = torch.from_numpy(self._qvel)
@@ -71,18 +81,17 @@ class CpuPhysics:
 
     def field(self, name: str) -> Tensor:
         """The body's own value of a model field such as "body_mass" or "opt.gravity"; a copy."""
-        return torch.from_numpy(np.array(_model_field(self.model, name), dtype=np.float64))
+        return torch.from_numpy(np.array(model_field(self.model, name), dtype=np.float64))
 
     def set_fields(self, fields: Mapping[str, Tensor]) -> None:
         """Give each row its own values [B, ...] of some model fields; costs nothing per step afterwards.
 
         Raises:
-            ValueError: for a field MuJoCo does not have, or values of another shape than [B, *the field's own].
+            ValueError: for a field MuJoCo does not have, values of another shape than [B, *the field's own], or not
+                finite.
         """
+        check_fields(self.model, self.num_rows, fields)
         for name, value in fields.items():
-            expected = (self.num_rows, *np.shape(_model_field(self.model, name)))
-            if tuple(value.shape) != expected:
-                raise ValueError(f"field {name!r} has shape {tuple(value.shape)}: allowed is {expected}")
             self._batch.expand(name)[...] = value.numpy()
         if fields:
             self._batch.set_const()
@@ -103,7 +112,8 @@ class CpuPhysics:
         try:
             self._batch.step(None if rows is None else rows.numpy(), num_substeps)
         except SimulationError as error:
-            logger.warning("%s", error)
+            if self._errors.grants():
+                logger.warning("%s%s", error, f" ({self._errors.count} such errors)" if self._errors.count > 1 else "")
             failed = np.zeros(self.num_rows, dtype=bool)
             failed[error.ids] = True
         # MuJoCo puts a row whose state became bad back to its start at the next substep and counts a warning; a state
@@ -118,17 +128,6 @@ class CpuPhysics:
         model, data = self._batch.get_model(row), self._batch.get_data(row)
         mujoco.mj_forward(model, data)
         return model, data
-
-
-def load_model(body: Path) -> mujoco.MjModel:
-    """Compile an MJCF file, with the options that all of ours run with.
-
-    Solving each contact island apart buys nothing on a single kinematic tree and costs 3 to 8 %; without it the result
-    is the same to the last bit (tests/test_mujoco.py).
-    """
-    model = mujoco.MjModel.from_xml_path(str(body))
-    model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
-    return model
 
 
 def suitable_threads(num_rows: int) -> int:
@@ -154,10 +153,3 @@ def _cgroup_cpus(root: Path) -> float | None:
     except (OSError, ValueError):
         return None
     return None if quota in ("max", "-1") else float(quota) / float(period)
-
-
-def _model_field(model: mujoco.MjModel, name: str) -> Any:
-    owner, attribute = (model.opt, name[4:]) if name.startswith("opt.") else (model, name)
-    if not hasattr(owner, attribute):
-        raise ValueError(f"{name!r} is not a field of MuJoCo's model: allowed are names such as 'body_mass'")
-    return getattr(owner, attribute)

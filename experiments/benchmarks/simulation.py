@@ -30,7 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from envs.locomotion.half_cheetah import BODY, HalfCheetahRandParams, HalfCheetahVel
-from envs.simulators.cpu import available_cpus, load_model, suitable_threads
+from envs.simulators.cpu import available_cpus, suitable_threads
+from envs.simulators.model import load_model
 from experiments.benchmarks import peers
 from metarl.nets import PolicyHead
 from metarl.records import Decision, Record, Step, Trajectory
