@@ -89,12 +89,12 @@ class _Point:
             canvas.line(axis, GRID, width=1)
         canvas.disc(goal, self.GOAL_RADIUS, GOAL, filled=False)
         canvas.dot(goal, 5, GOAL)
-        canvas.trail(points)
         wind = task.wind[0].tolist()
         if any(wind):  # drawn four times as long, from the point
             tip = [place + 4 * push for place, push in zip(points[-1], wind, strict=True)]
             canvas.line([points[-1], tip], INK, width=3)
             canvas.dot(tip, 5, INK)
+        canvas.trail(points)
         return canvas.pixels()
 
     def _landscape(self, canvas: Canvas) -> None:

@@ -10,10 +10,14 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import torch
+
 from experiments.experiment import Experiment
+from experiments.film import film, visible_env
 from experiments.plots import plot_run
 from experiments.progress import TrainingProgress
 from experiments.report import print_evaluation
+from metarl.errors import UserError
 from metarl.run import Run
 from metarl.trainer import Trainer, train
 
@@ -22,7 +26,32 @@ class _Stopped(Exception):  # noqa: N818
     """A signal asked the training to stop, and an iteration has ended since."""
 
 
-def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run) -> int:
+class Filming:
+    """Films of one and the same held-out task, made while an agent is trained; they touch no stream of the training."""
+
+    def __init__(self, experiment: Experiment[Any, Any], every: int) -> None:
+        """every: iterations from one film to the next; 0 for none.
+
+        Raises:
+            UserError: when `every` is negative, the family has no pictures, or this machine cannot make them.
+        """
+        if every < 0:
+            raise UserError(f"--video-every is {every}; it must be 0 (never) or more")
+        self._every = every
+        if every:
+            visible_env(experiment.family)
+
+    def __call__(self, trainer: Trainer, run: Run) -> None:
+        """Film the trainer's agent if the iteration calls for it."""
+        if not self._every or trainer.iteration % self._every:
+            return
+        task = trainer.family.sample(1, "test", torch.Generator().manual_seed(0))
+        path = run.videos / f"iteration_{trainer.iteration:06}.mp4"
+        made = film(trainer.family, trainer.agent, task, trainer.num_episodes, path, device=trainer.device)
+        run.log_animation("meta_test/video", made.animated_image, made.image_size, trainer.env_steps)
+
+
+def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, filming: Filming) -> int:
     """Train to the end, print the adaptation curve and where to look further; returns the exit status.
 
     At Ctrl-C or SIGTERM the iteration is finished, a checkpoint saved and the status is 128 + the signal's number.
@@ -31,6 +60,7 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run) -> 
 
         def progress(trainer: Trainer, metrics: Mapping[str, float]) -> None:
             show(trainer, metrics)
+            filming(trainer, run)
             if received and trainer.iteration < trainer.config.num_iterations:
                 raise _Stopped
 

@@ -5,6 +5,7 @@ runs/<family>/<agent>/<time>_s<seed>/
   progress.csv  progress.json  events.*     what was logged, through stable-baselines3's logger
   checkpoints/{latest,best}.pt              tensors and plain Python only, written whole or not at all
   evaluation_<split>.json                   adaptation curves
+  videos/                                   films, and their animated images for TensorBoard
 """
 
 from __future__ import annotations
@@ -113,6 +114,11 @@ class Run:
         hint = f"; the newest run below it is {max(inside, key=lambda run: run.stat().st_mtime)}" if inside else ""
         raise RunError(f"{path} is not a run: it has no config.json{hint}")
 
+    @property
+    def videos(self) -> Path:
+        """Where films of this run are."""
+        return self.path / "videos"
+
     def config(self) -> dict[str, Any]:
         """What the run was asked to do.
 
@@ -169,6 +175,30 @@ class Run:
             for tag, value in {**metrics, STEP_TAG: step}.items():
                 logger.record(tag, value)
             logger.dump(step)
+        except OSError as error:
+            raise RunError(f"cannot log into {self.path}: {_reason(error)}") from error
+
+    def log_animation(self, tag: str, gif: bytes, size: tuple[int, int], step: int) -> None:
+        """Show an animated image (an encoded GIF of this width and height) under `tag` in TensorBoard.
+
+        It goes into the directory `videos`: TensorBoard follows one growing file in a directory, and a second one
+        beside the training's own would end that.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        width, height = size
+        protos: Any = summary_pb2  # made at run time, so that nothing of them is typed
+        image = protos.Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=gif)
+        summary = protos.Summary(value=[protos.Summary.Value(tag=tag, image=image)])
+        event = vars(event_pb2)["Event"](wall_time=time.time(), step=step, summary=summary)
+        try:
+            writer = EventFileWriter(str(self.videos))
+            writer.add_event(event)
+            writer.close()
         except OSError as error:
             raise RunError(f"cannot log into {self.path}: {_reason(error)}") from error
 

@@ -53,9 +53,14 @@ class Physics(Protocol):
         ...
 
 
+def has_display() -> bool:
+    """Whether a window can be opened on this machine."""
+    return sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
 def _choose_rendering() -> None:
     """Without a display, render by EGL where its library is present; a choice of the user's own stands."""
-    if sys.platform != "linux" or any(os.environ.get(name) for name in ("MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY")):
+    if has_display() or os.environ.get("MUJOCO_GL"):
         return
     try:
         ctypes.CDLL("libEGL.so.1")

@@ -16,12 +16,13 @@ from metarl.errors import UserError
 class Arguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
     num_iterations: int | None = None  # train this many in all, more than was asked for at first
+    video_every: int = 0  # film a trial after every so many iterations; 0: never
 
 
 def main(argv: list[str]) -> int:
     arguments = parse(Arguments, argv, prog="metarl resume", description=__doc__ or "")
     from experiments.experiment import from_config, to_config
-    from experiments.session import meta_train
+    from experiments.session import Filming, meta_train
     from metarl.run import Run
 
     run = Run.open(arguments.run)
@@ -34,6 +35,7 @@ def main(argv: list[str]) -> int:
                 f"it must be more than the run's own {experiment.train.num_iterations}"
             )
         experiment = replace(experiment, train=replace(experiment.train, num_iterations=arguments.num_iterations))
+    filming = Filming(experiment, arguments.video_every)
     with run.lock():
         trainer = experiment.trainer()
         if run.has("latest"):
@@ -47,4 +49,4 @@ def main(argv: list[str]) -> int:
         if arguments.num_iterations is not None:
             run.rewrite_config(to_config(experiment, config["experiment"]))
         run.rewind(trainer.env_steps)
-        return meta_train(experiment, trainer, run)
+        return meta_train(experiment, trainer, run, filming)

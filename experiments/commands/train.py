@@ -20,6 +20,7 @@ EXPERIMENT is one of these, or the path of a recipe of your own (a .py file):
   --seed N              one seed gives one run, bit for bit on a CPU
   --device cpu|cuda     where environments and networks live
   --run-dir D           the directory of this run; if left out: runs/<family>/<agent>/<time>_s<seed>
+  --video-every N       film a trial after every N iterations, into the run's videos and TensorBoard; 0: never
   --family.FIELD VALUE  --agent.FIELD VALUE  --train.FIELD VALUE
                         any field of the experiment; its fields: metarl train EXPERIMENT --help
 """
@@ -52,16 +53,19 @@ def _split(argv: list[str]) -> tuple[str, list[str]]:
 
 def _train(name: str, argv: list[str], command: list[str]) -> int:
     from experiments.experiment import load, to_config, typed  # here, as all that needs torch
-    from experiments.session import meta_train
+    from experiments.session import Filming, meta_train
     from metarl.run import Run
 
     recipe = load(name)
     kind = typed(type(recipe.family), type(recipe.agent))
     field = Annotated[kind, tyro.conf.arg(name="")]  # no prefix: --seed, not --experiment.seed
-    arguments_class: Any = make_dataclass("Arguments", [("experiment", field), ("run_dir", Path | None)])
+    arguments_class: Any = make_dataclass(
+        "Arguments", [("experiment", field), ("run_dir", Path | None), ("video_every", int)]
+    )
     prog = f"metarl train {name}"
-    arguments = parse(arguments_class, argv, prog=prog, description=" ", default=arguments_class(recipe, None))
+    arguments = parse(arguments_class, argv, prog=prog, description=" ", default=arguments_class(recipe, None, 0))
     experiment = arguments.experiment
+    filming = Filming(experiment, arguments.video_every)
     trainer = experiment.trainer()
     config = to_config(experiment, name)
     if arguments.run_dir is not None:
@@ -69,4 +73,4 @@ def _train(name: str, argv: list[str], command: list[str]) -> int:
     else:
         run = Run.create("runs", experiment.family.name, experiment.agent_name, experiment.seed, config, command)
     with run.lock():
-        return meta_train(experiment, trainer, run)
+        return meta_train(experiment, trainer, run, filming)

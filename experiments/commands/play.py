@@ -1,0 +1,112 @@
+"""Shows an agent adapting to one task, episode by episode, as a video: metarl play RUN [--task NAME=VALUE ...]."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from experiments.arguments import parse
+from metarl.errors import UserError
+
+if TYPE_CHECKING:
+    from experiments.film import Moment
+    from metarl.run import Run
+    from metarl.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Arguments:
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
+    task: tuple[str, ...] = ()  # NAME=VALUE of fields of the task, such as velocity=1.5 or goal=0.5,0; others are drawn
+    split: Literal["train", "test", "ood"] = "test"  # where the task is drawn from; ood: outside the range of training
+    episodes: int | None = None  # if left out, as many as in training
+    video: Path | None = None  # the mp4 to write; if left out: RUN/videos/<split>_s<seed>.mp4
+    viewer: bool = False  # watch it in MuJoCo's viewer instead, on a machine with a display
+    checkpoint: Literal["latest", "best"] = "latest"
+    deterministic: bool = False  # act by the policy's mode
+    seed: int = 0  # of the task and of everything random; one seed, one video
+
+
+def main(argv: list[str]) -> None:
+    arguments = parse(Arguments, argv, prog="metarl play", description=__doc__ or "")
+    if arguments.episodes is not None and arguments.episodes < 1:
+        raise UserError(f"--episodes is {arguments.episodes}; it must be at least 1")
+    if arguments.video is not None and arguments.video.suffix != ".mp4":
+        raise UserError(f"--video is {str(arguments.video)!r}; it must end in .mp4")
+    if arguments.viewer and arguments.video is not None:
+        raise UserError("--viewer and --video exclude each other; leave one of them out")
+    import torch
+
+    from experiments.experiment import from_config
+    from experiments.tasks import with_fields
+    from metarl.run import Run
+
+    run = Run.open(arguments.run)
+    experiment = replace(from_config(run.config(), run.path), device="cpu")  # one row is fastest there
+    trainer = experiment.trainer()
+    trainer.load_state_dict(run.load(arguments.checkpoint))
+    try:
+        task = trainer.family.sample(1, arguments.split, torch.Generator().manual_seed(arguments.seed))
+        task = with_fields(task, arguments.task, trainer.family.name)
+    except ValueError as error:  # such as a split that the family does not declare
+        raise UserError(str(error)) from error
+    in_training_range = getattr(trainer.family, "in_training_range", None)
+    if in_training_range is not None and not bool(in_training_range(task)):
+        print("This task lies outside the range of training.")
+    num_episodes = trainer.num_episodes if arguments.episodes is None else arguments.episodes
+    show = _view if arguments.viewer else _film
+    returns = show(arguments, run, trainer, task, num_episodes)
+    for index, value in enumerate(returns, start=1):
+        print(f"Episode {index}: return {value:.4g}")
+
+
+def _film(arguments: Arguments, run: Run, trainer: Trainer, task: Any, num_episodes: int) -> tuple[float, ...]:
+    from experiments.film import film
+
+    path = arguments.video or run.videos / f"{arguments.split}_s{arguments.seed}.mp4"
+    settings = {"seed": arguments.seed, "deterministic": arguments.deterministic}
+    made = film(trainer.family, trainer.agent, task, num_episodes, path, **settings)
+    run.log_animation(f"play/{arguments.split}", made.animated_image, made.image_size, trainer.env_steps)
+    print(f"Video:       {made.path}")
+    print(f"TensorBoard: tensorboard --logdir {run.path} (images, play/{arguments.split})")
+    return made.returns
+
+
+def _view(arguments: Arguments, run: Run, trainer: Trainer, task: Any, num_episodes: int) -> tuple[float, ...]:
+    """Show the trial in MuJoCo's viewer at the speed of life; closing the window ends it after the trial."""
+    import torch
+
+    from envs.simulators import has_display
+    from experiments.film import describe, play
+
+    if not has_display():
+        raise UserError("--viewer needs a display, and there is none here; without it a video is written")
+    env: Any = trainer.family.make_env(1, torch.Generator().manual_seed(arguments.seed))
+    if not hasattr(env, "copy_row"):
+        raise UserError(f"--viewer shows MuJoCo's simulations, and {trainer.family.name} is none; leave it out")
+    import mujoco
+    import mujoco.viewer
+
+    env.reset(task)
+    model, data = env.copy_row(0)
+    print(f"{trainer.family.name}: {describe(task)}")
+    with mujoco.viewer.launch_passive(model, data) as viewer:
+        due = time.monotonic()
+
+        def watch(moment: Moment) -> None:
+            nonlocal due
+            _, now = env.copy_row(0)
+            data.qpos[:], data.qvel[:] = now.qpos, now.qvel
+            mujoco.mj_forward(model, data)  # pyright: ignore[reportAttributeAccessIssue]
+            viewer.sync()
+            due = max(due + env.seconds_per_step, time.monotonic() - 1)
+            time.sleep(max(0.0, due - time.monotonic()) if viewer.is_running() else 0.0)
+            if moment.episode_end:
+                print(f"episode {moment.episode} of {num_episodes}: return {moment.episode_return:.4g}", flush=True)
+
+        settings = {"seed": arguments.seed, "deterministic": arguments.deterministic}
+        return play(env, trainer.agent, task, num_episodes, watch, **settings)

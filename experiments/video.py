@@ -1,0 +1,139 @@
+"""Films on disk and in TensorBoard: captioned pictures as an mp4, and a small animated image of the same.
+
+The mp4 is written by the ffmpeg program that the package imageio-ffmpeg brings along, as a process of its own.
+TensorBoard's own add_video needs moviepy, which holds back Pillow; its image summaries show animated GIFs as they are.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metarl.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+CAPTION_HEIGHT = 80  # pixels above the picture; with pictures of 480 both sides are multiples of 16
+MARGIN = 12
+MAX_SMALL_FRAMES = 150  # of an animated image, which TensorBoard's page loads whole
+SMALL_WIDTH = 240
+
+_FONT_SIZES = (17, 19, 15)  # of the three lines of a caption
+_COLOURS = ((240, 241, 244), (255, 214, 110), (168, 178, 196))
+_BACKGROUND = (28, 32, 42)
+
+
+def captioned(picture: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
+    """The picture [H, W, 3] under up to three lines of text: [H + 80, W, 3]; what is too long ends in dots."""
+    from PIL import Image, ImageDraw, ImageFont  # here, as only films need it
+
+    height, width = picture.shape[:2]
+    image = Image.new("RGB", (width, height + CAPTION_HEIGHT), _BACKGROUND)
+    image.paste(Image.fromarray(picture), (0, CAPTION_HEIGHT))
+    draw = ImageDraw.Draw(image)
+    top = 6
+    for text, size, colour in zip(lines, _FONT_SIZES, _COLOURS, strict=False):
+        font = ImageFont.load_default(size)
+        while draw.textlength(text, font) > width - 2 * MARGIN:
+            text = f"{text.removesuffix('...')[:-1].rstrip()}..."
+        draw.text((MARGIN, top), text, colour, font)
+        top += size + 7
+    return np.asarray(image)
+
+
+class Mp4:
+    """An mp4 file that appears, whole, when the context is left without an error."""
+
+    def __init__(self, path: Path, frames_per_second: float) -> None:
+        self.path = path
+        self._partial = path.with_name(f".{path.stem}.partial.mp4")
+        self._fps = frames_per_second
+        self._writer: Any = None
+
+    def add(self, frame: NDArray[np.uint8]) -> None:
+        """Append a frame [H, W, 3]; all have the size of the first.
+
+        Raises:
+            UserError: when the file cannot be written.
+        """
+        try:
+            if self._writer is None:
+                self._writer = self._open(frame.shape[1], frame.shape[0])
+            self._writer.send(np.ascontiguousarray(frame))
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {str(error).strip().splitlines()[0]}") from error
+
+    def _open(self, width: int, height: int) -> Any:
+        import imageio_ffmpeg  # here, as only films need it
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._partial.touch()  # so that a folder that cannot be written is reported by its own error
+        writer = imageio_ffmpeg.write_frames(
+            str(self._partial),
+            (width, height),
+            fps=self._fps,  # pyright: ignore[reportArgumentType], fractions are taken too
+            quality=8,
+            macro_block_size=2,
+            ffmpeg_log_level="error",
+            output_params=["-movflags", "+faststart"],
+        )
+        writer.send(None)
+        return writer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self._writer is None:
+            return
+        self._writer.close()
+        whole = kind is None and self._partial.is_file() and self._partial.stat().st_size > 0
+        if whole:
+            os.replace(self._partial, self.path)
+            return
+        self._partial.unlink(missing_ok=True)
+        if kind is None:
+            raise UserError(f"cannot write {self.path}: ffmpeg wrote nothing")
+
+
+class AnimatedImage:
+    """A film as a small GIF: every frame is offered, and as many are kept as a page can hold."""
+
+    def __init__(self, frames_per_second: float) -> None:
+        self._seconds = 1 / frames_per_second  # between two of the frames that are kept
+        self._every = 1
+        self._offered = 0
+        self._frames: list[Image.Image] = []
+        self.size = (0, 0)  # width, height
+
+    def add(self, frame: NDArray[np.uint8]) -> None:
+        """Offer a frame [H, W, 3]."""
+        from PIL import Image
+
+        if self._offered % self._every == 0:
+            small = (SMALL_WIDTH, round(frame.shape[0] * SMALL_WIDTH / frame.shape[1]))
+            image = Image.fromarray(frame).resize(small, Image.Resampling.BILINEAR)
+            self._frames.append(image.quantize(128))
+            self.size = small
+        self._offered += 1
+        if len(self._frames) > MAX_SMALL_FRAMES:  # from here on, every second one only
+            self._frames = self._frames[::2]
+            self._every, self._seconds = 2 * self._every, 2 * self._seconds
+
+    def encoded(self) -> bytes:
+        """The GIF, playing for ever at the film's own speed."""
+        buffer = io.BytesIO()
+        first, *rest = self._frames
+        milliseconds = max(20, round(1000 * self._seconds))
+        first.save(buffer, "GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0, optimize=False)
+        return buffer.getvalue()
