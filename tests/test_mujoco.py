@@ -396,7 +396,7 @@ def test_a_diverged_row_ends_is_reset_counted_and_logged(blow_up: str, caplog: p
     assert step.obs.isfinite().all()
     assert step.obs[2, :8].abs().max() <= 0.1
     assert env.num_diverged == 1
-    message = [record.getMessage() for record in caplog.records if record.name == "envs.locomotion.mujoco_env"]
+    message = [record.getMessage() for record in caplog.records if record.name == "envs.locomotion.divergence"]
     assert len(message) == 1
     assert "half_cheetah_vel: the simulation of row 2 diverged at step 4" in message[0]
     assert "velocity=1.5" in message[0]

@@ -27,6 +27,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from envs.locomotion.mujoco_env import Locomotion, MujocoEnv
+from envs.simulators import make_physics
 from envs.torch_env import check_at_least, check_positive, check_split
 from metarl.protocols import Split
 from metarl.records import Record
@@ -93,18 +94,8 @@ class _HalfCheetah(Generic[T]):
         return spaces.Box(-1.0, 1.0, (6,))
 
     def make_env(self: Locomotion[T], num_rows: int, generator: torch.Generator) -> MujocoEnv[T]:
-        """`num_rows` simulations on CPU threads.
-
-        Raises:
-            ValueError: for a generator that is not on the CPU, or fewer rows than one.
-        """
-        from envs.simulators.cpu import CpuPhysics  # here, so that tasks can be sampled without a simulator
-
-        if num_rows < 1:
-            raise ValueError(f"num_rows is {num_rows}: allowed are integers from 1")
-        if generator.device.type != "cpu":
-            raise ValueError(f"device of {self.name} is {generator.device.type!r}: allowed is 'cpu'")
-        return MujocoEnv(self, CpuPhysics(self.body, num_rows), generator)
+        """`num_rows` simulations on the generator's device; raises what `make_physics` does."""
+        return MujocoEnv(self, make_physics(self.body, num_rows, generator.device), generator)
 
     def physics(self, tasks: T, nominal: Callable[[str], Tensor]) -> Mapping[str, Tensor]:
         return {}

@@ -8,7 +8,6 @@ Noise at reset is Gymnasium's: uniform on positions and Gaussian on velocities, 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -19,6 +18,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
+from envs.locomotion.divergence import Divergences
 from envs.simulators import Physics
 from envs.torch_env import one_task_a_row
 from metarl.records import Record, Step
@@ -27,8 +27,6 @@ T = TypeVar("T", bound=Record)
 T_contra = TypeVar("T_contra", bound=Record, contravariant=True)
 
 RESET_NOISE = 0.1
-
-logger = logging.getLogger(__name__)
 
 
 class Locomotion(Protocol[T_contra]):
@@ -79,7 +77,8 @@ class MujocoEnv(Generic[T]):
     """B rows of a locomotion family; implements `metarl.protocols.VectorEnv` and, on the CPU, `Renders`.
 
     A row whose simulation diverges ends its episode as truncated with a zero reward, and starts a new one; this is
-    logged as a warning with the task and the step, and counted in `num_diverged`.
+    logged as a warning with the task and the step, and counted in `num_diverged`. An asynchronous engine is not waited
+    for: what diverged there is logged, and counted, when `num_diverged` is read or `reset` gives new tasks.
     """
 
     def __init__(self, family: Locomotion[T], physics: Physics, generator: torch.Generator) -> None:
@@ -88,7 +87,7 @@ class MujocoEnv(Generic[T]):
         self.observation_space = family.observation_space
         self.action_space = family.action_space
         self.physics = physics
-        self.num_diverged = 0  # simulations, since this environment was made
+        self._divergences = Divergences(family.name, self.num_rows, self.device)
         self._family = family
         self._generator = generator
         self._dt = physics.timestep * family.frame_skip
@@ -109,12 +108,23 @@ class MujocoEnv(Generic[T]):
         Raises:
             ValueError: when the number of tasks does not divide the number of rows.
         """
+        self._divergences.report(self._tasks)
         self._tasks = one_task_a_row(tasks, self.num_rows).to(self.device)
         self._ended = None
         self.physics.set_fields(self._family.physics(self._tasks, self.physics.field))
         self._start_episodes(None)
         obs = self._family.observation(self.physics.qpos, self.physics.qvel)
         return Step(obs, obs.clone(), obs.new_zeros(self.num_rows), self._no_row(), self._no_row())
+
+    @property
+    def num_diverged(self) -> int:
+        """Simulations that diverged since this environment was made.
+
+        Raises:
+            ValueError: when an action on an asynchronous engine was not finite.
+        """
+        self._divergences.report(self._tasks)
+        return self._divergences.count
 
     def step(self, action: Tensor, active: Tensor | None = None) -> Step:
         """One step of all rows, or of those where `active` [B] is true; see `VectorEnv.step`.
@@ -145,7 +155,7 @@ class MujocoEnv(Generic[T]):
 
         truncated = self._clock - self._started >= family.horizon
         if diverged is not None:
-            self._report(diverged, action, active)
+            self._note(diverged, action, active)
             obs = torch.where(diverged[:, None], family.observation(qpos_before, qvel_before), obs)
             reward = torch.where(diverged, 0.0, reward)
             truncated = truncated | diverged
@@ -205,49 +215,42 @@ class MujocoEnv(Generic[T]):
     def _autoreset(self, next_obs: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor) -> Step:
         """Start a new episode in the rows that have ended one."""
         episode_end = terminated | truncated
+        if not self.physics.asynchronous and not bool(episode_end.any()):
+            return Step(next_obs, next_obs.clone(), reward, terminated, truncated)
         self._ended = (episode_end, self.physics.qpos.clone(), self.physics.qvel.clone())
-        self._start_episodes(None if bool(episode_end.all()) else episode_end)
+        self._start_episodes(episode_end)
         obs = self._family.observation(self.physics.qpos, self.physics.qvel)
         return Step(obs, next_obs, reward, terminated, truncated)
 
     def _start_episodes(self, rows: Tensor | None) -> None:
         """Give all rows, or those where `rows` [B] is true, a noisy initial state."""
         physics, generator = self.physics, self._generator
-        if rows is None or bool(rows.any()):
-            dtype = physics.qpos.dtype
-            uniform = torch.rand(physics.qpos.shape, generator=generator, dtype=dtype, device=self.device)
-            normal = torch.randn(physics.qvel.shape, generator=generator, dtype=dtype, device=self.device)
-            physics.reset(physics.initial_qpos + RESET_NOISE * (2 * uniform - 1), RESET_NOISE * normal, rows)
-            now = torch.full_like(self._started, self._clock)
-            self._started = now if rows is None else torch.where(rows, now, self._started)
-        self._next_end = int(self._started.min()) + self._family.horizon
+        if rows is not None and not physics.asynchronous and bool(rows.all()):
+            rows = None
+        dtype = physics.qpos.dtype
+        uniform = torch.rand(physics.qpos.shape, generator=generator, dtype=dtype, device=self.device)
+        normal = torch.randn(physics.qvel.shape, generator=generator, dtype=dtype, device=self.device)
+        physics.reset(physics.initial_qpos + RESET_NOISE * (2 * uniform - 1), RESET_NOISE * normal, rows)
+        now = torch.full_like(self._started, self._clock)
+        self._started = now if rows is None else torch.where(rows, now, self._started)
+        # An asynchronous engine is not asked: there, the host looks at every step, without learning what it sees.
+        self._next_end = 0 if physics.asynchronous else int(self._started.min()) + self._family.horizon
 
     def _no_row(self) -> Tensor:
         return torch.zeros(self.num_rows, dtype=torch.bool, device=self.device)
 
-    def _report(self, diverged: Tensor, action: Tensor, active: Tensor | None) -> None:
-        """Count and log diverged rows; a non-finite action is the caller's mistake and raises instead."""
+    def _note(self, diverged: Tensor, action: Tensor, active: Tensor | None) -> None:
+        """Note diverged rows, and report them at once where the engine does not run ahead.
+
+        Raises:
+            ValueError: when an action is not finite, which is the caller's mistake.
+        """
         bad_action = ~action.isfinite().all(1)
         if active is not None:
             bad_action = bad_action & active
-        if bool(bad_action.any()):
+        if not self.physics.asynchronous and bool(bad_action.any()):
             row = int(bad_action.nonzero()[0])
             raise ValueError(f"action of row {row} is {action[row].tolist()}: allowed are finite numbers")
-        rows = diverged.nonzero().flatten().tolist()
-        self.num_diverged += len(rows)
-        for row in rows:
-            step = self._clock - int(self._started[row])
-            logger.warning(
-                "%s: the simulation of row %d diverged at step %d of its episode; the episode is truncated. Task: %s",
-                self._family.name,
-                row,
-                step,
-                _describe(self._tasks, row),
-            )
-
-
-def _describe(tasks: Record | None, row: int) -> str:
-    """One row's task in one line."""
-    if tasks is None:
-        return "none"
-    return ", ".join(f"{name}={value[row].tolist()}" for name, value in vars(tasks).items())
+        self._divergences.note(diverged, self._clock - self._started, bad_action)
+        if not self.physics.asynchronous:
+            self._divergences.report(self._tasks)

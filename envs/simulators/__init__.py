@@ -1,15 +1,17 @@
-"""Physics engines behind one interface: `cpu` steps MuJoCo's C engine on native threads.
+"""Physics engines behind one interface: `cpu` is MuJoCo's C engine on native threads, `gpu` is `mujoco_warp`.
 
-Importing this package imports no simulator; `envs.simulators.cpu` does. What it does is choose how MuJoCo renders:
+Importing this package imports no simulator; `make_physics` does. What it does is choose how MuJoCo renders:
 MuJoCo reads the variable MUJOCO_GL once, when it is imported, and its default needs a display.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -25,6 +27,7 @@ class Physics(Protocol):
 
     num_rows: int  # B
     device: torch.device
+    asynchronous: bool  # calls return before the work is over, and reading any value waits for it
     timestep: float  # seconds of one substep
     qpos: Tensor  # [B, nq] generalised positions, MuJoCo's order and units
     qvel: Tensor  # [B, nv] generalised velocities
@@ -48,9 +51,31 @@ class Physics(Protocol):
     def step(self, ctrl: Tensor, num_substeps: int, rows: Tensor | None = None) -> Tensor | None:
         """Advance all rows, or those where `rows` [B] is true, with ctrl [B, nu] held for `num_substeps`.
 
-        Returns the rows that diverged, [B] bool, or None when none did. Their state is without meaning until `reset`.
+        Returns the rows that diverged, [B] bool, or None when it is known that none did. Their state is without
+        meaning until `reset`.
         """
         ...
+
+
+def make_physics(body: Path, num_rows: int, device: torch.device) -> Physics:
+    """`num_rows` simulations of an MJCF file on a device, by the engine that runs there.
+
+    Raises:
+        ValueError: for fewer rows than one, a device without an engine, or an engine that is not installed.
+    """
+    if num_rows < 1:
+        raise ValueError(f"num_rows is {num_rows}: allowed are integers from 1")
+    if device.type == "cpu":
+        from envs.simulators.cpu import CpuPhysics  # here, so that tasks can be sampled without a simulator
+
+        return CpuPhysics(body, num_rows)
+    if device.type != "cuda":
+        raise ValueError(f"device is {str(device)!r}: MuJoCo simulates on 'cpu' and 'cuda'")
+    if importlib.util.find_spec("mujoco_warp") is None:
+        raise ValueError("device is 'cuda', but mujoco-warp is not installed: pip install 'metarl[gpu]'")
+    from envs.simulators.gpu import GpuPhysics
+
+    return GpuPhysics(body, num_rows, device)
 
 
 def has_display() -> bool:

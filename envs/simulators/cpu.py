@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,22 +38,10 @@ _FIRST_BAD = int(mujoco.mjtWarning.mjWARN_BADQPOS)
 _BAD = (slice(None), slice(_FIRST_BAD, int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1), 1)
 
 
-_rations: dict[str, Ration] = {}  # by the message without its numbers
-
-
-def _log_engine_warning(message: str) -> None:
-    ration = _rations.setdefault(re.sub(r"[-+.\d]+(e[-+]?\d+)?", "#", message), Ration())
-    if ration.grants():
-        logger.warning("MuJoCo: %s%s", message, f" ({ration.count} such warnings)" if ration.count > 1 else "")
-
-
-# Without a handler, MuJoCo appends its warnings to MUJOCO_LOG.TXT in the working directory. The handler is one for the
-# whole process.
-mujoco.set_mju_user_warning(_log_engine_warning)
-
-
 class CpuPhysics:
     """B simulations on native threads; implements `envs.simulators.Physics`."""
+
+    asynchronous = False
 
     def __init__(self, body: Path, num_rows: int, num_threads: int | None = None) -> None:
         """Compile the MJCF file `body`.

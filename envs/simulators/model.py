@@ -1,10 +1,12 @@
-"""What both engines share: compiling a body and reading its model's fields by MuJoCo's names."""
+"""What both engines share: compiling a body, its model's fields by MuJoCo's names, and where its warnings go."""
 
 # MuJoCo's compiled module has no type stubs.
 # pyright: reportAttributeAccessIssue=false
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,23 @@ from typing import Any
 import mujoco
 import numpy as np
 from torch import Tensor
+
+from envs.simulators.ration import Ration
+
+logger = logging.getLogger(__name__)
+
+_rations: dict[str, Ration] = {}  # by the message without its numbers
+
+
+def _log_engine_warning(message: str) -> None:
+    ration = _rations.setdefault(re.sub(r"[-+.\d]+(e[-+]?\d+)?", "#", message), Ration())
+    if ration.grants():
+        logger.warning("MuJoCo: %s%s", message, f" ({ration.count} such warnings)" if ration.count > 1 else "")
+
+
+# Without a handler, MuJoCo appends its warnings to MUJOCO_LOG.TXT in the working directory. The handler is one for the
+# whole process.
+mujoco.set_mju_user_warning(_log_engine_warning)
 
 
 def load_model(body: Path) -> mujoco.MjModel:

@@ -1,0 +1,65 @@
+"""Simulations that diverge: counted, and reported with their task and step without flooding the log."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor
+
+from envs.simulators.ration import Ration
+from metarl.records import Record
+
+logger = logging.getLogger(__name__)
+
+
+class Divergences:
+    """What has diverged in B rows; `note` only writes on the device, `report` waits for it."""
+
+    def __init__(self, family_name: str, num_rows: int, device: torch.device) -> None:
+        self.count = 0  # rows that were reported, every time
+        self._family_name = family_name
+        self._ration = Ration()
+        with torch.inference_mode(False):  # to be written to in and out of it
+            self._times = torch.zeros(num_rows, dtype=torch.int64, device=device)  # [B], since the last report
+            self._step = torch.zeros(num_rows, dtype=torch.int64, device=device)  # [B], of the last one's episode
+            self._bad_action = torch.zeros(num_rows, dtype=torch.bool, device=device)  # [B], since the last report
+
+    def note(self, diverged: Tensor, step: Tensor, bad_action: Tensor) -> None:
+        """Rows that diverged, the steps of their episodes, and rows whose action was not finite; all [B]."""
+        self._times += diverged
+        self._step.copy_(torch.where(diverged, step, self._step))
+        self._bad_action |= bad_action
+
+    def report(self, tasks: Record | None) -> None:
+        """Log and count what was noted since the last report; `tasks` has one task a row.
+
+        Raises:
+            ValueError: when an action was not finite, which is the caller's mistake and was noted only.
+        """
+        if bool(self._bad_action.any()):
+            row = int(self._bad_action.nonzero()[0])
+            self._bad_action.zero_()
+            self._times.zero_()
+            raise ValueError(f"action of row {row} is not finite: allowed are finite numbers")
+        times = self._times.tolist()
+        for row in (row for row, number in enumerate(times) if number):
+            self.count += times[row]
+            if self._ration.grants():
+                logger.warning(
+                    "%s: the simulation of row %d diverged at step %d of its episode, which is truncated; %d so far. "
+                    "Task: %s",
+                    self._family_name,
+                    row,
+                    int(self._step[row]),
+                    self.count,
+                    _describe(tasks, row),
+                )
+        self._times.zero_()
+
+
+def _describe(tasks: Record | None, row: int) -> str:
+    """One row's task in one line."""
+    if tasks is None:
+        return "none"
+    return ", ".join(f"{name}={value[row].tolist()}" for name, value in vars(tasks).items())

@@ -1,0 +1,257 @@
+"""MuJoCo on a GPU: `mujoco_warp`, with torch tensors over the simulator's own memory and whole steps as CUDA graphs.
+
+Documentation: https://mujoco.readthedocs.io/en/stable/mjwarp. It needs the optional dependency `metarl[gpu]`.
+
+Nothing in `step` or `reset` waits for the device. The same code runs on Warp's CPU device, where the tests compare it
+with the C engine.
+
+What differs from the C engine:
+1. Everything is float32, and the solver's tolerance is at least 1e-6.
+2. The solver PGS does not exist: a body that asks for it is solved by Newton's method, which a log line says.
+3. Rows that are not active are simulated too, and then put back to where they were.
+4. Contacts of all rows share one buffer, and each row has room for so many constraints. When that was too little,
+   contacts were left out: a log line says so, and the buffers are twice as large from the next `set_fields` on.
+"""
+
+# MuJoCo's compiled module has no type stubs, and Warp's arrays have attributes that its own do not tell.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gc
+import logging
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import fields as dataclass_fields
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import mujoco_warp
+import numpy as np
+import torch
+import warp
+from torch import Tensor
+
+from envs.simulators.model import check_fields, load_model, model_field, owner_and_attribute
+
+logger = logging.getLogger(__name__)
+
+warp.config.log_level = warp.LOG_WARNING  # not a line for every kernel that is loaded
+warp.init()
+
+# MuJoCo's own limit of a sound state.
+_LARGEST = 1e10
+
+# Model fields that MuJoCo derives from others: one value a row as soon as any field has that.
+_DERIVED = (
+    "body_subtreemass",
+    "body_invweight0",
+    "dof_invweight0",
+    "tendon_invweight0",
+    "tendon_length0",
+    "actuator_acc0",
+    "eq_data",
+    "geom_aabb",
+    "geom_rbound",
+)
+
+# What a step changes and the next one reads.
+_STATE = ("time", "qpos", "qvel", "act", "qacc_warmstart")
+
+_TOO_SMALL = int(
+    mujoco_warp.OverflowType.NEFC
+    | mujoco_warp.OverflowType.NJMAX_NNZ
+    | mujoco_warp.OverflowType.BROADPHASE
+    | mujoco_warp.OverflowType.NARROWPHASE
+    | mujoco_warp.OverflowType.CCD
+)
+
+
+class GpuPhysics:
+    """B simulations on one GPU; implements `envs.simulators.Physics`."""
+
+    asynchronous = True
+
+    def __init__(self, body: Path, num_rows: int, device: torch.device) -> None:
+        """Compile the MJCF file `body` for a CUDA device (or, slowly, for the CPU).
+
+        The first use on a machine compiles the engine's kernels, for a minute or so; they are kept.
+        """
+        self.num_rows = num_rows
+        self.device = device
+        self.model = load_model(body)
+        if self.model.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
+            logger.info("%s asks for the solver PGS, which a GPU has not: Newton's method is used", body.name)
+            self.model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
+        self.timestep = float(self.model.opt.timestep)
+        self.initial_qpos = torch.tensor(self.model.qpos0, dtype=torch.float32, device=device)
+        self._warp_device = warp.device_from_torch(device)
+        self._room = 1  # multiplies the engine's own guess of how many contacts and constraints there will be
+        self._nominal: dict[str, Tensor] = {}
+        self._expanded: set[str] = set()  # model fields that have a value for each row
+        with self._engine():
+            self._model = mujoco_warp.put_model(self.model)
+            self._model.opt.warn_overflow = 0  # it would print from the device, at every step
+            self._allocate()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("GpuPhysics holds memory of a GPU and cannot be pickled; build it in the process that uses it")
+
+    def field(self, name: str) -> Tensor:
+        """The body's own value of a model field such as "body_mass" or "opt.gravity", in float64; a copy."""
+        if name not in self._nominal:
+            value = np.array(model_field(self.model, name), dtype=np.float64)
+            self._nominal[name] = torch.from_numpy(value).to(self.device)
+        return self._nominal[name].clone()
+
+    def set_fields(self, fields: Mapping[str, Tensor]) -> None:
+        """Give each row its own values [B, ...] of some model fields; costs nothing per step afterwards.
+
+        Raises:
+            ValueError: for a field MuJoCo does not have or that all rows share on a GPU, values of another shape than
+                [B, *the field's own], or not finite.
+        """
+        check_fields(self.model, self.num_rows, fields)
+        with self._engine():
+            if self._room_is_short():
+                self._allocate()
+            derived = _DERIVED if any(not name.startswith("opt.") for name in fields) else ()
+            for name in (*fields, *derived):
+                self._expand(name)
+            for name, value in fields.items():
+                view = warp.to_torch(getattr(*owner_and_attribute(self._model, name)))
+                view.copy_(value.reshape(view.shape))
+            if derived:
+                mujoco_warp.set_const(self._model, self._data, restore=False)
+
+    def reset(self, qpos: Tensor, qvel: Tensor, rows: Tensor | None = None) -> None:
+        """Start all rows, or those where `rows` [B] is true, afresh; also clears warm starts."""
+        if rows is None:
+            self._reset_rows.fill_(True)
+        else:
+            self._reset_rows.copy_(rows)
+        self._run("reset", lambda: mujoco_warp.reset_data(self._model, self._data, reset=self._warp_reset_rows))
+        for state, value in ((self.qpos, qpos), (self.qvel, qvel)):
+            state.copy_(value if rows is None else torch.where(rows[:, None], value, state))
+
+    def step(self, ctrl: Tensor, num_substeps: int, rows: Tensor | None = None) -> Tensor:
+        """Advance all rows, or those where `rows` [B] is true; returns the rows that diverged, [B] bool."""
+
+        def substeps() -> None:
+            for _ in range(num_substeps):
+                mujoco_warp.step(self._model, self._data)
+
+        before = None if rows is None else [state.clone() for state in self._state]
+        self._ctrl.copy_(ctrl.detach())
+        self._run(("step", num_substeps), substeps)
+        self._overflow.bitwise_or_(self._last_overflow)
+        sound = torch.ones_like(self._reset_rows)
+        for value in (self.qpos, self.qvel, self._qacc):
+            sound &= (value.abs() <= _LARGEST).all(dim=1)  # which a NaN is not
+        if rows is None or before is None:
+            return ~sound
+        for state, old in zip(self._state, before, strict=True):
+            state.copy_(torch.where(rows.view(-1, *(1,) * (state.ndim - 1)), state, old))
+        return ~sound & rows
+
+    def copy_row(self, row: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """One row's own model and data with derived quantities computed, for rendering; waits for the device."""
+        model = copy.copy(self.model)
+        for name in self._expanded:
+            owner, attribute = owner_and_attribute(model, name)
+            value = warp.to_torch(getattr(*owner_and_attribute(self._model, name)))[row]
+            getattr(owner, attribute)[...] = value.double().cpu().numpy().reshape(np.shape(getattr(owner, attribute)))
+        data = mujoco.MjData(model)
+        data.qpos[:], data.qvel[:] = self.qpos[row].cpu().numpy(), self.qvel[row].cpu().numpy()
+        mujoco.mj_forward(model, data)
+        return model, data
+
+    # Memory and graphs
+
+    def _allocate(self) -> None:
+        """The simulations' memory, torch's views of it, and a first step that loads the engine's kernels."""
+        guess = mujoco_warp.make_data(self.model, 1)
+        self._data = mujoco_warp.make_data(
+            self.model, self.num_rows, nconmax=self._room * guess.naconmax, njmax=self._room * guess.njmax
+        )
+        self._graphs: dict[Hashable, Any] = {}
+        self._warp_reset_rows = warp.ones(self.num_rows, dtype=bool)
+        self._reset_rows = warp.to_torch(self._warp_reset_rows)  # [B] bool
+        self._state = [warp.to_torch(getattr(self._data, name)) for name in _STATE]
+        self.qpos, self.qvel = self._state[1], self._state[2]
+        self._ctrl = warp.to_torch(self._data.ctrl)
+        self._qacc = warp.to_torch(self._data.qacc)
+        self._last_overflow = warp.to_torch(self._data.overflow)  # [B], bits; cleared by a reset
+        self._overflow = torch.zeros_like(self._last_overflow)  # [B], since the last look
+        mujoco_warp.step(self._model, self._data)
+        mujoco_warp.reset_data(self._model, self._data, reset=self._warp_reset_rows)
+
+    def _room_is_short(self) -> bool:
+        """Whether contacts did not fit since the last look, which waits for the device; asks for twice the room."""
+        found = int((self._overflow & _TOO_SMALL).ne(0).sum())
+        if not found:
+            return False
+        self._room *= 2
+        logger.warning(
+            "contacts or constraints of %d of %d rows did not fit and were left out; there will be twice the room",
+            found,
+            self.num_rows,
+        )
+        return True
+
+    def _expand(self, name: str) -> None:
+        """Give a field of the engine's model one value a row, its present one.
+
+        Raises:
+            ValueError: when the engine has one value for all rows.
+        """
+        if name in self._expanded:
+            return
+        owner, attribute = owner_and_attribute(self._model, name)
+        old = getattr(owner, attribute, None)
+        spec = {field.name: field.type for field in dataclass_fields(owner)}.get(attribute)
+        if not isinstance(old, warp.array) or getattr(spec, "shape", (None,))[0] != "*":
+            raise ValueError(f"field {name!r} cannot differ from row to row on a GPU")
+        values = warp.to_torch(old)
+        new = warp.zeros((self.num_rows, *old.shape[1:]), dtype=old.dtype)
+        if values.numel():
+            warp.to_torch(new).copy_(values.expand(self.num_rows, *values.shape[1:]))
+        setattr(owner, attribute, new)
+        self._expanded.add(name)
+        self._graphs.clear()  # they read the old memory
+
+    def _run(self, key: Hashable, operations: Callable[[], None]) -> None:
+        """Launch operations as one graph, recorded when they are first asked for, on torch's present stream."""
+        if key not in self._graphs:
+            with self._engine(), _no_garbage_collection(), warp.ScopedCapture() as capture:
+                operations()
+            self._graphs[key] = capture.graph
+        stream = warp.stream_from_torch(self.device) if self._warp_device.is_cuda else None
+        warp.capture_launch(self._graphs[key], stream=stream)
+
+    @contextlib.contextmanager
+    def _engine(self) -> Iterator[None]:
+        """Where the engine is called outside of graphs: on this device, in order with what torch does.
+
+        Tensors made here can be written to in and out of inference mode.
+        """
+        with torch.inference_mode(False), warp.ScopedDevice(self._warp_device):
+            if self._warp_device.is_cuda:
+                self._warp_device.stream.wait_stream(warp.stream_from_torch(self.device))
+            yield
+            if self._warp_device.is_cuda:
+                warp.stream_from_torch(self.device).wait_stream(self._warp_device.stream)
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Memory must not be freed while a graph is recorded."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
