@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import json
 import sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar
@@ -21,6 +21,7 @@ import tyro
 from pydantic import TypeAdapter, ValidationError
 
 from experiments.names import AGENTS, experiment_names, known, suggestion
+from experiments.written import OF_RECIPE, merged, written
 from metarl.errors import UserError
 from metarl.protocols import AgentConfig, TaskFamily
 from metarl.trainer import TrainConfig, Trainer
@@ -115,18 +116,21 @@ def _load_file(path: Path) -> ModuleType:
     return module
 
 
-def typed(family: type[Any], agent: type[Any]) -> Any:
+def typed(family: Any, agent: Any) -> Any:
     """The type of experiments with these two parts, as tyro and pydantic read it."""
     generic: Any = Experiment
     return generic[family, agent]
 
 
 def to_config(experiment: Experiment[Any, Any], name: str) -> dict[str, Any]:
-    """What a run's config.json holds: every field of every part, and the classes to read them back with."""
+    """What a run's config.json holds: every field of every part, and the classes to read them back with.
+
+    What only Python can hold, such as a family's reward function, stays in the recipe and is found there again.
+    """
     return {
         "experiment": str(Path(name).resolve()) if name.endswith(".py") else name,
-        "family": {"class": _path_of(experiment.family), **asdict(experiment.family)},
-        "agent": {"class": _path_of(experiment.agent), **asdict(experiment.agent)},
+        "family": {"class": _path_of(experiment.family), **written(experiment.family)},
+        "agent": {"class": _path_of(experiment.agent), **written(experiment.agent)},
         "train": asdict(experiment.train),
         "seed": experiment.seed,
         "device": experiment.device,
@@ -148,17 +152,31 @@ def from_config(config: dict[str, Any], where: Path) -> Experiment[Any, Any]:
     family, agent = (_class_at(str(config[part]["class"]), recipe, where) for part in ("family", "agent"))
     for part in ("family", "agent"):
         config[part] = {key: value for key, value in config[part].items() if key != "class"}
+    family_of_recipe = None
+    if config["family"].pop(OF_RECIPE, None):
+        family_of_recipe = _family_of_recipe(config["family"], family, recipe, where)
+        config["family"] = {}
     checks = {"": Experiment, "family": family, "agent": agent, "train": TrainConfig}
     for part, cls in checks.items():
         _refuse_unknown(config if part == "" else config[part], cls, f"{where}/config.json: ", part)
+    kind = typed(family if family_of_recipe is None else Any, agent)
     try:
-        return TypeAdapter(typed(family, agent)).validate_json(json.dumps(config), strict=True)
+        experiment = TypeAdapter(kind).validate_json(json.dumps(config), strict=True)
+        return experiment if family_of_recipe is None else replace(experiment, family=family_of_recipe)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(place) for place in first["loc"])
         given = "" if isinstance(first["input"], dict) else f" is {first['input']!r}"
         what = first["msg"].removeprefix("Value error, ")
         raise UserError(f"{where}/config.json: {field}{given}{': ' if field else ''}{what}") from error
+
+
+def _family_of_recipe(values: dict[str, Any], cls: type[Any], recipe: Path, where: Path) -> Any:
+    """The recipe's own family, with what the run's config says otherwise."""
+    family = load(str(recipe)).family
+    if type(family).__qualname__ != cls.__qualname__:  # a class of the recipe's own is made anew at each load
+        raise UserError(f"{where}/config.json: the run needs a {cls.__name__}, and recipe {recipe} has none any more")
+    return merged(family, values, f"{where}/config.json: family")
 
 
 def _refuse_unknown(values: Any, cls: type[Any], where: str, part: str) -> None:

@@ -1,0 +1,83 @@
+"""Settings as JSON, and back: what JSON cannot hold, such as a function, stays with the recipe that has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from experiments.names import suggestion
+from metarl.errors import UserError
+
+OF_RECIPE = "of_recipe"  # the key under which the names of what was left out stand
+
+
+def written(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass as JSON values; under "of_recipe", the paths of those that only Python can hold."""
+    left_out: list[str] = []
+    values = _written(settings, "", left_out)
+    return {**values, OF_RECIPE: left_out} if left_out else values
+
+
+def _written(value: Any, path: str, left_out: list[str]) -> Any:
+    """A JSON value; what has none is left out of the mapping that it stands in, and its path noted."""
+    if isinstance(value, Path):
+        return str(value.resolve())
+    if isinstance(value, (list, tuple)):
+        return [_written(item, f"{path}[{index}]", left_out) for index, item in enumerate(value)]
+    if is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, Mapping):
+        values = {}
+        for name, item in value.items():
+            inside = f"{path}.{name}" if path else str(name)
+            if _is_written(item):
+                values[name] = _written(item, inside, left_out)
+            else:
+                left_out.append(inside)
+        return values
+    return value
+
+
+def _is_written(value: Any) -> bool:
+    """Whether JSON can hold a value, or a part of it."""
+    if value is None or isinstance(value, (bool, int, float, str, Path, Mapping)):
+        return True
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_written, value))
+    return is_dataclass(value) and not isinstance(value, type)
+
+
+def merged(of_recipe: Any, values: Any, where: str) -> Any:
+    """A recipe's value with everything that `values`, as read from JSON, says otherwise.
+
+    Raises:
+        UserError: for an unknown name or a value of another kind than the recipe's; `where` begins its name.
+    """
+    if is_dataclass(of_recipe) or isinstance(of_recipe, Mapping):
+        parts = of_recipe if isinstance(of_recipe, Mapping) else vars(of_recipe)
+        if not isinstance(values, dict):
+            raise UserError(f"{where} is {values!r}: it must be an object")
+        for name in values:
+            if name not in parts:
+                raise UserError(f"{where}.{name} is not in the recipe: {suggestion(name, parts)}")
+        changed = {name: merged(parts[name], value, f"{where}.{name}") for name, value in values.items()}
+        if isinstance(of_recipe, Mapping):
+            return {**of_recipe, **changed}
+        try:
+            return replace(of_recipe, **changed)  # pyright: ignore[reportArgumentType], an instance
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from error
+    if isinstance(of_recipe, Path) and isinstance(values, str):
+        return Path(values)
+    if isinstance(of_recipe, (list, tuple)) and isinstance(values, list):
+        return type(of_recipe)(values)
+    kinds = (int, float) if isinstance(of_recipe, float) else type(of_recipe)
+    if of_recipe is None or values is None or (isinstance(values, kinds) and not _bool_for_number(of_recipe, values)):
+        return values
+    raise UserError(f"{where} is {values!r}: the recipe has {of_recipe!r} there")
+
+
+def _bool_for_number(of_recipe: Any, value: Any) -> bool:
+    return isinstance(value, bool) and not isinstance(of_recipe, bool)
