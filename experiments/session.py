@@ -77,6 +77,8 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
             run.close()
     plot = plot_run(run, evaluation)
     print_evaluation(evaluation, experiment.expected)
+    if trainer.num_diverged:
+        print(f"Diverged:    {trainer.num_diverged} simulations, whose episodes were truncated and rows reset")
     print(f"Run:         {run.path}")
     print(f"Plot:        {plot}")
     print(f"TensorBoard: tensorboard --logdir {run.path}")

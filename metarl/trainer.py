@@ -75,14 +75,17 @@ class Trainer:
         self.device = device
         self.iteration = 0
         self.env_steps = 0
+        self.num_diverged = 0  # simulations that were reset because they diverged, where environments count them
         self.seconds = 0.0  # of meta-training, without evaluations
         self.best_return = -math.inf  # the highest mean return of a window of iterations between two checkpoints
+        self._diverged_before = 0  # in this trainer's environment, up to the last iteration
         self._window: list[float] = []  # returns of whole trials, by iteration since the last checkpoint
 
     def iterate(self) -> dict[str, float]:
         """One meta-iteration; returns its metrics by their logged tags."""
         started = time.perf_counter()
         trajectory = self._draw()
+        diverged = self._count_diverged()
         drawn = time.perf_counter()
         metrics = self.agent.update(trajectory, self.generators["update"])
         ended = time.perf_counter()
@@ -95,6 +98,7 @@ class Trainer:
         return {
             **returns,
             **metrics,
+            **diverged,
             "time/fps": num_steps / (ended - started),
             "time/collect_fps": num_steps / (drawn - started),
             "time/collect_share": (drawn - started) / (ended - started),
@@ -117,6 +121,15 @@ class Trainer:
             task = tasks[row // self.config.copies]
             raise FloatingPointError(f"reward at step {step} of row {row} is not finite; its task is {task}")
         return trajectory
+
+    def _count_diverged(self) -> dict[str, float]:
+        """How many simulations diverged in this iteration; nothing where an environment cannot diverge."""
+        total: int | None = getattr(self.env, "num_diverged", None)
+        if total is None:
+            return {}
+        found, self._diverged_before = total - self._diverged_before, total
+        self.num_diverged += found
+        return {"rollout/num_diverged": float(found)}
 
     def evaluate(
         self, split: Split = "test", num_tasks: int | None = None, num_episodes: int | None = None, seed: int = 0
@@ -144,6 +157,7 @@ class Trainer:
         return {
             "iteration": self.iteration,
             "env_steps": self.env_steps,
+            "num_diverged": self.num_diverged,
             "seconds": self.seconds,
             "best_return": self.best_return,
             "window": list(self._window),
@@ -154,6 +168,7 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.iteration = state["iteration"]
         self.env_steps = state["env_steps"]
+        self.num_diverged = state.get("num_diverged", 0)  # absent from the first checkpoints
         self.seconds = state["seconds"]
         self.best_return = state["best_return"]
         self._window = list(state["window"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,8 +60,15 @@ class Divergences:
         self._times.zero_()
 
 
-def _describe(tasks: Record | None, row: int) -> str:
-    """One row's task in one line."""
-    if tasks is None:
-        return "none"
-    return ", ".join(f"{name}={value[row].tolist()}" for name, value in vars(tasks).items())
+def _describe(tasks: Any, row: int) -> str:
+    """One row's task in one line; `tasks` is a record, or a dict in one."""
+    fields = tasks if isinstance(tasks, Mapping) else vars(tasks) if isinstance(tasks, Record) else {}
+    return ", ".join(
+        f"{name}={_rounded(value[row].tolist())}" if isinstance(value, Tensor) else _describe(value, row)
+        for name, value in fields.items()
+        if value is not None
+    )
+
+
+def _rounded(value: Any) -> str:
+    return f"[{', '.join(map(_rounded, value))}]" if isinstance(value, list) else f"{value:.4g}"

@@ -10,9 +10,9 @@ import ctypes
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -41,6 +41,13 @@ class Physics(Protocol):
         """Give each row its own physics: MuJoCo's field names ("body_mass", "opt.gravity") to values [B, ...].
 
         Constants that MuJoCo derives from them follow. A field not named keeps its value.
+        """
+        ...
+
+    def set_models(self, models: Sequence[Any]) -> None:
+        """Give each row a body of its own: B models compiled from one description with other numbers in it.
+
+        `envs.simulators.model.load_model` compiles them; rows may share one. What `set_fields` gave before is gone.
         """
         ...
 

@@ -13,9 +13,10 @@ the same time.
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import torch
 from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
-from envs.simulators.model import check_fields, load_model, model_field
+from envs.simulators.model import check_fields, check_models, load_model, model_field, owner_and_attribute
 from envs.simulators.ration import Ration
 
 logger = logging.getLogger(__name__)
@@ -53,15 +54,21 @@ class CpuPhysics:
         self.num_threads = suitable_threads(num_rows) if num_threads is None else num_threads
         self.model = load_model(body)
         self.timestep = float(self.model.opt.timestep)
-        self._batch = Batch(self.model, num_rows, self.num_threads)
+        self._models: list[mujoco.MjModel] | None = None  # a model for each row, where rows have their own
+        self._errors = Ration()
+        self._start()
+        self.initial_qpos = torch.from_numpy(self.model.qpos0.copy())
+
+    def _start(self) -> None:
+        """Threads and memory for B simulations, and views of the memory."""
+        self._has_fields = False
+        self._batch = Batch(self.model, self.num_rows, self.num_threads)
         self._qpos: np.ndarray[Any, Any] = self._batch.bind("qpos")
         self._qvel: np.ndarray[Any, Any] = self._batch.bind("qvel")
         self._ctrl: np.ndarray[Any, Any] = self._batch.bind("ctrl")
-        self._errors = Ration()
         self._num_bad: np.ndarray[Any, Any] = self._batch.warning[_BAD]  # [B, 4], live
         self.qpos = torch.from_numpy(self._qpos)
         self.qvel = torch.from_numpy(self._qvel)
-        self.initial_qpos = torch.from_numpy(self.model.qpos0.copy())
 
     def __reduce__(self) -> Any:
         raise TypeError("CpuPhysics holds native threads and cannot be pickled; build it in the process that uses it")
@@ -78,10 +85,27 @@ class CpuPhysics:
                 finite.
         """
         check_fields(self.model, self.num_rows, fields)
+        if self._models is not None:
+            self._models = [_with_fields(model, fields, row) for row, model in enumerate(self._models)]
+            self._batch.set_models(self._models)
+            return
         for name, value in fields.items():
             self._batch.expand(name)[...] = value.numpy()
         if fields:
             self._batch.set_const()
+            self._has_fields = True
+
+    def set_models(self, models: Sequence[mujoco.MjModel]) -> None:
+        """Give each row a model of its own, compiled from one description with other numbers in it.
+
+        Raises:
+            ValueError: when there is not one for each row, or one has other sizes.
+        """
+        check_models(self.model, self.num_rows, models)
+        if self._has_fields:
+            self._start()  # a batch holds one or the other
+        self._models = list(models)
+        self._batch.set_models(self._models)
 
     def reset(self, qpos: Tensor, qvel: Tensor, rows: Tensor | None = None) -> None:
         """Start all rows, or those where `rows` [B] is true, afresh; also clears warm starts and warnings."""
@@ -115,6 +139,18 @@ class CpuPhysics:
         model, data = self._batch.get_model(row), self._batch.get_data(row)
         mujoco.mj_forward(model, data)
         return model, data
+
+
+def _with_fields(model: mujoco.MjModel, fields: Mapping[str, Tensor], row: int) -> mujoco.MjModel:
+    """A copy of one row's model with its own values of the fields [B, ...], and all that derives from them."""
+    if not fields:
+        return model
+    model = copy.copy(model)
+    for name, value in fields.items():
+        owner, attribute = owner_and_attribute(model, name)
+        setattr(owner, attribute, value[row].numpy())
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    return model
 
 
 def suitable_threads(num_rows: int) -> int:

@@ -13,8 +13,9 @@ What differs from the C engine:
    contacts were left out: a log line says so, and the buffers are twice as large from the next `set_fields` on.
 """
 
-# MuJoCo's compiled module has no type stubs, and Warp's arrays have attributes that its own do not tell.
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+# MuJoCo's compiled module has no type stubs, Warp's arrays have attributes that its types do not tell, and both Warp
+# and `mujoco_warp` are optional.
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportMissingImports=false
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ import contextlib
 import copy
 import gc
 import logging
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,14 @@ import torch
 import warp
 from torch import Tensor
 
-from envs.simulators.model import check_fields, load_model, model_field, owner_and_attribute
+from envs.simulators.model import (
+    check_fields,
+    check_models,
+    differing_fields,
+    load_model,
+    model_field,
+    owner_and_attribute,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -118,13 +126,25 @@ class GpuPhysics:
             if self._room_is_short():
                 self._allocate()
             derived = _DERIVED if any(not name.startswith("opt.") for name in fields) else ()
-            for name in (*fields, *derived):
+            for name in derived:
                 self._expand(name)
-            for name, value in fields.items():
-                view = warp.to_torch(getattr(*owner_and_attribute(self._model, name)))
-                view.copy_(value.reshape(view.shape))
+            self._write(fields)
             if derived:
                 mujoco_warp.set_const(self._model, self._data, restore=False)
+
+    def set_models(self, models: Sequence[mujoco.MjModel]) -> None:
+        """Give each row the numbers of a model of its own, compiled from one description with other numbers in it.
+
+        Raises:
+            ValueError: when there is not one for each row, one has other sizes, or they differ in what all rows share
+                on a GPU.
+        """
+        check_models(self.model, self.num_rows, models)
+        fields = differing_fields(self.model, models)
+        nominal = {name: self.field(name).expand(self.num_rows, *self.field(name).shape) for name in self._expanded}
+        unknown = set(fields) - {field.name for field in dataclass_fields(self._model)}  # of no use to this engine
+        with self._engine():
+            self._write({name: value for name, value in (nominal | fields).items() if name not in unknown})
 
     def reset(self, qpos: Tensor, qvel: Tensor, rows: Tensor | None = None) -> None:
         """Start all rows, or those where `rows` [B] is true, afresh; also clears warm starts."""
@@ -187,6 +207,13 @@ class GpuPhysics:
         self._overflow = torch.zeros_like(self._last_overflow)  # [B], since the last look
         mujoco_warp.step(self._model, self._data)
         mujoco_warp.reset_data(self._model, self._data, reset=self._warp_reset_rows)
+
+    def _write(self, fields: Mapping[str, Tensor]) -> None:
+        """Write values [B, ...] into the engine's model."""
+        for name, value in fields.items():
+            self._expand(name)
+            view = warp.to_torch(getattr(*owner_and_attribute(self._model, name)))
+            view.copy_(value.reshape(view.shape))
 
     def _room_is_short(self) -> bool:
         """Whether contacts did not fit since the last look, which waits for the device; asks for twice the room."""
