@@ -65,6 +65,9 @@ _DERIVED = (
     "geom_rbound",
 )
 
+# One value for all rows, and of no effect here: what simulations that may fall asleep are measured by.
+_SLEEP = {"dof_length"}
+
 # What a step changes and the next one reads.
 _STATE = ("time", "qpos", "qvel", "act", "qacc_warmstart")
 
@@ -142,9 +145,9 @@ class GpuPhysics:
         check_models(self.model, self.num_rows, models)
         fields = differing_fields(self.model, models)
         nominal = {name: self.field(name).expand(self.num_rows, *self.field(name).shape) for name in self._expanded}
-        unknown = set(fields) - {field.name for field in dataclass_fields(self._model)}  # of no use to this engine
+        unused = _SLEEP | set(fields) - {field.name for field in dataclass_fields(self._model)}
         with self._engine():
-            self._write({name: value for name, value in (nominal | fields).items() if name not in unknown})
+            self._write({name: value for name, value in (nominal | fields).items() if name not in unused})
 
     def reset(self, qpos: Tensor, qvel: Tensor, rows: Tensor | None = None) -> None:
         """Start all rows, or those where `rows` [B] is true, afresh; also clears warm starts."""

@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from experiments.arguments import parse
@@ -48,7 +49,15 @@ def _devices() -> str:
 
     cpu = f"cpu: {os.cpu_count()} cores, {torch.get_num_threads()} torch threads"
     gpus = [f"cuda:{index}: {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count())]
-    return "\n".join([cpu, *(gpus or ["cuda: none that torch can use"])])
+    return "\n".join([cpu, *(gpus or ["cuda: none that torch can use"]), f"simulating on a GPU: {_gpu_engine()}"])
+
+
+def _gpu_engine() -> str:
+    """The optional package that simulates there; its absence is no fault."""
+    try:
+        return f"mujoco-warp {version('mujoco-warp')}, warp-lang {version('warp-lang')}"
+    except PackageNotFoundError:
+        return "mujoco-warp is not installed; it comes with pip install 'metarl[gpu]'"
 
 
 def _rendering() -> str:
