@@ -91,7 +91,7 @@ class MujocoEnv(Generic[T]):
         self._family = family
         self._generator = generator
         self._dt = physics.timestep * family.frame_skip
-        self._low, self._high = float(self.action_space.low.min()), float(self.action_space.high.max())
+        self._low, self._high = _limits(self.action_space, self.device)
         self._action_shape = (self.num_rows, *self.action_space.shape)
         self._tasks: T | None = None
         # A row's episode has lasted clock - started steps. No row can reach the horizon before the clock reaches
@@ -178,14 +178,19 @@ class MujocoEnv(Generic[T]):
             RuntimeError: when called before `reset`, or MuJoCo cannot render on this machine.
         """
         from envs.locomotion.markers import task_markers  # here, as only pictures need them
-        from envs.simulators.rendering import SceneRenderer, body_motion
+        from envs.simulators.rendering import Ball, SceneRenderer, body_motion
 
         if self._tasks is None:
             raise RuntimeError("render was called before reset: the rows have no tasks yet")
         model, data = self.copy_row(row)
         if self._renderer is None:
             self._renderer = SceneRenderer(model)
-        return self._renderer.picture(model, data, task_markers(self._tasks[row], *body_motion(model, data)))
+        markers = task_markers(self._tasks[row], *body_motion(model, data))
+        goal: Callable[[Record], Tensor | None] = getattr(self._family, "goal", lambda tasks: None)
+        places = goal(self._tasks[row : row + 1])  # [1, 3] of a family that knows where its goal is
+        if places is not None:
+            markers.append(Ball(places[0].tolist()))
+        return self._renderer.picture(model, data, markers)
 
     def close(self) -> None:
         """Free what rendering holds; a later picture makes it anew."""
@@ -254,3 +259,11 @@ class MujocoEnv(Generic[T]):
         self._divergences.note(diverged, self._clock - self._started, bad_action)
         if not self.physics.asynchronous:
             self._divergences.report(self._tasks)
+
+
+def _limits(space: spaces.Box, device: torch.device) -> tuple[Any, Any]:
+    """The ends of a Box: two numbers, which clamp faster, where its axes are alike; else tensors [A]."""
+    low, high = space.low, space.high
+    if (low == low[0]).all() and (high == high[0]).all():
+        return float(low[0]), float(high[0])
+    return torch.as_tensor(low, device=device), torch.as_tensor(high, device=device)

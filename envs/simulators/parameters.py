@@ -1,0 +1,174 @@
+"""Parameters of a task that are fields of MuJoCo's model: which elements they change, and to what.
+
+A field is named as MuJoCo names it: "body_mass", "dof_damping", "geom_friction", "actuator_gear", "opt.gravity". Each
+selected body, joint, geom or actuator has a value of its own; without a selection that is all of them. Values multiply
+the model's own, or, with `scale=False`, replace them. Where a mass changes, the inertia changes in proportion.
+"""
+
+# MuJoCo's compiled module has no type stubs.
+# pyright: reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mujoco
+import numpy as np
+import torch
+from torch import Tensor
+
+# The beginning of a field's name, the argument that selects its elements, and what MuJoCo calls them.
+_KINDS = {
+    "body_": ("bodies", mujoco.mjtObj.mjOBJ_BODY),
+    "jnt_": ("joints", mujoco.mjtObj.mjOBJ_JOINT),
+    "dof_": ("joints", mujoco.mjtObj.mjOBJ_JOINT),
+    "geom_": ("geoms", mujoco.mjtObj.mjOBJ_GEOM),
+    "actuator_": ("actuators", mujoco.mjtObj.mjOBJ_ACTUATOR),
+}
+_SELECTORS = ("bodies", "joints", "geoms", "actuators")
+_FOR_ALL = ("opt.timestep",)  # a task that changed it would change what a second is
+
+
+@dataclass(frozen=True)
+class ModelParameter:
+    """A parameter that is a field of the model."""
+
+    field: str  # MuJoCo's name
+    rows: tuple[int, ...] | None  # of the field's first axis, one a selected element's value; None: the whole field
+    value_of_row: tuple[int, ...]  # which of the values each of these rows takes
+    num_values: int
+    scale: bool
+
+    def apply(self, nominal: Tensor, values: Tensor) -> Tensor:
+        """The field for each of B tasks [B, ...] from its nominal value [...] and values [B] or [B, num_values]."""
+        values = values.to(nominal.dtype).reshape(len(values), self.num_values)
+        field = nominal.expand(len(values), *nominal.shape).clone()
+        if self.rows is None:
+            values = values.reshape(-1, *(1,) * nominal.ndim)
+            return field * values if self.scale else values.expand_as(field).clone()
+        chosen = values[:, list(self.value_of_row)].reshape(len(values), -1, *(1,) * (nominal.ndim - 1))
+        rows = list(self.rows)
+        field[:, rows] = field[:, rows] * chosen if self.scale else chosen.expand_as(field[:, rows])
+        return field
+
+
+def model_parameter(model: mujoco.MjModel, name: str, sampler: Any) -> ModelParameter | None:
+    """What a parameter changes of the model; None for a free one, that only observations and rewards know.
+
+    Raises:
+        ValueError: for a name that is almost a field's, an element that the model lacks, or values without an effect.
+    """
+    field = _find_field(model, name)
+    selections = [kind for kind in _SELECTORS if getattr(sampler, kind, ())]
+    if field is None:
+        if selections:
+            raise ValueError(f"task {name!r} selects {selections[0]}, but is no field of MuJoCo's model{_near(name)}")
+        return None
+    kind, object_type = next((kind for begin, kind in _KINDS.items() if name.startswith(begin)), (None, None))
+    for selection in selections:
+        if selection != kind:
+            allowed = f"select by {kind}" if kind else "it has no elements to select"
+            raise ValueError(f"task {name!r} selects {selection}: {allowed}")
+    scale = bool(getattr(sampler, "scale", True))
+    if kind is None or object_type is None:
+        parameter = ModelParameter(name, None, (), 1, scale)
+    else:
+        elements = _elements(model, name, kind, object_type, getattr(sampler, kind, ()))
+        rows, value_of_row = _rows(model, name, elements)
+        parameter = ModelParameter(name, rows, value_of_row, len(elements), scale)
+    touched = field if parameter.rows is None else field[list(parameter.rows)]
+    if scale and not np.any(touched):
+        raise ValueError(f"task {name!r} multiplies values that are all zero in the model: use scale=False")
+    if not scale and parameter.rows is None and field.size > 1:
+        raise ValueError(f"task {name!r} has {field.size} numbers; scale=False gives one: multiply the model's own")
+    return parameter
+
+
+def joint_places(model: mujoco.MjModel) -> dict[str, tuple[slice, slice]]:
+    """Where each joint stands in qpos and in qvel, by its name, or by its number where it has none."""
+    ends = [*model.jnt_qposadr[1:], model.nq], [*model.jnt_dofadr[1:], model.nv]
+    places = {}
+    for joint in range(model.njnt):
+        name = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_JOINT.value, joint) or str(joint)
+        position = slice(int(model.jnt_qposadr[joint]), int(ends[0][joint]))
+        places[name] = (position, slice(int(model.jnt_dofadr[joint]), int(ends[1][joint])))
+    return places
+
+
+def action_limits(model: mujoco.MjModel) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The least and the greatest control of each actuator, [A] float32.
+
+    Raises:
+        ValueError: when there is no actuator, or one without limits.
+    """
+    if model.nu == 0:
+        raise ValueError("the model has no actuator, so that there is nothing to do")
+    for actuator in range(model.nu):
+        if not model.actuator_ctrllimited[actuator]:
+            name = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_ACTUATOR.value, actuator) or actuator
+            raise ValueError(f"actuator {name!r} has no ctrlrange: actions need limits")
+    low, high = model.actuator_ctrlrange.T.astype(np.float32)
+    return low, high
+
+
+def physics(
+    parameters: Iterable[tuple[ModelParameter, Tensor]], nominal: Callable[[str], Tensor]
+) -> Mapping[str, Tensor]:
+    """Model fields [B, ...] of B tasks from parameters with their values."""
+    fields: dict[str, Tensor] = {}
+    for parameter, values in parameters:
+        fields[parameter.field] = parameter.apply(nominal(parameter.field), values)
+    if "body_mass" in fields and "body_inertia" not in fields:
+        mass = nominal("body_mass")
+        ratio = torch.where(mass > 0, fields["body_mass"] / mass.clamp(min=1e-300), 1.0)  # [B, bodies]
+        fields["body_inertia"] = nominal("body_inertia") * ratio[:, :, None]
+    return fields
+
+
+def _find_field(model: mujoco.MjModel, name: str) -> np.ndarray[Any, Any] | None:
+    owner, attribute = (model.opt, name[4:]) if name.startswith("opt.") else (model, name)
+    value = getattr(owner, attribute, None)
+    known = (isinstance(value, np.ndarray) and value.dtype == np.float64) or isinstance(value, float)
+    if known and name not in _FOR_ALL:
+        return np.asarray(value)
+    looks_like_one = name.startswith((*_KINDS, "opt.")) or hasattr(model.opt, name) or value is not None
+    if looks_like_one:
+        reason = "is the same for all tasks" if name in _FOR_ALL else "is no field of MuJoCo's model that can vary"
+        raise ValueError(f"task {name!r} {reason}{_near(name)}")
+    return None
+
+
+def _near(name: str) -> str:
+    names = [field for field in dir(mujoco.MjModel) if field.startswith(tuple(_KINDS))]
+    names += [f"opt.{field}" for field in dir(mujoco.MjOption) if not field.startswith("_")]
+    near = difflib.get_close_matches(name, [field for field in names if field not in (*_FOR_ALL, name)], n=1)
+    return f": did you mean {near[0]!r}?" if near else ""
+
+
+def _elements(model: mujoco.MjModel, name: str, kind: str, object_type: Any, selected: Iterable[str]) -> list[int]:
+    """Indices of the selected elements; without a selection, of all but the world."""
+    size = {"bodies": model.nbody, "joints": model.njnt, "geoms": model.ngeom, "actuators": model.nu}[kind]
+    names = [mujoco.mj_id2name(model, object_type.value, index) or "" for index in range(size)]
+    if isinstance(selected, str):
+        raise ValueError(f"task {name!r} has {kind} {selected!r}: allowed is a list of names")
+    for wanted in selected:
+        if wanted not in names or not wanted:
+            allowed = ", ".join(repr(known) for known in names if known and known != "world")
+            allowed = allowed or "none with a name"
+            raise ValueError(f"task {name!r} selects {wanted!r} of {kind}: the model has {allowed}")
+    chosen = [names.index(wanted) for wanted in selected] or list(range(1 if kind == "bodies" else 0, size))
+    if not chosen:
+        raise ValueError(f"task {name!r} has nothing to change: the model has no {kind}")
+    return chosen
+
+
+def _rows(model: mujoco.MjModel, name: str, elements: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Rows of the field that belong to the elements, and which of their values each takes: a joint may have many."""
+    if not name.startswith("dof_"):
+        return tuple(elements), tuple(range(len(elements)))
+    of_joint = model.dof_jntid.tolist()
+    pairs = [(row, place) for place, joint in enumerate(elements) for row in range(model.nv) if of_joint[row] == joint]
+    return tuple(row for row, _ in pairs), tuple(place for _, place in pairs)
