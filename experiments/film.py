@@ -149,8 +149,8 @@ def play(
     generator = torch.Generator(device).manual_seed(seed)
     watched = WatchedEnv(env, generator.device, watch)
     tasks = task.to(generator.device)
-    returns = meet(watched, agent, tasks, num_episodes, generator=None if deterministic else generator)
-    return tuple(returns[:, 0].tolist())
+    meeting = meet(watched, agent, tasks, num_episodes, generator=None if deterministic else generator)
+    return tuple(meeting.returns[:, 0].tolist())
 
 
 def caption(title: str, moment: Moment, num_episodes: int, horizon: int) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 from rich.console import Console
 from rich.table import Table
 
@@ -13,17 +15,19 @@ _FILE_WIDTH = 140  # columns, where no terminal sets a limit
 
 
 def print_evaluation(evaluation: Evaluation, expected: Expected | None = None) -> None:
-    """Print the returns episode by episode and over the trial, the bounds in the columns after them."""
+    """Print the returns episode by episode and over the trial; bounds and the family's metrics (means) beside them."""
     title = f"{evaluation.family}, {evaluation.agent}: return on {evaluation.num_tasks} {evaluation.split} tasks"
     table = Table(title=title, title_justify="left")
-    for column in ("episode", "mean", "IQM", "95 % interval", *(_words(name) for name in evaluation.bounds)):
+    for column in ("episode", "mean", "IQM", "95 % interval", *map(_words, (*evaluation.bounds, *evaluation.metrics))):
         table.add_column(column, justify="right", no_wrap=True)
     for episode in logged_episodes(len(evaluation.episodes)):
-        known = [values[episode - 1] for values in evaluation.bounds.values()]
+        known = [values[episode - 1] for values in (*evaluation.bounds.values(), *evaluation.metrics.values())]
         table.add_row(str(episode), *_cells(evaluation.episodes[episode - 1], known))
     if len(evaluation.episodes) > 1:
         table.add_section()
-        table.add_row("all", *_cells(evaluation.total, [sum(values) for values in evaluation.bounds.values()]))
+        known = [sum(values) for values in evaluation.bounds.values()]
+        known += [fmean(values) for values in evaluation.metrics.values()]
+        table.add_row("all", *_cells(evaluation.total, known))
     console = Console()
     if not console.is_terminal:
         console.width = _FILE_WIDTH

@@ -5,15 +5,15 @@ What comes out is the adaptation curve: the return of episode 1, 2, ... of a tri
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.protocols import Agent, Split, TaskFamily, VectorEnv
-from metarl.records import Record
+from metarl.protocols import Agent, Measures, Split, TaskFamily, VectorEnv
+from metarl.records import Record, cat
 from metarl.rollouts import collect
 from metarl.statistics import bootstrap_interval, interquartile_mean
 
@@ -44,27 +44,36 @@ class Evaluation:
     episodes: list[Score]  # by episode of the trial, undiscounted
     total: Score  # of the sum over the trial
     bounds: dict[str, list[float]]  # known values by episode, such as the Bayes-optimal ones
+    metrics: dict[str, list[float]] = field(default_factory=dict)  # mean over steps and tasks by episode, by name
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Meeting(Record):
+    """What came of meeting tasks, by episode."""
+
+    returns: Tensor  # [num_episodes, B]
+    metrics: Tensor | None  # [num_episodes, B, M] means over steps, where the environment has metrics
+
+
 def meet(
     env: VectorEnv, agent: Agent[Any, Any], tasks: Record, num_episodes: int, *, generator: torch.Generator | None
-) -> Tensor:
-    """Meet tasks as an agent that knows nothing of them: act and adapt; the returns by episode, [num_episodes, B].
+) -> Meeting:
+    """Meet tasks as an agent that knows nothing of them: act and adapt.
 
     generator: the source of the actions' randomness; None for the policy's mode.
     """
     state = agent.prior(env.num_rows)
     block = num_episodes if agent.block is None else agent.block
-    returns = []
+    blocks = []
     for start in range(0, num_episodes, block):
         size = min(block, num_episodes - start)
         trajectory = collect(env, agent, tasks, size, generator=generator, state=state)
-        returns.append(trajectory.episode_returns(size))
+        blocks.append(Meeting(trajectory.episode_returns(size), trajectory.episode_metrics(size)))
         state = agent.adapt(state, trajectory)
-    return torch.cat(returns)
+    return cat(blocks)
 
 
 def evaluate(
@@ -91,13 +100,22 @@ def evaluate(
             raise ValueError(f"{name} is {value}; it must be at least 1")
     tasks = family.sample(num_tasks, split, generator)
     env = family.make_env(num_tasks, generator)
-    by_episode = meet(env, agent, tasks, num_episodes, generator=None if deterministic else generator)
+    meeting = meet(env, agent, tasks, num_episodes, generator=None if deterministic else generator)
     return Evaluation(
         family=family.name,
         agent=agent_name,
         split=split,
         num_tasks=num_tasks,
-        episodes=[Score.of(episode) for episode in by_episode],
-        total=Score.of(by_episode.sum(0)),
+        episodes=[Score.of(episode) for episode in meeting.returns],
+        total=Score.of(meeting.returns.sum(0)),
         bounds=family.bounds(tasks, num_episodes),
+        metrics=mean_metrics(env, meeting.metrics),
     )
+
+
+def mean_metrics(env: VectorEnv, metrics: Tensor | None) -> dict[str, list[float]]:
+    """The mean over rows of an environment's metrics [num_episodes, B, M], by name; empty where it has none."""
+    if metrics is None or not isinstance(env, Measures):
+        return {}
+    means = metrics.mean(1).T.tolist()
+    return dict(zip(env.metric_names, means, strict=True))

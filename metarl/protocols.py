@@ -72,6 +72,14 @@ class Renders(Protocol):
 
 
 @runtime_checkable
+class Measures(Protocol):
+    """What a `VectorEnv` has beside, where a return alone can't tell skill from staying alive."""
+
+    @property
+    def metric_names(self) -> tuple[str, ...]: ...  # of the entries of `Step.metrics`, such as ("velocity_error",)
+
+
+@runtime_checkable
 class TaskFamily(Protocol):
     """A distribution over tasks with named splits: a frozen dataclass whose fields are the variant's arguments.
 

@@ -99,6 +99,7 @@ class Step(Record):
     reward: Tensor  # [B] float32
     terminated: Tensor  # [B] bool: the task ended the episode
     truncated: Tensor  # [B] bool: the time limit ended the episode
+    metrics: Tensor | None = None  # [B, M] float32 of environments that have `metric_names`, before any reset
 
     @property
     def episode_end(self) -> Tensor:
@@ -137,6 +138,7 @@ class Trajectory(Record, Generic[D]):
     episode_start: Tensor  # [T, B] bool
     trial_start: Tensor  # [T, B] bool
     valid: Tensor  # [T, B] bool
+    metrics: Tensor | None = None  # [T, B, M] of environments that have `metric_names`
 
     @property
     def episode_end(self) -> Tensor:
@@ -157,6 +159,18 @@ class Trajectory(Record, Generic[D]):
         index = self.episode_index.clamp(0, num_episodes - 1)
         reward = torch.where(self.valid, self.reward, 0.0)
         return reward.new_zeros(num_episodes, reward.shape[1]).scatter_add_(0, index, reward)
+
+    def episode_metrics(self, num_episodes: int) -> Tensor | None:
+        """Each metric's mean over the steps of each episode of each row: [num_episodes, B, M], or None without any."""
+        if self.metrics is None:
+            return None
+        steps, rows, size = self.metrics.shape
+        index = self.episode_index.clamp(0, num_episodes - 1)
+        count = self.metrics.new_zeros(num_episodes, rows).scatter_add_(0, index, self.valid.to(self.metrics.dtype))
+        metrics = torch.where(self.valid[..., None], self.metrics, 0.0)
+        total = metrics.new_zeros(num_episodes, rows, size)
+        total.scatter_add_(0, index[..., None].expand(steps, rows, size), metrics)
+        return total / count[..., None].clamp(min=1)
 
     def by_task(self, num_tasks: int) -> Self:
         """[T, B, ...] -> [N, K, ...] with K = T * E: all steps of all copies of a task, copy after copy."""

@@ -86,7 +86,18 @@ def _as_trajectory(steps: list[tuple[Tensor, D, Step, Tensor]]) -> Trajectory[D]
         episode_start=torch.cat([trial_start[:1], (terminated | truncated)[:-1]]) & valid,
         trial_start=trial_start,
         valid=valid,
+        metrics=None if results[0].metrics is None else torch.stack([_metrics(result) for result in results]),
     )
+
+
+def _metrics(step: Step) -> Tensor:
+    """
+    Raises:
+        ValueError: when an environment leaves out the metrics that it gave at other steps.
+    """
+    if step.metrics is None:
+        raise ValueError("metrics is None at one step of an environment and not at another")
+    return step.metrics
 
 
 @contextmanager

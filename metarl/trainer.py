@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from metarl.evaluation import Evaluation, evaluate
+from metarl.evaluation import Evaluation, evaluate, mean_metrics
 from metarl.protocols import AgentConfig, Split, TaskFamily
 from metarl.records import Trajectory
 from metarl.rollouts import collect
@@ -91,12 +91,14 @@ class Trainer:
         ended = time.perf_counter()
         num_steps = trajectory.num_steps
         returns = _return_metrics(trajectory, self.num_episodes)
+        measured = mean_metrics(self.env, trajectory.episode_metrics(self.num_episodes))
         self._window.append(returns["meta_train/return/total"])
         self.iteration += 1
         self.env_steps += num_steps
         self.seconds += ended - started
         return {
             **returns,
+            **_by_episode("meta_train", measured),
             **metrics,
             **diverged,
             "time/fps": num_steps / (ended - started),
@@ -220,7 +222,16 @@ def _evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
     metrics = {f"meta_test/return/ep_{k}": episodes[k - 1].mean for k in logged_episodes(len(episodes))}
     metrics["meta_test/return/total"] = evaluation.total.mean
     metrics["meta_test/iqm"] = episodes[-1].iqm
-    return metrics
+    return metrics | _by_episode("meta_test", evaluation.metrics)
+
+
+def _by_episode(prefix: str, metrics: Mapping[str, list[float]]) -> dict[str, float]:
+    """The family's own metrics by their logged tags, such as "meta_test/velocity_error/ep_1"."""
+    return {
+        f"{prefix}/{name}/ep_{k}": values[k - 1]
+        for name, values in metrics.items()
+        for k in logged_episodes(len(values))
+    }
 
 
 def logged_episodes(num_episodes: int) -> list[int]:

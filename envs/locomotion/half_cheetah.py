@@ -27,7 +27,9 @@ from gymnasium import spaces
 from torch import Tensor
 
 from envs.locomotion.mujoco_env import Locomotion, MujocoEnv
+from envs.locomotion.start import StartNoise
 from envs.simulators import make_physics
+from envs.simulators.state import State
 from envs.torch_env import check_at_least, check_positive, check_split
 from metarl.protocols import Split
 from metarl.records import Record
@@ -36,6 +38,7 @@ T = TypeVar("T", bound=Record)
 
 BODY = Path(__file__).parent / "bodies" / "half_cheetah.xml"
 NUM_BODIES, NUM_JOINTS, NUM_GEOMS = 7, 6, 9  # without the world and the root joints; geoms with the floor
+START_NOISE = StartNoise(0.1, gaussian=True)
 MASS_BASE, DAMPING_BASE, FRICTION_BASE = 1.5, 1.3, 1.5
 
 
@@ -86,6 +89,14 @@ class _HalfCheetah(Generic[T]):
         return 5
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def fields_before(self) -> tuple[str, ...]:
+        return ("qpos",)
+
+    @property
     def observation_space(self) -> spaces.Box:
         return spaces.Box(-float("inf"), float("inf"), (17,))
 
@@ -100,11 +111,14 @@ class _HalfCheetah(Generic[T]):
     def physics(self, tasks: T, nominal: Callable[[str], Tensor]) -> Mapping[str, Tensor]:
         return {}
 
-    def observation(self, qpos: Tensor, qvel: Tensor) -> Tensor:
-        """Heights, angles and all velocities, without the position x: [B, 17] float32."""
-        return torch.cat((qpos[:, 1:], qvel), dim=1).float()
+    def initial_state(self, tasks: T, qpos: Tensor, qvel: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return START_NOISE.add(qpos, qvel, generator)
 
-    def terminated(self, qpos: Tensor, qvel: Tensor) -> Tensor | None:
+    def observation(self, state: State, tasks: T) -> Tensor:
+        """Heights, angles and all velocities, without the position x: [B, 17] float32."""
+        return torch.cat((state.qpos[:, 1:], state.qvel), dim=1).float()
+
+    def terminated(self, state: State, tasks: T) -> Tensor | None:
         return None
 
     def bounds(self, tasks: T, num_episodes: int) -> dict[str, list[float]]:
@@ -112,8 +126,8 @@ class _HalfCheetah(Generic[T]):
         return {}
 
 
-def _velocity(qpos_before: Tensor, qpos: Tensor, dt: float) -> Tensor:
-    return (qpos[:, 0] - qpos_before[:, 0]) / dt  # [B]
+def _velocity(before: State, after: State, dt: float) -> Tensor:
+    return (after.qpos[:, 0] - before.qpos[:, 0]) / dt  # [B]
 
 
 def _control(action: Tensor) -> Tensor:
@@ -148,11 +162,16 @@ class HalfCheetahVel(_HalfCheetah[VelocityTasks]):
         """Which velocities training can draw: [N] bool."""
         return (tasks.velocity >= 0) & (tasks.velocity <= self.max_velocity)
 
-    def reward(
-        self, tasks: VelocityTasks, qpos_before: Tensor, qpos: Tensor, qvel: Tensor, action: Tensor, dt: float
-    ) -> Tensor:
-        distance = (_velocity(qpos_before, qpos, dt) - tasks.velocity).abs()
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return ("velocity_error",)  # |v - v*|, m/s
+
+    def reward(self, before: State, after: State, action: Tensor, tasks: VelocityTasks, dt: float) -> Tensor:
+        distance = (_velocity(before, after, dt) - tasks.velocity).abs()
         return -(distance + self.control_cost * _control(action)).float()
+
+    def metrics(self, before: State, after: State, action: Tensor, tasks: VelocityTasks, dt: float) -> Tensor:
+        return (_velocity(before, after, dt) - tasks.velocity).abs().float()[:, None]
 
 
 @dataclass(frozen=True)
@@ -185,11 +204,16 @@ class HalfCheetahDir(_HalfCheetah[DirectionTasks]):
         """Which directions training can draw: [N] bool."""
         return tasks.direction.abs() == 1
 
-    def reward(
-        self, tasks: DirectionTasks, qpos_before: Tensor, qpos: Tensor, qvel: Tensor, action: Tensor, dt: float
-    ) -> Tensor:
-        forward = tasks.direction * _velocity(qpos_before, qpos, dt)
-        return (forward - self.control_cost * _control(action)).float()
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return ("velocity_along",)  # in the task's direction, m/s
+
+    def reward(self, before: State, after: State, action: Tensor, tasks: DirectionTasks, dt: float) -> Tensor:
+        along = tasks.direction * _velocity(before, after, dt)
+        return (along - self.control_cost * _control(action)).float()
+
+    def metrics(self, before: State, after: State, action: Tensor, tasks: DirectionTasks, dt: float) -> Tensor:
+        return (tasks.direction * _velocity(before, after, dt)).float()[:, None]
 
 
 @dataclass(frozen=True)
@@ -249,7 +273,12 @@ class HalfCheetahRandParams(_HalfCheetah[PhysicsTasks]):
             "geom_friction": nominal("geom_friction") * tasks.geom_friction.double(),
         }
 
-    def reward(
-        self, tasks: PhysicsTasks, qpos_before: Tensor, qpos: Tensor, qvel: Tensor, action: Tensor, dt: float
-    ) -> Tensor:
-        return (_velocity(qpos_before, qpos, dt) - self.control_cost * _control(action)).float()
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return ("velocity",)  # forward, m/s
+
+    def reward(self, before: State, after: State, action: Tensor, tasks: PhysicsTasks, dt: float) -> Tensor:
+        return (_velocity(before, after, dt) - self.control_cost * _control(action)).float()
+
+    def metrics(self, before: State, after: State, action: Tensor, tasks: PhysicsTasks, dt: float) -> Tensor:
+        return _velocity(before, after, dt).float()[:, None]

@@ -1,14 +1,13 @@
 """The one vectorised environment behind every locomotion family.
 
-A family states its body, reward, observation and each task's physics as functions of batched tensors; rows, noise at
-reset, the time limit, same-step autoreset, rows that are not active and diverged simulations are handled here, once.
-
-Noise at reset is Gymnasium's: uniform on positions and Gaussian on velocities, both of scale 0.1.
+A family states its body, reward, observation and each task's physics as functions of batched tensors; rows, the time
+limit, same-step autoreset, rows that are not active and diverged simulations are handled here, once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -20,20 +19,20 @@ from torch import Tensor
 
 from envs.locomotion.divergence import Divergences
 from envs.simulators import Physics
+from envs.simulators.state import State
 from envs.torch_env import one_task_a_row
 from metarl.records import Record, Step
 
 T = TypeVar("T", bound=Record)
 T_contra = TypeVar("T_contra", bound=Record, contravariant=True)
 
-RESET_NOISE = 0.1
-
 
 class Locomotion(Protocol[T_contra]):
     """What a family must say about itself; pure functions of tensors, the same for every engine.
 
-    `tasks` are expanded to one task a row; `qpos` [B, nq], `qvel` [B, nv] and `qpos_before` have the engine's dtype,
-    and the first two are live.
+    Tasks are expanded to one task a row. A `State` holds `qpos` [B, nq], `qvel` [B, nv] and the family's `fields`, live
+    and in the engine's dtype; what is kept of it must be copied. Positions and velocities are current, fields that
+    derive from them are one substep behind, as in Gymnasium.
     """
 
     @property
@@ -54,31 +53,49 @@ class Locomotion(Protocol[T_contra]):
     @property
     def action_space(self) -> spaces.Box: ...
 
+    @property
+    def fields(self) -> tuple[str, ...]: ...  # of MuJoCo's data, that the functions below read beside qpos and qvel
+
+    @property
+    def fields_before(self) -> tuple[str, ...]: ...  # all that `before` holds, such as ("qpos",)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]: ...  # what `metrics` measures
+
     def physics(self, tasks: T_contra, nominal: Callable[[str], Tensor]) -> Mapping[str, Tensor]:
         """Model fields [B, ...] that differ from task to task, by MuJoCo's names; `nominal` gives the body's own."""
         ...
 
-    def observation(self, qpos: Tensor, qvel: Tensor) -> Tensor:
+    def initial_state(
+        self, tasks: T_contra, qpos: Tensor, qvel: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Where episodes start, [B, nq] and [B, nv], from the body's own position and velocity of the same shapes."""
+        ...
+
+    def observation(self, state: State, tasks: T_contra) -> Tensor:
         """[B, O] float32, a new tensor."""
         ...
 
-    def reward(
-        self, tasks: T_contra, qpos_before: Tensor, qpos: Tensor, qvel: Tensor, action: Tensor, dt: float
-    ) -> Tensor:
-        """[B] float32; `dt` is the seconds between `qpos_before` and `qpos`, actions are clipped to the box."""
+    def reward(self, before: State, after: State, action: Tensor, tasks: T_contra, dt: float) -> Tensor:
+        """[B] float32; `dt` is the seconds between `before` and `after`, actions are clipped to the box."""
         ...
 
-    def terminated(self, qpos: Tensor, qvel: Tensor) -> Tensor | None:
+    def metrics(self, before: State, after: State, action: Tensor, tasks: T_contra, dt: float) -> Tensor | None:
+        """What tells skill apart from reward, [B, M] float32 by `metric_names`; None where there is none."""
+        ...
+
+    def terminated(self, state: State, tasks: T_contra) -> Tensor | None:
         """Where the task ends the episode: [B] bool, or None where it never does."""
         ...
 
 
 class MujocoEnv(Generic[T]):
-    """B rows of a locomotion family; implements `metarl.protocols.VectorEnv` and, on the CPU, `Renders`.
+    """B rows of a locomotion family; implements `metarl.protocols.VectorEnv`, `Measures` and, on the CPU, `Renders`.
 
-    A row whose simulation diverges ends its episode as truncated with a zero reward, and starts a new one; this is
-    logged as a warning with the task and the step, and counted in `num_diverged`. An asynchronous engine is not waited
-    for: what diverged there is logged, and counted, when `num_diverged` is read or `reset` gives new tasks.
+    A row whose simulation diverges ends its episode as truncated, with a zero reward and the observation and metrics of
+    the step before, and starts a new one; this is logged as a warning with the task and the step, and counted in
+    `num_diverged`. An asynchronous engine is not waited for: what diverged there is logged, and counted, when
+    `num_diverged` is read or `reset` gives new tasks.
     """
 
     def __init__(self, family: Locomotion[T], physics: Physics, generator: torch.Generator) -> None:
@@ -86,6 +103,7 @@ class MujocoEnv(Generic[T]):
         self.device = physics.device
         self.observation_space = family.observation_space
         self.action_space = family.action_space
+        self.metric_names = family.metric_names
         self.physics = physics
         self._divergences = Divergences(family.name, self.num_rows, self.device)
         self._family = family
@@ -94,6 +112,8 @@ class MujocoEnv(Generic[T]):
         self._low, self._high = _limits(self.action_space, self.device)
         self._action_shape = (self.num_rows, *self.action_space.shape)
         self._tasks: T | None = None
+        self._state = State()
+        self._obs, self._metrics = torch.empty(0), torch.empty(0)  # [B, O] and [B, M] of the last step
         # A row's episode has lasted clock - started steps. No row can reach the horizon before the clock reaches
         # `next_end`, so until then a step need not look.
         self._clock = 0
@@ -112,9 +132,12 @@ class MujocoEnv(Generic[T]):
         self._tasks = one_task_a_row(tasks, self.num_rows).to(self.device)
         self._ended = None
         self.physics.set_fields(self._family.physics(self._tasks, self.physics.field))
-        self._start_episodes(None)
-        obs = self._family.observation(self.physics.qpos, self.physics.qvel)
-        return Step(obs, obs.clone(), obs.new_zeros(self.num_rows), self._no_row(), self._no_row())
+        self._state = State.of(self.physics, self._family.fields)
+        self._start_episodes(self._tasks, None)
+        self._obs = obs = self._family.observation(self._state, self._tasks)
+        self._metrics = obs.new_zeros(self.num_rows, len(self.metric_names))
+        metrics, reward = self._metrics.clone() if self.metric_names else None, obs.new_zeros(self.num_rows)
+        return Step(obs.clone(), obs.clone(), reward, self._no_row(), self._no_row(), metrics)
 
     @property
     def num_diverged(self) -> int:
@@ -133,31 +156,38 @@ class MujocoEnv(Generic[T]):
             ValueError: when `action` is not a batch of actions, or not finite in an active row.
             RuntimeError: when called before `reset`.
         """
-        if self._tasks is None:
+        tasks = self._tasks
+        if tasks is None:
             raise RuntimeError("step was called before reset: the rows have no tasks yet")
         if action.shape != self._action_shape:
             raise ValueError(f"action has shape {tuple(action.shape)}: allowed is {self._action_shape}")
-        family, physics = self._family, self.physics
+        family, state = self._family, self._state
         self._ended = None
         action = action.clamp(self._low, self._high)
-        qpos_before, qvel_before = physics.qpos.clone(), physics.qvel.clone()
-        diverged = physics.step(action, family.frame_skip, active)
+        before = state.copy(family.fields_before)
+        diverged = self.physics.step(action, family.frame_skip, active)
 
-        obs = family.observation(physics.qpos, physics.qvel)
-        reward = family.reward(self._tasks, qpos_before, physics.qpos, physics.qvel, action, self._dt)
-        terminated = family.terminated(physics.qpos, physics.qvel)
+        obs_before, metrics_before = self._obs, self._metrics
+        self._obs = obs = family.observation(state, tasks)
+        reward = family.reward(before, state, action, tasks, self._dt)
+        metrics = family.metrics(before, state, action, tasks, self._dt)
+        terminated = family.terminated(state, tasks)
         self._clock += 1
         if active is not None:
             self._started = torch.where(active, self._started, self._started + 1)  # their episodes stand still
             reward = torch.where(active, reward, 0.0)
+        if metrics is not None:
+            self._metrics = metrics.clone()
         if diverged is None and terminated is None and self._clock < self._next_end:
-            return Step(obs, obs.clone(), reward, self._no_row(), self._no_row())
+            return Step(obs.clone(), obs.clone(), reward, self._no_row(), self._no_row(), metrics)
 
         truncated = self._clock - self._started >= family.horizon
         if diverged is not None:
             self._note(diverged, action, active)
-            obs = torch.where(diverged[:, None], family.observation(qpos_before, qvel_before), obs)
+            obs = torch.where(diverged[:, None], obs_before, obs)
             reward = torch.where(diverged, 0.0, reward)
+            if metrics is not None:
+                metrics = torch.where(diverged[:, None], metrics_before, metrics)
             truncated = truncated | diverged
         terminated = self._no_row() if terminated is None else terminated.clone()
         if active is not None:
@@ -165,7 +195,7 @@ class MujocoEnv(Generic[T]):
         if diverged is not None:
             terminated = terminated & ~diverged
         truncated = truncated & ~terminated  # an episode has one reason to end, and the task's comes first
-        return self._autoreset(obs, reward, terminated, truncated)
+        return self._autoreset(tasks, Step(obs, obs.clone(), reward, terminated, truncated, metrics))
 
     @property
     def seconds_per_step(self) -> float:
@@ -217,25 +247,23 @@ class MujocoEnv(Generic[T]):
                 mujoco.mj_forward(model, data)  # pyright: ignore[reportAttributeAccessIssue]
         return model, data
 
-    def _autoreset(self, next_obs: Tensor, reward: Tensor, terminated: Tensor, truncated: Tensor) -> Step:
+    def _autoreset(self, tasks: T, step: Step) -> Step:
         """Start a new episode in the rows that have ended one."""
-        episode_end = terminated | truncated
+        episode_end = step.episode_end
         if not self.physics.asynchronous and not bool(episode_end.any()):
-            return Step(next_obs, next_obs.clone(), reward, terminated, truncated)
+            return step
         self._ended = (episode_end, self.physics.qpos.clone(), self.physics.qvel.clone())
-        self._start_episodes(episode_end)
-        obs = self._family.observation(self.physics.qpos, self.physics.qvel)
-        return Step(obs, next_obs, reward, terminated, truncated)
+        self._start_episodes(tasks, episode_end)
+        self._obs = self._family.observation(self._state, tasks)
+        return replace(step, obs=self._obs.clone())
 
-    def _start_episodes(self, rows: Tensor | None) -> None:
-        """Give all rows, or those where `rows` [B] is true, a noisy initial state."""
-        physics, generator = self.physics, self._generator
+    def _start_episodes(self, tasks: T, rows: Tensor | None) -> None:
+        """Start all rows, or those where `rows` [B] is true, afresh."""
+        physics = self.physics
         if rows is not None and not physics.asynchronous and bool(rows.all()):
             rows = None
-        dtype = physics.qpos.dtype
-        uniform = torch.rand(physics.qpos.shape, generator=generator, dtype=dtype, device=self.device)
-        normal = torch.randn(physics.qvel.shape, generator=generator, dtype=dtype, device=self.device)
-        physics.reset(physics.initial_qpos + RESET_NOISE * (2 * uniform - 1), RESET_NOISE * normal, rows)
+        qpos, qvel = physics.initial_qpos.expand_as(physics.qpos), torch.zeros_like(physics.qvel)
+        physics.reset(*self._family.initial_state(tasks, qpos, qvel, self._generator), rows)
         now = torch.full_like(self._started, self._clock)
         self._started = now if rows is None else torch.where(rows, now, self._started)
         # An asynchronous engine is not asked: there, the host looks at every step, without learning what it sees.

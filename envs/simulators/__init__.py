@@ -33,6 +33,17 @@ class Physics(Protocol):
     qvel: Tensor  # [B, nv] generalised velocities
     initial_qpos: Tensor  # [nq] the position the body file describes
 
+    def data(self, name: str) -> Tensor:
+        """A field of MuJoCo's data such as "xpos" or "sensordata", [B, ...] and live; not to be written to.
+
+        Fields that derive from positions and velocities are one substep behind them after `step`, and current after
+        `reset`. The tensor is live until `set_fields` or `set_models` is called.
+
+        Raises:
+            ValueError: for a field that MuJoCo's data lacks, or the engine has not.
+        """
+        ...
+
     def field(self, name: str) -> Tensor:
         """The body's own value of a model field, named as in `set_fields`; a copy."""
         ...

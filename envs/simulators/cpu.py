@@ -14,6 +14,7 @@ the same time.
 from __future__ import annotations
 
 import copy
+import difflib
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from typing import Any
 import mujoco
 import numpy as np
 import torch
-from mujoco.batch import Batch, SimulationError
+from mujoco.batch import DATA_FIELDS, Batch, SimulationError
 from torch import Tensor
 
 from envs.simulators.model import check_fields, check_models, load_model, model_field, owner_and_attribute
@@ -73,6 +74,20 @@ class CpuPhysics:
     def __reduce__(self) -> Any:
         raise TypeError("CpuPhysics holds native threads and cannot be pickled; build it in the process that uses it")
 
+    def data(self, name: str) -> Tensor:
+        """A field of MuJoCo's data such as "xpos", [B, ...] and live, see `Physics.data`.
+
+        Raises:
+            ValueError: for a field that MuJoCo's data lacks or that has not a number of entries that is fixed.
+        """
+        if name in ("qpos", "qvel"):
+            return getattr(self, name)
+        if name not in DATA_FIELDS:
+            near = difflib.get_close_matches(name, DATA_FIELDS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "allowed are names such as 'xpos' and 'sensordata'"
+            raise ValueError(f"{name!r} is not a field of MuJoCo's data: {hint}")
+        return torch.from_numpy(self._batch.bind(name))
+
     def field(self, name: str) -> Tensor:
         """The body's own value of a model field such as "body_mass" or "opt.gravity"; a copy."""
         return torch.from_numpy(np.array(model_field(self.model, name), dtype=np.float64))
@@ -108,13 +123,17 @@ class CpuPhysics:
         self._batch.set_models(self._models)
 
     def reset(self, qpos: Tensor, qvel: Tensor, rows: Tensor | None = None) -> None:
-        """Start all rows, or those where `rows` [B] is true, afresh; also clears warm starts and warnings."""
-        # Derived quantities are left out: the next step computes them from what is written here.
-        stage = int(mujoco.mjtStage.mjSTAGE_NONE)
-        self._batch.reset(None if rows is None else rows.numpy(), stage=stage)
-        chosen = slice(None) if rows is None else rows.numpy()
-        self._qpos[chosen] = qpos.numpy()[chosen]
-        self._qvel[chosen] = qvel.numpy()[chosen]
+        """Start all rows, or those where `rows` [B] is true, afresh; also clears warm starts and warnings.
+
+        As Gymnasium does, quantities that derive from the state are computed at once: the first step's solver starts
+        from what it found here.
+        """
+        chosen = None if rows is None else rows.numpy()
+        self._batch.reset(chosen, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
+        written = slice(None) if chosen is None else chosen
+        self._qpos[written] = qpos.numpy()[written]
+        self._qvel[written] = qvel.numpy()[written]
+        self._batch.forward(chosen)
 
     def step(self, ctrl: Tensor, num_substeps: int, rows: Tensor | None = None) -> Tensor | None:
         """Advance all rows, or those where `rows` [B] is true; returns the rows that diverged, [B] bool, or None."""
