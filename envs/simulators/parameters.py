@@ -87,17 +87,6 @@ def model_parameter(model: mujoco.MjModel, name: str, sampler: Any) -> ModelPara
     return parameter
 
 
-def joint_places(model: mujoco.MjModel) -> dict[str, tuple[slice, slice]]:
-    """Where each joint stands in qpos and in qvel, by its name, or by its number where it has none."""
-    ends = [*model.jnt_qposadr[1:], model.nq], [*model.jnt_dofadr[1:], model.nv]
-    places = {}
-    for joint in range(model.njnt):
-        name = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_JOINT.value, joint) or str(joint)
-        position = slice(int(model.jnt_qposadr[joint]), int(ends[0][joint]))
-        places[name] = (position, slice(int(model.jnt_dofadr[joint]), int(ends[1][joint])))
-    return places
-
-
 def action_limits(model: mujoco.MjModel) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """The least and the greatest control of each actuator, [A] float32.
 
