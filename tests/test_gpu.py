@@ -122,6 +122,36 @@ def test_only_the_rows_that_are_meant_are_stepped_and_reset() -> None:
     assert (cpu.qpos - gpu.qpos).abs().max() < 1e-5
 
 
+def test_fields_of_the_data_agree() -> None:
+    """One substep behind the state after a step, current after a reset, and as they were in rows that rest."""
+    cpu, gpu = CpuPhysics(HUMANOID, 4), gpu_physics(HUMANOID, 4)
+    names = ("xpos", "xmat", "cvel", "cinert", "subtree_com", "qfrc_actuator", "time")
+    some = torch.tensor([True, False, False, True])
+
+    def agree() -> None:
+        for name in names:
+            expected, found = cpu.data(name), gpu.data(name)
+            assert found.shape == expected.shape
+            assert torch.allclose(found.double(), expected, rtol=1e-4, atol=1e-4), name
+
+    for physics in (cpu, gpu):
+        for name in names:
+            physics.data(name)  # kept from now on
+    start([cpu, gpu], (2, 3.0))
+    agree()
+    for index, action in enumerate(torch.rand(6, 4, cpu.model.nu, generator=generator()) - 0.5):
+        for physics in (cpu, gpu):
+            physics.step(action, 5, some if index % 2 else None)
+        agree()
+    start([cpu, gpu], (2, 4.0), some)
+    agree()
+    step_all([cpu, gpu], 2)
+    agree()
+    assert gpu.data("sensordata").shape == (4, 0)
+    with pytest.raises(ValueError, match="'position' is not a field of a GPU's data"):
+        gpu.data("position")
+
+
 def test_a_row_that_diverges_leaves_the_others_alone() -> None:
     physics, alone = gpu_physics(BODY, 4), gpu_physics(BODY, 4)
     start([physics, alone], (1, 3.0))

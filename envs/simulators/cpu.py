@@ -17,6 +17,7 @@ import copy
 import difflib
 import logging
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,9 @@ class CpuPhysics:
             near = difflib.get_close_matches(name, DATA_FIELDS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "allowed are names such as 'xpos' and 'sensordata'"
             raise ValueError(f"{name!r} is not a field of MuJoCo's data: {hint}")
-        return torch.from_numpy(self._batch.bind(name))
+        with warnings.catch_warnings():  # of torch's, that the array is the engine's to write
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.from_numpy(self._batch.bind(name))
 
     def field(self, name: str) -> Tensor:
         """The body's own value of a model field such as "body_mass" or "opt.gravity"; a copy."""

@@ -110,6 +110,26 @@ class GpuPhysics:
     def __reduce__(self) -> Any:
         raise TypeError("GpuPhysics holds memory of a GPU and cannot be pickled; build it in the process that uses it")
 
+    def data(self, name: str) -> Tensor:
+        """A field of MuJoCo's data such as "xpos", [B, ...] and live, see `Physics.data`.
+
+        Reading one that derives from the state makes every reset compute it.
+
+        Raises:
+            ValueError: for a field that MuJoCo's data lacks, or this engine has not in MuJoCo's own shape.
+        """
+        if name in ("qpos", "qvel"):
+            return getattr(self, name)
+        if name not in self._derived:
+            values = getattr(self._data, name, None)
+            shape = (self.num_rows, *np.shape(getattr(mujoco.MjData(self.model), name, None)))
+            if not isinstance(values, warp.array) or values.shape[:1] != shape[:1]:
+                raise ValueError(f"{name!r} is not a field of a GPU's data: allowed are names such as 'xpos'")
+            with torch.inference_mode(False):
+                empty = torch.zeros(shape, device=self.device)
+                self._derived[name] = warp.to_torch(values).view(shape) if empty.numel() else empty
+        return self._derived[name]
+
     def field(self, name: str) -> Tensor:
         """The body's own value of a model field such as "body_mass" or "opt.gravity", in float64; a copy."""
         if name not in self._nominal:
@@ -158,6 +178,11 @@ class GpuPhysics:
         self._run("reset", lambda: mujoco_warp.reset_data(self._model, self._data, reset=self._warp_reset_rows))
         for state, value in ((self.qpos, qpos), (self.qvel, qvel)):
             state.copy_(value if rows is None else torch.where(rows[:, None], value, state))
+        if self._derived:
+            before = None if rows is None else self._copy_state()
+            self._run("forward", lambda: mujoco_warp.forward(self._model, self._data))
+            if rows is not None and before is not None:
+                self._put_back(before, ~rows)
 
     def step(self, ctrl: Tensor, num_substeps: int, rows: Tensor | None = None) -> Tensor:
         """Advance all rows, or those where `rows` [B] is true; returns the rows that diverged, [B] bool."""
@@ -166,7 +191,7 @@ class GpuPhysics:
             for _ in range(num_substeps):
                 mujoco_warp.step(self._model, self._data)
 
-        before = None if rows is None else [state.clone() for state in self._state]
+        before = None if rows is None else self._copy_state()
         self._ctrl.copy_(ctrl.detach())
         self._run(("step", num_substeps), substeps)
         self._overflow.bitwise_or_(self._last_overflow)
@@ -175,8 +200,7 @@ class GpuPhysics:
             sound &= (value.abs() <= _LARGEST).all(dim=1)  # which a NaN is not
         if rows is None or before is None:
             return ~sound
-        for state, old in zip(self._state, before, strict=True):
-            state.copy_(torch.where(rows.view(-1, *(1,) * (state.ndim - 1)), state, old))
+        self._put_back(before, ~rows)
         return ~sound & rows
 
     def copy_row(self, row: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
@@ -191,6 +215,14 @@ class GpuPhysics:
         mujoco.mj_forward(model, data)
         return model, data
 
+    def _copy_state(self) -> list[Tensor]:
+        return [value.clone() for value in (*self._state, *self._derived.values())]
+
+    def _put_back(self, before: list[Tensor], rows: Tensor) -> None:
+        """Give the rows [B] bool what was copied earlier."""
+        for value, old in zip((*self._state, *self._derived.values()), before, strict=True):
+            value.copy_(torch.where(rows.view(-1, *(1,) * (value.ndim - 1)), old, value))
+
     # Memory and graphs
 
     def _allocate(self) -> None:
@@ -200,6 +232,7 @@ class GpuPhysics:
             self.model, self.num_rows, nconmax=self._room * guess.naconmax, njmax=self._room * guess.njmax
         )
         self._graphs: dict[Hashable, Any] = {}
+        self._derived: dict[str, Tensor] = {}  # fields of the data that were asked for, [B, ...]
         self._warp_reset_rows = warp.ones(self.num_rows, dtype=bool)
         self._reset_rows = warp.to_torch(self._warp_reset_rows)  # [B] bool
         self._state = [warp.to_torch(getattr(self._data, name)) for name in _STATE]
