@@ -56,7 +56,7 @@ def merged(of_recipe: Any, values: Any, where: str) -> Any:
         UserError: for an unknown name or a value of another kind than the recipe's; `where` begins its name.
     """
     if is_dataclass(of_recipe) or isinstance(of_recipe, Mapping):
-        parts = of_recipe if isinstance(of_recipe, Mapping) else vars(of_recipe)
+        parts = of_recipe if isinstance(of_recipe, Mapping) else _fields(of_recipe)
         if not isinstance(values, dict):
             raise UserError(f"{where} is {values!r}: it must be an object")
         for name in values:
@@ -77,6 +77,15 @@ def merged(of_recipe: Any, values: Any, where: str) -> Any:
     if of_recipe is None or values is None or (isinstance(values, kinds) and not _bool_for_number(of_recipe, values)):
         return values
     raise UserError(f"{where} is {values!r}: the recipe has {of_recipe!r} there")
+
+
+def _fields(settings: Any) -> dict[str, Any]:
+    """Fields of a dataclass with their values, a whole number as a float where that is the field's type."""
+    parts = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    for field in fields(settings):
+        if field.type in (float, "float") and isinstance(parts[field.name], int):
+            parts[field.name] = float(parts[field.name])
+    return parts
 
 
 def _bool_for_number(of_recipe: Any, value: Any) -> bool:

@@ -18,6 +18,10 @@ class Range:
     high: float
 
 
+def test_a_whole_number_of_a_recipe_may_become_a_fraction():
+    assert merged(Range(0, 1), {"high": 0.5}, "config") == Range(0, 0.5)
+
+
 @dataclass(frozen=True)
 class Settings:
     file: Path
