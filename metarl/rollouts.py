@@ -53,9 +53,11 @@ def collect(
             step = env.step(decision.action, None if all_active else active)
             state = agent.observe(state, decision.action, step)
             steps.append((obs, decision, step, active))
-            episodes_left = episodes_left - step.episode_end.long()
-            active = episodes_left > 0
-            all_active = sync_every == 1 and bool(active.all())
+            episode_end = step.episode_end
+            if sync_every > 1 or bool(episode_end.any()):
+                episodes_left = episodes_left - episode_end.long()
+                active = episodes_left > 0
+                all_active = sync_every == 1 and bool(active.all())
             if not all_active and len(steps) % sync_every == 0:
                 any_active = bool(active.any())
     return _as_trajectory(steps)

@@ -122,7 +122,7 @@ class GpuPhysics:
             return getattr(self, name)
         if name not in self._derived:
             values = getattr(self._data, name, None)
-            shape = (self.num_rows, *np.shape(getattr(mujoco.MjData(self.model), name, None)))
+            shape = (self.num_rows, *np.shape(getattr(mujoco.MjData(self.model), name, 0.0)))
             if not isinstance(values, warp.array) or values.shape[:1] != shape[:1]:
                 raise ValueError(f"{name!r} is not a field of a GPU's data: allowed are names such as 'xpos'")
             with torch.inference_mode(False):
