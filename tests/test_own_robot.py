@@ -1,6 +1,8 @@
 """A robot of one's own: ranges, model fields, batched physics, mistakes by name, and the README's example."""
 
 import math
+import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +20,11 @@ from envs.mujoco_family import MujocoFamily
 from envs.samplers import Choice, LogUniform, Uniform
 from experiments.cli import main
 from experiments.experiment import from_config, load
-from experiments.film import film
+from experiments.film import film, visible_env
+from metarl.errors import UserError
 from metarl.run import Run
 
+ROOT = Path(__file__).resolve().parent.parent
 CRANE = load("own_robot/rl2").family
 
 ARM = """
@@ -74,6 +78,15 @@ def env_for(family: Any, **values: Any) -> Any:
     task = family.sample(1, "train", generator())
     env.reset(replace(task, **{name: torch.tensor([value]) for name, value in values.items()}))
     return env
+
+
+@pytest.fixture
+def pictures() -> None:
+    """Skips the test where MuJoCo cannot render."""
+    try:
+        visible_env(CRANE)
+    except UserError as error:
+        pytest.skip(str(error))
 
 
 # Ranges
@@ -342,6 +355,7 @@ def test_gymnasium_and_stable_baselines3_accept_it():
     sb3_check_env(GymnasiumEnv(CRANE, task={"target": 0.5, "body_mass": 1.0}), warn=False)
 
 
+@pytest.mark.usefixtures("pictures")
 def test_a_film_of_it_is_made_without_a_display(tmp_path):
     family = replace(CRANE, horizon=4)
     agent: Any = load("own_robot/rl2").trainer().agent
@@ -350,6 +364,16 @@ def test_a_film_of_it_is_made_without_a_display(tmp_path):
     assert len(made.returns) == 1
 
 
+def test_the_readme_shows_the_recipe_as_it_is():
+    recipe = (ROOT / "experiments" / "own_robot" / "rl2.py").read_text()
+    [shown] = [
+        block for block in re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+        if "MujocoFamily(" in block
+    ]  # fmt: skip
+    assert shown in recipe
+
+
+@pytest.mark.usefixtures("pictures")
 def test_a_run_of_it_is_resumed_evaluated_and_played(tmp_path, monkeypatch, capsys):
     def run(*words: str) -> str:
         with pytest.raises(SystemExit) as stop:
@@ -361,10 +385,14 @@ def test_a_run_of_it_is_resumed_evaluated_and_played(tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     tiny = ("--train.num-tasks", "4", "--train.eval-tasks", "3", "--agent.hidden-size", "8", "--family.horizon", "5")
     run("train", "own_robot/rl2", "--run-dir", "run", "--train.num-iterations", "2", *tiny)
-    run("train", "own_robot/rl2", "--run-dir", "half", "--train.num-iterations", "1", *tiny,
+    for file in ("rl2.py", "crane.xml"):
+        shutil.copy(ROOT / "experiments" / "own_robot" / file, file)
+    run("train", "rl2.py", "--run-dir", "half", "--train.num-iterations", "1", *tiny,
         "--family.tasks.target.high", "0.5")  # fmt: skip
     family = from_config(Run(Path("half")).config(), Path("half")).family
-    assert family == replace(CRANE, horizon=5, tasks={**CRANE.tasks, "target": Uniform(-1, 0.5)})
+    assert family.horizon == 5
+    assert family.mjcf == tmp_path / "crane.xml"
+    assert family.tasks == {**CRANE.tasks, "target": Uniform(-1, 0.5)}
     assert Run(Path("half")).config()["family"]["of_recipe"] == ["observe", "reward", "terminated", "goal"]
     run("resume", "half", "--num-iterations", "2")
     assert '"num_tasks": 7' in run("evaluate", "run", "--tasks", "7", "--json")
