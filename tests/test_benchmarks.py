@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from envs.locomotion.half_cheetah import HalfCheetahVel
 from experiments.benchmarks import peers, simulation
-from experiments.benchmarks.simulation import MemorylessAgent, Settings
+from experiments.benchmarks.contenders import Dynamics, MemorylessAgent, gpu_limit
+from experiments.benchmarks.simulation import Settings
 
-TINY = Settings(rows=(8, 16), copies=4, num_rounds=2, horizon=5, seconds=0.01, num_processes=(2, 3))
+BODY = "half_cheetah"
+TINY = Settings(bodies=(BODY,), rows=(8, 16), copies=4, num_rounds=2, horizon=5, seconds=0.01, num_processes=(2, 3))
 
 
 @pytest.fixture(scope="module")
@@ -22,48 +25,64 @@ def result() -> dict[str, Any]:
 
 def test_every_contender_is_measured_in_every_round(result: dict[str, Any]) -> None:
     speeds = result["env_steps_per_second"]
-    ours = {f"{name}_{rows}" for name in ("limit", "closed_loop", "closed_loop_per_task") for rows in TINY.rows}
-    ours.add("closed_loop_rand_params_16")
-    theirs = {"gymnasium_sync_8", "gymnasium_sync_16", "gymnasium_async_2", "gymnasium_async_3", "sb3_subproc_2"}
+    kinds = ("limit", "closed_loop", "per_task_dynamics", "per_task_policies")
+    ours = {f"{kind}_{BODY}_{rows}" for kind in kinds for rows in (8, 16)} | {f"rand_params_{BODY}_16"}
+    theirs = {"gymnasium_sync_{}_8", "gymnasium_sync_{}_16", "gymnasium_async_{}_2", "gymnasium_async_{}_3"}
+    theirs = {name.format(BODY) for name in theirs | {"sb3_subproc_{}_2"}}
     assert ours | theirs <= set(speeds)
-    assert all(name.startswith("envpool_") for name in set(speeds) - ours - theirs)
+    assert all(name.startswith(("envpool_", "gpu_")) for name in set(speeds) - ours - theirs)
     for speed in speeds.values():
         assert len(speed["rounds"]) == TINY.num_rounds
         assert min(speed["rounds"]) > 0
         assert speed["median"] == statistics.median(speed["rounds"])
-    assert speeds["gymnasium_async_2"]["rows"] == 2
-    assert speeds["closed_loop_16"]["rows"] == 16
+    assert speeds[f"gymnasium_async_{BODY}_2"]["rows"] == 2
+    assert speeds[f"closed_loop_{BODY}_16"]["rows"] == 16
+
+
+@pytest.mark.parametrize("body", [body for body in simulation.BODIES if body != BODY])
+def test_every_body_has_the_same_contenders(body: str) -> None:
+    settings = Settings(bodies=(body,), rows=(8,), copies=4, horizon=3, num_processes=(1,))
+    speeds = {}
+    for contender in simulation._ours(body, settings, torch.Generator().manual_seed(0)):
+        num_steps, seconds = contender.measure(2)
+        assert num_steps == 2 * 3 * 8
+        assert seconds > 0
+        speeds[contender.name] = [num_steps / seconds]
+    assert {f"closed_loop_{body}_8 / limit_{body}_8", f"per_task_policies_{body}_8 / closed_loop_{body}_8"} <= set(
+        simulation._ratio_names(settings, speeds)
+    )
 
 
 def test_ratios_are_medians_of_the_rounds(result: dict[str, Any]) -> None:
     for name, ratio in result["ratios"].items():
         above, below = (result["env_steps_per_second"][part]["rounds"] for part in name.split(" / "))
         assert ratio == pytest.approx(statistics.median([above[0] / below[0], above[1] / below[1]]))
-    assert {"closed_loop_8 / limit_8", "closed_loop_per_task_16 / closed_loop_16"} <= set(result["ratios"])
-    assert "closed_loop_16 / gymnasium_async_2" in result["ratios"]
+    assert f"closed_loop_{BODY}_8 / limit_{BODY}_8" in result["ratios"]
+    assert f"per_task_dynamics_{BODY}_16 / closed_loop_{BODY}_16" in result["ratios"]
+    assert f"closed_loop_{BODY}_16 / gymnasium_async_{BODY}_2" in result["ratios"]
 
 
 def test_targets_are_judged_where_they_were_measured(
     result: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert result["targets"] == {}  # none is asked of 8 or 16 rows
-    assert set(simulation.TARGETS) <= {
-        *simulation._ratio_names(
-            Settings(),
-            {
-                f"{name}_{rows}"
-                for name in ("limit", "closed_loop", "closed_loop_per_task", "envpool")
-                for rows in (64, 800)
-            }
-            | {"gymnasium_sync_800", "gymnasium_async_40", "gymnasium_async_200"},
-        )
-    }
-    monkeypatch.setattr(simulation, "run", lambda: result)
+    names = []
+    for body in ("half_cheetah", "hopper", "walker2d", "ant", "humanoid"):
+        for kind in ("limit", "closed_loop", "per_task_dynamics", "per_task_policies", "gymnasium_sync", "envpool"):
+            names += [f"{kind}_{body}_{rows}" for rows in (64, 320, 800)]
+        names += [f"gymnasium_async_{body}_40", f"gymnasium_async_{body}_200"]
+    named = {*names}
+    assert all(set(target.split(" / ")) <= named for target in simulation.TARGETS)
+    settings = Settings(bodies=(BODY,))
+    asked = {target for target in simulation.TARGETS if BODY in target}
+    assert len(asked) == 8
+    assert asked <= set(simulation._ratio_names(settings, dict.fromkeys(names)))
+    monkeypatch.setattr(simulation, "run", lambda settings: result)
     simulation.main(json=True)
     assert json.loads(capsys.readouterr().out) == result
     simulation.main()
     printed = capsys.readouterr().out
-    assert "closed_loop_per_task_16" in printed
+    assert f"per_task_dynamics_{BODY}_16" in printed
     assert "gymnasium_sync" in printed
 
 
@@ -89,7 +108,7 @@ def _stop(*arguments: Any) -> Any:
 
 
 def test_the_agents_log_prob_is_that_of_its_sample() -> None:
-    agent = MemorylessAgent(torch.Generator().manual_seed(0))
+    agent = MemorylessAgent(HalfCheetahVel(), torch.Generator().manual_seed(0))
     obs = torch.randn(5, 17, generator=torch.Generator().manual_seed(1))
     decision = agent.act(None, obs, torch.Generator().manual_seed(2))
     mean = agent.act(None, obs, None).action
@@ -97,8 +116,36 @@ def test_the_agents_log_prob_is_that_of_its_sample() -> None:
     assert torch.allclose(decision.log_prob, expected, atol=1e-5)
 
 
+def test_policies_by_task_are_those_of_the_tasks() -> None:
+    agent = MemorylessAgent(HalfCheetahVel(), torch.Generator().manual_seed(0), num_tasks=3)
+    obs = torch.randn(6, 17, generator=torch.Generator().manual_seed(1))  # two rows a task
+    with torch.inference_mode():
+        action = agent.act(None, obs, None).action
+        expected = [agent._policies[row // 2].net(obs[row]) for row in range(6)]
+    assert torch.allclose(action, torch.stack(expected), atol=1e-6)
+    assert not torch.allclose(agent._policies[0].net(obs[5]), action[5], atol=1e-3)
+
+
+def test_per_task_dynamics_differ_a_little_from_task_to_task() -> None:
+    generator = torch.Generator().manual_seed(0)
+    plain, changed = (Dynamics(HalfCheetahVel(), per_task) for per_task in (False, True))
+    tasks = plain.sample(4, "train", generator)
+    assert plain.physics(tasks, lambda name: torch.ones(3)) == {}
+    mass = changed.physics(tasks, lambda name: torch.ones(3))["body_mass"]
+    assert mass.shape == (4, 3)
+    assert mass[:, 0].tolist() == pytest.approx([0.996, 1 - 0.004 / 3, 1 + 0.004 / 3, 1.004])
+
+
+def test_the_engine_of_a_device_is_measured_as_the_limit_there() -> None:
+    """On a CPU here; on a GPU, the benchmark itself does so."""
+    family = Dynamics(HalfCheetahVel(horizon=4), per_task=False)
+    num_steps, seconds = gpu_limit("gpu_limit", family, 8, torch.Generator().manual_seed(0)).measure(3)
+    assert num_steps == 3 * 4 * 8
+    assert seconds > 0
+
+
 def test_peers_are_gymnasiums_half_cheetah() -> None:
-    peer = peers.gymnasium_sync(2)
+    peer = peers.gymnasium_sync(BODY, 2)
     seen: list[torch.Tensor] = []
 
     def policy(obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -119,6 +166,7 @@ def test_peers_are_gymnasiums_half_cheetah() -> None:
         ({"rows": (64, 0)}, r"rows of the simulation benchmark is \(64, 0\)"),
         ({"num_rounds": 0}, "num_rounds of the simulation benchmark is 0"),
         ({"rows": (60,)}, "rows has 60: allowed are multiples of copies, 8"),
+        ({"bodies": ("spider",)}, "bodies has 'spider': allowed are half_cheetah"),
     ],
 )
 def test_a_wrong_size_is_named(arguments: dict[str, Any], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Other ways of running many HalfCheetah-v5 with the same policy: Gymnasium, Stable-Baselines3 and EnvPool.
+"""Other ways of running many of Gymnasium's v5 robots with the same policy: Gymnasium, Stable-Baselines3 and EnvPool.
 
 Each is given its best terms: no passive checker, no wrapper that is not its own default, workers started beforehand,
 everything but the steps outside the clock.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -20,12 +21,18 @@ Policy = Callable[[Tensor], tuple[Tensor, Tensor]]  # obs [B, O] -> action [B, A
 StepFunction = Callable[[Any], tuple[Any, ...]]  # action [B, A] -> obs [B, O], reward [B], ...
 
 
-def make_half_cheetah() -> gymnasium.Env[Any, Any]:
-    """Gymnasium's own HalfCheetah-v5, without its deprecated body's warning in the working directory."""
+def make_gymnasium(body: str) -> gymnasium.Env[Any, Any]:
+    """Gymnasium's own environment of a body, without a deprecated body's warning in the working directory."""
     import mujoco
 
     mujoco.set_mju_user_warning(_ignore)  # pyright: ignore[reportAttributeAccessIssue]
-    return gymnasium.make("HalfCheetah-v5", disable_env_checker=True)
+    contact_forces = {"include_cfrc_ext_in_observation": False} if body in ("ant", "humanoid") else {}  # as ours
+    return gymnasium.make(f"{gymnasium_name(body)}-v5", disable_env_checker=True, **contact_forces)
+
+
+def gymnasium_name(body: str) -> str:
+    """Such as "HalfCheetah" for "half_cheetah"."""
+    return body.title().replace("_", "").replace("2D", "2d")
 
 
 def _ignore(message: str) -> None:
@@ -33,7 +40,7 @@ def _ignore(message: str) -> None:
 
 
 class Peer:
-    """One vectorised HalfCheetah of somebody else's; stepping continues where the last measurement ended."""
+    """One vectorised robot of somebody else's; stepping continues where the last measurement ended."""
 
     def __init__(self, name: str, num_rows: int, obs: Any, step: StepFunction, close: Callable[[], Any]) -> None:
         self.name = name
@@ -57,28 +64,28 @@ class Peer:
         return num_steps * self.num_rows, time.perf_counter() - start
 
 
-def gymnasium_sync(num_envs: int) -> Peer:
-    env = gymnasium.vector.SyncVectorEnv([make_half_cheetah] * num_envs)
-    return Peer("gymnasium_sync", num_envs, env.reset(seed=0)[0], env.step, env.close)
+def gymnasium_sync(body: str, num_envs: int) -> Peer:
+    env = gymnasium.vector.SyncVectorEnv([partial(make_gymnasium, body)] * num_envs)
+    return Peer(f"gymnasium_sync_{body}", num_envs, env.reset(seed=0)[0], env.step, env.close)
 
 
-def gymnasium_async(num_envs: int) -> Peer:
+def gymnasium_async(body: str, num_envs: int) -> Peer:
     """One process an environment, started by a server that holds no threads."""
     _preload()
-    env = gymnasium.vector.AsyncVectorEnv([make_half_cheetah] * num_envs, context="forkserver")
-    return Peer("gymnasium_async", num_envs, env.reset(seed=0)[0], env.step, env.close)
+    env = gymnasium.vector.AsyncVectorEnv([partial(make_gymnasium, body)] * num_envs, context="forkserver")
+    return Peer(f"gymnasium_async_{body}", num_envs, env.reset(seed=0)[0], env.step, env.close)
 
 
-def sb3_subproc(num_envs: int) -> Peer:
+def sb3_subproc(body: str, num_envs: int) -> Peer:
     """One process an environment."""
     from stable_baselines3.common.vec_env import SubprocVecEnv
 
     _preload()
-    env = SubprocVecEnv([make_half_cheetah] * num_envs, start_method="forkserver")
-    return Peer("sb3_subproc", num_envs, env.reset(), env.step, env.close)
+    env = SubprocVecEnv([partial(make_gymnasium, body)] * num_envs, start_method="forkserver")
+    return Peer(f"sb3_subproc_{body}", num_envs, env.reset(), env.step, env.close)
 
 
-def envpool(num_envs: int) -> Peer | None:
+def envpool(body: str, num_envs: int) -> Peer | None:
     """EnvPool with as many threads as there are processors, or None where it is not installed."""
     if importlib.util.find_spec("envpool") is None:
         return None
@@ -86,13 +93,14 @@ def envpool(num_envs: int) -> Peer | None:
 
     from envs.simulators.cpu import available_cpus
 
-    task = "HalfCheetah-v5" if "HalfCheetah-v5" in envpool.list_all_envs() else "HalfCheetah-v4"
+    name = gymnasium_name(body)
+    task = f"{name}-v5" if f"{name}-v5" in envpool.list_all_envs() else f"{name}-v4"
     env = envpool.make(task, env_type="gymnasium", num_envs=num_envs, num_threads=available_cpus(), seed=0)
 
     def step(action: np.ndarray[Any, Any]) -> tuple[Any, ...]:
         return env.step(action.astype(np.float64))
 
-    return Peer("envpool", num_envs, env.reset()[0], step, env.close)
+    return Peer(f"envpool_{body}", num_envs, env.reset()[0], step, env.close)
 
 
 def _preload() -> None:
@@ -100,5 +108,5 @@ def _preload() -> None:
     import multiprocessing
 
     multiprocessing.get_context("forkserver").set_forkserver_preload(
-        ["stable_baselines3.common.vec_env.subproc_vec_env", "gymnasium.envs.mujoco.half_cheetah_v5", __name__]
+        ["stable_baselines3.common.vec_env.subproc_vec_env", "gymnasium.envs.mujoco", __name__]
     )
