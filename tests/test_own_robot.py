@@ -1,11 +1,14 @@
 """A robot of one's own: ranges, model fields, batched physics, mistakes by name, and the README's example."""
 
+import importlib
 import math
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -396,6 +399,36 @@ def test_a_run_of_it_is_resumed_evaluated_and_played(tmp_path, monkeypatch, caps
     assert Run(Path("half")).config()["family"]["of_recipe"] == ["observe", "reward", "terminated", "goal"]
     run("resume", "half", "--num-iterations", "2")
     assert '"num_tasks": 7' in run("evaluate", "run", "--tasks", "7", "--json")
-    output = run("play", "run", "--task", "target=0.7", "body_mass=2", "--episodes", "1", "--video", "own.mp4")
+    task = ("--task", "target=0.7", "--task", "body_mass=2")
+    output = run("play", "run", *task, "--episodes", "1", "--video", "own.mp4")
     assert "outside the range" not in output
     assert Path("own.mp4").is_file()
+
+    window = FakeViewer()
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr("experiments.commands.play._window", window.opened)
+    watched = run("play", "run", *task, "--episodes", "1", "--viewer")
+    assert watched.splitlines()[-1] == output.splitlines()[-1]  # the same trial
+    assert window.shown == 1 + 5  # the start and every step
+    assert window.user_scn.ngeom == 1  # the goal
+
+
+class FakeViewer:
+    """MuJoCo's passive viewer without a window."""
+
+    def __init__(self) -> None:
+        mujoco: Any = importlib.import_module("mujoco")  # after envs has chosen how it renders
+        self.cam, self.shown, self.user_scn = SimpleNamespace(), 0, mujoco.MjvScene(CRANE.model, 10)
+
+    @contextmanager
+    def opened(self, model: Any, data: Any) -> Iterator[Any]:
+        yield self
+
+    def is_running(self) -> bool:
+        return True
+
+    def lock(self) -> Any:
+        return nullcontext()
+
+    def sync(self) -> None:
+        self.shown += 1

@@ -207,20 +207,26 @@ class MujocoEnv(Generic[T]):
         Raises:
             RuntimeError: when called before `reset`, or MuJoCo cannot render on this machine.
         """
-        from envs.locomotion.markers import task_markers  # here, as only pictures need them
-        from envs.simulators.rendering import Ball, SceneRenderer, body_motion
+        from envs.simulators.rendering import SceneRenderer  # here, as only pictures need it
 
-        if self._tasks is None:
-            raise RuntimeError("render was called before reset: the rows have no tasks yet")
         model, data = self.copy_row(row)
         if self._renderer is None:
             self._renderer = SceneRenderer(model)
+        return self._renderer.picture(model, data, self.markers(row, model, data))
+
+    def markers(self, row: int, model: Any, data: Any) -> list[Any]:
+        """What a row's task asks for, to be drawn into its scene (`envs.simulators.rendering`)."""
+        from envs.locomotion.markers import task_markers
+        from envs.simulators.rendering import Ball, body_motion
+
+        if self._tasks is None:
+            raise RuntimeError("render was called before reset: the rows have no tasks yet")
         markers = task_markers(self._tasks[row], *body_motion(model, data))
         goal: Callable[[Record], Tensor | None] = getattr(self._family, "goal", lambda tasks: None)
         places = goal(self._tasks[row : row + 1])  # [1, 3] of a family that knows where its goal is
         if places is not None:
             markers.append(Ball(places[0].tolist()))
-        return self._renderer.picture(model, data, markers)
+        return markers
 
     def close(self) -> None:
         """Free what rendering holds; a later picture makes it anew."""

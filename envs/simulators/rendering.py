@@ -67,9 +67,7 @@ class SceneRenderer:
         scene = self._renderer.scene
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(model, data, self._option, None, self._camera, everything, scene)
-        for marker in markers:
-            if scene.ngeom < scene.maxgeom:
-                _add(scene, marker)
+        add_markers(scene, markers)
         return self._renderer.render()
 
     def close(self) -> None:
@@ -111,6 +109,13 @@ def _choose_camera(model: mujoco.MjModel) -> mujoco.MjvCamera:
         camera.distance = 4 * float(reach.max(initial=0.25))
         camera.elevation = -20.0
     return camera
+
+
+def add_markers(scene: mujoco.MjvScene, markers: Iterable[Arrow | Ball]) -> None:
+    """Draw markers into a scene, as many as it has room for."""
+    for marker in markers:
+        if scene.ngeom < scene.maxgeom:
+            _add(scene, marker)
 
 
 def _add(scene: mujoco.MjvScene, marker: Arrow | Ball) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Arguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
-    task: tuple[str, ...] = ()  # NAME=VALUE of fields of the task, such as velocity=1.5 or goal=0.5,0; others are drawn
+    task: tyro.conf.UseAppendAction[tuple[str, ...]] = ()  # a field, as velocity=1.5 or goal=0.5,0; others are drawn
     split: Literal["train", "test", "ood"] = "test"  # where the task is drawn from; ood: outside the range of training
     episodes: int | None = None  # if left out, as many as in training
     video: Path | None = None  # the mp4 to write; if left out: RUN/videos/<split>_s<seed>.mp4
@@ -77,7 +81,7 @@ def _film(arguments: Arguments, run: Run, trainer: Trainer, task: Any, num_episo
 
 
 def _view(arguments: Arguments, run: Run, trainer: Trainer, task: Any, num_episodes: int) -> tuple[float, ...]:
-    """Show the trial in MuJoCo's viewer at the speed of life; closing the window ends it after the trial."""
+    """Show the trial in MuJoCo's viewer at the speed of life; closing the window lets the rest pass unseen."""
     import torch
 
     from envs.simulators import has_display
@@ -85,28 +89,62 @@ def _view(arguments: Arguments, run: Run, trainer: Trainer, task: Any, num_episo
 
     if not has_display():
         raise UserError("--viewer needs a display, and there is none here; without it a video is written")
-    env: Any = trainer.family.make_env(1, torch.Generator().manual_seed(arguments.seed))
+    generator = torch.Generator().manual_seed(arguments.seed)
+    env: Any = trainer.family.make_env(1, generator)
     if not hasattr(env, "copy_row"):
         raise UserError(f"--viewer shows MuJoCo's simulations, and {trainer.family.name} is none; leave it out")
     import mujoco
-    import mujoco.viewer
+
+    from envs.simulators.rendering import add_markers, moving_body
 
     env.reset(task)
     model, data = env.copy_row(0)
-    print(f"{trainer.family.name}: {describe(task)}")
-    with mujoco.viewer.launch_passive(model, data) as viewer:
+    generator.manual_seed(arguments.seed)  # so that the trial is the one that a video shows
+    with _window(model, data) as viewer:
+        print(f"{trainer.family.name}: {describe(task)}", flush=True)
+        viewer.cam.type = mujoco.mjtCamera.mjCAMERA_TRACKING  # pyright: ignore[reportAttributeAccessIssue]
+        viewer.cam.trackbodyid = moving_body(model)
         due = time.monotonic()
 
         def watch(moment: Moment) -> None:
             nonlocal due
-            _, now = env.copy_row(0)
-            data.qpos[:], data.qvel[:] = now.qpos, now.qvel
-            mujoco.mj_forward(model, data)  # pyright: ignore[reportAttributeAccessIssue]
-            viewer.sync()
-            due = max(due + env.seconds_per_step, time.monotonic() - 1)
-            time.sleep(max(0.0, due - time.monotonic()) if viewer.is_running() else 0.0)
+            if viewer.is_running():
+                _, now = env.copy_row(0)
+                with viewer.lock():
+                    data.qpos[:], data.qvel[:] = now.qpos, now.qvel
+                    mujoco.mj_forward(model, data)  # pyright: ignore[reportAttributeAccessIssue]
+                    viewer.user_scn.ngeom = 0
+                    add_markers(viewer.user_scn, env.markers(0, model, data))
+                viewer.sync()
+                due = max(due + env.seconds_per_step, time.monotonic() - 1)
+                time.sleep(max(0.0, due - time.monotonic()))
             if moment.episode_end:
                 print(f"episode {moment.episode} of {num_episodes}: return {moment.episode_return:.4g}", flush=True)
 
         settings = {"seed": arguments.seed, "deterministic": arguments.deterministic}
         return play(env, trainer.agent, task, num_episodes, watch, **settings)
+
+
+@contextmanager
+def _window(model: Any, data: Any) -> Iterator[Any]:
+    """MuJoCo's passive viewer; leaves it with its thread at an end, without which the program would end in a crash.
+
+    Raises:
+        UserError: when no window can be opened.
+    """
+    import glfw
+    import mujoco.viewer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what GLFW says of its failure
+        if not glfw.init():  # the viewer's thread would die of it, and leave us waiting
+            raise UserError("--viewer cannot open a window on this display; without it a video is written")
+    before = set(threading.enumerate())
+    try:
+        viewer = mujoco.viewer.launch_passive(model, data, show_left_ui=False, show_right_ui=False)
+    except RuntimeError as error:  # on macOS, from another program than mjpython
+        raise UserError(f"--viewer cannot open a window: {error}") from error
+    with viewer:
+        yield viewer
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=5)
