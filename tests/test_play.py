@@ -3,6 +3,7 @@
 import io
 import os
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ from agents.rl2 import RL2Config
 from envs.bandits import BernoulliBandit
 from envs.catalog import FAMILIES, make
 from envs.gridworld import GridNavi
+from envs.locomotion.markers import task_markers
 from envs.navigation import PointNavigation, PointTasks, Semicircle, Wind
+from envs.simulators.rendering import Arrow, Ball
 from experiments.cli import main
 from experiments.film import Film, caption, film, play, visible_env
 from experiments.tasks import with_fields
 from experiments.video import MAX_SMALL_FRAMES, AnimatedImage, Mp4, captioned
 from metarl.errors import UserError
 from metarl.protocols import Renders
+from metarl.records import Record
 from metarl.run import Run
 
 RECIPE = '''
@@ -73,9 +77,14 @@ def run(capsys, *words: str) -> tuple[int, str, str]:
 
 
 UNSEEN = ("bernoulli_bandit", "gaussian_bandit", "tabular_mdp")
+SEEN = [  # the robots draw themselves in one and the same way
+    pytest.param(name, marks=[pytest.mark.slow] if "locomotion" in where and name != "half_cheetah_vel" else [])
+    for name, where in FAMILIES.items()
+    if name not in UNSEEN
+]
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name not in UNSEEN])
+@pytest.mark.parametrize("name", SEEN)
 def test_every_family_but_bandits_and_tables_can_be_seen(name):
     try:
         env = visible_env(make(name))
@@ -130,6 +139,39 @@ def test_a_point_leaves_a_trail_and_a_stray_point_stays_in_the_picture(family):
     later = env.render()
     assert (later != start).any()
     assert (later == np.array(AGENT_BLUE)).all(-1).sum() > 100  # 1.5 away, beyond the view at the start
+
+
+@dataclass(frozen=True)
+class Velocities(Record):
+    velocity: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Directions(Record):
+    direction: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Goals(Record):
+    goal: torch.Tensor
+
+
+def test_arrows_show_what_is_asked_for_and_what_is():
+    def arrows(task: Any, motion: list[float]) -> list[list[float]]:
+        markers: Any = task_markers(task[0], [5.0, 1.0, 0.5], [*motion, 9.0])
+        assert [marker.place for marker in markers] == [(5.0, 1.0, 1.25), (5.0, 1.0, pytest.approx(1.12))]
+        return [pytest.approx(list(marker.vector)) for marker in markers]
+
+    velocity, heading = Velocities(torch.tensor([2.0])), Directions(torch.tensor([[0.0, -1.0]]))
+    assert arrows(velocity, [1.0, 0.5]) == [[0.7, 0, 0], [0.35, 0.175, 0]]
+    assert arrows(velocity, [8.0, 0.0]) == [[0.35, 0, 0], [1.4, 0, 0]]  # none is more than twice 0.7 m long
+    assert arrows(Velocities(torch.tensor([0.0])), [0.0, 0.0]) == [[0, 0, 0], [0, 0, 0]]
+    assert arrows(heading, [0.5, 0.0]) == [[0, -0.7, 0], [0.35, 0, 0]]
+    assert arrows(Directions(torch.tensor([-1.0])), [-1.0, 0.0]) == [[-0.7, 0, 0], [-0.7, 0, 0]]
+    ball, arrow = task_markers(Goals(torch.tensor([[5.0, 4.0]]))[0], [5.0, 1.0, 0.5], [0.0, 0.0, 0.0])
+    assert ball == Ball((5.0, 4.0, 0.1))
+    assert isinstance(arrow, Arrow)
+    assert list(arrow.vector) == pytest.approx([0, 0.7, 0])
 
 
 def test_a_cheetah_is_drawn_where_its_last_step_led_it():

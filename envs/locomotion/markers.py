@@ -1,35 +1,47 @@
 """What a locomotion task asks for, as arrows and balls in the scene; read from the names of the task's fields.
 
-`goal` [2] is a ball at a place of the floor; `velocity` [] (m/s, along x) and `direction` [] or [2] are arrows above
-the body, over another that shows how it really moves. Other fields have no picture of their own.
+`goal` [2] is a ball at a place of the floor, and an arrow above the body that points there. `velocity` [] (along x) and
+`direction` [] or [2] are an arrow above the body, over another that shows how it really moves: as long as the first
+when it is as fast, or a metre a second fast where no speed is asked for. Other fields have no picture of their own.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from envs.simulators.rendering import ACTUAL, TARGET, Arrow, Ball
 from metarl.records import Record
 
-ARROW_LENGTH = 0.35  # metres for each metre a second
+ARROW_LENGTH = 0.7  # metres, of what is asked for
 ARROW_HEIGHT = 0.75  # above the body's centre
+GAP = 0.13  # between the two arrows
 BALL_HEIGHT = 0.1
 
 
 def task_markers(task: Record, place: Sequence[float], motion: Sequence[float]) -> list[Arrow | Ball]:
     """Markers of one task (no leading axis) for a body at `place` [3] that moves with `motion` [3] metres a second."""
-    markers: list[Arrow | Ball] = []
     values = {name: value.flatten().tolist() for name, value in vars(task).items() if value is not None}
+    above = (place[0], place[1], place[2] + ARROW_HEIGHT)
     if len(goal := values.get("goal", ())) == 2:
-        markers.append(Ball((*goal, BALL_HEIGHT)))
-    wanted: Sequence[float] | None = None
+        way = (goal[0] - place[0], goal[1] - place[1])
+        length = ARROW_LENGTH / max(math.hypot(*way), ARROW_LENGTH)
+        return [Ball((*goal, BALL_HEIGHT)), _arrow(above, way, length, TARGET)]
     if len(velocity := values.get("velocity", ())) == 1:
         wanted = (velocity[0], 0.0)
+        longest = max(abs(velocity[0]), math.hypot(*motion[:2]) / 2, 1e-3)
     elif len(direction := values.get("direction", ())) in (1, 2):
-        wanted = (2 * direction[0], 2 * direction[1] if len(direction) == 2 else 0.0)
-    if wanted is not None:
-        above = (place[0], place[1], place[2] + ARROW_HEIGHT)
-        below = (place[0], place[1], place[2] + ARROW_HEIGHT - 0.13)
-        markers.append(Arrow(above, [ARROW_LENGTH * part for part in (*wanted, 0.0)], TARGET))
-        markers.append(Arrow(below, [ARROW_LENGTH * part for part in (*motion[:2], 0.0)], ACTUAL))
-    return markers
+        wanted = (direction[0], direction[1] if len(direction) == 2 else 0.0)
+        longest = max(1.0, math.hypot(*motion[:2]) / 2)
+    else:
+        return []
+    below = (place[0], place[1], place[2] + ARROW_HEIGHT - GAP)
+    scale = ARROW_LENGTH / longest
+    return [_arrow(above, wanted, scale, TARGET), _arrow(below, motion, scale, ACTUAL)]
+
+
+def _arrow(
+    place: Sequence[float], vector: Sequence[float], scale: float, colour: tuple[float, float, float, float]
+) -> Arrow:
+    """An arrow along the horizontal part of a vector."""
+    return Arrow(place, (scale * vector[0], scale * vector[1], 0.0), colour)
