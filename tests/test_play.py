@@ -157,7 +157,7 @@ class Goals(Record):
 
 
 def test_arrows_show_what_is_asked_for_and_what_is():
-    def arrows(task: Any, motion: list[float]) -> list[list[float]]:
+    def arrows(task: Any, motion: list[float]) -> list[Any]:
         markers: Any = task_markers(task[0], [5.0, 1.0, 0.5], [*motion, 9.0])
         assert [marker.place for marker in markers] == [(5.0, 1.0, 1.25), (5.0, 1.0, pytest.approx(1.12))]
         return [pytest.approx(list(marker.vector)) for marker in markers]
