@@ -249,7 +249,7 @@ class MujocoEnv(Generic[T]):
             if bool(qpos.isfinite().all()) and bool(qvel.isfinite().all()):  # not so after a divergence
                 import mujoco
 
-                data.qpos[:], data.qvel[:] = qpos.numpy(), qvel.numpy()
+                data.qpos[:], data.qvel[:] = qpos.cpu().numpy(), qvel.cpu().numpy()
                 mujoco.mj_forward(model, data)  # pyright: ignore[reportAttributeAccessIssue]
         return model, data
 
