@@ -22,7 +22,7 @@ from envs.locomotion.markers import task_markers
 from envs.navigation import PointNavigation, PointTasks, Semicircle, Wind
 from envs.simulators.rendering import Arrow, Ball
 from experiments.cli import main
-from experiments.film import Film, caption, film, play, visible_env
+from experiments.film import Film, WatchedEnv, caption, film, play, visible_env
 from experiments.tasks import with_fields
 from experiments.video import MAX_SMALL_FRAMES, AnimatedImage, Mp4, captioned
 from metarl.errors import UserError
@@ -208,6 +208,15 @@ def test_captions_say_task_episode_and_return(tmp_path):
     assert lines[0] == "a title"
     assert lines[1] == f"episode 2 of 2    step 4 of 4    return {returns[1]:.1f}"
     assert lines[2] == f"before: {returns[0]:.1f}"
+
+
+def test_what_an_accelerator_steps_after_the_end_is_not_shown():
+    family, moments = GridNavi(size=3, horizon=4), []
+    watched = WatchedEnv(family.make_env(1, generator()), torch.device("cpu"), moments.append)
+    watched.reset(family.sample(1, "train", generator()))
+    for active in (True, True, False):
+        watched.step(torch.tensor([4]), torch.tensor([active]))
+    assert [moment.step for moment in moments] == [0, 1, 2]
 
 
 def test_a_long_caption_ends_within_the_picture():
