@@ -20,6 +20,14 @@ FAMILIES: dict[str, str] = {
     "half_cheetah_vel": "envs.locomotion.half_cheetah:HalfCheetahVel",
     "half_cheetah_dir": "envs.locomotion.half_cheetah:HalfCheetahDir",
     "half_cheetah_rand_params": "envs.locomotion.half_cheetah:HalfCheetahRandParams",
+    "ant_dir": "envs.locomotion.ant:AntDir",
+    "ant_goal": "envs.locomotion.ant:AntGoal",
+    "ant_vel": "envs.locomotion.ant:AntVel",
+    "humanoid_dir": "envs.locomotion.humanoid:HumanoidDir",
+    "walker2d_rand_params": "envs.locomotion.walkers:Walker2dRandParams",
+    "walker2d_vel": "envs.locomotion.walkers:Walker2dVel",
+    "hopper_rand_params": "envs.locomotion.walkers:HopperRandParams",
+    "swimmer_vel": "envs.locomotion.swimmer:SwimmerVel",
 }
 
 

@@ -19,41 +19,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Generic, TypeVar
+from typing import ClassVar
 
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
-from envs.locomotion.mujoco_env import Locomotion, MujocoEnv
-from envs.locomotion.start import StartNoise
-from envs.simulators import make_physics
+from envs.locomotion.ranges import Ood, check_ood, draw_shares, in_training
+from envs.locomotion.robots import HALF_CHEETAH, Robot, RobotFamily, T, squared, x_velocity
+from envs.locomotion.tasks import DirectionTasks, VelocityTasks
 from envs.simulators.state import State
-from envs.torch_env import check_at_least, check_positive, check_split
+from envs.torch_env import check_positive, check_split
 from metarl.protocols import Split
 from metarl.records import Record
 
-T = TypeVar("T", bound=Record)
-
-BODY = Path(__file__).parent / "bodies" / "half_cheetah.xml"
+BODY = HALF_CHEETAH.body
 NUM_BODIES, NUM_JOINTS, NUM_GEOMS = 7, 6, 9  # without the world and the root joints; geoms with the floor
-START_NOISE = StartNoise(0.1, gaussian=True)
 MASS_BASE, DAMPING_BASE, FRICTION_BASE = 1.5, 1.3, 1.5
-
-
-@dataclass(frozen=True)
-class VelocityTasks(Record):
-    """Velocities to run at."""
-
-    velocity: Tensor  # [N] float32, m/s
-
-
-@dataclass(frozen=True)
-class DirectionTasks(Record):
-    """Directions to run in."""
-
-    direction: Tensor  # [N] float32, +1 forward or -1 backward
 
 
 @dataclass(frozen=True)
@@ -66,86 +47,29 @@ class PhysicsTasks(Record):
 
 
 @dataclass(frozen=True)
-class _HalfCheetah(Generic[T]):
+class _HalfCheetah(RobotFamily[T]):
     """What the three families share."""
 
-    horizon: int = 200
     control_cost: float = 0.05
 
-    def __post_init__(self) -> None:
-        check_at_least(type(self).__name__, 1, horizon=self.horizon)
-        check_at_least(type(self).__name__, 0.0, control_cost=self.control_cost)
-
-    @property
-    def num_episodes(self) -> int:
-        return 2
-
-    @property
-    def body(self) -> Path:
-        return BODY
-
-    @property
-    def frame_skip(self) -> int:
-        return 5
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def fields_before(self) -> tuple[str, ...]:
-        return ("qpos",)
-
-    @property
-    def observation_space(self) -> spaces.Box:
-        return spaces.Box(-float("inf"), float("inf"), (17,))
-
-    @property
-    def action_space(self) -> spaces.Box:
-        return spaces.Box(-1.0, 1.0, (6,))
-
-    def make_env(self: Locomotion[T], num_rows: int, generator: torch.Generator) -> MujocoEnv[T]:
-        """`num_rows` simulations on the generator's device; raises what `make_physics` does."""
-        return MujocoEnv(self, make_physics(self.body, num_rows, generator.device), generator)
-
-    def physics(self, tasks: T, nominal: Callable[[str], Tensor]) -> Mapping[str, Tensor]:
-        return {}
-
-    def initial_state(self, tasks: T, qpos: Tensor, qvel: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return START_NOISE.add(qpos, qvel, generator)
-
-    def observation(self, state: State, tasks: T) -> Tensor:
-        """Heights, angles and all velocities, without the position x: [B, 17] float32."""
-        return torch.cat((state.qpos[:, 1:], state.qvel), dim=1).float()
-
-    def terminated(self, state: State, tasks: T) -> Tensor | None:
-        return None
-
-    def bounds(self, tasks: T, num_episodes: int) -> dict[str, list[float]]:
-        """Empty: no expected return of any policy is known exactly."""
-        return {}
-
-
-def _velocity(before: State, after: State, dt: float) -> Tensor:
-    return (after.qpos[:, 0] - before.qpos[:, 0]) / dt  # [B]
-
-
-def _control(action: Tensor) -> Tensor:
-    return action.square().sum(dim=1)  # [B]
+    robot: ClassVar[Robot] = HALF_CHEETAH
 
 
 @dataclass(frozen=True)
 class HalfCheetahVel(_HalfCheetah[VelocityTasks]):
     """Run at a velocity v* ~ U[0, max_velocity]; reward -|v - v*| - control_cost |a|².
 
-    The "ood" split asks for velocities up to a third beyond the range of training.
+    The "ood" split asks for velocities up to a third beyond the range of training, or, with `ood="interpolation"`, for
+    the middle third of it, which training then leaves out; see `envs.locomotion.ranges`.
     """
 
     max_velocity: float = 3.0  # m/s
+    ood: Ood = "extrapolation"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(type(self).__name__, max_velocity=self.max_velocity)
+        check_ood(type(self).__name__, self.ood)
 
     @property
     def name(self) -> str:
@@ -153,25 +77,22 @@ class HalfCheetahVel(_HalfCheetah[VelocityTasks]):
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> VelocityTasks:
         check_split(self.name, split)
-        uniform = torch.rand(num_tasks, generator=generator, device=generator.device)
-        if split == "ood":
-            return VelocityTasks(self.max_velocity * (1 + (1 - uniform) / 3))  # never the end of the training range
-        return VelocityTasks(self.max_velocity * uniform)
+        return VelocityTasks(self.max_velocity * draw_shares((num_tasks,), split, self.ood, generator))
 
     def in_training_range(self, tasks: VelocityTasks) -> Tensor:
         """Which velocities training can draw: [N] bool."""
-        return (tasks.velocity >= 0) & (tasks.velocity <= self.max_velocity)
+        return in_training(tasks.velocity / self.max_velocity, self.ood)
 
     @property
     def metric_names(self) -> tuple[str, ...]:
         return ("velocity_error",)  # |v - v*|, m/s
 
     def reward(self, before: State, after: State, action: Tensor, tasks: VelocityTasks, dt: float) -> Tensor:
-        distance = (_velocity(before, after, dt) - tasks.velocity).abs()
-        return -(distance + self.control_cost * _control(action)).float()
+        distance = (x_velocity(before, after, dt) - tasks.velocity).abs()
+        return -(distance + self.control_cost * squared(action)).float()
 
     def metrics(self, before: State, after: State, action: Tensor, tasks: VelocityTasks, dt: float) -> Tensor:
-        return (_velocity(before, after, dt) - tasks.velocity).abs().float()[:, None]
+        return (x_velocity(before, after, dt) - tasks.velocity).abs().float()[:, None]
 
 
 @dataclass(frozen=True)
@@ -209,11 +130,11 @@ class HalfCheetahDir(_HalfCheetah[DirectionTasks]):
         return ("velocity_along",)  # in the task's direction, m/s
 
     def reward(self, before: State, after: State, action: Tensor, tasks: DirectionTasks, dt: float) -> Tensor:
-        along = tasks.direction * _velocity(before, after, dt)
-        return (along - self.control_cost * _control(action)).float()
+        along = tasks.direction * x_velocity(before, after, dt)
+        return (along - self.control_cost * squared(action)).float()
 
     def metrics(self, before: State, after: State, action: Tensor, tasks: DirectionTasks, dt: float) -> Tensor:
-        return (tasks.direction * _velocity(before, after, dt)).float()[:, None]
+        return (tasks.direction * x_velocity(before, after, dt)).float()[:, None]
 
 
 @dataclass(frozen=True)
@@ -278,7 +199,7 @@ class HalfCheetahRandParams(_HalfCheetah[PhysicsTasks]):
         return ("velocity",)  # forward, m/s
 
     def reward(self, before: State, after: State, action: Tensor, tasks: PhysicsTasks, dt: float) -> Tensor:
-        return (_velocity(before, after, dt) - self.control_cost * _control(action)).float()
+        return (x_velocity(before, after, dt) - self.control_cost * squared(action)).float()
 
     def metrics(self, before: State, after: State, action: Tensor, tasks: PhysicsTasks, dt: float) -> Tensor:
-        return _velocity(before, after, dt).float()[:, None]
+        return x_velocity(before, after, dt).float()[:, None]

@@ -1,0 +1,209 @@
+"""The ant's task families: run in a direction, to a place, or at a velocity.
+
+Direction: Rothfuss et al. 2019 (ProMP) and Rakelly et al. 2019 (PEARL); place: the same and Zintgraf et al. 2021
+(HyperX) for the sparse reward; velocity: Finn et al. 2017 (MAML). Mechanics, start and limits of the torso's height are
+those of Gymnasium's Ant-v5, dt = 0.05 s, actions in [-1, 1].
+
+Deviations and choices, where the published codes differ:
+1. No contact forces: they are neither observed (27 and 29 numbers instead of 111 and 113) nor paid for.
+2. Velocities are those of the torso's place as MuJoCo last computed it, one substep behind, as in Gymnasium.
+3. Where falling ends the episode, that step earns no bonus for being alive (as in Gymnasium; the papers' codes pay it).
+4. In the code that VariBAD published, "forward and backward" are two directions 57° to the left and right: not so here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from envs.locomotion.headings import Directions, check_directions, headings_in_training, sample_headings
+from envs.locomotion.ranges import Ood, check_ood, draw_shares, in_training
+from envs.locomotion.robots import ANT, Robot, RobotFamily, T, cosine, squared
+from envs.locomotion.tasks import GoalTasks, HeadingTasks, VelocityTasks
+from envs.simulators.state import State
+from envs.torch_env import check_at_least, check_positive, check_split
+from metarl.protocols import Split
+
+TORSO = 1
+LOWEST, HIGHEST = 0.2, 1.0  # of the torso, m
+
+
+@dataclass(frozen=True)
+class _Ant(RobotFamily[T]):
+    """What the ant's families share."""
+
+    robot: ClassVar[Robot] = ANT
+
+    @property
+    def fields_before(self) -> tuple[str, ...]:
+        return ("xpos",)
+
+
+def stands(state: State) -> Tensor:
+    """Whether the torso is neither on the ground nor flung up: [B] bool."""
+    height = state.qpos[:, 2]
+    return (height >= LOWEST) & (height <= HIGHEST)
+
+
+def plane_velocity(before: State, after: State, dt: float) -> Tensor:
+    """Of the torso, [B, 2] m/s."""
+    return (after.xpos[:, TORSO, :2] - before.xpos[:, TORSO, :2]) / dt
+
+
+@dataclass(frozen=True)
+class AntDir(_Ant[HeadingTasks]):
+    """Run in a direction d; reward d.v - control_cost |a|² + alive_bonus, until the ant falls.
+
+    directions: "forward_backward", or "circle" for any in the plane; see `envs.locomotion.headings`, also for the split
+    "ood". MAML's weights are `control_cost=0.005, alive_bonus=0.05`.
+    """
+
+    control_cost: float = 0.5
+    alive_bonus: float = 1.0
+    directions: Directions = "forward_backward"
+    hold_out_diagonals: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(type(self).__name__, 0.0, alive_bonus=self.alive_bonus)
+        check_directions(type(self).__name__, self.directions, self.hold_out_diagonals)
+
+    @property
+    def name(self) -> str:
+        return "ant_dir"
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> HeadingTasks:
+        return sample_headings(self.name, num_tasks, split, generator, self.directions, self.hold_out_diagonals)
+
+    def in_training_range(self, tasks: HeadingTasks) -> Tensor:
+        return headings_in_training(tasks, self.directions, self.hold_out_diagonals)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return ("velocity_along", "heading")  # m/s in the task's direction; cosine between it and the motion
+
+    def reward(self, before: State, after: State, action: Tensor, tasks: HeadingTasks, dt: float) -> Tensor:
+        along = (plane_velocity(before, after, dt) * tasks.direction).sum(dim=1)
+        return (along + self.alive_bonus * stands(after) - self.control_cost * squared(action)).float()
+
+    def metrics(self, before: State, after: State, action: Tensor, tasks: HeadingTasks, dt: float) -> Tensor:
+        velocity = plane_velocity(before, after, dt)
+        along = (velocity * tasks.direction).sum(dim=1)
+        return torch.stack((along, cosine(velocity, tasks.direction)), dim=1).float()
+
+    def terminated(self, state: State, tasks: HeadingTasks) -> Tensor | None:
+        return ~stands(state)
+
+
+@dataclass(frozen=True)
+class AntVel(_Ant[VelocityTasks]):
+    """Run along x at a velocity v* ~ U[0, max_velocity]; reward -|v - v*| + 1 - control_cost |a|² + alive_bonus.
+
+    The episode ends when the ant falls. ood: see `envs.locomotion.ranges`.
+    """
+
+    control_cost: float = 0.005
+    alive_bonus: float = 0.05
+    max_velocity: float = 3.0  # m/s
+    ood: Ood = "extrapolation"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(type(self).__name__, 0.0, alive_bonus=self.alive_bonus)
+        check_positive(type(self).__name__, max_velocity=self.max_velocity)
+        check_ood(type(self).__name__, self.ood)
+
+    @property
+    def name(self) -> str:
+        return "ant_vel"
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> VelocityTasks:
+        check_split(self.name, split)
+        return VelocityTasks(self.max_velocity * draw_shares((num_tasks,), split, self.ood, generator))
+
+    def in_training_range(self, tasks: VelocityTasks) -> Tensor:
+        return in_training(tasks.velocity / self.max_velocity, self.ood)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return ("velocity_error",)  # |v - v*|, m/s
+
+    def reward(self, before: State, after: State, action: Tensor, tasks: VelocityTasks, dt: float) -> Tensor:
+        error = (plane_velocity(before, after, dt)[:, 0] - tasks.velocity).abs()
+        return (1 - error + self.alive_bonus * stands(after) - self.control_cost * squared(action)).float()
+
+    def metrics(self, before: State, after: State, action: Tensor, tasks: VelocityTasks, dt: float) -> Tensor:
+        return (plane_velocity(before, after, dt)[:, 0] - tasks.velocity).abs().float()[:, None]
+
+    def terminated(self, state: State, tasks: VelocityTasks) -> Tensor | None:
+        return ~stands(state)
+
+
+@dataclass(frozen=True)
+class AntGoal(_Ant[GoalTasks]):
+    """Go to a place g and stay there; the ant's own place is observed, and falling ends nothing.
+
+    Dense: reward -|x - g_x| - |y - g_y| - control_cost |a|². Sparse: with the distance s to the place in a straight
+    line, 1 - s where s <= 0.75 and -0.75 elsewhere, less the control cost, which HyperX has at 0.01. Places lie within
+    `radius`, uniformly: at radius sqrt(u), u ~ U[0, 1]. Of the split "ood", u is what `envs.locomotion.ranges` says.
+    """
+
+    control_cost: float = 0.1
+    radius: float = 3.0  # m
+    sparse: bool = False
+    ood: Ood = "extrapolation"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(type(self).__name__, radius=self.radius)
+        check_ood(type(self).__name__, self.ood)
+
+    @property
+    def name(self) -> str:
+        return "ant_goal"
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def fields_before(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        return spaces.Box(-float("inf"), float("inf"), (29,))
+
+    def observation(self, state: State, tasks: GoalTasks) -> Tensor:
+        """All positions and velocities: [B, 29] float32."""
+        return torch.cat((state.qpos, state.qvel), dim=1).float()
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> GoalTasks:
+        check_split(self.name, split)
+        angle = 2 * math.pi * torch.rand(num_tasks, generator=generator, device=generator.device)
+        distance = self.radius * draw_shares((num_tasks,), split, self.ood, generator).sqrt()
+        return GoalTasks(distance[:, None] * torch.stack((angle.cos(), angle.sin()), dim=1))
+
+    def in_training_range(self, tasks: GoalTasks) -> Tensor:
+        return in_training(tasks.goal.square().sum(dim=1) / self.radius**2, self.ood)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return ("distance_to_goal",)  # m, in a straight line
+
+    def reward(self, before: State, after: State, action: Tensor, tasks: GoalTasks, dt: float) -> Tensor:
+        offset = after.qpos[:, :2] - tasks.goal
+        if self.sparse:
+            distance = offset.norm(dim=1)
+            value = torch.where(distance <= 0.75, 1 - distance, -0.75)
+        else:
+            value = -offset.abs().sum(dim=1)
+        return (value - self.control_cost * squared(action)).float()
+
+    def metrics(self, before: State, after: State, action: Tensor, tasks: GoalTasks, dt: float) -> Tensor:
+        return (after.qpos[:, :2] - tasks.goal).norm(dim=1).float()[:, None]

@@ -1,0 +1,79 @@
+"""Sampling of directions in the plane, which the ant's and the humanoid's families share.
+
+1. "forward_backward": ±x, as many forward as backward. Out of distribution are directions at least 45° from both.
+2. "circle": all angles. Nothing lies outside, so that "ood" is declared only with `hold_out_diagonals`: then training
+   leaves out the angles within 15° of the four diagonals, and "ood" asks for these.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from envs.locomotion.tasks import HeadingTasks
+from envs.torch_env import check_split
+from metarl.protocols import Split
+
+Directions = Literal["forward_backward", "circle"]
+
+_SECTOR = math.radians(15)  # to either side of a diagonal
+_QUARTER = math.pi / 2
+
+
+def check_directions(family: str, directions: str, hold_out_diagonals: bool) -> None:
+    """Raises ValueError for unknown directions, or held out diagonals where there are none."""
+    if directions not in ("forward_backward", "circle"):
+        raise ValueError(f"directions of {family} is {directions!r}: allowed are 'forward_backward' and 'circle'")
+    if hold_out_diagonals and directions != "circle":
+        raise ValueError(f"hold_out_diagonals of {family} is True: allowed with directions='circle' only")
+
+
+def sample_headings(
+    family: str,
+    num_tasks: int,
+    split: Split,
+    generator: torch.Generator,
+    directions: Directions,
+    hold_out_diagonals: bool,
+) -> HeadingTasks:
+    """
+    Raises:
+        ValueError: for an unknown split, or "ood" where nothing is held out.
+    """
+    check_split(family, split)
+    if directions == "circle" and split == "ood" and not hold_out_diagonals:
+        raise ValueError(
+            f"split of {family} is 'ood': allowed are 'train', 'test'; hold_out_diagonals=True declares it"
+        )
+    device = generator.device
+    uniform = torch.rand(num_tasks, generator=generator, device=device)
+    quarter = torch.randint(4, (num_tasks,), generator=generator, device=device)
+    if directions == "forward_backward":
+        if split == "ood":
+            side = torch.where(quarter < 2, _QUARTER, -_QUARTER)
+            return _headings(side + (uniform - 0.5) * (_QUARTER - 1e-3))
+        coin = (torch.randperm(num_tasks, generator=generator, device=device) + quarter[:1]) % 2
+        return HeadingTasks(torch.stack((2.0 * coin - 1.0, torch.zeros_like(uniform)), dim=1))
+    if not hold_out_diagonals:
+        return _headings(2 * math.pi * uniform)
+    centred = 2 * uniform - 1
+    if split == "ood":
+        return _headings(quarter * _QUARTER + _QUARTER / 2 + centred * (_SECTOR - 1e-3))
+    return _headings(quarter * _QUARTER + centred * (_QUARTER / 2 - _SECTOR))
+
+
+def headings_in_training(tasks: HeadingTasks, directions: Directions, hold_out_diagonals: bool) -> Tensor:
+    """Which directions training can draw: [N] bool."""
+    x, y = tasks.direction.unbind(dim=1)
+    if directions == "forward_backward":
+        return y.abs() < 1e-6
+    angle = torch.atan2(y, x) % _QUARTER
+    to_diagonal = (angle - _QUARTER / 2).abs()
+    return to_diagonal >= _SECTOR - 1e-5 if hold_out_diagonals else torch.ones_like(x, dtype=torch.bool)
+
+
+def _headings(angle: Tensor) -> HeadingTasks:
+    return HeadingTasks(torch.stack((angle.cos(), angle.sin()), dim=1))

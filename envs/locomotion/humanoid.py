@@ -1,0 +1,108 @@
+"""The humanoid that has to run in a direction: Rothfuss et al. 2019 (ProMP), Rakelly et al. 2019 (PEARL).
+
+Mechanics, start, weights and limits of the torso's height are those of Gymnasium's Humanoid-v5; dt = 0.015 s, and
+actions are in [-0.4, 0.4].
+
+Deviations and choices, where the published codes differ:
+1. No contact forces: they are neither observed (270 numbers instead of 348) nor paid for.
+2. The velocity is that of the centre of mass as MuJoCo last computed it, one substep behind, as in Gymnasium.
+3. The step in which the humanoid falls earns no bonus for being alive (as in Gymnasium; the papers' codes pay it).
+
+The bonus dominates: 200 steps of standing still return 1000 in every task. Judge by the metrics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from envs.locomotion.headings import Directions, check_directions, headings_in_training, sample_headings
+from envs.locomotion.robots import HUMANOID, Robot, RobotFamily, T, cosine, squared
+from envs.locomotion.tasks import HeadingTasks
+from envs.simulators.state import State
+from envs.torch_env import check_at_least
+from metarl.protocols import Split
+
+FORWARD_WEIGHT = 1.25
+LOWEST, HIGHEST = 1.0, 2.0  # of the torso, m
+
+
+@dataclass(frozen=True)
+class Humanoid(RobotFamily[T]):
+    """What the humanoid's families share."""
+
+    control_cost: float = 0.1
+    alive_bonus: float = 5.0
+
+    robot: ClassVar[Robot] = HUMANOID
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(type(self).__name__, 0.0, alive_bonus=self.alive_bonus)
+
+    @property
+    def fields_before(self) -> tuple[str, ...]:
+        return ("subtree_com",)
+
+    def observation(self, state: State, tasks: T) -> Tensor:
+        """Positions without x and y, velocities, the bodies' inertias and velocities, the hinges' torques: [B, 270]."""
+        inertia, velocity = state.cinert[:, 1:].flatten(1), state.cvel[:, 1:].flatten(1)
+        parts = (state.qpos[:, 2:], state.qvel, inertia, velocity, state.qfrc_actuator[:, 6:])
+        return torch.cat(parts, dim=1).float()
+
+    def terminated(self, state: State, tasks: T) -> Tensor | None:
+        return ~stands(state)
+
+
+def stands(state: State) -> Tensor:
+    """Whether the torso is at a height of standing: [B] bool."""
+    height = state.qpos[:, 2]
+    return (height > LOWEST) & (height < HIGHEST)
+
+
+def com_velocity(before: State, after: State, dt: float) -> Tensor:
+    """Of the centre of mass of the whole body, [B, 2] m/s."""
+    return (after.subtree_com[:, 0, :2] - before.subtree_com[:, 0, :2]) / dt
+
+
+@dataclass(frozen=True)
+class HumanoidDir(Humanoid[HeadingTasks]):
+    """Run in a direction d; reward 1.25 d.v - control_cost |a|² + alive_bonus, until the humanoid falls.
+
+    directions: "circle" for any in the plane, or "forward_backward"; see `envs.locomotion.headings`, also for the split
+    "ood".
+    """
+
+    directions: Directions = "circle"
+    hold_out_diagonals: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_directions(type(self).__name__, self.directions, self.hold_out_diagonals)
+
+    @property
+    def name(self) -> str:
+        return "humanoid_dir"
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> HeadingTasks:
+        return sample_headings(self.name, num_tasks, split, generator, self.directions, self.hold_out_diagonals)
+
+    def in_training_range(self, tasks: HeadingTasks) -> Tensor:
+        return headings_in_training(tasks, self.directions, self.hold_out_diagonals)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return ("velocity_along", "heading")  # m/s in the task's direction; cosine between it and the motion
+
+    def reward(self, before: State, after: State, action: Tensor, tasks: HeadingTasks, dt: float) -> Tensor:
+        along = (com_velocity(before, after, dt) * tasks.direction).sum(dim=1)
+        gain = FORWARD_WEIGHT * along + self.alive_bonus * stands(after)
+        return (gain - self.control_cost * squared(action)).float()
+
+    def metrics(self, before: State, after: State, action: Tensor, tasks: HeadingTasks, dt: float) -> Tensor:
+        velocity = com_velocity(before, after, dt)
+        along = (velocity * tasks.direction).sum(dim=1)
+        return torch.stack((along, cosine(velocity, tasks.direction)), dim=1).float()

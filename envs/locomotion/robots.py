@@ -1,0 +1,153 @@
+"""The robots, and what all their task families share.
+
+A family names its robot and states its tasks, its reward and, for robots that fall, when that is. Mechanics, start and
+observation are those of Gymnasium's v5 environments without contact forces: with MuJoCo 2, in which most results of the
+literature were made, these were zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from envs.locomotion.mujoco_env import Locomotion, MujocoEnv
+from envs.locomotion.start import StartNoise
+from envs.simulators import make_physics
+from envs.simulators.state import State
+from envs.torch_env import check_at_least
+from metarl.records import Record
+
+T = TypeVar("T", bound=Record)
+
+
+@dataclass(frozen=True)
+class Robot:
+    """A body and how Gymnasium drives and observes it."""
+
+    file: str  # in bodies/
+    num_positions: int  # nq
+    num_velocities: int  # nv
+    num_actions: int  # nu
+    frame_skip: int
+    num_hidden: int  # leading positions that observations leave out: where the robot is
+    noise: StartNoise
+    action_limit: float = 1.0
+    velocity_limit: float | None = None  # observed velocities are clipped to ± this
+    fields: tuple[str, ...] = ()  # of MuJoCo's data, that its families read
+    num_observed: int = 0  # entries of an observation beside positions and velocities
+
+    @property
+    def body(self) -> Path:
+        return Path(__file__).parent / "bodies" / self.file
+
+
+HALF_CHEETAH = Robot("half_cheetah.xml", 9, 9, 6, 5, 1, StartNoise(0.1, gaussian=True))
+ANT = Robot("ant.xml", 15, 14, 8, 5, 2, StartNoise(0.1, gaussian=True), fields=("xpos",))
+HUMANOID = Robot(
+    "humanoid.xml",
+    24,
+    23,
+    17,
+    5,
+    2,
+    StartNoise(0.01),
+    action_limit=0.4,
+    fields=("subtree_com", "cinert", "cvel", "qfrc_actuator"),
+    num_observed=13 * 10 + 13 * 6 + 17,
+)
+WALKER2D = Robot("walker2d.xml", 9, 9, 6, 4, 1, StartNoise(0.005), velocity_limit=10.0)
+HOPPER = Robot("hopper.xml", 6, 6, 3, 4, 1, StartNoise(0.005), velocity_limit=10.0)
+SWIMMER = Robot("swimmer.xml", 5, 5, 2, 4, 2, StartNoise(0.1))
+
+
+@dataclass(frozen=True)
+class RobotFamily(Generic[T]):
+    """What the families of all robots share."""
+
+    horizon: int = 200
+    control_cost: float = 0.0  # times |a|²
+
+    robot: ClassVar[Robot]
+
+    @property
+    def name(self) -> str:
+        raise NotImplementedError(f"{type(self).__name__} has no name")
+
+    def __post_init__(self) -> None:
+        check_at_least(type(self).__name__, 1, horizon=self.horizon, frame_skip=self.frame_skip)
+        check_at_least(type(self).__name__, 0.0, control_cost=self.control_cost)
+
+    @property
+    def num_episodes(self) -> int:
+        return 2
+
+    @property
+    def body(self) -> Path:
+        return self.robot.body
+
+    @property
+    def frame_skip(self) -> int:
+        return self.robot.frame_skip
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        robot = self.robot
+        size = robot.num_positions - robot.num_hidden + robot.num_velocities + robot.num_observed
+        return spaces.Box(-float("inf"), float("inf"), (size,))
+
+    @property
+    def action_space(self) -> spaces.Box:
+        return spaces.Box(-self.robot.action_limit, self.robot.action_limit, (self.robot.num_actions,))
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return self.robot.fields
+
+    @property
+    def fields_before(self) -> tuple[str, ...]:
+        return ("qpos",)
+
+    def make_env(self: Locomotion[T], num_rows: int, generator: torch.Generator) -> MujocoEnv[T]:
+        """`num_rows` simulations on the generator's device; raises what `make_physics` does."""
+        return MujocoEnv(self, make_physics(self.body, num_rows, generator.device), generator)
+
+    def physics(self, tasks: T, nominal: Callable[[str], Tensor]) -> Mapping[str, Tensor]:
+        return {}
+
+    def initial_state(self, tasks: T, qpos: Tensor, qvel: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return self.robot.noise.add(qpos, qvel, generator)
+
+    def observation(self, state: State, tasks: T) -> Tensor:
+        """Positions without those that say where the robot is, then all velocities: [B, O] float32."""
+        qvel, limit = state.qvel, self.robot.velocity_limit
+        if limit is not None:
+            qvel = qvel.clamp(-limit, limit)
+        return torch.cat((state.qpos[:, self.robot.num_hidden :], qvel), dim=1).float()
+
+    def terminated(self, state: State, tasks: T) -> Tensor | None:
+        return None
+
+    def bounds(self, tasks: T, num_episodes: int) -> dict[str, list[float]]:
+        """Empty: no expected return of any policy is known exactly."""
+        return {}
+
+
+def x_velocity(before: State, after: State, dt: float) -> Tensor:
+    """Of the root, [B] m/s."""
+    return (after.qpos[:, 0] - before.qpos[:, 0]) / dt
+
+
+def squared(action: Tensor) -> Tensor:
+    """|a|² of actions [B, A]: [B]."""
+    return action.square().sum(dim=1)
+
+
+def cosine(velocity: Tensor, direction: Tensor) -> Tensor:
+    """Between motion and direction, unit vectors, both [B, 2]: 1 straight there, -1 straight away, [B]."""
+    return (velocity * direction).sum(dim=1) / velocity.norm(dim=1).clamp(min=1e-6)

@@ -1,0 +1,69 @@
+"""The swimmer that has to swim at a velocity: Rothfuss et al. 2019, "ProMP: Proximal Meta-Policy Search".
+
+Mechanics and start are those of Gymnasium's Swimmer-v5, dt = 0.04 s, actions in [-1, 1].
+
+Deviation: the published reward is +|v - v*| - 1e-4 |a|², which pays for missing the velocity. Ours has the sign that
+was meant; `published_sign` gives theirs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from envs.locomotion.ranges import Ood, check_ood, draw_shares, in_training
+from envs.locomotion.robots import SWIMMER, Robot, RobotFamily, squared, x_velocity
+from envs.locomotion.tasks import VelocityTasks
+from envs.simulators.state import State
+from envs.torch_env import check_split
+from metarl.protocols import Split
+
+
+@dataclass(frozen=True)
+class SwimmerVel(RobotFamily[VelocityTasks]):
+    """Swim along x at a velocity v* ~ U[min_velocity, max_velocity]; reward -|v - v*| - control_cost |a|².
+
+    ood: see `envs.locomotion.ranges`.
+    """
+
+    control_cost: float = 1e-4
+    min_velocity: float = 0.1  # m/s
+    max_velocity: float = 0.2
+    published_sign: bool = False
+    ood: Ood = "extrapolation"
+
+    robot: ClassVar[Robot] = SWIMMER
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.min_velocity < self.max_velocity < float("inf"):
+            limits = f"min_velocity = {self.min_velocity} and max_velocity = {self.max_velocity}"
+            raise ValueError(f"SwimmerVel has {limits}: allowed are 0 <= min_velocity < max_velocity")
+        check_ood(type(self).__name__, self.ood)
+
+    @property
+    def name(self) -> str:
+        return "swimmer_vel"
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> VelocityTasks:
+        check_split(self.name, split)
+        share = draw_shares((num_tasks,), split, self.ood, generator)
+        return VelocityTasks(self.min_velocity + (self.max_velocity - self.min_velocity) * share)
+
+    def in_training_range(self, tasks: VelocityTasks) -> Tensor:
+        return in_training((tasks.velocity - self.min_velocity) / (self.max_velocity - self.min_velocity), self.ood)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return ("velocity_error",)  # |v - v*|, m/s
+
+    def reward(self, before: State, after: State, action: Tensor, tasks: VelocityTasks, dt: float) -> Tensor:
+        error = (x_velocity(before, after, dt) - tasks.velocity).abs()
+        sign = 1.0 if self.published_sign else -1.0
+        return (sign * error - self.control_cost * squared(action)).float()
+
+    def metrics(self, before: State, after: State, action: Tensor, tasks: VelocityTasks, dt: float) -> Tensor:
+        return (x_velocity(before, after, dt) - tasks.velocity).abs().float()[:, None]
