@@ -63,7 +63,10 @@ def main(argv: list[str]) -> None:
         print("This task lies outside the range of training.")
     num_episodes = trainer.num_episodes if arguments.episodes is None else arguments.episodes
     show = _view if arguments.viewer else _film
-    returns = show(arguments, run, trainer, task, num_episodes)
+    try:
+        returns = show(arguments, run, trainer, task, num_episodes)
+    except FloatingPointError as error:  # an observation of a robot of one's own
+        raise UserError(str(error)) from error
     for index, value in enumerate(returns, start=1):
         print(f"Episode {index}: return {value:.4g}")
 
