@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 import pickle
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import pytest
 import torch
 from torch import Tensor
 
 from agents.rl2 import RL2Config
+from envs.catalog import make
 from envs.check import check_family
-from envs.locomotion.half_cheetah import BODY, HalfCheetahRandParams
+from envs.locomotion import robots
+from envs.locomotion.half_cheetah import BODY
 from envs.locomotion.mujoco_env import MujocoEnv
 from envs.simulators.cpu import CpuPhysics
 from envs.simulators.model import load_model
@@ -25,7 +25,7 @@ mujoco_warp: Any = pytest.importorskip("mujoco_warp")
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:warp")]
 
-HUMANOID = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / "humanoid.xml"  # PGS, RK4, a free joint
+HUMANOID = robots.HUMANOID.body  # it asks for PGS and RK4, and has a free joint
 CPU = torch.device("cpu")
 
 
@@ -201,32 +201,55 @@ def test_wrong_fields_are_named() -> None:
 # The environment on this engine
 
 
-@dataclass(frozen=True)
-class OnWarp(HalfCheetahRandParams):
+class OnWarp:
+    """A family whose environments run on the GPU's engine."""
+
+    def __init__(self, family: Any) -> None:
+        self._family = family
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._family, name)
+
     def make_env(self, num_rows: int, generator: torch.Generator) -> Any:
         if num_rows < 1:
             raise ValueError("num_rows")
-        return MujocoEnv(self, gpu_physics(self.body, num_rows), generator)
+        return MujocoEnv(self._family, gpu_physics(self._family.body, num_rows), generator)
 
 
-def test_the_laws_of_families_hold() -> None:
-    check_family(OnWarp(horizon=8))
+@pytest.mark.parametrize("name", ["half_cheetah_rand_params", "humanoid_dir"])
+def test_the_laws_of_families_hold(name: str) -> None:
+    family: Any = OnWarp(make(name, horizon=6))
+    check_family(family)
 
 
-def test_no_step_of_environment_and_agent_waits() -> None:
+@pytest.mark.parametrize("name", ["half_cheetah_rand_params", "ant_goal", "humanoid_dir", "hopper_rand_params"])
+def test_no_step_of_environment_and_agent_waits(name: str) -> None:
     """A rollout's inner loop under a guard against all that would make the host wait for a GPU."""
-    family = OnWarp(horizon=3)
+    family = OnWarp(make(name, horizon=3))
     env = family.make_env(4, generator())
     config = RL2Config(hidden_size=8)
     agent = config.make(family.observation_space, family.action_space, num_iterations=1, generator=generator())
+    truncated = []
     with torch.inference_mode():
         step = env.reset(family.sample(2, "train", generator()))
-        env.step(torch.zeros(4, 6))  # records the graphs
+        env.step(torch.zeros(4, *family.action_space.shape))  # records the graphs
         state = agent.observe(agent.prior(4), None, step)
         with NothingWaits():
             for _ in range(7):
                 decision = agent.act(state, step.obs, generator(2))
                 step = env.step(decision.action)
                 state = agent.observe(state, decision.action, step)
-    assert step.truncated.all() != env.step(torch.zeros(4, 6)).truncated.all()
+                truncated.append(step.truncated)
+    assert torch.stack(truncated).all(1).tolist() == [False, True, False, False, True, False, False]
     assert env.num_diverged == 0
+
+
+def test_a_row_can_be_drawn() -> None:
+    """A row's model and data for pictures: its own fields, at its own place."""
+    physics = gpu_physics(BODY, 4)
+    physics.set_fields(fields := changed(physics))
+    start([physics], (1, 3.0))
+    model, data = physics.copy_row(2)
+    assert model.body_mass == pytest.approx(fields["body_mass"][2].numpy())
+    assert data.qpos == pytest.approx(physics.qpos[2].numpy())
+    assert data.xpos[1, 2] == pytest.approx(model.body_pos[1, 2] + float(physics.qpos[2, 1]))
