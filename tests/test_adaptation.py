@@ -4,8 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from metarl.adaptation.gradient import GradientAdaptation, supervised_loss
+from metarl.adaptation.implicit import ImplicitAdaptation
 from metarl.adaptation.sequence import RecurrentAdaptation
+from metarl.adaptation.step_sizes import FixedStepSizes
 from metarl.nets import linear, mlp
+from metarl.records import Examples
 
 NUM_TASKS, NUM_ITEMS, ITEM, QUERY, OUT = 4, 6, 3, 2, 5
 
@@ -28,16 +32,45 @@ def recurrent(cell: str, span: int | None = None) -> RecurrentAdaptation:
     return adaptation.double()
 
 
+def gradient(**settings) -> GradientAdaptation:
+    """On items whose first entries are a query's input and the last one what is asked for."""
+    net = mlp([QUERY, 8, OUT], activation="tanh", output_gain=1.0, generator=torch.Generator().manual_seed(0)).double()
+    loss = supervised_loss(net, lambda prediction, y: (prediction - y).square().mean())
+    kind = ImplicitAdaptation if "strength" in settings else GradientAdaptation
+    return kind(net, lambda params, items: loss(params, as_examples(items)), FixedStepSizes(0.1), **settings)
+
+
+def as_examples(items: Tensor) -> Examples:
+    return Examples(items[..., :QUERY], items[..., QUERY:])
+
+
 def data() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     context = torch.randn(NUM_TASKS, NUM_ITEMS, ITEM, generator=generator, dtype=torch.float64)
     return context, torch.randn(NUM_TASKS, 4, QUERY, generator=generator, dtype=torch.float64)
 
 
+everything = pytest.mark.parametrize(
+    "adaptation",
+    [
+        recurrent("gru"),
+        recurrent("lstm"),
+        gradient(num_steps=2),
+        gradient(num_steps=2, batching="loop"),
+        gradient(num_steps=2, batching="chunks", chunk_size=3),
+        gradient(first_order=True),
+        gradient(adapted=["2.weight", "2.bias"]),
+        gradient(num_steps=2, strength=1.0),
+    ],
+    ids=["gru", "lstm", "gradient", "loop", "chunks", "first_order", "head", "implicit"],
+)
+unordered = pytest.mark.parametrize(
+    "adaptation", [gradient(num_steps=3), gradient(num_steps=3, strength=1.0)], ids=["gradient", "implicit"]
+)
 sequences = pytest.mark.parametrize("adaptation", [recurrent("gru"), recurrent("lstm")], ids=["gru", "lstm"])
 
 
-@sequences
+@everything
 def test_tasks_do_not_leak_into_each_other(adaptation):
     context, x = data()
     together = adaptation.predict(adaptation.adapt(adaptation.prior(NUM_TASKS), context), x)
@@ -46,7 +79,7 @@ def test_tasks_do_not_leak_into_each_other(adaptation):
         torch.testing.assert_close(adaptation.predict(alone, x[task : task + 1])[0], together[task])
 
 
-@sequences
+@everything
 def test_the_old_state_is_left_as_it_was(adaptation):
     context, x = data()
     state = adaptation.adapt(adaptation.prior(NUM_TASKS), context[:, :2])
@@ -72,6 +105,24 @@ def test_unrolling_in_one_call_is_adapting_item_by_item(adaptation):
     for items in range(1, NUM_ITEMS + 1):
         state = adaptation.adapt(adaptation.prior(NUM_TASKS), context[:, :items])
         torch.testing.assert_close(unrolled[items - 1], state.hidden)
+
+
+@unordered
+def test_the_order_of_the_data_is_irrelevant(adaptation):
+    context, x = data()
+    orders = (context, context.flip(1))
+    ends = [adaptation.predict(adaptation.adapt(adaptation.prior(NUM_TASKS), items), x) for items in orders]
+    torch.testing.assert_close(*ends)
+
+
+@everything
+def test_the_gradient_reaches_every_parameter(adaptation):
+    context, x = data()
+    state = adaptation.adapt(adaptation.prior(NUM_TASKS), context)
+    outputs = adaptation.predict(state, x).square().sum()
+    parameters = list(adaptation.parameters())
+    gradients = torch.autograd.grad(outputs, parameters)
+    assert all(bool(gradient.abs().sum() > 0) for gradient in gradients)
 
 
 @sequences

@@ -1,0 +1,185 @@
+"""Gradient-based adaptation: the state is the network's parameters, those that adapt with a task axis.
+
+Finn, Abbeel, Levine. Model-agnostic meta-learning for fast adaptation of deep networks (2017).
+Raghu et al. Rapid learning or feature reuse? Towards understanding the effectiveness of MAML (2020): the head.
+Oh et al. BOIL: towards representation change for few-shot learning (2021): the body.
+
+What differs between the kinds of MAML is put together from parts: the step sizes (metarl/adaptation/step_sizes.py),
+the names of the parameters that adapt, whether the outer gradient goes through the inner one (`first_order`), the
+number of steps, and how tasks are batched. A loss is a function of one task's parameters and data, so that whatever
+has parameters adapts: a regression net, a policy with its log standard deviation.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+
+from metarl.adaptation.batching import BATCHINGS, Batching, over_tasks
+from metarl.records import Examples
+
+Params = dict[str, Tensor]
+TaskLoss = Callable[[Params, Any], Tensor]  # of one task: all parameters and its data give a scalar
+StepSizes = Callable[[str, int], "float | Tensor"]  # see metarl/adaptation/step_sizes.py
+
+
+class GradientAdaptation(nn.Module):
+    """Gradient descent on each task's loss, from the meta-learned parameters of `net`.
+
+    net: its parameters are what is meta-learned; it is never written to, and modules in it must be safe under
+        vmap of grad (see metarl/nets.py).
+    loss: of one task, from all parameters by name and the task's data; `supervised_loss` makes one.
+    step_sizes: called as step_sizes(name, step); an nn.Module among them is meta-learned too.
+    adapted: names of the parameters that adapt; None for all. The others are shared and carry no task axis.
+    first_order: leave out the derivative of the inner gradient.
+    batching: how tasks are batched, one meaning each: "vmap" all in one call, "chunks" of `chunk_size` tasks, a
+        "loop", or "auto", which measures the three at the first `adapt` and keeps the fastest. Rounding differs between
+        them, so that "auto" gives up that one seed is one run, bit for bit; the choice is part of `state_dict`.
+
+    Raises:
+        ValueError: when there are no such parameters, steps or batching.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        loss: TaskLoss,
+        step_sizes: StepSizes,
+        *,
+        num_steps: int = 1,
+        adapted: Iterable[str] | None = None,
+        first_order: bool = False,
+        batching: Batching | Literal["auto"] = "vmap",
+        chunk_size: int = 8,
+    ) -> None:
+        super().__init__()
+        names = [name for name, _ in net.named_parameters()]
+        self.adapted = tuple(names) if adapted is None else tuple(adapted)
+        for name in self.adapted:
+            if name not in names:
+                raise ValueError(f"adapted has {name!r}; allowed are {', '.join(names)}")
+        if not self.adapted:
+            raise ValueError("adapted is empty; at least one parameter must adapt")
+        if num_steps < 1:
+            raise ValueError(f"num_steps is {num_steps}; it must be at least 1")
+        if chunk_size < 1:
+            raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1")
+        if batching not in (*BATCHINGS, "auto"):
+            raise ValueError(f"batching is {batching!r}; allowed are {', '.join(BATCHINGS)} and auto")
+        self.net, self.loss, self.step_sizes = net, loss, step_sizes
+        self.num_steps, self.first_order = num_steps, first_order
+        self.batching: Batching | Literal["auto"] = batching
+        self.chunk_size = chunk_size
+        self._dims = {name: 0 if name in self.adapted else None for name in names}
+
+    def prior(self, num_tasks: int) -> Params:
+        """The meta-learned parameters: [num_tasks, ...] those that adapt, [...] the others."""
+        return {
+            name: value if self._dims[name] is None else value.expand(num_tasks, *value.shape)
+            for name, value in self.net.named_parameters()
+        }
+
+    def adapt(self, state: Params, context: Any, num_steps: int | None = None) -> Params:
+        """The state after gradient steps on data [N, K, ...]; `num_steps` of them, or the adaptation's own number."""
+        return self.path(state, context, num_steps)[-1]
+
+    def path(
+        self, state: Params, context: Any, num_steps: int | None = None, *, first_order: bool | None = None
+    ) -> list[Params]:
+        """The states before the first step, after it, and so on to the last: one more than steps."""
+        if self.batching == "auto":
+            self.batching = self._fastest(state, context)
+        states = [state]
+        for step in range(self.num_steps if num_steps is None else num_steps):
+            states.append(self.step(states[-1], context, step, first_order=first_order))
+        return states
+
+    def step(self, state: Params, context: Any, step: int = 0, *, first_order: bool | None = None) -> Params:
+        """The state after one gradient step, the one counted `step` from zero."""
+        first_order = self.first_order if first_order is None else first_order
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not first_order):
+            gradient = self.gradient(state, context)
+        return state | {name: state[name] - self.step_sizes(name, step) * gradient[name] for name in self.adapted}
+
+    def gradient(self, state: Params, context: Any) -> Params:
+        """Gradient of each task's loss in the parameters that adapt: [N, ...] each."""
+
+        def of_task(params: Params, data: Any) -> Params:
+            own = {name: params[name] for name in self.adapted}
+            return grad(lambda own: self.loss(params | own, data))(own)
+
+        return self._over_tasks(of_task)(state, context)
+
+    def losses(self, state: Params, data: Any) -> Tensor:
+        """Each task's loss on data [N, Q, ...]: [N]."""
+        return self._over_tasks(self.loss)(state, data)
+
+    def predict(self, state: Params, x: Tensor) -> Tensor:
+        """Outputs [N, Q, out] for inputs x [N, Q, in]."""
+        return self._over_tasks(lambda params, x: functional_call(self.net, params, (x,)))(state, x)
+
+    def _over_tasks(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        batching: Batching = "vmap" if self.batching == "auto" else self.batching
+        return over_tasks(function, self._dims, batching, self.chunk_size)
+
+    def _fastest(self, state: Params, context: Any) -> Batching:
+        """Measure adapting and, where gradients are recorded, going back through it."""
+        seconds: dict[Batching, float] = {}
+        for batching in BATCHINGS:
+            self.batching = batching
+            times = []
+            for _ in range(3):
+                started = time.perf_counter()
+                detached = {
+                    name: value.detach().requires_grad_(torch.is_grad_enabled()) for name, value in state.items()
+                }
+                loss = self.losses(self.adapt(detached, context), context).sum()
+                if loss.requires_grad:
+                    torch.autograd.grad(loss, [detached[name] for name in self.adapted])
+                if loss.is_cuda:
+                    torch.cuda.synchronize(loss.device)
+                times.append(time.perf_counter() - started)
+            seconds[batching] = min(times)
+        return min(seconds, key=lambda batching: seconds[batching])
+
+    def get_extra_state(self) -> str:
+        return self.batching
+
+    def set_extra_state(self, state: str) -> None:
+        if state != "auto" and self.batching == "auto":
+            self.batching = next(batching for batching in BATCHINGS if batching == state)
+
+
+def supervised_loss(net: nn.Module, criterion: Callable[[Tensor, Tensor], Tensor]) -> TaskLoss:
+    """criterion(predictions, y) of `net` on one task's Examples."""
+
+    def loss(params: Params, data: Examples) -> Tensor:
+        return criterion(functional_call(net, params, (data.x,)), data.y)
+
+    return loss
+
+
+def parameters_of(net: nn.Module, part: Literal["all", "head", "body", "bias"]) -> list[str]:
+    """Names of parameters: of all, of the last module that has any (ANIL), of the rest (BOIL), or the biases.
+
+    Raises:
+        ValueError: when there are none.
+    """
+    names = [name for name, _ in net.named_parameters()]
+    last = names[-1].rpartition(".")[0] if names else ""
+    parts: Mapping[str, list[str]] = {
+        "all": names,
+        "head": [name for name in names if name.rpartition(".")[0] == last],
+        "body": [name for name in names if name.rpartition(".")[0] != last],
+        "bias": [name for name in names if name.rpartition(".")[2] == "bias"],
+    }
+    if part not in parts:
+        raise ValueError(f"part is {part!r}; allowed are {', '.join(parts)}")
+    if not parts[part]:
+        raise ValueError(f"part is {part!r}, and {type(net).__name__} has no such parameters")
+    return parts[part]

@@ -1,0 +1,82 @@
+"""Step sizes of gradient adaptation: fixed, learned for each number, or learned for each layer and step.
+
+Li et al. Meta-SGD: learning to learn quickly for few-shot learning (2017).
+Antoniou, Edwards, Storkey. How to train your MAML (2019).
+
+Each is called as `step_sizes(name, step)` with the name of a parameter and the step counted from zero, and gives what
+the gradient is multiplied with: a number, or a tensor that broadcasts against the parameter [...].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class FixedStepSizes(nn.Module):
+    """One number for all parameters, or one for each step of which the last serves all later ones."""
+
+    def __init__(self, inner_lr: float | Sequence[float]) -> None:
+        super().__init__()
+        self.inner_lr = (inner_lr,) if isinstance(inner_lr, (int, float)) else tuple(inner_lr)
+        if not self.inner_lr or min(self.inner_lr) <= 0:
+            raise ValueError(f"inner_lr is {inner_lr}; allowed are positive numbers")
+
+    def forward(self, name: str, step: int) -> float:
+        return self.inner_lr[min(step, len(self.inner_lr) - 1)]
+
+
+class PerParameterStepSizes(nn.Module):
+    """Meta-SGD: a learned step size for each number in each parameter, the same at every step, of either sign.
+
+    inner_lr: the initial value, or the range that initial values are drawn from.
+    """
+
+    def __init__(
+        self, params: Mapping[str, Tensor], inner_lr: float | tuple[float, float], generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        low, high = (inner_lr, inner_lr) if isinstance(inner_lr, (int, float)) else inner_lr
+        if not 0 < low <= high:
+            raise ValueError(f"inner_lr is {inner_lr}; allowed are a positive number or a range of them")
+        self.values = nn.ParameterDict(
+            {
+                _key(name): torch.empty_like(value).uniform_(low, high, generator=generator)
+                if low < high
+                else torch.full_like(value, low)
+                for name, value in params.items()
+            }
+        )
+
+    def forward(self, name: str, step: int) -> Tensor:
+        return self.values[_key(name)]
+
+
+class PerStepStepSizes(nn.Module):
+    """MAML++: a learned step size for each layer at each of `num_steps` steps; the last serves all later ones.
+
+    A layer is a module that holds parameters; a parameter outside any, such as a log standard deviation, is its own.
+    """
+
+    def __init__(self, params: Mapping[str, Tensor], inner_lr: float, num_steps: int) -> None:
+        super().__init__()
+        if inner_lr <= 0:
+            raise ValueError(f"inner_lr is {inner_lr}; it must be positive")
+        self.values = nn.ParameterDict(
+            {_key(_layer(name)): value.new_full((num_steps,), inner_lr) for name, value in params.items()}
+        )
+
+    def forward(self, name: str, step: int) -> Tensor:
+        values = self.values[_key(_layer(name))]  # [num_steps]
+        return values[min(step, len(values) - 1)]
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0] or name
+
+
+def _key(name: str) -> str:
+    """The name as nn.ParameterDict can hold it."""
+    return name.replace(".", "/")
