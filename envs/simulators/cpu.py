@@ -104,7 +104,12 @@ class CpuPhysics:
         """
         check_fields(self.model, self.num_rows, fields)
         if self._models is not None:
-            self._models = [_with_fields(model, fields, row) for row, model in enumerate(self._models)]
+            made: dict[Any, mujoco.MjModel] = {}  # rows of one task share a model, which is faster than one each
+            for row, model in enumerate(self._models):
+                key = (id(model), *(value[row].numpy().tobytes() for value in fields.values()))
+                if key not in made:
+                    made[key] = _with_fields(model, fields, row)
+                self._models[row] = made[key]
             self._batch.set_models(self._models)
             return
         for name, value in fields.items():

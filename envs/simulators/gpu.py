@@ -90,6 +90,8 @@ class GpuPhysics:
 
         The first use on a machine compiles the engine's kernels, for a minute or so; they are kept.
         """
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
         self.num_rows = num_rows
         self.device = device
         self.model = load_model(body)
