@@ -34,7 +34,7 @@ LOWEST, HIGHEST = 0.2, 1.0  # of the torso, m
 
 
 @dataclass(frozen=True)
-class _Ant(RobotFamily[T]):
+class Ant(RobotFamily[T]):
     """What the ant's families share."""
 
     robot: ClassVar[Robot] = ANT
@@ -56,7 +56,7 @@ def plane_velocity(before: State, after: State, dt: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class AntDir(_Ant[HeadingTasks]):
+class AntDir(Ant[HeadingTasks]):
     """Run in a direction d; reward d.v - control_cost |a|² + alive_bonus, until the ant falls.
 
     directions: "forward_backward", or "circle" for any in the plane; see `envs.locomotion.headings`, also for the split
@@ -101,7 +101,7 @@ class AntDir(_Ant[HeadingTasks]):
 
 
 @dataclass(frozen=True)
-class AntVel(_Ant[VelocityTasks]):
+class AntVel(Ant[VelocityTasks]):
     """Run along x at a velocity v* ~ U[0, max_velocity]; reward -|v - v*| + 1 - control_cost |a|² + alive_bonus.
 
     The episode ends when the ant falls. ood: see `envs.locomotion.ranges`.
@@ -145,7 +145,7 @@ class AntVel(_Ant[VelocityTasks]):
 
 
 @dataclass(frozen=True)
-class AntGoal(_Ant[GoalTasks]):
+class AntGoal(Ant[GoalTasks]):
     """Go to a place g and stay there; the ant's own place is observed, and falling ends nothing.
 
     Dense: reward -|x - g_x| - |y - g_y| - control_cost |a|². Sparse: with the distance s to the place in a straight

@@ -47,7 +47,7 @@ class PhysicsTasks(Record):
 
 
 @dataclass(frozen=True)
-class _HalfCheetah(RobotFamily[T]):
+class HalfCheetah(RobotFamily[T]):
     """What the three families share."""
 
     control_cost: float = 0.05
@@ -56,7 +56,7 @@ class _HalfCheetah(RobotFamily[T]):
 
 
 @dataclass(frozen=True)
-class HalfCheetahVel(_HalfCheetah[VelocityTasks]):
+class HalfCheetahVel(HalfCheetah[VelocityTasks]):
     """Run at a velocity v* ~ U[0, max_velocity]; reward -|v - v*| - control_cost |a|².
 
     The "ood" split asks for velocities up to a third beyond the range of training, or, with `ood="interpolation"`, for
@@ -96,7 +96,7 @@ class HalfCheetahVel(_HalfCheetah[VelocityTasks]):
 
 
 @dataclass(frozen=True)
-class HalfCheetahDir(_HalfCheetah[DirectionTasks]):
+class HalfCheetahDir(HalfCheetah[DirectionTasks]):
     """Run forward or backward; reward direction * v - control_cost |a|².
 
     There are only these two tasks, so those of "test" are those of "train" (as in every paper), and there is nothing
@@ -138,7 +138,7 @@ class HalfCheetahDir(_HalfCheetah[DirectionTasks]):
 
 
 @dataclass(frozen=True)
-class HalfCheetahRandParams(_HalfCheetah[PhysicsTasks]):
+class HalfCheetahRandParams(HalfCheetah[PhysicsTasks]):
     """Run forward with changed physics; reward v - control_cost |a|².
 
     Every element of mass and friction is multiplied by 1.5^u and of damping by 1.3^u, each with its own

@@ -6,10 +6,10 @@ limit, same-step autoreset, rows that are not active and diverged simulations ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -89,6 +89,15 @@ class Locomotion(Protocol[T_contra]):
         ...
 
 
+@runtime_checkable
+class HasModels(Protocol):
+    """What a family has beside, where tasks differ in more than numbers that MuJoCo's model holds."""
+
+    def models(self, tasks: Any) -> Sequence[Any] | None:
+        """A compiled model for each row, for `Physics.set_models`; None where the body's own will do for all."""
+        ...
+
+
 class MujocoEnv(Generic[T]):
     """B rows of a locomotion family; implements `metarl.protocols.VectorEnv`, `Measures` and, on the CPU, `Renders`.
 
@@ -131,6 +140,9 @@ class MujocoEnv(Generic[T]):
         self._divergences.report(self._tasks)
         self._tasks = one_task_a_row(tasks, self.num_rows).to(self.device)
         self._ended = None
+        models = self._family.models(self._tasks) if isinstance(self._family, HasModels) else None
+        if models is not None:
+            self.physics.set_models(models)
         self.physics.set_fields(self._family.physics(self._tasks, self.physics.field))
         self._state = State.of(self.physics, self._family.fields)
         self._start_episodes(self._tasks, None)

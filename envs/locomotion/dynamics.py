@@ -1,0 +1,224 @@
+"""Robots whose dynamics differ from task to task: mass, damping, friction and the length of limbs; all run forward.
+
+After the live families of Greenberg et al. 2023 (RoML), which multiply mass, damping and a length by 2^U(-1, 1). Each
+number holds for the whole robot; for every element apart, see the families named "rand_params".
+
+Deviations and choices:
+1. Friction and limbs are ours. Limbs are longer or shorter by a quarter at most, as these robots fall beyond that.
+2. The length is that of the limbs, where RoML has the torso's, and takes one of 48 values, evenly spaced on a
+   logarithmic scale: each is a model compiled once.
+3. Rewards and ends are those of Gymnasium's v5 environments, but for the half cheetah's control cost of 0.05; RoML pays
+   the half cheetah for its pitch, too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from envs.locomotion.ant import Ant, plane_velocity
+from envs.locomotion.ant import stands as ant_stands
+from envs.locomotion.half_cheetah import HalfCheetah
+from envs.locomotion.humanoid import FORWARD_WEIGHT, Humanoid, com_velocity
+from envs.locomotion.humanoid import stands as humanoid_stands
+from envs.locomotion.ranges import Ood, check_ood, draw_shares, in_training
+from envs.locomotion.robots import RobotFamily, squared, x_velocity
+from envs.simulators.state import State
+from envs.torch_env import check_at_least, check_split
+from metarl.protocols import Split
+from metarl.records import Record
+
+Quantity = Literal["mass", "damping", "friction", "limb_length"]
+
+NUM_LENGTHS = 48  # in the range of training; a multiple of three, for "interpolation"
+
+
+@dataclass(frozen=True)
+class DynamicsTasks(Record):
+    """Multipliers, one of each for the whole robot; ones where a family does not vary them."""
+
+    mass: Tensor  # [N] float32, inertia follows
+    damping: Tensor  # [N] float32, of all joints
+    friction: Tensor  # [N] float32, of the floor and the robot
+    limb_length: Tensor  # [N] float32
+
+
+@dataclass(frozen=True)
+class _Dynamics(RobotFamily[DynamicsTasks]):
+    """What these families share.
+
+    Multipliers are limit^U(-1, 1) with the limits `max_scale` and, for limbs, `max_limb_scale`. ood, about each of the
+    exponents: see `envs.locomotion.ranges`.
+    """
+
+    vary: tuple[Quantity, ...] = ("mass", "damping", "friction", "limb_length")
+    max_scale: float = 2.0
+    max_limb_scale: float = 1.25
+    ood: Ood = "extrapolation"
+
+    limbs: ClassVar[tuple[str, ...]]  # names of bodies
+    height: ClassVar[int]  # the place in qpos of how high the robot is
+    leg_height: ClassVar[float]  # of what stretches as limbs do, between floor and torso at the start, m
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = type(self).__name__
+        check_at_least(name, 1.001, max_scale=self.max_scale, max_limb_scale=self.max_limb_scale)
+        check_ood(name, self.ood)
+        if not self.vary or not set(self.vary) <= set(get_args(Quantity)):
+            raise ValueError(f"vary of {name} is {self.vary!r}: allowed are some of {', '.join(get_args(Quantity))}")
+
+    def _limit(self, quantity: str) -> float:
+        return self.max_limb_scale if quantity == "limb_length" else self.max_scale
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> DynamicsTasks:
+        check_split(self.name, split)
+        multipliers = {}
+        for quantity in get_args(Quantity):
+            share = torch.full((num_tasks,), 0.5, device=generator.device)
+            if quantity in self.vary:
+                share = draw_shares((num_tasks,), split, self.ood, generator, two_ended=True)
+                if quantity == "limb_length":
+                    share = ((share * NUM_LENGTHS).floor() + 0.5) / NUM_LENGTHS
+            multipliers[quantity] = self._limit(quantity) ** (2 * share - 1)
+        return DynamicsTasks(**multipliers)
+
+    def in_training_range(self, tasks: DynamicsTasks) -> Tensor:
+        inside = torch.ones(len(tasks), dtype=torch.bool, device=tasks.mass.device)
+        for quantity in self.vary:
+            exponent = getattr(tasks, quantity).log() / math.log(self._limit(quantity))
+            inside &= in_training((exponent + 1) / 2, self.ood)
+        return inside
+
+    def models(self, tasks: DynamicsTasks) -> Sequence[Any] | None:
+        """A model for each row, where limbs vary; see `envs.locomotion.limbs`."""
+        if "limb_length" not in self.vary:
+            return None
+        from envs.locomotion.limbs import model_with_limbs  # here, so that tasks can be sampled without a simulator
+
+        return [model_with_limbs(self.body, self.limbs, round(scale, 6)) for scale in tasks.limb_length.tolist()]
+
+    def physics(self, tasks: DynamicsTasks, nominal: Callable[[str], Tensor]) -> Mapping[str, Tensor]:
+        fields: dict[str, Tensor] = {}
+        own = self.models(tasks)
+
+        def scaled(field: str, multiplier: Tensor) -> Tensor:
+            value = nominal(field)
+            if own is not None:  # the mass of a longer limb is another
+                rows = {id(model): torch.from_numpy(getattr(model, field)) for model in own}
+                value = torch.stack([rows[id(model)] for model in own]).to(value.device)
+            else:
+                value = value.expand(len(tasks), *value.shape)
+            return value * multiplier.double().view(-1, *(1,) * (value.ndim - 1))
+
+        if "mass" in self.vary:
+            fields["body_mass"] = scaled("body_mass", tasks.mass)
+            fields["body_inertia"] = scaled("body_inertia", tasks.mass)
+        if "damping" in self.vary:
+            fields["dof_damping"] = scaled("dof_damping", tasks.damping)
+        if "friction" in self.vary:
+            fields["geom_friction"] = scaled("geom_friction", tasks.friction)
+        return fields
+
+    def initial_state(
+        self, tasks: DynamicsTasks, qpos: Tensor, qvel: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """With Gymnasium's noise, as high above the floor as the robot with its own limbs."""
+        qpos = qpos.clone()
+        qpos[:, self.height] += self.leg_height * (tasks.limb_length.to(qpos.dtype) - 1)
+        return self.robot.noise.add(qpos, qvel, generator)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return ("velocity",)  # forward, m/s
+
+
+@dataclass(frozen=True)
+class HalfCheetahDynamics(HalfCheetah[DynamicsTasks], _Dynamics):
+    """Run forward on a half cheetah whose mass, damping, friction or limbs differ; reward v - control_cost |a|².
+
+    `vary` says which; the rest is as the body has it. Multipliers are max_scale^U(-1, 1), or max_limb_scale^U(-1, 1).
+    """
+
+    limbs: ClassVar[tuple[str, ...]] = ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
+    height: ClassVar[int] = 1
+    leg_height: ClassVar[float] = 0.5775944642583938
+
+    @property
+    def name(self) -> str:
+        return "half_cheetah_dynamics"
+
+    def reward(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
+        return (x_velocity(before, after, dt) - self.control_cost * squared(action)).float()
+
+    def metrics(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
+        return x_velocity(before, after, dt).float()[:, None]
+
+
+@dataclass(frozen=True)
+class AntDynamics(Ant[DynamicsTasks], _Dynamics):
+    """Run forward on an ant whose mass, damping, friction or legs differ, until it falls.
+
+    Reward v - control_cost |a|² + alive_bonus. `vary` says which; the rest is as the body has it. Multipliers are
+    max_scale^U(-1, 1), or max_limb_scale^U(-1, 1).
+    """
+
+    control_cost: float = 0.5
+    alive_bonus: float = 1.0
+
+    limbs: ClassVar[tuple[str, ...]] = tuple(
+        f"{side}_{part}"
+        for side in ("front_left", "back_left", "back_right", "front_right")
+        for part in ("hip", "thigh", "shin")
+    )
+    height: ClassVar[int] = 2
+    leg_height: ClassVar[float] = 0.0  # at the start, they stick out
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(type(self).__name__, 0.0, alive_bonus=self.alive_bonus)
+
+    @property
+    def name(self) -> str:
+        return "ant_dynamics"
+
+    def reward(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
+        gain = plane_velocity(before, after, dt)[:, 0] + self.alive_bonus * ant_stands(after)
+        return (gain - self.control_cost * squared(action)).float()
+
+    def metrics(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
+        return plane_velocity(before, after, dt)[:, :1].float()
+
+    def terminated(self, state: State, tasks: DynamicsTasks) -> Tensor | None:
+        return ~ant_stands(state)
+
+
+@dataclass(frozen=True)
+class HumanoidDynamics(Humanoid[DynamicsTasks], _Dynamics):
+    """Run forward on a humanoid whose mass, damping, friction or limbs differ, until it falls.
+
+    Reward 1.25 v - control_cost |a|² + alive_bonus. `vary` says which; the rest is as the body has it. Multipliers are
+    max_scale^U(-1, 1), or max_limb_scale^U(-1, 1).
+    """
+
+    limbs: ClassVar[tuple[str, ...]] = tuple(
+        f"{side}_{part}" for side in ("right", "left") for part in ("thigh", "shin", "foot", "upper_arm", "lower_arm")
+    )
+    height: ClassVar[int] = 2
+    leg_height: ClassVar[float] = 0.7529759041927676
+
+    @property
+    def name(self) -> str:
+        return "humanoid_dynamics"
+
+    def reward(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
+        gain = FORWARD_WEIGHT * com_velocity(before, after, dt)[:, 0] + self.alive_bonus * humanoid_stands(after)
+        return (gain - self.control_cost * squared(action)).float()
+
+    def metrics(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
+        return com_velocity(before, after, dt)[:, :1].float()
