@@ -100,8 +100,9 @@ def test_rows_can_have_models_of_their_own() -> None:
     assert np.array_equal(data.qpos, physics.qpos[1])
 
     physics.set_fields(physics_fields)  # on top of the models
-    assert physics._batch.models[1] is physics._batch.models[2]  # which makes them faster
-    assert physics._batch.models[0] is not physics._batch.models[1]
+    in_use: Any = physics._batch.models
+    assert in_use[1] is in_use[2]  # which makes them faster
+    assert in_use[0] is not in_use[1]
     model, _ = physics.copy_row(1)
     assert np.array_equal(model.body_mass, physics_fields["body_mass"][1])
     assert np.array_equal(model.geom_size, models[1].geom_size)
