@@ -96,12 +96,21 @@ def test_both_engines_agree_on_limbs_of_other_lengths() -> None:
     models = [load_model(BODY, longer_shin(factor)) for factor in (0.7, 1.0, 1.2, 1.5)]
     cpu, gpu = CpuPhysics(BODY, 4), gpu_physics(BODY, 4)
     gpu.set_fields(changed(gpu))  # which the models replace
-    for physics in (cpu, gpu):
-        physics.set_models(models)
-    start([cpu, gpu], (1, 3.0))
-    step_all([cpu, gpu], 12)
-    assert (cpu.qpos - gpu.qpos).abs().max() < 1e-5
-    assert (cpu.qpos[0] - cpu.qpos[3]).abs().max() > 1e-3
+    heavy = {
+        name: 2 * torch.stack([torch.from_numpy(getattr(model, name)) for model in models])
+        for name in ("body_mass", "body_inertia")
+    }
+    finals = []
+    for fields in ({}, heavy):  # which come on top
+        for physics in (cpu, gpu):
+            physics.set_models(models)
+            physics.set_fields(fields)
+        start([cpu, gpu], (1, 3.0))
+        step_all([cpu, gpu], 12)
+        assert (cpu.qpos - gpu.qpos).abs().max() < 1e-5
+        finals.append(cpu.qpos.clone())
+    assert (finals[0][0] - finals[0][3]).abs().max() > 1e-3
+    assert (finals[0] - finals[1]).abs().amax(1).min() > 1e-3
 
 
 def test_only_the_rows_that_are_meant_are_stepped_and_reset() -> None:
