@@ -208,6 +208,7 @@ def test_what_observations_hold() -> None:
     "family",
     [
         AntDir(directions="circle", hold_out_diagonals=True),
+        AntDir(directions="axes"),
         AntVel(ood="interpolation"),
         AntGoal(ood="interpolation", sparse=True),
         HumanoidDir(directions="forward_backward"),
@@ -279,6 +280,11 @@ def test_directions() -> None:
     assert torch.allclose(circle.norm(dim=1), torch.ones(4000))
     assert circle.mean(0).abs().max() < 0.05
     assert between(torch.atan2(circle[:, 1], circle[:, 0]), -math.pi, math.pi)
+    axes = AntDir(directions="axes")
+    assert len({(round(x), round(y)) for x, y in drawn(axes, "train", "direction").tolist()}) == 4
+    assert torch.allclose(drawn(axes, "train", "direction").abs().sum(1), torch.ones(4000))
+    assert torch.allclose(drawn(axes, "ood", "direction").abs(), torch.tensor(math.sqrt(0.5)))
+    assert len({(x > 0, y > 0) for x, y in drawn(axes, "ood", "direction").tolist()}) == 4
     held_out = HumanoidDir(hold_out_diagonals=True)
     fifteen = math.radians(15)
     for split, low, high in (("train", fifteen, math.pi / 4), ("ood", 0, fifteen)):
@@ -300,7 +306,7 @@ def test_bands_outside_never_touch_the_range_of_training() -> None:
     [
         (
             lambda: AntDir(directions="left"),
-            "directions of AntDir is 'left': allowed are 'forward_backward' and 'circle'",
+            "directions of AntDir is 'left': allowed are 'forward_backward', 'axes'",
         ),
         (
             lambda: AntDir(hold_out_diagonals=True),

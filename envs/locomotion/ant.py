@@ -59,8 +59,8 @@ def plane_velocity(before: State, after: State, dt: float) -> Tensor:
 class AntDir(Ant[HeadingTasks]):
     """Run in a direction d; reward d.v - control_cost |a|² + alive_bonus, until the ant falls.
 
-    directions: "forward_backward", or "circle" for any in the plane; see `envs.locomotion.headings`, also for the split
-    "ood". MAML's weights are `control_cost=0.005, alive_bonus=0.05`.
+    directions: "forward_backward", "axes", or "circle" for any in the plane; see `envs.locomotion.headings`, also for
+    the split "ood". MAML's weights are `control_cost=0.005, alive_bonus=0.05`.
     """
 
     control_cost: float = 0.5

@@ -1,14 +1,15 @@
 """Sampling of directions in the plane, which the ant's and the humanoid's families share.
 
 1. "forward_backward": ±x, as many forward as backward. Out of distribution are directions at least 45° from both.
-2. "circle": all angles. Nothing lies outside, so that "ood" is declared only with `hold_out_diagonals`: then training
+2. "axes": ±x and ±y. Out of distribution are the four diagonals (Lee and Chung 2021, LDM).
+3. "circle": all angles. Nothing lies outside, so that "ood" is declared only with `hold_out_diagonals`: then training
    leaves out the angles within 15° of the four diagonals, and "ood" asks for these.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from envs.locomotion.tasks import HeadingTasks
 from envs.torch_env import check_split
 from metarl.protocols import Split
 
-Directions = Literal["forward_backward", "circle"]
+Directions = Literal["forward_backward", "axes", "circle"]
 
 _SECTOR = math.radians(15)  # to either side of a diagonal
 _QUARTER = math.pi / 2
@@ -25,8 +26,9 @@ _QUARTER = math.pi / 2
 
 def check_directions(family: str, directions: str, hold_out_diagonals: bool) -> None:
     """Raises ValueError for unknown directions, or held out diagonals where there are none."""
-    if directions not in ("forward_backward", "circle"):
-        raise ValueError(f"directions of {family} is {directions!r}: allowed are 'forward_backward' and 'circle'")
+    if directions not in get_args(Directions):
+        allowed = ", ".join(map(repr, get_args(Directions)))
+        raise ValueError(f"directions of {family} is {directions!r}: allowed are {allowed}")
     if hold_out_diagonals and directions != "circle":
         raise ValueError(f"hold_out_diagonals of {family} is True: allowed with directions='circle' only")
 
@@ -57,6 +59,8 @@ def sample_headings(
             return _headings(side + (uniform - 0.5) * (_QUARTER - 1e-3))
         coin = (torch.randperm(num_tasks, generator=generator, device=device) + quarter[:1]) % 2
         return HeadingTasks(torch.stack((2.0 * coin - 1.0, torch.zeros_like(uniform)), dim=1))
+    if directions == "axes":
+        return _headings((quarter + (0.5 if split == "ood" else 0.0)) * _QUARTER)
     if not hold_out_diagonals:
         return _headings(2 * math.pi * uniform)
     centred = 2 * uniform - 1
@@ -70,6 +74,8 @@ def headings_in_training(tasks: HeadingTasks, directions: Directions, hold_out_d
     x, y = tasks.direction.unbind(dim=1)
     if directions == "forward_backward":
         return y.abs() < 1e-6
+    if directions == "axes":
+        return torch.minimum(x.abs(), y.abs()) < 1e-6
     angle = torch.atan2(y, x) % _QUARTER
     to_diagonal = (angle - _QUARTER / 2).abs()
     return to_diagonal >= _SECTOR - 1e-5 if hold_out_diagonals else torch.ones_like(x, dtype=torch.bool)

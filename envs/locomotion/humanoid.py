@@ -72,8 +72,8 @@ def com_velocity(before: State, after: State, dt: float) -> Tensor:
 class HumanoidDir(Humanoid[HeadingTasks]):
     """Run in a direction d; reward 1.25 d.v - control_cost |a|² + alive_bonus, until the humanoid falls.
 
-    directions: "circle" for any in the plane, or "forward_backward"; see `envs.locomotion.headings`, also for the split
-    "ood".
+    directions: "circle" for any in the plane, "forward_backward" or "axes"; see `envs.locomotion.headings`, also for
+    the split "ood".
     """
 
     directions: Directions = "circle"
