@@ -15,6 +15,7 @@ from torch import Tensor
 
 from envs.locomotion.mujoco_env import MujocoEnv
 from envs.simulators import make_physics
+from envs.simulators.state import State
 from metarl.distributions import DiagonalGaussian
 from metarl.nets import PolicyHead
 from metarl.records import Decision, Record, Step, Trajectory
@@ -104,7 +105,8 @@ class MemorylessAgent:
 class Dynamics:
     """A family with the body's own physics, or with physics for each task that differ a little from them.
 
-    So little, that the solver's work is the same: what is measured is what per-task fields cost.
+    So little, that the solver's work is the same: what is measured is what per-task fields cost. A robot that falls
+    lies on until the time limit, so that rollouts simulate what the engine alone does.
     """
 
     def __init__(self, family: Any, per_task: bool) -> None:
@@ -121,6 +123,11 @@ class Dynamics:
         fields = {name: nominal(name) for name in names}
         scale = 1 + NEAR_NOMINAL * torch.linspace(-1, 1, len(tasks), dtype=torch.float64).to(fields[names[0]].device)
         return {name: torch.einsum("b,...->b...", scale, value) for name, value in fields.items()}
+
+    def terminated(self, state: State, tasks: Record) -> Tensor | None:
+        """Computed, and without effect."""
+        ends = self._family.terminated(state, tasks)
+        return None if ends is None else ends & False
 
     def make_env(self, num_rows: int, generator: torch.Generator) -> MujocoEnv[Any]:
         family: Any = self

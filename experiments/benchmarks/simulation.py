@@ -4,7 +4,7 @@ All contenders of a body have the same frame skip and the same kind of policy (e
 and store observations, actions, log-probabilities and rewards. For each body and number of rows:
 
 - `limit`: the engine alone; the same rows and threads, controls drawn beforehand, nothing else.
-- `closed_loop`: our rollout with one policy and one body for all rows.
+- `closed_loop`: our rollout with one policy and one body for all rows; robots that fall lie on, as in the limit.
 - `per_task_dynamics`: the same with masses, damping and friction for each task, so close to the nominal ones that the
   solver's work is the same.
 - `per_task_policies`: the same with a policy for each task.
@@ -51,15 +51,15 @@ class Body:
 
     family: str  # whose observations, rewards and ends are computed
     rows: tuple[int, ...]
-    horizon: int  # steps of an episode: so few that a random policy seldom falls before
+    horizon: int  # steps of an episode, so that all rows take about a second
 
 
 BODIES = {
     "half_cheetah": Body("half_cheetah_vel", (64, 800), 100),
-    "hopper": Body("hopper_rand_params", (320,), 15),
-    "walker2d": Body("walker2d_vel", (320,), 15),
-    "ant": Body("ant_dir", (320,), 25),
-    "humanoid": Body("humanoid_dir", (320,), 15),
+    "hopper": Body("hopper_rand_params", (320,), 50),
+    "walker2d": Body("walker2d_vel", (320,), 50),
+    "ant": Body("ant_dir", (320,), 40),
+    "humanoid": Body("humanoid_dir", (320,), 25),
 }
 BODIES = {name: body for name, body in BODIES.items() if body.family in FAMILIES}
 
