@@ -20,14 +20,15 @@ import torch
 import tyro
 from pydantic import TypeAdapter, ValidationError
 
-from experiments.names import AGENTS, experiment_names, known, suggestion
+from experiments.names import AGENTS, LEARNERS, experiment_names, known, suggestion
 from experiments.written import OF_RECIPE, merged, written
 from metarl.errors import UserError
+from metarl.fewshot.episode import FewShotFamily, FewShotLearnerConfig
 from metarl.protocols import AgentConfig, TaskFamily
 from metarl.trainer import TrainConfig, Trainer
 
-F = TypeVar("F", bound=TaskFamily)
-A = TypeVar("A", bound=AgentConfig)
+F = TypeVar("F", bound=TaskFamily | FewShotFamily)
+A = TypeVar("A", bound=AgentConfig | FewShotLearnerConfig)
 
 _RECIPE_MODULE = "metarl_recipe"  # what a recipe loaded from a file of the user's own is called in sys.modules
 
@@ -36,9 +37,23 @@ _RECIPE_MODULE = "metarl_recipe"  # what a recipe loaded from a file of the user
 class Expected:
     """What a recipe should reach on test tasks, and who says so."""
 
-    at_least: float  # the mean undiscounted return
     source: str
-    episode: int | None = None  # counted from one; None: the sum over the trial
+    at_least: float | None = None  # the mean undiscounted return
+    at_most: float | None = None  # the mean error, where lower is better
+    episode: int | None = None  # counted from one, or steps; None: the sum over the trial, or the last step
+
+    def __post_init__(self) -> None:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError(f"expected has at_least {self.at_least} and at_most {self.at_most}; one of them is needed")
+
+    @property
+    def limit(self) -> float:
+        limit = self.at_least if self.at_most is None else self.at_most
+        assert limit is not None
+        return limit
+
+    def is_met(self, value: float) -> bool:
+        return value >= self.limit if self.at_most is None else value <= self.limit
 
 
 @dataclass(frozen=True)
@@ -60,7 +75,7 @@ class Experiment(Generic[F, A]):
     def agent_name(self) -> str:
         """The catalog's name of the agent; for one that is not in the catalog, its class's."""
         path = _path_of(self.agent)
-        return next((name for name, where in AGENTS.items() if where == path), type(self.agent).__name__)
+        return next((name for name, where in (AGENTS | LEARNERS).items() if where == path), type(self.agent).__name__)
 
     def trainer(self) -> Trainer:
         """A fresh trainer on the experiment's device.

@@ -81,6 +81,8 @@ def visible_env(family: TaskFamily, seed: int = 0) -> Any:
         UserError: when the family has no pictures, or they cannot be made on this machine.
     """
     generator = torch.Generator().manual_seed(seed)
+    if not hasattr(family, "make_env"):
+        raise UserError(f"{family.name} has no pictures: its tasks are functions, and nothing acts in them")
     env = family.make_env(1, generator)
     if not isinstance(env, Renders):
         seen = ", ".join(name for name in FAMILIES if isinstance(make(name).make_env(1, generator), Renders))

@@ -26,6 +26,8 @@ def _catalog(file: str, name: str) -> dict[str, str]:
 
 FAMILIES = _catalog("envs/catalog.py", "FAMILIES")
 AGENTS = _catalog("agents/catalog.py", "AGENTS")
+FUNCTION_FAMILIES = _catalog("metarl/fewshot/catalog.py", "FAMILIES")  # of functions to regress, not of worlds
+LEARNERS = _catalog("metarl/fewshot/catalog.py", "LEARNERS")
 
 
 @cache
@@ -54,10 +56,11 @@ def describe(module: str, class_name: str | None = None) -> str:
 
 
 def described(kind: str) -> dict[str, str]:
-    """Name and description of all families, agents or experiments."""
+    """Name and description of all families, agents, learners or experiments."""
     if kind == "experiments":
         return {name: describe(f"experiments.{name.replace('/', '.')}") for name in experiment_names()}
-    catalog = FAMILIES if kind == "families" else AGENTS
+    catalogs = {"families": FAMILIES | FUNCTION_FAMILIES, "agents": AGENTS, "learners": LEARNERS}
+    catalog = catalogs[kind]
     return {name: describe(*where.split(":")) for name, where in catalog.items()}
 
 

@@ -12,9 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from metarl.evaluation import Evaluation
+from experiments.report import MEASURES
+from metarl.evaluation import RETURN, Evaluation, Measure
+from metarl.fewshot.source import FewShotSource
 from metarl.run import STEP_TAG, Run, RunError
 
+ERROR_TAG = FewShotSource.score_tag
+_POINTS = 200  # of a line of training, at most
 _OURS = "#1f5fa8"
 _KNOWN = ("#2a8a4a", "#b5651d", "#7d4fa3", "#888888", "#c23b5a", "#5b7f8c")  # bounds, in their order
 
@@ -28,7 +32,7 @@ def plot_run(run: Run, evaluation: Evaluation) -> Path:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_adaptation(left, evaluation)
-    _draw_learning(right, run)
+    _draw_learning(right, run) if evaluation.measure == RETURN else _draw_errors(right, run, evaluation.measure)
     figure.suptitle(f"{evaluation.family} · {evaluation.agent} · {run.path.name}", fontsize=10)
     path = run.path / f"evaluation_{evaluation.split}.png"
     try:
@@ -39,8 +43,9 @@ def plot_run(run: Run, evaluation: Evaluation) -> Path:
 
 
 def _draw_adaptation(axes: Axes, evaluation: Evaluation) -> None:
-    """Return by episode with its 95 % interval, and the bounds as lines."""
-    episodes = range(1, len(evaluation.episodes) + 1)
+    """Return by episode, or error by step, with its 95 % interval, and the bounds as lines."""
+    measure = evaluation.measure
+    episodes = range(measure.first, len(evaluation.episodes) + measure.first)
     marker = "o" if len(episodes) <= 20 else ""
     for (name, values), colour in zip(evaluation.bounds.items(), _KNOWN * 2, strict=False):
         axes.plot(episodes, values, color=colour, linewidth=1.4, linestyle="--", label=name.replace("_", "-"))
@@ -53,11 +58,13 @@ def _draw_adaptation(axes: Axes, evaluation: Evaluation) -> None:
         margin = [[m - lo for m, lo in zip(means, low, strict=True)], [h - m for m, h in zip(means, high, strict=True)]]
         axes.errorbar(episodes, means, margin, color=_OURS, fmt="none", capsize=3, linewidth=1.4)
     axes.set(
-        xlabel="episode of the trial",
-        ylabel="return",
+        xlabel="episode of the trial" if measure == RETURN else f"{measure.point}s of adaptation",
+        ylabel=MEASURES.get(measure.name, measure.name),
         title=f"adaptation: {evaluation.num_tasks} {evaluation.split} tasks, 95 % interval",
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if not measure.higher_is_better:
+        axes.set_yscale("log")
     _finish(axes)
 
 
@@ -74,6 +81,28 @@ def _draw_learning(axes: Axes, run: Run) -> None:
             alpha = 0.6 if style == "-" else 1.0
             axes.plot(steps, returns, style, color=colour, label=label, alpha=alpha, linewidth=1.2, markersize=5)
     axes.set(xlabel="environment steps", ylabel="return", title="meta-training")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if rows:
+        _finish(axes)
+
+
+def _draw_errors(axes: Axes, run: Run, measure: Measure) -> None:
+    """The error on training queries, smoothed, and before and after adaptation on test tasks, against examples seen."""
+    rows = run.progress()
+    values = [row[ERROR_TAG] for row in rows if ERROR_TAG in row]
+    width = max(1, len(values) // _POINTS)
+    blocks = [values[start : start + width] for start in range(0, len(values), width)]
+    steps = [row[STEP_TAG] for row in rows if ERROR_TAG in row][width - 1 :: width]
+    means = [sum(block) / len(block) for block in blocks][: len(steps)]
+    axes.plot(steps, means, color="#d98032", alpha=0.7, linewidth=1.2, label="training tasks, after adaptation")
+    tags = {tag for row in rows for tag in row if tag.startswith(f"meta_test/{measure.tag}")}
+    numbers = sorted(int(tag.rsplit("_", 1)[1]) for tag in tags)
+    for number, colour in zip(dict.fromkeys(numbers[:2] + numbers[-1:]), _KNOWN, strict=False):
+        tag = f"meta_test/{measure.tag}{number}"
+        logged = [row for row in rows if tag in row]
+        x, y = [row[STEP_TAG] for row in logged], [row[tag] for row in logged]
+        axes.plot(x, y, "o-", color=colour, markersize=4, linewidth=1, label=f"test tasks, {number} {measure.point}s")
+    axes.set(xlabel="examples", ylabel=MEASURES.get(measure.name, measure.name), title="meta-training", yscale="log")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     if rows:
         _finish(axes)

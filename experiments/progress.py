@@ -10,6 +10,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from metarl.evaluation import RETURN
 from metarl.trainer import Trainer
 
 _SECONDS_BETWEEN_LINES = 30.0
@@ -27,6 +28,9 @@ class TrainingProgress:
         self._started = self._line_at = time.monotonic()
         self._line_iteration = trainer.iteration
         self._fps: float | None = None
+        acts = trainer.source.measure == RETURN
+        self._unit_rate = trainer.source.unit_rate
+        self._error_tag = None if acts else trainer.source.score_tag
         columns = (
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=24),
@@ -67,7 +71,10 @@ class TrainingProgress:
         elapsed = time.monotonic() - self._started
         per_iteration = elapsed / max(1, trainer.iteration - self._first_iteration)
         left = duration(per_iteration * (self._total - trainer.iteration))
-        return f"{self._fps:,.0f} env-steps/s  {left} left  {returns_text(metrics, trainer.num_episodes)}"
+        speed = f"{self._fps:,.0f} {self._unit_rate}  {left} left"
+        if self._error_tag is not None:
+            return f"{speed}  error {metrics[self._error_tag]:.4g}"
+        return f"{speed}  {returns_text(metrics, trainer.num_episodes)}"
 
 
 def returns_text(metrics: Mapping[str, float], num_episodes: int) -> str:

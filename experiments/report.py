@@ -8,22 +8,31 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.experiment import Expected
-from metarl.evaluation import Evaluation, Score
-from metarl.trainer import logged_episodes
+from metarl.evaluation import RETURN, Evaluation, Score, logged_points
 
+MEASURES = {"mse": "mean squared error (lower is better)"}  # in words, where the name alone would not do
 _FILE_WIDTH = 140  # columns, where no terminal sets a limit
 
 
 def print_evaluation(evaluation: Evaluation, expected: Expected | None = None) -> None:
-    """Print the returns episode by episode and over the trial; bounds and the family's metrics (means) beside them."""
-    title = f"{evaluation.family}, {evaluation.agent}: return on {evaluation.num_tasks} {evaluation.split} tasks"
+    """Print the curve point by point and over the trial; bounds and the family's metrics (means) beside them."""
+    measure, points = evaluation.measure, evaluation.episodes
+    name = MEASURES.get(measure.name, measure.name)
+    title = f"{evaluation.family}, {evaluation.agent}: {name} on {evaluation.num_tasks} {evaluation.split} tasks"
     table = Table(title=title, title_justify="left")
-    for column in ("episode", "mean", "IQM", "95 % interval", *map(_words, (*evaluation.bounds, *evaluation.metrics))):
+    for column in (
+        measure.point,
+        "mean",
+        "IQM",
+        "95 % interval",
+        *map(_words, (*evaluation.bounds, *evaluation.metrics)),
+    ):
         table.add_column(column, justify="right", no_wrap=True)
-    for episode in logged_episodes(len(evaluation.episodes)):
-        known = [values[episode - 1] for values in (*evaluation.bounds.values(), *evaluation.metrics.values())]
-        table.add_row(str(episode), *_cells(evaluation.episodes[episode - 1], known))
-    if len(evaluation.episodes) > 1:
+    for number in logged_points(evaluation):
+        at = number - measure.first
+        known = [values[at] for values in (*evaluation.bounds.values(), *evaluation.metrics.values())]
+        table.add_row(str(number), *_cells(points[at], known))
+    if len(points) > 1 and measure == RETURN:
         table.add_section()
         known = [sum(values) for values in evaluation.bounds.values()]
         known += [fmean(values) for values in evaluation.metrics.values()]
@@ -43,7 +52,9 @@ def _cells(score: Score, known: list[float]) -> list[str]:
 
 def _number(value: float) -> str:
     size = abs(value)
-    return f"{value:,.0f}" if size >= 1000 else f"{value:.1f}" if size >= 100 else f"{value:.2f}"
+    if size >= 100:
+        return f"{value:,.0f}" if size >= 1000 else f"{value:.1f}"
+    return f"{value:.2f}"
 
 
 def _words(name: str) -> str:
@@ -51,11 +62,15 @@ def _words(name: str) -> str:
 
 
 def _verdict(evaluation: Evaluation, expected: Expected) -> str:
-    if expected.episode is None:
-        what, reached = "over the trial", evaluation.total.mean
-    elif expected.episode <= len(evaluation.episodes):
-        what, reached = f"in episode {expected.episode}", evaluation.episodes[expected.episode - 1].mean
+    measure = evaluation.measure
+    number = expected.episode
+    limit = f"{'at least' if expected.at_most is None else 'at most'} {expected.limit:g}"
+    if number is None:
+        what, reached = "over the trial" if measure == RETURN else "at the end", evaluation.total.mean
+    elif 0 <= number - measure.first < len(evaluation.episodes):
+        what = f"in episode {number}" if measure == RETURN else f"after {number} {measure.point}s"
+        reached = evaluation.episodes[number - measure.first].mean
     else:
-        return f"Expected {expected.at_least:g} in episode {expected.episode}, which this trial does not have."
-    met = "reached" if reached >= expected.at_least else "NOT reached"
-    return f"Expected {what}: at least {expected.at_least:g} ({expected.source}); {met}: {_number(reached)}."
+        return f"Expected {limit} in {measure.point} {number}, which this curve does not have."
+    met = "reached" if expected.is_met(reached) else "NOT reached"
+    return f"Expected {what}: {limit} ({expected.source}); {met}: {_number(reached)}."

@@ -5,6 +5,7 @@ What comes out is the adaptation curve: the return of episode 1, 2, ... of a tri
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -34,6 +35,31 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """What an adaptation curve shows, and against what."""
+
+    name: str = "return"
+    point: str = "episode"  # what is counted along the curve
+    first: int = 1  # the number of the first point: episodes count from one, steps from zero
+    higher_is_better: bool = True
+
+    def is_better(self, value: float, than: float) -> bool:
+        return value > than if self.higher_is_better else value < than
+
+    @property
+    def worst(self) -> float:
+        return -math.inf if self.higher_is_better else math.inf
+
+    @property
+    def tag(self) -> str:
+        """What the points' logged tags begin with, such as "return/ep_"."""
+        return f"{self.name}/{'ep' if self.point == 'episode' else self.point}_"
+
+
+RETURN = Measure()
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The adaptation curve of an agent on tasks of one split."""
 
@@ -41,10 +67,11 @@ class Evaluation:
     agent: str
     split: str
     num_tasks: int
-    episodes: list[Score]  # by episode of the trial, undiscounted
-    total: Score  # of the sum over the trial
+    episodes: list[Score]  # by point of the curve: undiscounted, by episode of the trial; or after each step
+    total: Score  # of the sum over the trial; of the last point, where points do not add up, as errors do not
     bounds: dict[str, list[float]]  # known values by episode, such as the Bayes-optimal ones
     metrics: dict[str, list[float]] = field(default_factory=dict)  # mean over steps and tasks by episode, by name
+    measure: Measure = RETURN
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -119,3 +146,18 @@ def mean_metrics(env: VectorEnv, metrics: Tensor | None) -> dict[str, list[float
         return {}
     means = metrics.mean(1).T.tolist()
     return dict(zip(env.metric_names, means, strict=True))
+
+
+def logged_points(evaluation: Evaluation) -> list[int]:
+    """The points of a curve, numbered as its measure does, that get a curve of their own in the logs and a row."""
+    if evaluation.measure.first == 1:
+        return logged_episodes(len(evaluation.episodes))
+    return [0, *logged_episodes(len(evaluation.episodes) - 1)]
+
+
+def logged_episodes(num_episodes: int) -> list[int]:
+    """The episodes, counted from one, that get a curve of their own: all of a few, else 1, 2, 5, 10, 20, ..."""
+    if num_episodes <= 10:
+        return list(range(1, num_episodes + 1))
+    series = [digit * 10**power for power in range(len(str(num_episodes))) for digit in (1, 2, 5)]
+    return [k for k in series if k < num_episodes] + [num_episodes]

@@ -1,4 +1,7 @@
-"""The outer loop: draw trials from tasks of the family, update the meta-learner, again and again."""
+"""The outer loop: draw experience from a source, update the meta-learner, again and again.
+
+One loop for agents that act in trials and for learners that predict: what differs is the source.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from metarl.evaluation import Evaluation, evaluate, mean_metrics
+from metarl.evaluation import RETURN, Evaluation, logged_points
+from metarl.fewshot.episode import FewShotFamily, FewShotLearnerConfig
+from metarl.fewshot.source import FewShotSource
 from metarl.protocols import AgentConfig, Split, TaskFamily
-from metarl.records import Trajectory
-from metarl.rollouts import collect
+from metarl.source import Source
+from metarl.trials import TrialSource, by_episode
 
 if TYPE_CHECKING:
     from metarl.run import Run
@@ -30,7 +35,7 @@ class TrainConfig:
     num_iterations: int
     num_tasks: int  # N, fresh tasks per iteration
     copies: int = 1  # E, rows per task
-    num_episodes: int | None = None  # in a trial; None: the family's own number
+    num_episodes: int | None = None  # in a trial, or steps in a few-shot curve; None: the family's own number, or 10
     eval_every: int = 50  # iterations between evaluations on held-out tasks; 0: only at the end
     eval_tasks: int = 100
     checkpoint_every: int = 25
@@ -46,111 +51,93 @@ class TrainConfig:
 
 
 class Trainer:
-    """A meta-learner, the tasks that it meets and everything that an exact resume needs."""
+    """A meta-learner, the source of what it learns from and everything that an exact resume needs.
+
+    The family decides the source: trials of an agent in tasks, or support and query sets of functions.
+
+    Raises:
+        ValueError: when family, agent and settings do not fit together.
+    """
 
     def __init__(
         self,
-        family: TaskFamily,
-        agent_config: AgentConfig,
+        family: TaskFamily | FewShotFamily,
+        agent_config: AgentConfig | FewShotLearnerConfig,
         config: TrainConfig,
         *,
         agent_name: str,
         seed: int,
         device: str = "cpu",
     ) -> None:
-        self.family, self.config, self.agent_name = family, config, agent_name
-        self.num_episodes = family.num_episodes if config.num_episodes is None else config.num_episodes
+        self.family: Any = family
+        self.config, self.agent_name = config, agent_name
         seeds = np.random.SeedSequence(seed).generate_state(len(_STREAMS), np.uint64).tolist()
         self.generators = {
             name: torch.Generator(device).manual_seed(stream_seed % 2**63)
             for name, stream_seed in zip(_STREAMS, seeds, strict=True)
         }
-        self.agent = agent_config.make(
-            family.observation_space,
-            family.action_space,
-            num_iterations=config.num_iterations,
-            generator=self.generators["initialisation"],
-        )
-        self.env = family.make_env(config.num_tasks * config.copies, self.generators["env"])
+        self.source = _source(family, config, self.generators)
+        self.num_episodes = self.source.num_episodes
+        self.agent = self.source.make_learner(agent_config, config.num_iterations)
         self.device = device
         self.iteration = 0
-        self.env_steps = 0
-        self.num_diverged = 0  # simulations that were reset because they diverged, where environments count them
+        self.env_steps = 0  # in the source's unit: examples, where nothing acts
         self.seconds = 0.0  # of meta-training, without evaluations
-        self.best_return = -math.inf  # the highest mean return of a window of iterations between two checkpoints
-        self._diverged_before = 0  # in this trainer's environment, up to the last iteration
-        self._window: list[float] = []  # returns of whole trials, by iteration since the last checkpoint
+        self.best_return = self.source.measure.worst  # the best mean score of a window between two checkpoints
+        self._window: list[float] = []  # scores by iteration since the last checkpoint, such as returns of whole trials
+
+    @property
+    def num_diverged(self) -> int:
+        """Simulations that were reset because they diverged, where environments count them."""
+        return self.source.num_diverged
 
     def iterate(self) -> dict[str, float]:
-        """One meta-iteration; returns its metrics by their logged tags."""
+        """One meta-iteration; returns its metrics by their logged tags.
+
+        Raises:
+            FloatingPointError: when a reward or an error is not finite.
+        """
         started = time.perf_counter()
-        trajectory = self._draw()
-        diverged = self._count_diverged()
+        experience = self.source.draw(self.agent)
         drawn = time.perf_counter()
-        metrics = self.agent.update(trajectory, self.generators["update"])
+        metrics = self.agent.update(experience, self.generators["update"])
         ended = time.perf_counter()
-        num_steps = trajectory.num_steps
-        returns = _return_metrics(trajectory, self.num_episodes)
-        measured = mean_metrics(self.env, trajectory.episode_metrics(self.num_episodes))
-        self._window.append(returns["meta_train/return/total"])
+        amount = self.source.amount(experience)
+        metrics = {**self.source.metrics(experience), **metrics}
+        score = metrics[self.source.score_tag]
+        if not math.isfinite(score):
+            raise FloatingPointError(f"{self.source.score_tag} of iteration {self.iteration + 1} is {score}")
+        self._window.append(score)
         self.iteration += 1
-        self.env_steps += num_steps
+        self.env_steps += amount
         self.seconds += ended - started
         return {
-            **returns,
-            **_by_episode("meta_train", measured),
             **metrics,
-            **diverged,
-            "time/fps": num_steps / (ended - started),
-            "time/collect_fps": num_steps / (drawn - started),
+            "time/fps": amount / (ended - started),
+            "time/collect_fps": amount / (drawn - started),
             "time/collect_share": (drawn - started) / (ended - started),
             "time/time_elapsed": self.seconds,
             "time/iterations": float(self.iteration),
             "time/total_timesteps": float(self.env_steps),
         }
 
-    def _draw(self) -> Trajectory[Any]:
-        """A trial in fresh training tasks, with the finite rewards that learning needs.
-
-        Raises:
-            FloatingPointError: when a reward is not finite; names the task and the step.
-        """
-        tasks = self.family.sample(self.config.num_tasks, "train", self.generators["task"])
-        trajectory = collect(self.env, self.agent, tasks, self.num_episodes, generator=self.generators["policy"])
-        bad = (~torch.isfinite(trajectory.reward)) & trajectory.valid
-        if bool(bad.any()):
-            step, row = bad.nonzero()[0].tolist()
-            task = tasks[row // self.config.copies]
-            raise FloatingPointError(f"reward at step {step} of row {row} is not finite; its task is {task}")
-        return trajectory
-
-    def _count_diverged(self) -> dict[str, float]:
-        """How many simulations diverged in this iteration; nothing where an environment cannot diverge."""
-        total: int | None = getattr(self.env, "num_diverged", None)
-        if total is None:
-            return {}
-        found, self._diverged_before = total - self._diverged_before, total
-        self.num_diverged += found
-        return {"rollout/num_diverged": float(found)}
-
     def evaluate(
         self, split: Split = "test", num_tasks: int | None = None, num_episodes: int | None = None, seed: int = 0
     ) -> Evaluation:
         """The adaptation curve on held-out tasks; the training's own random streams are left as they are."""
-        return evaluate(
-            self.family,
+        return self.source.evaluate(
             self.agent,
             agent_name=self.agent_name,
             split=split,
             num_tasks=self.config.eval_tasks if num_tasks is None else num_tasks,
-            num_episodes=self.num_episodes if num_episodes is None else num_episodes,
+            num_episodes=num_episodes,
             generator=torch.Generator(self.device).manual_seed(_EVALUATION_SEED + seed),
         )
 
     def close_window(self) -> bool:
         """Start a new window of iterations; whether the last one was the best so far, on training tasks."""
         mean = sum(self._window) / max(len(self._window), 1)
-        is_best = bool(self._window) and mean > self.best_return
+        is_best = bool(self._window) and self.source.measure.is_better(mean, self.best_return)
         self.best_return = mean if is_best else self.best_return
         self._window = []
         return is_best
@@ -170,7 +157,7 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.iteration = state["iteration"]
         self.env_steps = state["env_steps"]
-        self.num_diverged = state.get("num_diverged", 0)  # absent from the first checkpoints
+        self.source.num_diverged = state.get("num_diverged", 0)  # absent from the first checkpoints
         self.seconds = state["seconds"]
         self.best_return = state["best_return"]
         self._window = list(state["window"])
@@ -184,7 +171,7 @@ def train(
 ) -> Evaluation:
     """Meta-train from the trainer's iteration to the last one, logging and saving into the run; then evaluate.
 
-    `best` is the checkpoint with the highest return over a window of training tasks: test tasks choose nothing.
+    `best` is the checkpoint with the best return, or error, over a window of training tasks: test tasks choose nothing.
     """
     config = trainer.config
     evaluation = None
@@ -208,35 +195,19 @@ def train(
     return evaluation
 
 
-def _return_metrics(trajectory: Trajectory[Any], num_episodes: int) -> dict[str, float]:
-    returns = trajectory.episode_returns(num_episodes).mean(1)  # [num_episodes]
-    metrics = {f"meta_train/return/ep_{k}": float(returns[k - 1]) for k in logged_episodes(num_episodes)}
-    metrics["meta_train/return/total"] = float(returns.sum())
-    metrics["rollout/ep_rew_mean"] = float(returns.mean())
-    metrics["rollout/ep_len_mean"] = trajectory.num_steps / (num_episodes * trajectory.valid.shape[1])
-    return metrics
+def _source(
+    family: TaskFamily | FewShotFamily, config: TrainConfig, generators: Mapping[str, torch.Generator]
+) -> Source[Any, Any]:
+    size = (config.num_tasks, config.copies, config.num_episodes)
+    if isinstance(family, FewShotFamily):
+        return FewShotSource(family, *size, generators)
+    return TrialSource(family, *size, generators)
 
 
 def _evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
-    episodes = evaluation.episodes
-    metrics = {f"meta_test/return/ep_{k}": episodes[k - 1].mean for k in logged_episodes(len(episodes))}
-    metrics["meta_test/return/total"] = evaluation.total.mean
-    metrics["meta_test/iqm"] = episodes[-1].iqm
-    return metrics | _by_episode("meta_test", evaluation.metrics)
-
-
-def _by_episode(prefix: str, metrics: Mapping[str, list[float]]) -> dict[str, float]:
-    """The family's own metrics by their logged tags, such as "meta_test/velocity_error/ep_1"."""
-    return {
-        f"{prefix}/{name}/ep_{k}": values[k - 1]
-        for name, values in metrics.items()
-        for k in logged_episodes(len(values))
-    }
-
-
-def logged_episodes(num_episodes: int) -> list[int]:
-    """The episodes, counted from one, that get a curve of their own: all of a few, else 1, 2, 5, 10, 20, ..."""
-    if num_episodes <= 10:
-        return list(range(1, num_episodes + 1))
-    series = [digit * 10**power for power in range(len(str(num_episodes))) for digit in (1, 2, 5)]
-    return [k for k in series if k < num_episodes] + [num_episodes]
+    points, measure = evaluation.episodes, evaluation.measure
+    metrics = {f"meta_test/{measure.tag}{k}": points[k - measure.first].mean for k in logged_points(evaluation)}
+    if measure == RETURN:
+        metrics["meta_test/return/total"] = evaluation.total.mean
+    metrics["meta_test/iqm"] = points[-1].iqm
+    return metrics | by_episode("meta_test", evaluation.metrics)

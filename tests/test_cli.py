@@ -1,6 +1,7 @@
 """The command line: quick answers, one line for every mistake, and the whole way from train to evaluate."""
 
 import io
+import itertools
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from experiments.experiment import Experiment, from_config, load, to_config
 from experiments.progress import TrainingProgress, duration
 from metarl.errors import UserError
 from metarl.run import Run
+from metarl.trials import TrialSource
 
 RECIPE = '''
 """RL2 on a tiny bandit."""
@@ -85,7 +87,8 @@ def test_names_and_help_answer_before_torch_is_imported(words):
 def test_the_list_describes_everything(capsys):
     status, output, _ = run(capsys, "list")
     assert status == 0
-    for name in (*names.FAMILIES, *names.AGENTS, *names.experiment_names()):
+    catalogs = (names.FAMILIES, names.FUNCTION_FAMILIES, names.AGENTS, names.LEARNERS, names.experiment_names())
+    for name in itertools.chain(*catalogs):
         assert re.search(rf"^  {name} +\w", output, re.MULTILINE), f"{name} has no description"
     assert run(capsys, "list", "agents")[1].split() == ["rl2", *names.described("agents")["rl2"].split()]
 
@@ -98,7 +101,7 @@ def test_every_recipe_loads_and_survives_its_config(name):
     experiment = load(name)
     assert isinstance(experiment, Experiment)
     assert experiment.family.name == name.split("/")[0]
-    assert experiment.agent_name in names.AGENTS
+    assert experiment.agent_name in names.AGENTS | names.LEARNERS
     config = json.loads(json.dumps(to_config(experiment, name)))
     assert from_config(config, Path("run")) == experiment
 
@@ -304,7 +307,9 @@ def test_the_doctor_measures_the_simulator(capsys):
 
 
 def fake_trainer(num_iterations: int) -> Any:
-    return SimpleNamespace(iteration=0, num_episodes=2, config=SimpleNamespace(num_iterations=num_iterations))
+    return SimpleNamespace(
+        source=TrialSource, iteration=0, num_episodes=2, config=SimpleNamespace(num_iterations=num_iterations)
+    )
 
 
 def show(terminal: bool, num_iterations: int = 1000) -> str:

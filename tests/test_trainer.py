@@ -9,9 +9,9 @@ import torch
 from agents.rl2 import RL2Config
 from envs.bandits import BernoulliBandit
 from envs.gridworld import GridNavi
-from metarl.evaluation import Evaluation
+from metarl.evaluation import Evaluation, logged_episodes
 from metarl.records import Step
-from metarl.trainer import TrainConfig, Trainer, logged_episodes, train
+from metarl.trainer import TrainConfig, Trainer, train
 
 
 def small_trainer(family=None, **settings) -> Trainer:

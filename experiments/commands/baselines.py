@@ -19,7 +19,11 @@ FAMILY is one of these; its fields: metarl baselines FAMILY --help
 
 def main(argv: list[str]) -> None:
     if not argv or argv[0].startswith("-"):
-        lines = [f"  {name:<26}{description}".rstrip() for name, description in described("families").items()]
+        lines = [
+            f"  {name:<26}{description}".rstrip()
+            for name, description in described("families").items()
+            if name in FAMILIES
+        ]
         print(_USAGE.format(families="\n".join(lines)))
         if argv and argv[0] in ("-h", "--help"):
             return

@@ -18,7 +18,7 @@ class Arguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
     split: Literal["train", "test", "ood"] = "test"  # ood: outside the range of training
     tasks: int = 1000  # how many, each met by one agent that knows nothing of it
-    episodes: int | None = None  # in each task; if left out, as many as in training
+    episodes: int | None = None  # in each task, or steps of adaptation; if left out, as many as in training
     checkpoint: Literal["latest", "best"] = "latest"
     seed: int = 0  # of the tasks and of everything random; one seed, one result
     device: Literal["cpu", "cuda"] | None = None  # if left out, the one it was trained on

@@ -1,4 +1,4 @@
-"""Lists task families, agents and experiments, each with a phrase on what it is."""
+"""Lists task families, agents, few-shot learners and experiments, each with a phrase on what it is."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import tyro
 from experiments.arguments import parse
 from experiments.names import described
 
-_KINDS = ("families", "agents", "experiments")
+_KINDS = ("families", "agents", "learners", "experiments")
 
 
 @dataclass(frozen=True)
 class Arguments:
-    what: tyro.conf.Positional[Literal["all", "families", "agents", "experiments"]] = "all"
+    what: tyro.conf.Positional[Literal["all", "families", "agents", "learners", "experiments"]] = "all"
 
 
 def main(argv: list[str]) -> None:

@@ -52,6 +52,8 @@ def main(argv: list[str]) -> None:
     run = Run.open(arguments.run)
     experiment = replace(from_config(run.config(), run.path), device="cpu")  # one row is fastest there
     trainer = experiment.trainer()
+    if not hasattr(trainer.family, "make_env"):
+        raise UserError(f"{trainer.family.name} cannot be played: its tasks are functions, and nothing acts in them")
     trainer.load_state_dict(run.load(arguments.checkpoint))
     try:
         task = trainer.family.sample(1, arguments.split, torch.Generator().manual_seed(arguments.seed))

@@ -1,0 +1,17 @@
+"""Reptile moves towards what gradient descent made of 50 points of a sinusoid, in mini-batches of 10.
+
+Nichol, Achiam, Schulman (2018): inner rate 0.02, 64-64 tanh, one task an update for 30,000 of them, moved by 0.1 of the
+way; here 5 tasks an update and a larger share. At meta-test the paper takes 32 steps: --train.num-episodes 32.
+"""
+
+from experiments.experiment import Expected, Experiment
+from metarl.fewshot.regression import Sinusoid
+from metarl.fewshot.reptile import ReptileConfig
+from metarl.trainer import TrainConfig
+
+experiment = Experiment(
+    family=Sinusoid(queries=40),
+    agent=ReptileConfig(hidden_sizes=(64, 64), activation="tanh", outer_lr=0.5),
+    train=TrainConfig(num_iterations=10000, num_tasks=5, eval_every=1000, eval_tasks=600, checkpoint_every=1000),
+    expected=Expected(at_most=0.6, episode=10, source="our own aim: the paper has a figure only, after 32 steps"),
+)

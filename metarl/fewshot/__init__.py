@@ -1,0 +1,1 @@
+"""Supervised few-shot learning: families of functions, episodes of them, and learners."""

@@ -1,0 +1,16 @@
+"""Supervised families and learners by name. Strings, so that listing them imports nothing."""
+
+FAMILIES: dict[str, str] = {
+    "sinusoid": "metarl.fewshot.regression:Sinusoid",
+    "harmonic": "metarl.fewshot.regression:Harmonic",
+}
+
+LEARNERS: dict[str, str] = {
+    "maml": "metarl.fewshot.learners:MAMLConfig",
+    "fomaml": "metarl.fewshot.learners:FOMAMLConfig",
+    "reptile": "metarl.fewshot.reptile:ReptileConfig",
+    "meta_sgd": "metarl.fewshot.learners:MetaSGDConfig",
+    "maml_plus_plus": "metarl.fewshot.learners:MAMLPlusPlusConfig",
+    "anil": "metarl.fewshot.learners:ANILConfig",
+    "imaml": "metarl.fewshot.learners:IMAMLConfig",
+}

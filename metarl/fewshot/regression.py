@@ -1,0 +1,135 @@
+"""Families of functions to regress from a few points: sinusoids, and sums of two harmonics."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metarl.protocols import Split
+from metarl.records import Examples, Record
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class SinusoidTasks(Record):
+    """The function of each task."""
+
+    amplitude: Tensor  # [N]
+    phase: Tensor  # [N] radians
+
+
+@dataclass(frozen=True)
+class Sinusoid:
+    """y = amplitude sin(x - phase), amplitude ~ U[0.1, 5], phase ~ U[0, pi], x ~ U[-5, 5].
+
+    Finn, Abbeel, Levine. Model-agnostic meta-learning for fast adaptation of deep networks (2017).
+    Out of distribution: amplitudes and phases beyond those of training.
+    """
+
+    shots: int = 10
+    queries: int = 10
+    amplitude: Range = (0.1, 5.0)
+    phase: Range = (0.0, math.pi)
+    x: Range = (-5.0, 5.0)
+    ood_amplitude: Range = (5.0, 8.0)
+    ood_phase: Range = (math.pi, 1.5 * math.pi)
+
+    name = "sinusoid"
+    input_size = 1
+    output_size = 1
+
+    def __post_init__(self) -> None:
+        _check_counts(shots=self.shots, queries=self.queries)
+        for field in ("amplitude", "phase", "x", "ood_amplitude", "ood_phase"):
+            low, high = getattr(self, field)
+            if not low < high:
+                raise ValueError(f"{field} is {(low, high)}; allowed are ranges from a lower to a higher number")
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> SinusoidTasks:
+        ood = _is_ood(split, self.name)
+        amplitude = _uniform(self.ood_amplitude if ood else self.amplitude, (num_tasks,), generator)
+        return SinusoidTasks(amplitude, _uniform(self.ood_phase if ood else self.phase, (num_tasks,), generator))
+
+    def examples(self, tasks: SinusoidTasks, num_examples: int, generator: torch.Generator) -> Examples:
+        x = _uniform(self.x, (len(tasks), num_examples, 1), generator)
+        return Examples(x, tasks.amplitude[:, None, None] * (x - tasks.phase[:, None, None]).sin())
+
+
+@dataclass(frozen=True)
+class HarmonicTasks(Record):
+    """The function of each task and where it is looked at."""
+
+    amplitude: Tensor  # [N, 2] of the base frequency and of twice that
+    phase: Tensor  # [N, 2] radians
+    frequency: Tensor  # [N] radians per unit of x
+    center: Tensor  # [N] of the inputs
+
+
+@dataclass(frozen=True)
+class Harmonic:
+    """y = a1 sin(w x + b1) + a2 sin(2 w x + b2) + noise around a center of its own: a and x - center ~ N(0, 1).
+
+    After Lacoste et al. Uncertainty in multitask transfer learning (2018): w ~ U[5, 7], b ~ U[0, 2 pi],
+    center ~ U[-4, 4]. Out of distribution: higher frequencies.
+    """
+
+    shots: int = 10
+    queries: int = 10
+    frequency: Range = (5.0, 7.0)
+    center: Range = (-4.0, 4.0)
+    noise_std: float = 0.1
+    ood_frequency: Range = (7.0, 9.0)
+
+    name = "harmonic"
+    input_size = 1
+    output_size = 1
+
+    def __post_init__(self) -> None:
+        _check_counts(shots=self.shots, queries=self.queries)
+        for field in ("frequency", "center", "ood_frequency"):
+            low, high = getattr(self, field)
+            if not low < high:
+                raise ValueError(f"{field} is {(low, high)}; allowed are ranges from a lower to a higher number")
+        if self.noise_std < 0:
+            raise ValueError(f"noise_std is {self.noise_std}; it must be 0 or more")
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> HarmonicTasks:
+        frequency = self.ood_frequency if _is_ood(split, self.name) else self.frequency
+        return HarmonicTasks(
+            amplitude=_normal((num_tasks, 2), generator),
+            phase=_uniform((0, 2 * math.pi), (num_tasks, 2), generator),
+            frequency=_uniform(frequency, (num_tasks,), generator),
+            center=_uniform(self.center, (num_tasks,), generator),
+        )
+
+    def examples(self, tasks: HarmonicTasks, num_examples: int, generator: torch.Generator) -> Examples:
+        x = tasks.center[:, None] + _normal((len(tasks), num_examples), generator)  # [N, K]
+        multiple = torch.tensor([1.0, 2.0], device=x.device)
+        angle = (tasks.frequency[:, None] * x)[..., None] * multiple + tasks.phase[:, None]  # [N, K, 2]
+        y = (tasks.amplitude[:, None] * angle.sin()).sum(-1) + self.noise_std * _normal(tuple(x.shape), generator)
+        return Examples(x[..., None], y[..., None])
+
+
+def _is_ood(split: Split, family: str) -> bool:
+    if split not in ("train", "test", "ood"):
+        raise ValueError(f"split is {split!r}; {family} has train, test and ood")
+    return split == "ood"
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")
+
+
+def _uniform(limits: Range, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    low, high = limits
+    return low + (high - low) * torch.rand(shape, generator=generator, device=generator.device)
+
+
+def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, device=generator.device)
