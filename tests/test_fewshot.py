@@ -43,7 +43,7 @@ def test_one_seed_is_one_episode_and_the_shapes_are_the_familys(family):
     assert torch.equal(first.query.y, second.query.y)
     assert not torch.equal(first.query.y, other.query.y)
     with pytest.raises(ValueError, match="split is 'dev'; "):
-        family.sample(1, "dev", seeded())
+        family.sample(1, "dev", seeded())  # type: ignore[arg-type]
 
 
 def test_sinusoids_are_what_they_say_and_ood_lies_outside():
@@ -112,7 +112,7 @@ def test_what_is_expected_is_a_least_return_or_a_largest_error():
     assert [low.is_met(0.4), low.is_met(0.6), high.is_met(0.4), high.is_met(0.6)] == [True, False, False, True]
     for wrong in ({}, {"at_least": 1.0, "at_most": 2.0}):
         with pytest.raises(ValueError, match="one of them is needed"):
-            Expected(source="us", **wrong)
+            Expected(source="us", **wrong)  # type: ignore[arg-type]
 
 
 def test_multi_step_losses_fade_to_the_last_alone():

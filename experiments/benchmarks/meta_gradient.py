@@ -1,0 +1,202 @@
+"""Meta-gradients: one update of sinusoid MAML, beside a loop over tasks and other libraries.
+
+25 tasks of 10 shots and 10 queries, the 40-40 relu net, 1 and 5 inner steps, float32, one thread; the optimiser's step
+is left out, as it is the same for all. All contenders' meta-gradients are compared before any is timed. Rounds are
+interleaved; times are medians over rounds, and a ratio is the median of the rounds' ratios. `higher` and `torchopt` are
+measured where they are installed.
+
+It does not measure the outer step of MAML-TRPO and ProMP.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json as json_format
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from metarl.adaptation.batching import BATCHINGS
+from metarl.adaptation.gradient import GradientAdaptation, supervised_loss
+from metarl.adaptation.step_sizes import FixedStepSizes
+from metarl.fewshot.episode import FewShotEpisode, draw_episode
+from metarl.fewshot.learners import squared_error
+from metarl.fewshot.regression import Sinusoid
+from metarl.nets import mlp
+
+INNER_LR = 0.01
+TARGETS = {"loop_1 / vmap_1": 8.0, "loop_5 / vmap_5": 8.0}  # how many times faster than the loop, at least
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The size of a benchmark."""
+
+    num_tasks: int = 25
+    num_inner_steps: tuple[int, ...] = (1, 5)
+    num_rounds: int = 15
+    num_repeats: int = 4  # of each contender in a round
+
+    def __post_init__(self) -> None:
+        counts = (self.num_tasks, *self.num_inner_steps, self.num_rounds, self.num_repeats)
+        if min(counts) < 1:
+            raise ValueError(f"sizes of the meta_gradient benchmark are {counts}: allowed are positive numbers")
+
+
+Contender = Callable[[], Sequence[Tensor]]  # computes the meta-gradient
+
+
+def run(settings: Settings | None = None) -> dict[str, Any]:
+    """Measure everything: milliseconds an update, their ratios, and what was asked for."""
+    settings = Settings() if settings is None else settings
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        contenders = _contenders(settings)
+        seconds: dict[str, list[float]] = {name: [] for name in contenders}
+        for _ in range(settings.num_rounds):
+            for name, contender in contenders.items():
+                started = time.perf_counter()
+                for _ in range(settings.num_repeats):
+                    contender()
+                seconds[name].append((time.perf_counter() - started) / settings.num_repeats)
+    finally:
+        torch.set_num_threads(threads)
+    ratios = {}
+    for steps in settings.num_inner_steps:
+        ours = f"vmap_{steps}"
+        for name in contenders:
+            if name.endswith(f"_{steps}") and name != ours:
+                pairs = zip(seconds[name], seconds[ours], strict=True)
+                ratios[f"{name} / {ours}"] = statistics.median(theirs / own for theirs, own in pairs)
+    return {
+        "benchmark": "meta_gradient",
+        "machine": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "num_tasks": settings.num_tasks,
+        "milliseconds": {name: 1000 * statistics.median(values) for name, values in seconds.items()},
+        "ratios": ratios,
+        "targets": {
+            name: {"at_least": target, "reached": ratios[name], "met": ratios[name] >= target}
+            for name, target in TARGETS.items()
+            if name in ratios and settings.num_tasks == Settings.num_tasks
+        },
+    }
+
+
+def _contenders(settings: Settings) -> dict[str, Contender]:
+    """All that are installed, once their meta-gradients are known to agree."""
+    generator = torch.Generator().manual_seed(0)
+    family = Sinusoid()
+    net = mlp((1, 40, 40, 1), activation="relu", output_gain=1.0, generator=generator)
+    episode = draw_episode(family, settings.num_tasks, "train", family.shots, family.queries, generator=generator)
+    peers = {"higher": _higher, "torchopt": _torchopt}
+    contenders: dict[str, Contender] = {}
+    for steps in settings.num_inner_steps:
+        for batching in BATCHINGS:
+            name = "our_loop" if batching == "loop" else batching
+            contenders[f"{name}_{steps}"] = _ours(net, episode, steps, batching)
+        contenders[f"loop_{steps}"] = _loop(net, episode, steps)
+        for name, peer in peers.items():
+            if importlib.util.find_spec(name) is not None:
+                contenders[f"{name}_{steps}"] = peer(net, episode, steps)
+        expected = contenders[f"loop_{steps}"]()
+        for name, contender in contenders.items():
+            if name.endswith(f"_{steps}"):
+                for gradient, known in zip(contender(), expected, strict=True):
+                    torch.testing.assert_close(gradient, known, rtol=1e-3, atol=1e-5)
+    return contenders
+
+
+def _ours(net: nn.Module, episode: FewShotEpisode, num_steps: int, batching: Any) -> Contender:
+    loss = supervised_loss(net, squared_error)
+    learner = GradientAdaptation(net, loss, FixedStepSizes(INNER_LR), num_steps=num_steps, batching=batching)
+    parameters = list(net.parameters())
+
+    def gradient() -> Sequence[Tensor]:
+        state = learner.adapt(learner.prior(len(episode)), episode.support)
+        return torch.autograd.grad(learner.losses(state, episode.query).mean(), parameters)
+
+    return gradient
+
+
+def _loop(net: nn.Module, episode: FewShotEpisode, num_steps: int) -> Contender:
+    """Task by task with autograd alone, as most implementations of MAML have it."""
+    names = [name for name, _ in net.named_parameters()]
+    parameters = list(net.parameters())
+
+    def gradient() -> Sequence[Tensor]:
+        total = torch.zeros(())
+        for task in range(len(episode)):
+            support, query = episode.support[task], episode.query[task]
+            own: Sequence[Tensor] = parameters
+            for _ in range(num_steps):
+                prediction = functional_call(net, dict(zip(names, own, strict=True)), (support.x,))
+                slopes = torch.autograd.grad(squared_error(prediction, support.y), own, create_graph=True)
+                own = [p - INNER_LR * slope for p, slope in zip(own, slopes, strict=True)]
+            prediction = functional_call(net, dict(zip(names, own, strict=True)), (query.x,))
+            total = total + squared_error(prediction, query.y) / len(episode)
+        return torch.autograd.grad(total, parameters)
+
+    return gradient
+
+
+def _higher(net: nn.Module, episode: FewShotEpisode, num_steps: int) -> Contender:
+    higher = importlib.import_module("higher")
+    parameters = list(net.parameters())
+
+    def gradient() -> Sequence[Tensor]:
+        net.zero_grad()
+        for task in range(len(episode)):
+            support, query = episode.support[task], episode.query[task]
+            optimizer = torch.optim.SGD(parameters, lr=INNER_LR)
+            with higher.innerloop_ctx(net, optimizer, copy_initial_weights=False) as (own, steps):
+                for _ in range(num_steps):
+                    steps.step(squared_error(own(support.x), support.y))
+                (squared_error(own(query.x), query.y) / len(episode)).backward()
+        return [p.grad.clone() for p in parameters if p.grad is not None]
+
+    return gradient
+
+
+def _torchopt(net: nn.Module, episode: FewShotEpisode, num_steps: int) -> Contender:
+    torchopt = importlib.import_module("torchopt")
+    parameters = list(net.parameters())
+
+    def gradient() -> Sequence[Tensor]:
+        net.zero_grad()
+        optimizer = torchopt.MetaSGD(net, lr=INNER_LR)
+        start_net = torchopt.extract_state_dict(net, by="reference")
+        start_optimizer = torchopt.extract_state_dict(optimizer, by="reference")
+        for task in range(len(episode)):
+            support, query = episode.support[task], episode.query[task]
+            for _ in range(num_steps):
+                optimizer.step(squared_error(net(support.x), support.y))
+            (squared_error(net(query.x), query.y) / len(episode)).backward()
+            torchopt.recover_state_dict(net, start_net)
+            torchopt.recover_state_dict(optimizer, start_optimizer)
+        return [p.grad.clone() for p in parameters if p.grad is not None]
+
+    return gradient
+
+
+def main(json: bool = False) -> None:
+    """Print the times and their ratios; one JSON object where that is asked for."""
+    result = run()
+    if json:
+        print(json_format.dumps(result))
+        return
+    for name, milliseconds in result["milliseconds"].items():
+        print(f"{name:<14}{milliseconds:9.2f} ms")
+    for name, ratio in result["ratios"].items():
+        print(f"{name:<26}{ratio:7.2f}")
+    for name, target in result["targets"].items():
+        print(f"asked: {name} at least {target['at_least']:g}; {'met' if target['met'] else 'NOT met'}")

@@ -1,0 +1,39 @@
+"""The meta-gradient benchmark's structure, at a tiny size: what it measures and says, not how fast anything is."""
+
+import json
+
+import pytest
+import torch
+
+from experiments.benchmarks import meta_gradient
+from experiments.benchmarks.meta_gradient import Settings
+
+TINY = Settings(num_tasks=3, num_inner_steps=(1, 2), num_rounds=2, num_repeats=1)
+
+
+def test_every_contender_is_timed_and_set_against_ours(monkeypatch, capsys):
+    threads = torch.get_num_threads()
+    result = meta_gradient.run(TINY)
+    assert torch.get_num_threads() == threads
+    ours = {f"{kind}_{steps}" for kind in ("vmap", "chunks", "our_loop", "loop") for steps in (1, 2)}
+    assert ours <= set(result["milliseconds"])
+    assert min(result["milliseconds"].values()) > 0
+    assert {"loop_1 / vmap_1", "chunks_2 / vmap_2"} <= set(result["ratios"])
+    assert result["targets"] == {}  # none is asked of three tasks
+    monkeypatch.setattr(meta_gradient, "run", lambda: result)
+    meta_gradient.main(json=True)
+    assert json.loads(capsys.readouterr().out) == result
+    meta_gradient.main()
+    assert "loop_1 / vmap_1" in capsys.readouterr().out
+
+
+def test_a_contender_with_another_gradient_is_not_timed(monkeypatch):
+    right = meta_gradient._ours
+    monkeypatch.setattr(meta_gradient, "_ours", lambda net, episode, steps, batching: right(net, episode, 3, batching))
+    with pytest.raises(AssertionError):
+        meta_gradient.run(TINY)
+
+
+def test_a_wrong_size_is_named():
+    with pytest.raises(ValueError, match="allowed are positive numbers"):
+        Settings(num_tasks=0)
