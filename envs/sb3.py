@@ -1,4 +1,9 @@
-"""Any task family as a Stable-Baselines3 VecEnv, on top of the fast vector environment: `as_vec_env(family, tasks)`."""
+"""Any task family as a Stable-Baselines3 VecEnv, on top of the fast vector environment: `as_vec_env(family, tasks)`.
+
+SB3 knows nothing of tasks: it resets an environment once, when `learn` begins, and rows that end an episode start the
+next one in the same task. So tasks change only where `reset` is called, which is at each call of `learn` that does not
+say `reset_num_timesteps=False`.
+"""
 
 from __future__ import annotations
 
@@ -11,34 +16,58 @@ from gymnasium import Wrapper, spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from metarl.protocols import TaskFamily
+from metarl.protocols import Split, TaskFamily
 from metarl.records import Record, Step
 
 
 def as_vec_env(
-    family: TaskFamily, tasks: Record, num_envs: int | None = None, *, visible: bool = False, seed: int = 0
+    family: TaskFamily,
+    tasks: Record | int,
+    num_envs: int | None = None,
+    *,
+    split: Split | None = None,
+    visible: bool = False,
+    seed: int = 0,
 ) -> FamilyVecEnv:
-    """Rows of `family` that stay in `tasks` (leading axis N, which divides `num_envs`; None: one row a task).
+    """Rows of `family` in N tasks, B / N contiguous rows each; N divides `num_envs` (None: one row a task).
 
+    tasks: a record of the family's tasks with leading axis N, which the rows keep for good; or N itself, for N tasks
+        that are drawn from `split` ("train" if left out) at every `reset` and kept until the next.
     visible: append the task's own numbers to the observation, which makes an oracle of the learner.
+    seed: of everything drawn, tasks included, until `FamilyVecEnv.seed` sets another.
 
     Raises:
-        ValueError: when N does not divide `num_envs`.
+        ValueError: when N does not divide `num_envs`, `split` is not one of the family's or comes with given tasks.
     """
-    return FamilyVecEnv(family, tasks, len(tasks) if num_envs is None else num_envs, visible, seed)
+    if isinstance(tasks, Record) and split is not None:
+        raise ValueError(f"split is {split!r}: allowed is None, as the tasks are given and not drawn")
+    num_tasks = len(tasks) if isinstance(tasks, Record) else tasks
+    return FamilyVecEnv(family, tasks, num_tasks if num_envs is None else num_envs, split or "train", visible, seed)
 
 
 class FamilyVecEnv(VecEnv):
-    """B rows as SB3 wants them: numpy, `terminal_observation` and `TimeLimit.truncated` where an episode has ended."""
+    """B rows as SB3 wants them: numpy, `terminal_observation` and `TimeLimit.truncated` where an episode has ended.
 
-    def __init__(self, family: TaskFamily, tasks: Record, num_envs: int, visible: bool, seed: int) -> None:
-        if num_envs < 1 or len(tasks) == 0 or num_envs % len(tasks):
-            raise ValueError(f"num_envs is {num_envs}: allowed are multiples of the {len(tasks)} tasks")
-        self.family, self.tasks, self.render_mode = family, tasks, None
+    `tasks` holds the present tasks, [N].
+    """
+
+    def __init__(
+        self, family: TaskFamily, tasks: Record | int, num_envs: int, split: Split, visible: bool, seed: int
+    ) -> None:
+        num_tasks = len(tasks) if isinstance(tasks, Record) else tasks
+        if num_tasks < 1:
+            raise ValueError(f"tasks is {num_tasks} tasks: allowed are integers from 1")
+        if num_envs < 1 or num_envs % num_tasks:
+            raise ValueError(f"num_envs is {num_envs}: allowed are multiples of the {num_tasks} tasks")
+        self.family, self.render_mode = family, None
         self._generator = torch.Generator().manual_seed(seed)
+        self._split: Split | None = None if isinstance(tasks, Record) else split  # to draw from at each reset
+        # Drawn here too, so that a wrong split is told at once and the size of what `visible` shows is known.
+        self.tasks = tasks if isinstance(tasks, Record) else family.sample(num_tasks, split, self._generator)
         self._env = family.make_env(num_envs, self._generator)
-        self._visible = _numbers(tasks.repeat_interleave(num_envs // len(tasks))) if visible else None  # [B, P]
+        self._visible = _numbers(self.tasks, num_envs) if visible else None  # [B, P]
         space = family.observation_space
         if self._visible is not None:
             limit = np.full(self._visible.shape[1], np.inf, dtype=np.float32)
@@ -47,11 +76,18 @@ class FamilyVecEnv(VecEnv):
         super().__init__(num_envs, space, family.action_space)
 
     def reset(self) -> NDArray[np.float32]:
-        """Start an episode in every row; seeds that `seed` has set are used once."""
+        """Draw the tasks, if they are to be drawn, and start an episode in every row.
+
+        The seed that `seed` has set is used once; of its seeds only the first counts, as rows share a generator.
+        """
         if self._seeds[0] is not None:
             self._generator.manual_seed(self._seeds[0])
         self._reset_seeds()
         self._reset_options()
+        if self._split is not None:
+            self.tasks = self.family.sample(len(self.tasks), self._split, self._generator)
+        if self._visible is not None:
+            self._visible = _numbers(self.tasks, self.num_envs)
         step = self._env.reset(self.tasks)
         self.reset_infos = [{} for _ in range(self.num_envs)]
         return self._seen(step.obs)
@@ -85,11 +121,17 @@ class FamilyVecEnv(VecEnv):
             close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """An attribute that all rows share, once for each of them."""
-        return [getattr(self, attr_name) for _ in self._rows(indices)]
+        """An attribute of this environment or else of the family, which all rows share, once for each of them.
+
+        Raises:
+            AttributeError: when neither has it.
+        """
+        value = getattr(self if hasattr(self, attr_name) else self.family, attr_name)
+        return [value for _ in self._rows(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """
+        """Set an attribute of this environment, for all rows.
+
         Raises:
             ValueError: for some of the rows only, as they share their attributes.
         """
@@ -109,7 +151,8 @@ class FamilyVecEnv(VecEnv):
         return list(self._get_indices(indices))
 
 
-def _numbers(tasks: Record) -> Tensor:
-    """All numbers of each task, [B, P] float32."""
-    values = [value for value in vars(tasks).values() if isinstance(value, Tensor)]
-    return torch.cat([value.reshape(len(value), -1).float() for value in values], dim=1)
+def _numbers(tasks: Record, num_rows: int) -> Tensor:
+    """All numbers of each row's task, [B, P] float32."""
+    leaves = [leaf for leaf in tree_leaves(tasks) if isinstance(leaf, Tensor)]
+    numbers = torch.cat([leaf.reshape(len(leaf), -1).float() for leaf in leaves], dim=1)  # [N, P]
+    return numbers.repeat_interleave(num_rows // len(numbers), dim=0)

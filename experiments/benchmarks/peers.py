@@ -10,12 +10,15 @@ import importlib.util
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import SubprocVecEnv
 
 Policy = Callable[[Tensor], tuple[Tensor, Tensor]]  # obs [B, O] -> action [B, A], log_prob [B]
 StepFunction = Callable[[Any], tuple[Any, ...]]  # action [B, A] -> obs [B, O], reward [B], ...
@@ -76,12 +79,16 @@ def gymnasium_async(body: str, num_envs: int) -> Peer:
     return Peer(f"gymnasium_async_{body}", num_envs, env.reset(seed=0)[0], env.step, env.close)
 
 
-def sb3_subproc(body: str, num_envs: int) -> Peer:
+def sb3_vec_env(body: str, num_envs: int) -> SubprocVecEnv:
     """One process an environment."""
     from stable_baselines3.common.vec_env import SubprocVecEnv
 
     _preload()
-    env = SubprocVecEnv([partial(make_gymnasium, body)] * num_envs, start_method="forkserver")
+    return SubprocVecEnv([partial(make_gymnasium, body)] * num_envs, start_method="forkserver")
+
+
+def sb3_subproc(body: str, num_envs: int) -> Peer:
+    env = sb3_vec_env(body, num_envs)
     return Peer(f"sb3_subproc_{body}", num_envs, env.reset(), env.step, env.close)
 
 
