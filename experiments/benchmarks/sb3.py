@@ -7,8 +7,8 @@ settings of PPO are the same, those that are not named here SB3's defaults; torc
 A round is one call of `learn` for each contender, interleaved, so that whatever else the machine does befalls both.
 `collect` counts the time within `collect_rollouts` alone, `learn` all of it, PPO's updates included. Speeds are medians
 over rounds; a ratio is the median of the rounds' ratios. Updates cost both the same, so the ratio of `learn` falls to
-one as they outweigh collection. On a machine that is busy otherwise, many processes get a larger share of it than one:
-ratios are too low there.
+one as they outweigh collection. On a machine that is busy otherwise the scheduler treats many processes and a few
+threads differently, in either's favour: judge ratios on an idle one.
 """
 
 from __future__ import annotations
