@@ -69,34 +69,36 @@ def test_it_says_what_the_family_says(name, horizon, ends):
     assert seen == ends
 
 
-class Rewards(BaseCallback):
-    """Keeps what the environment said, before PPO adds to it."""
+class _Rewards(BaseCallback):
+    """Keeps the rewards that the environment gave, before PPO adds to them."""
 
     def __init__(self):
         super().__init__()
-        self.told, self.reports = [], []
+        self.given = []
 
     def _on_step(self):
-        self.told.append(self.locals["rewards"].copy())
-        self.reports.append(self.locals["infos"])
+        self.given.append(self.locals["rewards"].copy())
         return True
 
 
 @pytest.mark.parametrize("visible", [False, True])
-def test_ppo_bootstraps_from_where_the_time_limit_came(visible):
-    ppo = PPO("MlpPolicy", vec_env(visible=visible), n_steps=8, batch_size=32, n_epochs=1, gamma=0.9, device="cpu")
-    values = {}
-
-    class Kept(Rewards):
-        def _on_rollout_end(self):  # before the update changes the critic
-            for index, report in enumerate(self.reports[4]):
-                last = ppo.policy.obs_to_tensor(report["terminal_observation"])[0]
-                values[index] = ppo.policy.predict_values(last).item()
-
-    rewards = Kept()
+def test_ppo_bootstraps_from_where_the_time_limit_came(visible, monkeypatch):
+    """What it adds to rewards is the critic's value of the family's own `next_obs`, there and nowhere else."""
+    env, steps, rewards = vec_env(visible=visible), [], _Rewards()
+    take = env._env.step
+    monkeypatch.setattr(env._env, "step", lambda action: steps.append(take(action)) or steps[-1])
+    # Without a learning rate the critic is still the one that bootstrapped.
+    ppo = PPO(
+        "MlpPolicy", env, n_steps=8, batch_size=32, n_epochs=1, gamma=0.9, learning_rate=0.0, device="cpu", seed=0
+    )
     ppo.learn(32, callback=rewards)
-    added = ppo.rollout_buffer.rewards - np.stack(rewards.told)
-    assert added[4] == pytest.approx([0.9 * values[index] for index in range(4)], abs=1e-5)
+    last = steps[4].next_obs
+    if visible:
+        last = torch.cat([last, torch.as_tensor(env.reset()[:, last.shape[1] :])], dim=1)
+    with torch.no_grad():
+        value = ppo.policy.predict_values(last)[:, 0]
+    added = ppo.rollout_buffer.rewards - np.stack(rewards.given)
+    assert added[4] == pytest.approx(0.9 * value.numpy(), abs=1e-5)
     assert np.abs(added[4]).min() > 1e-4
     assert not added[[0, 1, 2, 3, 5, 6, 7]].any()
 
