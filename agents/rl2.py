@@ -10,11 +10,13 @@ estimated over the whole trial, so that exploring in the first episode is credit
 Deviations from Duan et al.: 1. PPO (Schulman et al. 2017) in place of TRPO. 2. a critic that shares the memory in
 place of a separate one. 3. the policy and value heads see the observation beside the memory. 4. with
 `whole_transition`, an item also repeats the previous observation, so that a state, the action in it and what came of
-them stand side by side; the memory need not first learn to hold on to the state.
+them stand side by side; the memory need not first learn to hold on to the state. 5. without `credit_across_episodes`,
+an episode's end is worth nothing more, whether the task or the time limit ended it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +36,7 @@ from metarl.losses import (
     standardise_where,
 )
 from metarl.moments import Moments
-from metarl.nets import PolicyHead, mlp
+from metarl.nets import Activation, PolicyHead, mlp
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
 
 Experience = Trajectory[ActorCriticDecision]
@@ -50,7 +52,7 @@ class RL2Config:
     hidden_size: int = 128  # units of the memory
     encoder_sizes: tuple[int, ...] = ()  # hidden layers between the inputs and the memory
     head_sizes: tuple[int, ...] = (64,)  # hidden layers of the policy's and of the critic's head
-    activation: str = "tanh"
+    activation: Activation = "tanh"
     init_std: float = 1.0  # of continuous actions, where the box is [-1, 1]
     gamma: float = 0.99
     lam: float = 0.95
@@ -73,12 +75,20 @@ class RL2Config:
         for name in ("hidden_size", "num_epochs", "num_minibatches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("encoder_sizes", "head_sizes"):
+            if any(size < 1 for size in getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)}; each must be at least 1")
+        if self.memory_span is not None and self.memory_span < 2:
+            raise ValueError(f"memory_span is {self.memory_span}; it must be at least 2, or None")
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
-        for name in ("learning_rate", "clip", "init_std", "max_grad_norm"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+        for name in ("learning_rate", "clip", "value_clip", "init_std", "max_grad_norm", "target_kl"):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive and finite")
+        for name in ("final_learning_rate", "value_coefficient", "entropy_coefficient", "final_entropy_coefficient"):
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be zero or positive, and finite")
 
     def make(
         self,
@@ -212,7 +222,11 @@ class RL2:
     # --- learning ---------------------------------------------------------------------------------------------
 
     def update(self, trajectory: Experience, generator: torch.Generator) -> dict[str, float]:
-        """PPO on one batch of trials; every row of the trajectory is a whole trial."""
+        """PPO on one batch of trials; every row of the trajectory is a whole trial.
+
+        Raises:
+            FloatingPointError: when a parameter is no longer finite; the agent is of no use then.
+        """
         config = self.config
         progress = min(self.iteration / max(self.num_iterations - 1, 1), 1.0)
         learning_rate = _interpolate(config.learning_rate, config.final_learning_rate, progress)
@@ -234,6 +248,7 @@ class RL2:
             self.optimizer.step()
             num_minibatches += 1
             sums += torch.stack([*losses, norm]).detach()
+        self._check_finite(learning_rate)
         self._learn_moments(trajectory)
         self.iteration += 1
         names = ("policy_gradient_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
@@ -244,6 +259,13 @@ class RL2:
         if not self.net.policy.is_discrete:
             metrics["std"] = float(self.net.policy.log_std.detach().exp().mean())
         return {f"train/{name}": value for name, value in metrics.items()}
+
+    def _check_finite(self, learning_rate: float) -> None:
+        """Stop at parameters that are not finite, before anybody saves them over good ones."""
+        bad = [name for name, value in self.net.named_parameters() if not bool(value.isfinite().all())]
+        if bad:
+            where = f"update {self.iteration + 1}, at learning_rate {learning_rate}"
+            raise FloatingPointError(f"parameter {bad[0]} is not finite after {where}")
 
     def _batch(self, trajectory: Experience) -> Batch:
         obs = self._normalised_obs(trajectory.obs)

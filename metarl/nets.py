@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from gymnasium import spaces
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 
 from metarl.distributions import Categorical, DiagonalGaussian
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
+Activation = Literal["tanh", "relu", "silu"]
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
 
 
 def linear(fan_in: int, fan_out: int, *, gain: float, generator: torch.Generator) -> nn.Linear:
@@ -24,7 +26,7 @@ def linear(fan_in: int, fan_out: int, *, gain: float, generator: torch.Generator
 
 
 def mlp(
-    sizes: Sequence[int], *, activation: str, generator: torch.Generator, output_gain: float | None = None
+    sizes: Sequence[int], *, activation: Activation, generator: torch.Generator, output_gain: float | None = None
 ) -> nn.Sequential:
     """Linear layers from sizes[0] to sizes[-1] with the activation between them.
 
@@ -53,7 +55,7 @@ class PolicyHead(nn.Module):
         sizes: Sequence[int],
         action_space: spaces.Box | spaces.Discrete,
         *,
-        activation: str,
+        activation: Activation,
         init_std: float,
         generator: torch.Generator,
     ) -> None:

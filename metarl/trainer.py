@@ -179,20 +179,26 @@ def train(
         metrics = trainer.iterate()
         is_last = trainer.iteration == config.num_iterations
         evaluation = None
+        if is_last:
+            _save(trainer, run)  # before the evaluation, which may take long: whoever stops it loses nothing
         if is_last or (config.eval_every and trainer.iteration % config.eval_every == 0):
             evaluation = trainer.evaluate()
             metrics |= _evaluation_metrics(evaluation)
         run.log(metrics, trainer.env_steps)
-        progress(trainer, metrics)
-        if is_last or trainer.iteration % config.checkpoint_every == 0:
-            is_best = trainer.close_window()
-            run.save("latest", trainer.state_dict())
-            if is_best:
-                run.save("best", trainer.state_dict())
+        if not is_last and trainer.iteration % config.checkpoint_every == 0:
+            _save(trainer, run)
+        progress(trainer, metrics)  # last, as it may stop the training: then the window is closed as it would have been
     if evaluation is None:
         evaluation = trainer.evaluate()
     run.save_evaluation(evaluation)
     return evaluation
+
+
+def _save(trainer: Trainer, run: Run) -> None:
+    is_best = trainer.close_window()
+    run.save("latest", trainer.state_dict())
+    if is_best:
+        run.save("best", trainer.state_dict())
 
 
 def _source(

@@ -45,18 +45,23 @@ class TrialSource:
         )
 
     def draw(self, learner: Agent[Any, Any]) -> Trajectory[Any]:
-        """A trial in fresh training tasks, with the finite rewards that learning needs.
+        """A trial in fresh training tasks, with the finite numbers that learning needs.
 
         Raises:
-            FloatingPointError: when a reward is not finite; names the task and the step.
+            FloatingPointError: when an observation or a reward is not finite; names the task and the step.
         """
         tasks = self.family.sample(self.num_tasks, "train", self._generators["task"])
         trajectory = collect(self.env, learner, tasks, self.num_episodes, generator=self._generators["policy"])
-        bad = (~torch.isfinite(trajectory.reward)) & trajectory.valid
-        if bool(bad.any()):
-            step, row = bad.nonzero()[0].tolist()
-            task = tasks[row // self.copies]
-            raise FloatingPointError(f"reward at step {step} of row {row} is not finite; its task is {task}")
+        finite = {
+            "observation": trajectory.obs.isfinite().all(-1) & trajectory.next_obs.isfinite().all(-1),
+            "reward": trajectory.reward.isfinite(),
+        }  # [T, B] each
+        for name, good in finite.items():
+            bad = ~good & trajectory.valid
+            if bool(bad.any()):
+                step, row = bad.nonzero()[0].tolist()
+                task = tasks[row // self.copies]
+                raise FloatingPointError(f"{name} at step {step} of row {row} is not finite; its task is {task}")
         return trajectory
 
     def amount(self, experience: Trajectory[Any]) -> int:

@@ -1,6 +1,7 @@
 """The outer loop and the evaluation: what is logged, what an evaluation leaves alone, what is refused."""
 
 import copy
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -114,3 +115,89 @@ def test_long_trials_get_a_curve_for_some_episodes_only():
     assert logged_episodes(4) == [1, 2, 3, 4]
     assert logged_episodes(100) == [1, 2, 5, 10, 20, 50, 100]
     assert logged_episodes(11) == [1, 2, 5, 10, 11]
+
+
+@dataclass(frozen=True)
+class BlindBandit(BernoulliBandit):
+    """Shows what is not a number in one row."""
+
+    def make_env(self, num_rows, generator):
+        env = super().make_env(num_rows, generator)
+        step = env.step
+
+        def broken(action, active=None):
+            result = step(action, active)
+            result.next_obs[2] = torch.nan
+            return result
+
+        env.step = broken  # type: ignore[method-assign]
+        return env
+
+
+def test_an_observation_that_is_not_a_number_names_the_task_and_the_step():
+    trainer = small_trainer(BlindBandit(num_arms=2, num_pulls=2))
+    with pytest.raises(
+        FloatingPointError, match="observation at step 0 of row 2 is not finite; its task is BanditTasks"
+    ):
+        trainer.iterate()
+
+
+def test_an_update_that_spoils_the_network_is_not_saved_over_a_good_one():
+    run = Notebook()
+    trainer = small_trainer(checkpoint_every=1)
+
+    def spoil(trainer: Trainer, metrics: object) -> None:
+        """After the second iteration, a gradient that is not a number."""
+        if trainer.iteration == 2:
+            trainer.agent.net.memory.initial_hidden.register_hook(lambda gradient: gradient * torch.nan)
+
+    with pytest.raises(FloatingPointError, match=r"parameter .* is not finite after update 3, at learning_rate"):
+        train(trainer, run, spoil)  # type: ignore[arg-type]
+    assert [tag for tag in run.saved if tag.startswith("latest")] == ["latest@1", "latest@2"]
+
+
+def test_the_last_iteration_is_saved_before_its_evaluation():
+    run, trainer = Notebook(), small_trainer(num_iterations=2, checkpoint_every=50)
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    trainer.evaluate = stop  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer, run)  # type: ignore[arg-type]
+    assert run.saved == ["latest@2", "best@2"]
+
+
+def test_a_training_stopped_at_a_checkpoint_goes_on_as_if_it_had_not_been():
+    def stop_at_two(trainer: Trainer, metrics: object) -> None:
+        if trainer.iteration == 2:
+            raise InterruptedError
+
+    whole, stopped = (small_trainer(num_iterations=6, checkpoint_every=2) for _ in range(2))
+    train(whole, Notebook())  # type: ignore[arg-type]
+    with pytest.raises(InterruptedError):
+        train(stopped, Notebook(), stop_at_two)  # type: ignore[arg-type]
+    resumed = small_trainer(num_iterations=6, checkpoint_every=2)
+    resumed.load_state_dict(stopped.state_dict())
+    train(resumed, Notebook())  # type: ignore[arg-type]
+    assert resumed.best_return == whole.best_return
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("head_sizes", (-5,)),
+        ("encoder_sizes", (8, 0)),
+        ("memory_span", 1),
+        ("learning_rate", float("nan")),
+        ("final_learning_rate", -1.0),
+        ("value_clip", -1.0),
+        ("target_kl", 0.0),
+        ("entropy_coefficient", float("nan")),
+        ("final_entropy_coefficient", float("inf")),
+        ("lam", 1.5),
+    ],
+)
+def test_a_setting_of_rl2_out_of_range_is_named(field, value):
+    with pytest.raises(ValueError, match=f"^{field} is {re.escape(str(value))}; "):
+        RL2Config(**{field: value})

@@ -35,7 +35,7 @@ class RecurrentAdaptation(nn.Module):
 
     encoder: maps an item [..., item] to the network's input [..., input_size].
     head: called as head(hidden [..., H], x [..., in]), returns the prediction.
-    span: about how many items the memory keeps before any training, spread over its units from 1 to `span` (the
+    span: about how many items the memory keeps before any training, spread over its units from 2 to `span` (the
         chrono initialisation of the gates); None for no such bias, which keeps about two.
     """
 
@@ -68,7 +68,7 @@ class RecurrentAdaptation(nn.Module):
         self.initial_cell = nn.Parameter(torch.zeros(hidden_size, device=generator.device)) if cell == "lstm" else None
 
     def _set_span(self, span: int, generator: torch.Generator) -> None:
-        """Bias the gates so that unit i forgets after a time drawn from [1, span]."""
+        """Bias the gates so that unit i forgets after a time drawn from [2, span]."""
         if span < 2:
             raise ValueError(f"span is {span}; it must be at least 2, or None")
         bias = self.rnn.all_weights[0][2].data  # of the input: reset, update, new; or input, forget, cell, output
