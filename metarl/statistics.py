@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Scores = NDArray[np.float64]
 
+_RESAMPLED_AT_ONCE = 4_000_000  # scores
+
 
 def mean(scores: Scores) -> Scores:
     """Mean over the last axis."""
@@ -48,8 +50,11 @@ def bootstrap_interval(
         raise ValueError(f"level is {level}; it must lie between 0 and 1")
     strata = scores.reshape(len(scores), -1)  # [K, S]
     rng = np.random.default_rng(seed)
-    picks = rng.integers(len(strata), size=(num_resamples, *strata.shape))
-    resamples = np.take_along_axis(strata[None], picks, axis=1)  # [R, K, S]
-    values = statistic(resamples.reshape(num_resamples, -1))
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    size = max(1, _RESAMPLED_AT_ONCE // strata.size)  # so that memory does not grow with the number of scores
+    values = []
+    for start in range(0, num_resamples, size):
+        picks = rng.integers(len(strata), size=(min(size, num_resamples - start), *strata.shape))
+        resamples = np.take_along_axis(strata[None], picks, axis=1)  # [R, K, S]
+        values.append(statistic(resamples.reshape(len(resamples), -1)))
+    low, high = np.quantile(np.concatenate(values), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

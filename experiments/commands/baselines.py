@@ -41,14 +41,17 @@ def main(argv: list[str]) -> None:
     if arguments.trials < 2:
         raise UserError(f"--trials is {arguments.trials}; it must be at least 2, or there is no standard error")
     results = baselines(arguments.family, arguments.trials, arguments.seed)
+    sampled = any(result.standard_error != 0 for result in results)
     if arguments.json:
+        num_trials = arguments.trials if sampled else None  # nothing was sampled where every value is exact
         results_as_json = [asdict(result) for result in results]
-        print(json.dumps({"family": name, "num_trials": arguments.trials, "baselines": results_as_json}))
+        print(json.dumps({"family": name, "num_trials": num_trials, "baselines": results_as_json}))
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{arguments.family}: {arguments.trials} test tasks", title_justify="left")
+    what = f"{arguments.trials} test tasks" if sampled else "exact values"
+    table = Table(title=f"{arguments.family}: {what}", title_justify="left")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in ("method", "source") else "right")
     for row in rows(results):
