@@ -12,7 +12,7 @@ from experiments.experiment import Expected, load
 from experiments.names import LEARNERS
 from metarl.evaluation import RETURN
 from metarl.fewshot.episode import FewShotFamily, draw_episode
-from metarl.fewshot.learners import IMAMLConfig, MAMLConfig, step_weights
+from metarl.fewshot.learners import IMAMLConfig, MAMLConfig, MAMLPlusPlusConfig, step_weights
 from metarl.fewshot.regression import Harmonic, Sinusoid
 from metarl.fewshot.reptile import ReptileConfig, mini_batches
 from metarl.fewshot.source import ERROR
@@ -62,8 +62,14 @@ def test_sinusoids_are_what_they_say_and_ood_lies_outside():
     assert data.x.abs().max() <= 5
 
 
+WITHOUT_RECIPE = {"maml_plus_plus": MAMLPlusPlusConfig(), "imaml": IMAMLConfig(num_inner_steps=4)}
+
+
 def small(name: str, **settings) -> Trainer:
-    experiment = load(f"sinusoid/{name}")
+    if name in WITHOUT_RECIPE:
+        experiment = replace(load("sinusoid/maml"), agent=WITHOUT_RECIPE[name])
+    else:
+        experiment = load(f"sinusoid/{name}")
     train = TrainConfig(**{"num_iterations": 6, "num_tasks": 3, "eval_tasks": 5, **settings})
     return replace(experiment, train=train).trainer()
 
