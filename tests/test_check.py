@@ -17,7 +17,7 @@ from envs.catalog import FAMILIES, load, make
 from envs.check import check_family
 from envs.gridworld import GridNavi
 from envs.navigation import PointNavigation, PointTasks, Semicircle
-from envs.torch_env import TorchEnv
+from envs.pictures import DrawnEnv
 from metarl.records import Step
 
 
@@ -40,7 +40,7 @@ def test_variants_obey_the_laws(family: Any) -> None:
     check_family(family, num_tasks=4, copies=3, seed=7)
 
 
-class _Environment(TorchEnv[PointTasks]):
+class _Environment(DrawnEnv[PointTasks]):
     """A sound environment for the broken ones below to spoil."""
 
 
@@ -153,7 +153,7 @@ class _Unclipped(_Environment):
 class _Family(Semicircle):
     environment: type[_Environment] = _Environment
 
-    def make_env(self, num_rows: int, generator: torch.Generator) -> TorchEnv[PointTasks]:
+    def make_env(self, num_rows: int, generator: torch.Generator) -> DrawnEnv[PointTasks]:
         return self.environment(self, num_rows, generator)
 
 
