@@ -123,7 +123,7 @@ class GpuPhysics:
         if name in ("qpos", "qvel"):
             return getattr(self, name)
         if name not in self._derived:
-            values = getattr(self._data, name, None)
+            values: Any = getattr(self._data, name, None)
             shape = (self.num_rows, *np.shape(getattr(mujoco.MjData(self.model), name, 0.0)))
             if not isinstance(values, warp.array) or values.shape[:1] != shape[:1]:
                 raise ValueError(f"{name!r} is not a field of a GPU's data: allowed are names such as 'xpos'")
@@ -275,7 +275,7 @@ class GpuPhysics:
         if name in self._expanded:
             return
         owner, attribute = owner_and_attribute(self._model, name)
-        old = getattr(owner, attribute, None)
+        old: Any = getattr(owner, attribute, None)
         spec = {field.name: field.type for field in dataclass_fields(owner)}.get(attribute)
         if not isinstance(old, warp.array) or getattr(spec, "shape", (None,))[0] != "*":
             raise ValueError(f"field {name!r} cannot differ from row to row on a GPU")
