@@ -17,7 +17,7 @@ an episode's end is worth nothing more, whether the task or the time limit ended
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,6 +166,7 @@ class RL2:
     """The agent: act by reading the memory, observe by writing to it, update by PPO on whole trials."""
 
     block: int | None = None  # the memory adapts at every step
+    training_blocks: int | None = None
 
     def __init__(
         self,
@@ -191,9 +192,9 @@ class RL2:
 
     # --- acting: the three verbs, one step at a time -----------------------------------------------------------
 
-    def prior(self, num_rows: int) -> RL2State:
-        memory = self.net.memory.prior(num_rows)
-        return RL2State(memory, memory.hidden.new_zeros(num_rows, self.obs_size))
+    def prior(self, num_tasks: int, copies: int = 1) -> RL2State:
+        memory = self.net.memory.prior(num_tasks * copies)
+        return RL2State(memory, memory.hidden.new_zeros(num_tasks * copies, self.obs_size))
 
     def observe(self, state: RL2State, action: Tensor | None, step: Step) -> RL2State:
         obs = self._normalised_obs(step.obs)
@@ -221,8 +222,8 @@ class RL2:
 
     # --- learning ---------------------------------------------------------------------------------------------
 
-    def update(self, trajectory: Experience, generator: torch.Generator) -> dict[str, float]:
-        """PPO on one batch of trials; every row of the trajectory is a whole trial.
+    def update(self, trial: Sequence[Experience], generator: torch.Generator) -> dict[str, float]:
+        """PPO on one batch of trials, which have one block; every row of its trajectory is a whole trial.
 
         Raises:
             FloatingPointError: when a parameter is no longer finite; the agent is of no use then.
@@ -233,6 +234,7 @@ class RL2:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         entropy_coefficient = _interpolate(config.entropy_coefficient, config.final_entropy_coefficient, progress)
+        (trajectory,) = trial
         batch = self._batch(trajectory)
         sums = torch.zeros(6, device=batch.obs.device)
         num_minibatches = 0

@@ -17,6 +17,7 @@ from metarl.errors import UserError
 from metarl.evaluation import meet
 from metarl.protocols import Agent, Renders, TaskFamily, VectorEnv
 from metarl.records import Record, Step
+from metarl.rollouts import rows_per_task
 
 MAX_FPS = 25.0  # of a film: robots step faster than that, and pictures cost more than steps
 SECONDS_BETWEEN_EPISODES = 0.8  # for which the end of an episode stands still
@@ -34,7 +35,7 @@ class Moment:
 
 
 class WatchedEnv:
-    """One row of a family on the CPU, shown to `watch` at the start and after every step; a `VectorEnv`.
+    """Rows of a family on the CPU, the first shown to `watch` at the start and after every step; a `VectorEnv`.
 
     The agent's tensors may live on another device. Episodes are counted across resets, as agents that adapt between
     blocks of episodes are given a fresh start of the environment for each block.
@@ -46,6 +47,11 @@ class WatchedEnv:
         self.action_space: spaces.Box | spaces.Discrete = env.action_space
         self._env, self._watch = env, watch
         self._moment = Moment(1, 0, 0.0, (), False)
+
+    @property
+    def returns(self) -> tuple[float, ...]:
+        """Of the episodes that are over."""
+        return self._moment.earlier_returns
 
     def reset(self, tasks: Record) -> Step:
         step = self._env.reset(tasks.to("cpu"))
@@ -74,8 +80,8 @@ class Film:
     image_size: tuple[int, int]  # of the GIF: width, height
 
 
-def visible_env(family: TaskFamily, seed: int = 0) -> Any:
-    """One row of a family that can be seen, on the CPU; its randomness comes from the seed.
+def visible_env(family: TaskFamily, seed: int = 0, num_rows: int = 1) -> Any:
+    """Rows of a family that can be seen, on the CPU; their randomness comes from the seed.
 
     Raises:
         UserError: when the family has no pictures, or they cannot be made on this machine.
@@ -83,7 +89,7 @@ def visible_env(family: TaskFamily, seed: int = 0) -> Any:
     generator = torch.Generator().manual_seed(seed)
     if not hasattr(family, "make_env"):
         raise UserError(f"{family.name} has no pictures: its tasks are functions, and nothing acts in them")
-    env = family.make_env(1, generator)
+    env = family.make_env(num_rows, generator)
     if not isinstance(env, Renders):
         seen = ", ".join(name for name in FAMILIES if isinstance(make(name).make_env(1, generator), Renders))
         raise UserError(f"{family.name} has no pictures: its environment does not render; those of {seen} do")
@@ -107,14 +113,15 @@ def film(
     seed: int = 0,
     deterministic: bool = False,
 ) -> Film:
-    """Film an agent that knows nothing of `task` (leading axis 1) through the episodes of a trial.
+    """Film an agent that knows nothing of `task` (leading axis 1) through a trial.
 
+    The film has an episode for each point of the adaptation curve: of a block of episodes side by side, one.
     device: the agent's. All randomness comes from the seed; no random stream of a training is touched.
 
     Raises:
         UserError: when the family cannot be seen, or the file cannot be written.
     """
-    env = visible_env(family, seed)
+    env = visible_env(family, seed, rows_per_task(agent))
     stride = max(1, round(1 / (MAX_FPS * env.seconds_per_step)))
     fps = 1 / (env.seconds_per_step * stride)
     small, pause = AnimatedImage(fps), round(SECONDS_BETWEEN_EPISODES * fps)
@@ -147,12 +154,12 @@ def play(
     seed: int = 0,
     deterministic: bool = False,
 ) -> tuple[float, ...]:
-    """Let an agent meet a task in one row while `watch` looks on; the returns by episode."""
+    """Let an agent meet a task while `watch` looks on at the first row; that row's returns by episode."""
     generator = torch.Generator(device).manual_seed(seed)
     watched = WatchedEnv(env, generator.device, watch)
     tasks = task.to(generator.device)
-    meeting = meet(watched, agent, tasks, num_episodes, generator=None if deterministic else generator)
-    return tuple(meeting.returns[:, 0].tolist())
+    meet(watched, agent, tasks, num_episodes, generator=None if deterministic else generator)
+    return watched.returns
 
 
 def caption(title: str, moment: Moment, num_episodes: int, horizon: int) -> list[str]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from experiments.report import MEASURES
-from metarl.evaluation import RETURN, Evaluation, Measure
+from metarl.evaluation import Evaluation, Measure
 from metarl.fewshot.source import FewShotSource
 from metarl.run import STEP_TAG, Run, RunError
 
@@ -32,7 +32,8 @@ def plot_run(run: Run, evaluation: Evaluation) -> Path:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_adaptation(left, evaluation)
-    _draw_learning(right, run) if evaluation.measure == RETURN else _draw_errors(right, run, evaluation.measure)
+    draw = _draw_learning if evaluation.measure.name == "return" else _draw_errors
+    draw(right, run, evaluation.measure)
     figure.suptitle(f"{evaluation.family} · {evaluation.agent} · {run.path.name}", fontsize=10)
     path = run.path / f"evaluation_{evaluation.split}.png"
     try:
@@ -58,7 +59,7 @@ def _draw_adaptation(axes: Axes, evaluation: Evaluation) -> None:
         margin = [[m - lo for m, lo in zip(means, low, strict=True)], [h - m for m, h in zip(means, high, strict=True)]]
         axes.errorbar(episodes, means, margin, color=_OURS, fmt="none", capsize=3, linewidth=1.4)
     axes.set(
-        xlabel="episode of the trial" if measure == RETURN else f"{measure.point}s of adaptation",
+        xlabel="episode of the trial" if measure.adds_up else f"{measure.point}s of adaptation",
         ylabel=MEASURES.get(measure.name, measure.name),
         title=f"adaptation: {evaluation.num_tasks} {evaluation.split} tasks, 95 % interval",
     )
@@ -68,16 +69,16 @@ def _draw_adaptation(axes: Axes, evaluation: Evaluation) -> None:
     _finish(axes)
 
 
-def _draw_learning(axes: Axes, run: Run) -> None:
-    """Return of the first and of the last episode of a trial against environment steps."""
+def _draw_learning(axes: Axes, run: Run, measure: Measure) -> None:
+    """Return at the first and at the last point of the adaptation curve against environment steps."""
     rows = run.progress()
     for source, style in (("meta_train", "-"), ("meta_test", "o")):
-        tags = _episode_tags(rows, source)
+        tags = _end_tags(rows, f"{source}/{measure.tag}")
         for tag, colour in zip(tags, ("#d98032", _OURS) if len(tags) > 1 else (_OURS,), strict=True):
             logged = [row for row in rows if tag in row]
             steps, returns = [row[STEP_TAG] for row in logged], [row[tag] for row in logged]
             split = "training tasks" if source == "meta_train" else "test tasks"
-            label = f"episode {tag.rsplit('_', 1)[1]}, {split}"
+            label = f"{measure.point} {tag.rsplit('_', 1)[1]}, {split}"
             alpha = 0.6 if style == "-" else 1.0
             axes.plot(steps, returns, style, color=colour, label=label, alpha=alpha, linewidth=1.2, markersize=5)
     axes.set(xlabel="environment steps", ylabel="return", title="meta-training")
@@ -108,11 +109,10 @@ def _draw_errors(axes: Axes, run: Run, measure: Measure) -> None:
         _finish(axes)
 
 
-def _episode_tags(rows: list[dict[str, float]], source: str) -> list[str]:
-    """The tags of the first and of the last episode; one tag where a trial has one episode."""
-    prefix = f"{source}/return/ep_"
-    episodes = sorted({int(tag.removeprefix(prefix)) for row in rows for tag in row if tag.startswith(prefix)})
-    return [f"{prefix}{episode}" for episode in dict.fromkeys(episodes[:1] + episodes[-1:])]
+def _end_tags(rows: list[dict[str, float]], prefix: str) -> list[str]:
+    """The tags of the first and of the last point of a curve; one tag where it has one point."""
+    points = sorted({int(tag.removeprefix(prefix)) for row in rows for tag in row if tag.startswith(prefix)})
+    return [f"{prefix}{point}" for point in dict.fromkeys(points[:1] + points[-1:])]
 
 
 def _finish(axes: Axes) -> None:

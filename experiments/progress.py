@@ -10,7 +10,6 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from metarl.evaluation import RETURN
 from metarl.trainer import Trainer
 
 _SECONDS_BETWEEN_LINES = 30.0
@@ -28,7 +27,7 @@ class TrainingProgress:
         self._started = self._line_at = time.monotonic()
         self._line_iteration = trainer.iteration
         self._fps: float | None = None
-        acts = trainer.source.measure == RETURN
+        acts = trainer.source.measure.name == "return"
         self._unit_rate = trainer.source.unit_rate
         self._error_tag = None if acts else trainer.source.score_tag
         columns = (

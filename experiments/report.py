@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.experiment import Expected
-from metarl.evaluation import RETURN, Evaluation, Score, logged_points
+from metarl.evaluation import Evaluation, Score, logged_points
 
 MEASURES = {"mse": "mean squared error (lower is better)"}  # in words, where the name alone would not do
 _FILE_WIDTH = 140  # columns, where no terminal sets a limit
@@ -28,11 +28,11 @@ def print_evaluation(evaluation: Evaluation, expected: Expected | None = None) -
         *map(_words, (*evaluation.bounds, *evaluation.metrics)),
     ):
         table.add_column(column, justify="right", no_wrap=True)
-    for number in logged_points(evaluation):
+    for number in logged_points(measure, len(points)):
         at = number - measure.first
         known = [values[at] for values in (*evaluation.bounds.values(), *evaluation.metrics.values())]
         table.add_row(str(number), *_cells(points[at], known))
-    if len(points) > 1 and measure == RETURN:
+    if len(points) > 1 and measure.adds_up:
         table.add_section()
         known = [sum(values) for values in evaluation.bounds.values()]
         known += [fmean(values) for values in evaluation.metrics.values()]
@@ -66,9 +66,9 @@ def _verdict(evaluation: Evaluation, expected: Expected) -> str:
     number = expected.episode
     limit = f"{'at least' if expected.at_most is None else 'at most'} {expected.limit:g}"
     if number is None:
-        what, reached = "over the trial" if measure == RETURN else "at the end", evaluation.total.mean
+        what, reached = "over the trial" if measure.adds_up else "at the end", evaluation.total.mean
     elif 0 <= number - measure.first < len(evaluation.episodes):
-        what = f"in episode {number}" if measure == RETURN else f"after {number} {measure.point}s"
+        what = f"in episode {number}" if measure.adds_up else f"after {number} {measure.point}s"
         reached = evaluation.episodes[number - measure.first].mean
     else:
         return f"Expected {limit} in {measure.point} {number}, which this curve does not have."

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from metarl.protocols import Agent, Measures, Split, TaskFamily, VectorEnv
-from metarl.records import Record, cat
-from metarl.rollouts import collect
+from metarl.records import Record, Trajectory, cat
+from metarl.rollouts import rows_per_task, run_trial
 from metarl.statistics import bootstrap_interval, interquartile_mean
 
 
@@ -51,12 +51,27 @@ class Measure:
         return -math.inf if self.higher_is_better else math.inf
 
     @property
+    def adds_up(self) -> bool:
+        """Whether the points are parts of one sum, as the episodes of a trial are."""
+        return self.point == "episode"
+
+    @property
+    def point_tag(self) -> str:
+        return "ep" if self.point == "episode" else self.point
+
+    @property
     def tag(self) -> str:
         """What the points' logged tags begin with, such as "return/ep_"."""
-        return f"{self.name}/{'ep' if self.point == 'episode' else self.point}_"
+        return f"{self.name}/{self.point_tag}_"
 
 
-RETURN = Measure()
+RETURN = Measure()  # of each episode
+ADAPTED_RETURN = Measure(point="step", first=0)  # the mean of a block of episodes, after so many steps of adaptation
+
+
+def measure_of(agent: Agent[Any, Any]) -> Measure:
+    """What the adaptation curve of an agent shows: episodes, or blocks of several of them."""
+    return ADAPTED_RETURN if agent.block is not None and agent.block > 1 else RETURN
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,7 @@ class Evaluation:
     split: str
     num_tasks: int
     episodes: list[Score]  # by point of the curve: undiscounted, by episode of the trial; or after each step
-    total: Score  # of the sum over the trial; of the last point, where points do not add up, as errors do not
+    total: Score  # of the sum over the trial; of the last point, where points do not add up
     bounds: dict[str, list[float]]  # known values by episode, such as the Bayes-optimal ones
     metrics: dict[str, list[float]] = field(default_factory=dict)  # mean over steps and tasks by episode, by name
     measure: Measure = RETURN
@@ -79,28 +94,36 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Meeting(Record):
-    """What came of meeting tasks, by episode."""
+    """What came of meeting tasks, by point of the adaptation curve."""
 
-    returns: Tensor  # [num_episodes, B]
-    metrics: Tensor | None  # [num_episodes, B, M] means over steps, where the environment has metrics
+    returns: Tensor  # [points, N] means over the rows of a task
+    metrics: Tensor | None  # [points, N, M] means over steps and rows, where the environment has metrics
+
+    @classmethod
+    def of(cls, trajectory: Trajectory[Any], num_tasks: int, num_points: int) -> Meeting:
+        """The points of one trajectory whose rows have a multiple of `num_points` episodes: means of equal parts."""
+        num_episodes = int(trajectory.episode_index.max()) + 1
+
+        def by_task(values: Tensor) -> Tensor:  # [episodes, B, ...] -> [points, N, ...]
+            episodes, rows = values.shape[:2]
+            rest = values.shape[2:]
+            shape = (num_points, episodes // num_points, num_tasks, rows // num_tasks, *rest)
+            return values.reshape(shape).mean((1, 3))
+
+        metrics = trajectory.episode_metrics(num_episodes)
+        return cls(by_task(trajectory.episode_returns(num_episodes)), None if metrics is None else by_task(metrics))
 
 
 def meet(
-    env: VectorEnv, agent: Agent[Any, Any], tasks: Record, num_episodes: int, *, generator: torch.Generator | None
+    env: VectorEnv, agent: Agent[Any, Any], tasks: Record, num_points: int, *, generator: torch.Generator | None
 ) -> Meeting:
     """Meet tasks as an agent that knows nothing of them: act and adapt.
 
-    generator: the source of the actions' randomness; None for the policy's mode.
+    num_points: of the adaptation curve. generator: the source of the actions' randomness; None for the policy's mode.
     """
-    state = agent.prior(env.num_rows)
-    block = num_episodes if agent.block is None else agent.block
-    blocks = []
-    for start in range(0, num_episodes, block):
-        size = min(block, num_episodes - start)
-        trajectory = collect(env, agent, tasks, size, generator=generator, state=state)
-        blocks.append(Meeting(trajectory.episode_returns(size), trajectory.episode_metrics(size)))
-        state = agent.adapt(state, trajectory)
-    return cat(blocks)
+    points = num_points if agent.block is None else 1
+    trial = run_trial(env, agent, tasks, num_points, generator=generator)
+    return cat([Meeting.of(trajectory, len(tasks), points) for trajectory in trial])
 
 
 def evaluate(
@@ -114,10 +137,10 @@ def evaluate(
     generator: torch.Generator,
     deterministic: bool = False,
 ) -> Evaluation:
-    """Meet `num_tasks` fresh tasks of a split, `num_episodes` episodes in each, one row per task.
+    """Meet `num_tasks` fresh tasks of a split; the adaptation curve has `num_episodes` points.
 
-    The tasks and everything random come from the generator, so that one seed gives one evaluation. deterministic:
-    act by the policy's mode.
+    The tasks and everything random come from the generator, so that one seed gives one evaluation. A task has one row,
+    or as many as a block of the agent has episodes. deterministic: act by the policy's mode.
 
     Raises:
         ValueError: when a number is below one, or the family does not declare the split.
@@ -126,33 +149,36 @@ def evaluate(
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
     tasks = family.sample(num_tasks, split, generator)
-    env = family.make_env(num_tasks, generator)
+    env = family.make_env(num_tasks * rows_per_task(agent), generator)
     meeting = meet(env, agent, tasks, num_episodes, generator=None if deterministic else generator)
+    measure = measure_of(agent)
+    points = [Score.of(point) for point in meeting.returns]
     return Evaluation(
         family=family.name,
         agent=agent_name,
         split=split,
         num_tasks=num_tasks,
-        episodes=[Score.of(episode) for episode in meeting.returns],
-        total=Score.of(meeting.returns.sum(0)),
+        episodes=points,
+        total=Score.of(meeting.returns.sum(0)) if measure.adds_up else points[-1],
         bounds=family.bounds(tasks, num_episodes),
         metrics=mean_metrics(env, meeting.metrics),
+        measure=measure,
     )
 
 
 def mean_metrics(env: VectorEnv, metrics: Tensor | None) -> dict[str, list[float]]:
-    """The mean over rows of an environment's metrics [num_episodes, B, M], by name; empty where it has none."""
+    """The mean over tasks of an environment's metrics [points, N, M], by name; empty where it has none."""
     if metrics is None or not isinstance(env, Measures):
         return {}
     means = metrics.mean(1).T.tolist()
     return dict(zip(env.metric_names, means, strict=True))
 
 
-def logged_points(evaluation: Evaluation) -> list[int]:
+def logged_points(measure: Measure, num_points: int) -> list[int]:
     """The points of a curve, numbered as its measure does, that get a curve of their own in the logs and a row."""
-    if evaluation.measure.first == 1:
-        return logged_episodes(len(evaluation.episodes))
-    return [0, *logged_episodes(len(evaluation.episodes) - 1)]
+    if measure.first == 1:
+        return logged_episodes(num_points)
+    return [0, *logged_episodes(num_points - 1)] if num_points > 1 else [0]
 
 
 def logged_episodes(num_episodes: int) -> list[int]:

@@ -5,7 +5,7 @@ Agents never import environments and environments never import agents; both are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -138,11 +138,15 @@ class Agent(Protocol[State, D]):
 
     Within an episode `observe` absorbs every step (RL2's memory; nothing for agents that adapt between episodes);
     after each block of episodes `adapt` absorbs the block's trajectory (gradient steps, a posterior; nothing for RL2).
+    Nothing passes between the episodes of one block, so that they run side by side, in rows of their own.
     """
 
-    block: int | None  # episodes between two calls of `adapt`; None: the whole trial is one block
+    block: int | None  # episodes in each task between two calls of `adapt`; None: the whole trial is one block
+    training_blocks: int | None  # in a trial of meta-training; None: as many as the trial has episodes
 
-    def prior(self, num_rows: int) -> State: ...
+    def prior(self, num_tasks: int, copies: int = 1) -> State:
+        """What is believed of each task before anything is seen of it, for `copies` rows in each."""
+        ...
 
     def observe(self, state: State, action: Tensor | None, step: Step) -> State:
         """Absorb what the environment has just returned; `action` is None for the first step of a trial."""
@@ -154,8 +158,8 @@ class Agent(Protocol[State, D]):
 
     def adapt(self, state: State, trajectory: Trajectory[D]) -> State: ...
 
-    def update(self, trajectory: Trajectory[D], generator: torch.Generator) -> dict[str, float]:
-        """The meta-update from one batch of trials; returns what is worth logging under `train/`."""
+    def update(self, trial: Sequence[Trajectory[D]], generator: torch.Generator) -> dict[str, float]:
+        """The meta-update from one batch of trials, block by block; returns what is worth logging under `train/`."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

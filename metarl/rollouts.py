@@ -26,8 +26,8 @@ def collect(
 ) -> Trajectory[D]:
     """Run `num_episodes` episodes in every row of the environment, each row from the given state of the agent.
 
-    tasks: leading axis N, which divides the environment's B rows. state: the agent's state for B rows; None for its
-    prior. generator: the source of the actions' randomness; None for the policy's mode.
+    tasks: leading axis N, which divides the environment's B rows. state: the agent's state for these tasks and rows;
+    None for its prior. generator: the source of the actions' randomness; None for the policy's mode.
 
     Rows that have finished their episodes are not simulated further and are marked not valid. All rows start their
     trial at index 0.
@@ -41,7 +41,7 @@ def collect(
     with torch.inference_mode(), _one_torch_thread(env.device):
         step = env.reset(tasks)
         if state is None:
-            state = agent.prior(env.num_rows)
+            state = agent.prior(len(tasks), env.num_rows // len(tasks))
         state = agent.observe(state, None, step)
         episodes_left = torch.full((env.num_rows,), num_episodes, device=env.device)
         active = episodes_left > 0
@@ -61,6 +61,38 @@ def collect(
             if not all_active and len(steps) % sync_every == 0:
                 any_active = bool(active.any())
     return _as_trajectory(steps)
+
+
+def run_trial(
+    env: VectorEnv, agent: Agent[Any, D], tasks: Record, num_points: int, *, generator: torch.Generator | None
+) -> Iterator[Trajectory[D]]:
+    """Meet tasks as an agent that knows nothing of them: the blocks of a trial, with the agent adapting in between.
+
+    num_points: of the adaptation curve: episodes, of an agent whose whole trial is one block; blocks, of another.
+    The environment has `rows_per_task` rows for each task, or a divisor of that. Other arguments: as `collect`'s.
+
+    Raises:
+        ValueError: when num_points is below one, or the episodes of a block do not spread evenly over the rows.
+    """
+    if num_points < 1:
+        raise ValueError(f"num_episodes is {num_points}; it must be at least 1")
+    copies = env.num_rows // len(tasks)
+    if agent.block is None:
+        yield collect(env, agent, tasks, num_points, generator=generator)
+        return
+    if agent.block % copies:
+        raise ValueError(f"{agent.block} episodes of a block do not spread evenly over {copies} rows of each task")
+    state = agent.prior(len(tasks), copies)
+    for point in range(num_points):
+        trajectory = collect(env, agent, tasks, agent.block // copies, generator=generator, state=state)
+        yield trajectory
+        if point < num_points - 1:
+            state = agent.adapt(state, trajectory)
+
+
+def rows_per_task(agent: Agent[Any, Any]) -> int:
+    """Rows in which an agent meets a task with all episodes of a block side by side."""
+    return 1 if agent.block is None else agent.block
 
 
 def _steps_between_syncs(device: torch.device) -> int:

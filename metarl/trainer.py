@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from metarl.evaluation import RETURN, Evaluation, logged_points
+from metarl.evaluation import Evaluation, logged_points
 from metarl.fewshot.episode import FewShotFamily, FewShotLearnerConfig
 from metarl.fewshot.source import FewShotSource
 from metarl.protocols import AgentConfig, Split, TaskFamily
 from metarl.source import Source
-from metarl.trials import TrialSource, by_episode
+from metarl.trials import TrialSource, by_point
 
 if TYPE_CHECKING:
     from metarl.run import Run
@@ -35,7 +35,7 @@ class TrainConfig:
     num_iterations: int
     num_tasks: int  # N, fresh tasks per iteration
     copies: int = 1  # E, rows per task
-    num_episodes: int | None = None  # in a trial, or steps in a few-shot curve; None: the family's own number, or 10
+    num_episodes: int | None = None  # points of the adaptation curve; None: the family's own number, or 10 steps
     eval_every: int = 50  # iterations between evaluations on held-out tasks; 0: only at the end
     eval_tasks: int = 100
     checkpoint_every: int = 25
@@ -212,8 +212,9 @@ def _source(
 
 def _evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
     points, measure = evaluation.episodes, evaluation.measure
-    metrics = {f"meta_test/{measure.tag}{k}": points[k - measure.first].mean for k in logged_points(evaluation)}
-    if measure == RETURN:
+    logged = logged_points(measure, len(points))
+    metrics = {f"meta_test/{measure.tag}{k}": points[k - measure.first].mean for k in logged}
+    if measure.name == "return":
         metrics["meta_test/return/total"] = evaluation.total.mean
     metrics["meta_test/iqm"] = points[-1].iqm
-    return metrics | by_episode("meta_test", evaluation.metrics)
+    return metrics | by_point("meta_test", evaluation.metrics, measure)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from metarl.evaluation import RETURN, Evaluation, evaluate, logged_episodes, mean_metrics
-from metarl.protocols import Agent, AgentConfig, Split, TaskFamily
-from metarl.records import Trajectory
-from metarl.rollouts import collect
+from metarl.evaluation import RETURN, Evaluation, Measure, Meeting, evaluate, logged_points, mean_metrics, measure_of
+from metarl.protocols import Agent, AgentConfig, Split, TaskFamily, VectorEnv
+from metarl.records import Record, Trajectory, cat
+from metarl.rollouts import rows_per_task, run_trial
+
+Trial = Sequence[Trajectory[Any]]  # of all tasks, block by block
 
 
 class TrialSource:
-    """Draws a trial in each of `num_tasks` fresh training tasks, in `copies` rows each."""
+    """Draws a trial in each of `num_tasks` fresh training tasks, in `copies` rows each.
 
-    measure = RETURN
+    An agent that adapts after blocks of episodes has as many rows in each task as a block has episodes, and one copy.
+    """
+
+    env: VectorEnv  # made with the learner, whose blocks decide on its rows
     unit = "environment steps"
     unit_rate = "env-steps/s"
     score_tag = "meta_train/return/total"
@@ -31,46 +36,64 @@ class TrialSource:
     ) -> None:
         self.family, self.num_tasks, self.copies = family, num_tasks, copies
         self.num_episodes = family.num_episodes if num_episodes is None else num_episodes
-        self.env = family.make_env(num_tasks * copies, generators["env"])
+        self.measure = RETURN
         self.num_diverged = 0  # simulations that were reset because they diverged, where environments count them
         self._generators = generators
         self._diverged_before = 0  # in this source's environment, up to the last draw
 
     def make_learner(self, config: AgentConfig, num_iterations: int) -> Agent[Any, Any]:
-        return config.make(
+        """
+        Raises:
+            ValueError: when an agent that adapts after blocks of episodes is to meet a task in several copies.
+        """
+        agent = config.make(
             self.family.observation_space,
             self.family.action_space,
             num_iterations=num_iterations,
             generator=self._generators["initialisation"],
         )
+        if agent.block is not None and self.copies != 1:
+            name, block = type(agent).__name__, agent.block
+            raise ValueError(
+                f"copies is {self.copies}; {name} runs {block} episodes side by side, so that it must be 1"
+            )
+        self.measure = measure_of(agent)
+        rows = self.num_tasks * self.copies * rows_per_task(agent)
+        self.env = self.family.make_env(rows, self._generators["env"])
+        return agent
 
-    def draw(self, learner: Agent[Any, Any]) -> Trajectory[Any]:
+    def draw(self, learner: Agent[Any, Any]) -> Trial:
         """A trial in fresh training tasks, with the finite numbers that learning needs.
 
         Raises:
             FloatingPointError: when an observation or a reward is not finite; names the task and the step.
         """
         tasks = self.family.sample(self.num_tasks, "train", self._generators["task"])
-        trajectory = collect(self.env, learner, tasks, self.num_episodes, generator=self._generators["policy"])
-        finite = {
-            "observation": trajectory.obs.isfinite().all(-1) & trajectory.next_obs.isfinite().all(-1),
-            "reward": trajectory.reward.isfinite(),
-        }  # [T, B] each
-        for name, good in finite.items():
-            bad = ~good & trajectory.valid
-            if bool(bad.any()):
-                step, row = bad.nonzero()[0].tolist()
-                task = tasks[row // self.copies]
-                raise FloatingPointError(f"{name} at step {step} of row {row} is not finite; its task is {task}")
-        return trajectory
+        num_points = self.num_episodes if learner.training_blocks is None else learner.training_blocks
+        trial = []
+        for trajectory in run_trial(self.env, learner, tasks, num_points, generator=self._generators["policy"]):
+            _check_finite(trajectory, tasks)
+            trial.append(trajectory)
+        return trial
 
-    def amount(self, experience: Trajectory[Any]) -> int:
-        return experience.num_steps
+    def amount(self, experience: Trial) -> int:
+        return sum(trajectory.num_steps for trajectory in experience)
 
-    def metrics(self, experience: Trajectory[Any]) -> dict[str, float]:
-        measured = mean_metrics(self.env, experience.episode_metrics(self.num_episodes))
-        returns = _return_metrics(experience, self.num_episodes)
-        return {**returns, **by_episode("meta_train", measured), **self._count_diverged()}
+    def metrics(self, experience: Trial) -> dict[str, float]:
+        num_points = self.num_episodes if self.measure.adds_up else 1
+        meeting = cat([Meeting.of(trajectory, self.num_tasks, num_points) for trajectory in experience])
+        measured = by_point("meta_train", mean_metrics(self.env, meeting.metrics), self.measure)
+        return {**self._return_metrics(experience, meeting), **measured, **self._count_diverged()}
+
+    def _return_metrics(self, trial: Trial, meeting: Meeting) -> dict[str, float]:
+        returns = meeting.returns.mean(1)  # [points]
+        points = logged_points(self.measure, len(returns))
+        metrics = {f"meta_train/{self.measure.tag}{k}": float(returns[k - self.measure.first]) for k in points}
+        metrics[self.score_tag] = float(returns.sum() if self.measure.adds_up else returns[-1])
+        metrics["rollout/ep_rew_mean"] = float(returns.mean())
+        num_episodes = sum(int((trajectory.episode_start & trajectory.valid).sum()) for trajectory in trial)
+        metrics["rollout/ep_len_mean"] = self.amount(trial) / num_episodes
+        return metrics
 
     def _count_diverged(self) -> dict[str, float]:
         """How many simulations diverged since the last call; nothing where an environment cannot diverge."""
@@ -102,19 +125,23 @@ class TrialSource:
         )
 
 
-def _return_metrics(trajectory: Trajectory[Any], num_episodes: int) -> dict[str, float]:
-    returns = trajectory.episode_returns(num_episodes).mean(1)  # [num_episodes]
-    metrics = {f"meta_train/return/ep_{k}": float(returns[k - 1]) for k in logged_episodes(num_episodes)}
-    metrics["meta_train/return/total"] = float(returns.sum())
-    metrics["rollout/ep_rew_mean"] = float(returns.mean())
-    metrics["rollout/ep_len_mean"] = trajectory.num_steps / (num_episodes * trajectory.valid.shape[1])
-    return metrics
+def _check_finite(trajectory: Trajectory[Any], tasks: Record) -> None:
+    finite = {
+        "observation": trajectory.obs.isfinite().all(-1) & trajectory.next_obs.isfinite().all(-1),
+        "reward": trajectory.reward.isfinite(),
+    }  # [T, B] each
+    for name, good in finite.items():
+        bad = ~good & trajectory.valid
+        if bool(bad.any()):
+            step, row = bad.nonzero()[0].tolist()
+            task = tasks[row // (bad.shape[1] // len(tasks))]
+            raise FloatingPointError(f"{name} at step {step} of row {row} is not finite; its task is {task}")
 
 
-def by_episode(prefix: str, metrics: Mapping[str, list[float]]) -> dict[str, float]:
+def by_point(prefix: str, metrics: Mapping[str, list[float]], measure: Measure) -> dict[str, float]:
     """The family's own metrics by their logged tags, such as "meta_test/velocity_error/ep_1"."""
     return {
-        f"{prefix}/{name}/ep_{k}": values[k - 1]
+        f"{prefix}/{name}/{measure.point_tag}_{k}": values[k - measure.first]
         for name, values in metrics.items()
-        for k in logged_episodes(len(values))
+        for k in logged_points(measure, len(values))
     }

@@ -41,7 +41,7 @@ def test_learning_sees_the_policy_that_acted(family, settings):
         *_, kl, clipped = agent._loss(agent._batch(trajectory))
         assert kl < 1e-9
         assert clipped == 0
-        agent.update(trajectory, torch.Generator().manual_seed(0))
+        agent.update([trajectory], torch.Generator().manual_seed(0))
 
 
 @discrete_and_continuous
@@ -102,10 +102,10 @@ def test_credit_crosses_episodes_only_where_it_is_asked_to():
 def test_a_state_round_trip_gives_the_same_next_update():
     family = GridNavi(horizon=4)
     first, second = make(family), make(family)
-    first.update(trials(family, first), torch.Generator().manual_seed(0))
+    first.update([trials(family, first)], torch.Generator().manual_seed(0))
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     trajectory = trials(family, first)
-    metrics = [agent.update(trajectory, torch.Generator().manual_seed(5)) for agent in (first, second)]
+    metrics = [agent.update([trajectory], torch.Generator().manual_seed(5)) for agent in (first, second)]
     assert metrics[0] == metrics[1]
     for ours, theirs in zip(first.net.parameters(), second.net.parameters(), strict=True):
         assert torch.equal(ours, theirs)

@@ -42,9 +42,10 @@ class CountingAgent:
     """Its state counts what it has observed; it acts on nothing."""
 
     block = None
+    training_blocks = None
 
-    def prior(self, num_rows: int) -> Tensor:
-        return torch.zeros(num_rows)
+    def prior(self, num_tasks: int, copies: int = 1) -> Tensor:
+        return torch.zeros(num_tasks * copies)
 
     def observe(self, state: Tensor, action: Tensor | None, step: Step) -> Tensor:
         assert (action is None) == (state.sum() == 0)

@@ -6,7 +6,7 @@ All policies have 2 x 64 tanh units, Gaussian samples and their log-probabilitie
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,7 @@ class MemorylessAgent:
     """One policy for all rows, or, with `num_tasks`, one of its own for each task: `metarl.protocols.Agent`."""
 
     block: int | None = None
+    training_blocks: int | None = None
 
     def __init__(self, family: Any, generator: torch.Generator, num_tasks: int | None = None) -> None:
         self._generator = generator
@@ -64,7 +65,7 @@ class MemorylessAgent:
         sizes = (family.observation_space.shape[0], 64, 64)
         return PolicyHead(sizes, family.action_space, activation="tanh", init_std=1.0, generator=self._generator)
 
-    def prior(self, num_rows: int) -> None:
+    def prior(self, num_tasks: int, copies: int = 1) -> None:
         return None
 
     def observe(self, state: None, action: Tensor | None, step: Step) -> None:
@@ -87,7 +88,7 @@ class MemorylessAgent:
     def adapt(self, state: None, trajectory: Trajectory[SampledDecision]) -> None:
         return None
 
-    def update(self, trajectory: Trajectory[SampledDecision], generator: torch.Generator) -> dict[str, float]:
+    def update(self, trial: Sequence[Trajectory[SampledDecision]], generator: torch.Generator) -> dict[str, float]:
         return {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -91,11 +91,12 @@ def _view(arguments: Arguments, run: Run, trainer: Trainer, task: Any, num_episo
 
     from envs.simulators import has_display
     from experiments.film import describe, play
+    from metarl.rollouts import rows_per_task
 
     if not has_display():
         raise UserError("--viewer needs a display, and there is none here; without it a video is written")
     generator = torch.Generator().manual_seed(arguments.seed)
-    env: Any = trainer.family.make_env(1, generator)
+    env: Any = trainer.family.make_env(rows_per_task(trainer.agent), generator)
     if not hasattr(env, "copy_row"):
         raise UserError(f"--viewer shows MuJoCo's simulations, and {trainer.family.name} is none; leave it out")
     import mujoco
