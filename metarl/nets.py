@@ -17,9 +17,39 @@ Activation = Literal["tanh", "relu", "silu"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
 
 
-def linear(fan_in: int, fan_out: int, *, gain: float, generator: torch.Generator) -> nn.Linear:
+class Linear(nn.Linear):
+    """A linear layer whose parameters may be given a task axis by torch.func.functional_call.
+
+    weight [out, in], bias [out]: x [..., in] -> [..., out]. weight [N, out, in], bias [N, out]: x [N, K, in] ->
+    [N, K, out], every task by its own, in one batch of matrix products. Either of the two may be shared.
+    """
+
+    takes_tasks = True
+
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if self.bias.ndim == 1 and self.weight.ndim == 2:
+            return nn.functional.linear(x, self.weight, self.bias)
+        bias = _for_items(self.bias)
+        if self.weight.ndim == 2:
+            return nn.functional.linear(x, self.weight) + bias
+        return torch.baddbmm(bias, x, self.weight.mT)
+
+
+def _for_items(parameter: Tensor) -> Tensor:
+    """[size] as it is, [N, size] as [N, 1, size]: ready to meet the items of each task."""
+    return parameter if parameter.ndim == 1 else parameter.unsqueeze(-2)
+
+
+def takes_tasks(net: nn.Module) -> bool:
+    """Whether all parameters of a net may be given a task axis: each belongs to a module that says so."""
+    return all(
+        getattr(module, "takes_tasks", False) for module in net.modules() if list(module.parameters(recurse=False))
+    )
+
+
+def linear(fan_in: int, fan_out: int, *, gain: float, generator: torch.Generator) -> Linear:
     """A linear layer with orthogonal weights of the given gain and zero bias, on the generator's device."""
-    layer = nn.Linear(fan_in, fan_out, device=generator.device)
+    layer = Linear(fan_in, fan_out, device=generator.device)
     nn.init.orthogonal_(layer.weight, gain, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
@@ -46,9 +76,12 @@ def mlp(
 class PolicyHead(nn.Module):
     """Turns features into an action distribution that fits the action space.
 
-    Box actions are Gaussian in policy units, in which the box is [-1, 1] on every axis, with a state-independent
-    learned log standard deviation; `to_env` and `from_env` convert. Discrete actions are categorical.
+    Box actions are Gaussian in policy units, in which the box is [-action_scale, action_scale] on every axis, with a
+    state-independent learned log standard deviation; `to_env` and `from_env` convert. Discrete actions are categorical.
+    Parameters may have a task axis, features then too: [N, K, size].
     """
+
+    takes_tasks = True
 
     def __init__(
         self,
@@ -57,10 +90,12 @@ class PolicyHead(nn.Module):
         *,
         activation: Activation,
         init_std: float,
+        action_scale: float = 1.0,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
         self.is_discrete = isinstance(action_space, spaces.Discrete)
+        self.action_scale = action_scale
         self.num_actions = int(action_space.n) if isinstance(action_space, spaces.Discrete) else action_space.shape[0]
         self.net = mlp([*sizes, self.num_actions], activation=activation, output_gain=0.01, generator=generator)
         if isinstance(action_space, spaces.Box):
@@ -69,15 +104,17 @@ class PolicyHead(nn.Module):
             if not torch.isfinite(high - low).all():
                 raise ValueError(f"action_space {action_space} is unbounded; a bounded Box or Discrete is needed")
             self.register_buffer("center", (high + low) / 2, persistent=False)
-            self.register_buffer("half_range", (high - low) / 2, persistent=False)
+            self.register_buffer("half_range", (high - low) / 2 / action_scale, persistent=False)
             self.log_std = nn.Parameter(torch.full((self.num_actions,), math.log(init_std), device=generator.device))
 
     center: Tensor  # [A]
-    half_range: Tensor  # [A]
+    half_range: Tensor  # [A] of the box, in policy units
 
     def forward(self, features: Tensor) -> Categorical | DiagonalGaussian:
         output = self.net(features)
-        return Categorical(output) if self.is_discrete else DiagonalGaussian(output, self.log_std)
+        if self.is_discrete:
+            return Categorical(output)
+        return DiagonalGaussian(output, _for_items(self.log_std))
 
     def to_env(self, action: Tensor) -> Tensor:
         """Policy units to the environment's."""
@@ -88,10 +125,10 @@ class PolicyHead(nn.Module):
         return action if self.is_discrete else (action - self.center) / self.half_range
 
     def encode(self, action: Tensor) -> Tensor:
-        """An action (environment units) as network input [..., A]: one-hot, or policy units clipped to the box."""
+        """An action (environment units) as network input [..., A]: one-hot, or the box as [-1, 1], clipped to it."""
         if self.is_discrete:
             return nn.functional.one_hot(action, self.num_actions).to(torch.float32)
-        return self.from_env(action).clamp(-1, 1)
+        return (self.from_env(action) / self.action_scale).clamp(-1, 1)
 
 
 class LayerNorm(nn.Module):
@@ -99,6 +136,8 @@ class LayerNorm(nn.Module):
 
     Ba, Kiros, Hinton. Layer normalization (2016). torch's own, with scale and shift, gives wrong ones there, silently.
     """
+
+    takes_tasks = True
 
     def __init__(self, size: int, *, epsilon: float = 1e-5, device: torch.device | str | None = None) -> None:
         super().__init__()
@@ -108,7 +147,8 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         centred = x - x.mean(-1, keepdim=True)
-        return centred * (centred.square().mean(-1, keepdim=True) + self.epsilon).rsqrt() * self.weight + self.bias
+        normalised = centred * (centred.square().mean(-1, keepdim=True) + self.epsilon).rsqrt()
+        return normalised * _for_items(self.weight) + _for_items(self.bias)
 
 
 class BatchNorm(nn.Module):

@@ -35,7 +35,7 @@ def recurrent(cell: str, span: int | None = None) -> RecurrentAdaptation:
 def gradient(**settings) -> GradientAdaptation:
     """On items whose first entries are a query's input and the last one what is asked for."""
     net = mlp([QUERY, 8, OUT], activation="tanh", output_gain=1.0, generator=torch.Generator().manual_seed(0)).double()
-    loss = supervised_loss(net, lambda prediction, y: (prediction - y).square().mean())
+    loss = supervised_loss(net, lambda prediction, y: (prediction - y).square().mean((-2, -1)))
     kind = ImplicitAdaptation if "strength" in settings else GradientAdaptation
     return kind(net, lambda params, items: loss(params, as_examples(items)), FixedStepSizes(0.1), **settings)
 
@@ -56,13 +56,14 @@ everything = pytest.mark.parametrize(
         recurrent("gru"),
         recurrent("lstm"),
         gradient(num_steps=2),
+        gradient(num_steps=2, batching="vmap"),
         gradient(num_steps=2, batching="loop"),
         gradient(num_steps=2, batching="chunks", chunk_size=3),
         gradient(first_order=True),
         gradient(adapted=["2.weight", "2.bias"]),
         gradient(num_steps=2, strength=1.0),
     ],
-    ids=["gru", "lstm", "gradient", "loop", "chunks", "first_order", "head", "implicit"],
+    ids=["gru", "lstm", "gradient", "vmap", "loop", "chunks", "first_order", "head", "implicit"],
 )
 unordered = pytest.mark.parametrize(
     "adaptation", [gradient(num_steps=3), gradient(num_steps=3, strength=1.0)], ids=["gradient", "implicit"]

@@ -2,16 +2,18 @@
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from metarl.adaptation.batching import BATCHINGS
 from metarl.adaptation.gradient import GradientAdaptation, Params, parameters_of, supervised_loss
 from metarl.adaptation.implicit import ImplicitAdaptation, conjugate_gradient
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes, PerStepStepSizes
-from metarl.nets import BatchNorm, LayerNorm, linear, mlp
+from metarl.nets import BatchNorm, LayerNorm, linear, mlp, takes_tasks
 from metarl.records import Examples
 
 NUM_TASKS, SHOTS, IN, OUT = 3, 5, 4, 2
@@ -47,7 +49,7 @@ STEP_SIZES = ("fixed", "decaying", "per_parameter", "per_step")
 
 
 def squared_error(prediction: Tensor, y: Tensor) -> Tensor:
-    return (prediction - y).square().mean()
+    return (prediction - y).square().mean((-2, -1))
 
 
 def step_sizes(kind: str, net: nn.Module, adapted: list[str]) -> nn.Module:
@@ -62,8 +64,9 @@ def step_sizes(kind: str, net: nn.Module, adapted: list[str]) -> nn.Module:
     return FixedStepSizes((0.3, 0.1) if kind == "decaying" else 0.2)
 
 
-def adaptation(net: str = "perceptron", part: str = "all", kind: str = "fixed", **settings) -> GradientAdaptation:
+def adaptation(net: str = "perceptron", part: str = "all", kind: str = "fixed", **settings: Any) -> GradientAdaptation:
     module = NETS[net]()
+    settings = {"batching": "batched" if takes_tasks(module) else "vmap"} | settings
     names = parameters_of(module, part)  # type: ignore[arg-type]
     sizes = step_sizes(kind, module, names)
     return GradientAdaptation(module, supervised_loss(module, squared_error), sizes, adapted=names, **settings)
@@ -105,8 +108,15 @@ def meta_gradient(loss: Tensor, adaptation: GradientAdaptation) -> list[Tensor]:
     return list(torch.autograd.grad(loss, list(adaptation.parameters())))
 
 
-@nets
-@pytest.mark.parametrize("batching", ["vmap", "chunks", "loop", "auto"])
+@pytest.mark.parametrize(
+    ("net", "batching"),
+    [
+        (net, batching)
+        for net in NETS
+        for batching in (*BATCHINGS, "auto")
+        if batching != "batched" or takes_tasks(NETS[net]())
+    ],
+)
 @pytest.mark.parametrize("first_order", [False, True])
 def test_meta_gradients_of_every_net_equal_a_loop_over_tasks(net, batching, first_order):
     learner = adaptation(net, batching=batching, first_order=first_order, num_steps=3, chunk_size=2)
@@ -150,7 +160,10 @@ def test_meta_gradients_of_every_option_equal_finite_differences(part, kind):
 def test_torchs_own_layer_norm_is_wrong_under_vmap_of_grad():
     """The trap that metarl.nets.LayerNorm is for; where torch has mended it, this test says so."""
     module = perceptron(lambda: nn.LayerNorm(6))
-    learner = GradientAdaptation(module, supervised_loss(module, squared_error), FixedStepSizes(0.2))
+    loss = supervised_loss(module, squared_error)
+    with pytest.raises(ValueError, match="batching is 'batched', and not all modules of Sequential take a task axis"):
+        GradientAdaptation(module, loss, FixedStepSizes(0.2))
+    learner = GradientAdaptation(module, loss, FixedStepSizes(0.2), batching="vmap")
     loss, looped = query_loss(learner), looped_loss(learner)
     torch.testing.assert_close(loss, looped)
     ours, theirs = (torch.cat([g.flatten() for g in meta_gradient(v, learner)]) for v in (loss, looped))
@@ -277,7 +290,7 @@ def test_what_auto_chose_is_kept():
     assert learner.state_dict()["_extra_state"] == "auto"
     query_loss(learner)
     chosen = learner.state_dict()
-    assert chosen["_extra_state"] in ("vmap", "chunks", "loop")
+    assert chosen["_extra_state"] in BATCHINGS
     other = adaptation(batching="auto")
     other.load_state_dict(chosen)
     assert other.batching == chosen["_extra_state"]
@@ -288,7 +301,7 @@ def test_what_auto_chose_is_kept():
     [
         ({"num_steps": 0}, "num_steps is 0; it must be at least 1"),
         ({"chunk_size": 0}, "chunk_size is 0; it must be at least 1"),
-        ({"batching": "map"}, "batching is 'map'; allowed are vmap, chunks, loop and auto"),
+        ({"batching": "map"}, "batching is 'map'; allowed are batched, vmap, chunks, loop and auto"),
         ({"adapted": ["2.wieght"]}, "adapted has '2.wieght'; allowed are 0.weight"),
         ({"adapted": []}, "adapted is empty"),
     ],
@@ -297,6 +310,15 @@ def test_a_wrong_setting_is_named(settings, message):
     module = perceptron()
     with pytest.raises(ValueError, match=message):
         GradientAdaptation(module, supervised_loss(module, squared_error), FixedStepSizes(0.1), **settings)
+
+
+def test_a_loss_over_all_tasks_is_refused():
+    module = perceptron()
+    learner = GradientAdaptation(
+        module, supervised_loss(module, nn.functional.mse_loss), FixedStepSizes(0.1), batching="batched"
+    )
+    with pytest.raises(ValueError, match=r"loss has shape \(\); 'batched' needs one number for each task"):
+        learner.adapt(learner.prior(NUM_TASKS), SUPPORT)
 
 
 def test_parts_of_a_net():

@@ -33,7 +33,7 @@ from metarl.fewshot.regression import Sinusoid
 from metarl.nets import mlp
 
 INNER_LR = 0.01
-TARGETS = {"loop_1 / vmap_1": 8.0, "loop_5 / vmap_5": 8.0}  # how many times faster than the loop, at least
+TARGETS = {"loop_1 / batched_1": 8.0, "loop_5 / batched_5": 8.0}  # how many times faster than the loop, at least
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def run(settings: Settings | None = None) -> dict[str, Any]:
         torch.set_num_threads(threads)
     ratios = {}
     for steps in settings.num_inner_steps:
-        ours = f"vmap_{steps}"
+        ours = f"batched_{steps}"
         for name in contenders:
             if name.endswith(f"_{steps}") and name != ours:
                 pairs = zip(seconds[name], seconds[ours], strict=True)

@@ -1,4 +1,4 @@
-"""One meaning, three ways to compute it for all tasks: in one call, in chunks of tasks, or task by task."""
+"""One meaning, four ways to compute it for all tasks: by batched products, by vmap, in chunks, or task by task."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch.utils import _pytree as pytree
 
-Batching = Literal["vmap", "chunks", "loop"]
-BATCHINGS: tuple[Batching, ...] = ("vmap", "chunks", "loop")
+Batching = Literal["batched", "vmap", "chunks", "loop"]
+BATCHINGS: tuple[Batching, ...] = ("batched", "vmap", "chunks", "loop")
 
 
 def over_tasks(
@@ -18,8 +18,11 @@ def over_tasks(
     """`function` of one task as a function of all of them.
 
     The first argument is a dict whose entries have a leading task axis where `tree_dims` says 0, and are shared by all
-    tasks where it says None; all other arguments are trees of tensors with a leading task axis.
+    tasks where it says None; all other arguments are trees of tensors with a leading task axis. Where the function
+    itself takes all tasks' arguments as well as one task's, "batched" gives them to it as they are.
     """
+    if batching == "batched":
+        return function
 
     def batched(params: Mapping[str, Any], *rest: Any) -> Any:
         in_dims = (dict(tree_dims), *(0 for _ in rest))

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from metarl.adaptation.batching import BATCHINGS, Batching, over_tasks
+from metarl.nets import takes_tasks
 from metarl.records import Examples
 
 Params = dict[str, Tensor]
-TaskLoss = Callable[[Params, Any], Tensor]  # of one task: all parameters and its data give a scalar
+TaskLoss = Callable[[Params, Any], Tensor]  # all parameters and the data of a task give a scalar; of N tasks, [N]
 StepSizes = Callable[[str, int], "float | Tensor"]  # see metarl/adaptation/step_sizes.py
 
 
@@ -33,13 +34,15 @@ class GradientAdaptation(nn.Module):
 
     net: its parameters are what is meta-learned; it is never written to, and modules in it must be safe under
         vmap of grad (see metarl/nets.py).
-    loss: of one task, from all parameters by name and the task's data; `supervised_loss` makes one.
+    loss: of one task, from all parameters by name and the task's data; `supervised_loss` makes one. For "batched" it
+        must take many tasks' as well, and give one loss for each.
     step_sizes: called as step_sizes(name, step); an nn.Module among them is meta-learned too.
     adapted: names of the parameters that adapt; None for all. The others are shared and carry no task axis.
     first_order: leave out the derivative of the inner gradient.
-    batching: how tasks are batched, one meaning each: "vmap" all in one call, "chunks" of `chunk_size` tasks, a
-        "loop", or "auto", which measures the three at the first `adapt` and keeps the fastest. Rounding differs between
-        them, so that "auto" gives up that one seed is one run, bit for bit; the choice is part of `state_dict`.
+    batching: how tasks are batched, one meaning each: "batched" matrix products, where all modules of the net take a
+        task axis (see `metarl.nets.takes_tasks`), "vmap" all in one call, "chunks" of `chunk_size` tasks, a "loop", or
+        "auto", which measures them at the first `adapt` and keeps the fastest. Rounding differs between them, so that
+        "auto" gives up that one seed is one run, bit for bit; the choice is part of `state_dict`.
 
     Raises:
         ValueError: when there are no such parameters, steps or batching.
@@ -54,7 +57,7 @@ class GradientAdaptation(nn.Module):
         num_steps: int = 1,
         adapted: Iterable[str] | None = None,
         first_order: bool = False,
-        batching: Batching | Literal["auto"] = "vmap",
+        batching: Batching | Literal["auto"] = "batched",
         chunk_size: int = 8,
     ) -> None:
         super().__init__()
@@ -71,6 +74,8 @@ class GradientAdaptation(nn.Module):
             raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1")
         if batching not in (*BATCHINGS, "auto"):
             raise ValueError(f"batching is {batching!r}; allowed are {', '.join(BATCHINGS)} and auto")
+        if batching == "batched" and not takes_tasks(net):
+            raise ValueError(f"batching is 'batched', and not all modules of {type(net).__name__} take a task axis")
         self.net, self.loss, self.step_sizes = net, loss, step_sizes
         self.num_steps, self.first_order = num_steps, first_order
         self.batching: Batching | Literal["auto"] = batching
@@ -108,6 +113,8 @@ class GradientAdaptation(nn.Module):
 
     def gradient(self, state: Params, context: Any) -> Params:
         """Gradient of each task's loss in the parameters that adapt: [N, ...] each."""
+        if self.batching == "batched":
+            return self._batched_gradient(state, context)
 
         def of_task(params: Params, data: Any) -> Params:
             own = {name: params[name] for name in self.adapted}
@@ -115,22 +122,40 @@ class GradientAdaptation(nn.Module):
 
         return self._over_tasks(of_task)(state, context)
 
+    def _batched_gradient(self, state: Params, context: Any) -> Params:
+        """As tasks share nothing of what adapts, the gradient of the sum of their losses is each one's own."""
+        create_graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            own = {name: state[name] for name in self.adapted}
+            if not create_graph or not all(value.requires_grad for value in own.values()):
+                own = {name: value.detach().requires_grad_() for name, value in own.items()}
+            losses = self.losses(state | own, context)
+            gradients = torch.autograd.grad(losses.sum(), list(own.values()), create_graph=create_graph)
+        return dict(zip(self.adapted, gradients, strict=True))
+
     def losses(self, state: Params, data: Any) -> Tensor:
-        """Each task's loss on data [N, Q, ...]: [N]."""
-        return self._over_tasks(self.loss)(state, data)
+        """Each task's loss on data [N, Q, ...]: [N].
+
+        Raises:
+            ValueError: when the loss of many tasks is not one number for each.
+        """
+        losses = self._over_tasks(self.loss)(state, data)
+        if losses.ndim != 1:
+            raise ValueError(f"loss has shape {tuple(losses.shape)}; 'batched' needs one number for each task")
+        return losses
 
     def predict(self, state: Params, x: Tensor) -> Tensor:
         """Outputs [N, Q, out] for inputs x [N, Q, in]."""
         return self._over_tasks(lambda params, x: functional_call(self.net, params, (x,)))(state, x)
 
     def _over_tasks(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        batching: Batching = "vmap" if self.batching == "auto" else self.batching
+        batching: Batching = "vmap" if self.batching == "auto" else self.batching  # auto has not measured yet
         return over_tasks(function, self._dims, batching, self.chunk_size)
 
     def _fastest(self, state: Params, context: Any) -> Batching:
         """Measure adapting and, where gradients are recorded, going back through it."""
         seconds: dict[Batching, float] = {}
-        for batching in BATCHINGS:
+        for batching in BATCHINGS if takes_tasks(self.net) else BATCHINGS[1:]:
             self.batching = batching
             times = []
             for _ in range(3):
@@ -156,7 +181,7 @@ class GradientAdaptation(nn.Module):
 
 
 def supervised_loss(net: nn.Module, criterion: Callable[[Tensor, Tensor], Tensor]) -> TaskLoss:
-    """criterion(predictions, y) of `net` on one task's Examples."""
+    """criterion(predictions, y) of `net` on a task's Examples; for "batched", reduce the last axes only."""
 
     def loss(params: Params, data: Examples) -> Tensor:
         return criterion(functional_call(net, params, (data.x,)), data.y)

@@ -45,6 +45,9 @@ class ImplicitAdaptation(GradientAdaptation):
             raise ValueError(f"num_cg_steps is {num_cg_steps}; it must be at least 1")
         if damping < 0:
             raise ValueError(f"damping is {damping}; it must be 0 or more")
+        settings = {"batching": "vmap"} | settings
+        if settings["batching"] == "batched":
+            raise ValueError("batching is 'batched'; implicit gradients take vmap, chunks, loop and auto")
         super().__init__(net, loss, step_sizes, **settings)
         if len(self.adapted) < len(self._dims):
             raise ValueError("adapted names some parameters only; implicit gradients need all of them to adapt")

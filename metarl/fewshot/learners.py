@@ -25,8 +25,8 @@ from metarl.nets import mlp
 
 
 def squared_error(prediction: Tensor, y: Tensor) -> Tensor:
-    """Mean squared error, a scalar."""
-    return (prediction - y).square().mean()
+    """Mean squared error over examples and outputs: [..., K, out] -> [...]."""
+    return (prediction - y).square().mean((-2, -1))
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class MAMLConfig:
     outer_lr: float = 1e-3
     final_outer_lr: float | None = None  # reached along a cosine; None: constant
     max_grad_norm: float | None = None  # of the meta-gradient; None: unlimited
-    batching: Batching | Literal["auto"] = "vmap"
+    batching: Batching | Literal["auto"] = "batched"
     chunk_size: int = 8  # tasks, where batching is "chunks"
 
     def __post_init__(self) -> None:
@@ -130,6 +130,7 @@ class IMAMLConfig(MAMLConfig):
     """iMAML: adapts with a pull towards the initialisation; the meta-gradient is implicit, by conjugate gradient."""
 
     num_inner_steps: int = 16
+    batching: Batching | Literal["auto"] = "vmap"
     strength: float = 2.0  # of the pull, lambda
     num_cg_steps: int = 5
     cg_damping: float = 1.0
