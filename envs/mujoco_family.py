@@ -15,8 +15,8 @@ from call to call. Mistakes are found when the family is made, by trying the fun
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, make_dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from envs.locomotion.mujoco_env import MujocoEnv
 from envs.locomotion.start import StartNoise
-from envs.samplers import Sampler
+from envs.samplers import all_inside, attribute, check_declares_ood, check_samplers, task_record
 from envs.simulators import make_physics
 from envs.simulators.batched import BatchedPhysics, Names, RestingState
 from envs.simulators.model import load_model
@@ -74,13 +74,7 @@ class MujocoFamily:
         for name, function in functions.items():
             if not callable(function):
                 raise ValueError(f"{name} of MujocoFamily is {function!r}: allowed is a function")
-        if not self.tasks:
-            raise ValueError("tasks of MujocoFamily is empty: a task needs a parameter, such as target=Uniform(0, 3)")
-        for name, sampler in self.tasks.items():
-            if not isinstance(sampler, Sampler):
-                raise ValueError(f"task {name!r} is {sampler!r}: allowed are ranges such as Uniform(0, 3)")
-            if not _attribute(name).isidentifier():
-                raise ValueError(f"task {name!r} is no name: allowed are letters, digits, underscores and dots")
+        check_samplers("MujocoFamily", self.tasks)
         object.__setattr__(self, "mjcf", Path(self.mjcf))
         self.dynamics  # noqa: B018, compiles the model, looks up all names and tries all functions
 
@@ -103,22 +97,17 @@ class MujocoFamily:
             ValueError: for an unknown split, or "ood" where no parameter has values outside its range.
         """
         check_split(self.name, split)
-        if split == "ood" and not any(sampler.has_ood for sampler in self.tasks.values()):
-            raise ValueError(f"split of {self.name} is 'ood': allowed are 'train', 'test'; its tasks are all choices")
+        check_declares_ood(self.name, split, self.tasks)
         values = {}
         for name, sampler in self.tasks.items():
             parameter = self.parameters[name]
             elements = () if parameter is None or parameter.num_values == 1 else (parameter.num_values,)
-            values[_attribute(name)] = sampler.sample((num_tasks, *elements), split, generator)
-        return _task_record(tuple(values))(**values)
+            values[attribute(name)] = sampler.sample((num_tasks, *elements), split, generator)
+        return task_record(tuple(values))(**values)
 
     def in_training_range(self, tasks: Record) -> Tensor:
         """Which tasks training can draw: [N] bool."""
-        inside = [
-            sampler.contains(getattr(tasks, _attribute(name))).reshape(len(tasks), -1).all(1)
-            for name, sampler in self.tasks.items()
-        ]
-        return torch.stack(inside).all(0)
+        return all_inside(tasks, self.tasks)
 
     def make_env(self, num_rows: int, generator: torch.Generator) -> MujocoEnv[Any]:
         """`num_rows` simulations on the generator's device; raises what `make_physics` does."""
@@ -178,7 +167,7 @@ class OwnDynamics:
 
     def physics(self, tasks: Any, nominal: Callable[[str], Tensor]) -> Mapping[str, Tensor]:
         parameters = self._family.parameters.items()
-        changed = [(parameter, getattr(tasks, _attribute(name))) for name, parameter in parameters if parameter]
+        changed = [(parameter, getattr(tasks, attribute(name))) for name, parameter in parameters if parameter]
         return physics(changed, nominal)
 
     def initial_state(
@@ -233,16 +222,6 @@ class OwnDynamics:
             if value.shape != (rows, 3):
                 raise ValueError(f"goal gives {_form(value)} for {rows} rows: it must have the shape ({rows}, 3)")
         return obs.shape[1]
-
-
-@lru_cache
-def _task_record(names: tuple[str, ...]) -> type[Any]:
-    """A record with a tensor for each name; one class for equal names, as records are registered with torch."""
-    return make_dataclass("OwnTasks", [(name, Tensor) for name in names], bases=(Record,), frozen=True)
-
-
-def _attribute(name: str) -> str:
-    return name.replace(".", "_")
 
 
 def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Tensor:

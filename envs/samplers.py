@@ -1,23 +1,27 @@
-"""Ranges that a task's parameters are drawn from: `Uniform(0, 3)`, `LogUniform(1 / 2, 2)`, `Choice(-1, 1)`.
+"""Ranges that a task's parameters are drawn from: `Uniform(0, 3)`, `LogUniform(1 / 2, 2)`, `Normal(1, 0.1)`, `Choice`.
 
-A range declares what lies outside of it too: values of the split "ood" come from a band beyond the range, a third as
-wide. Of a range that holds no negative value, that is the band above; of one without positive values, the band below;
-of any other, both. A range of ratios (`LogUniform`) has a band at either end, a third as wide on a logarithmic scale.
+A range declares what lies outside of it too, for the split "ood": what `ood` says, or else a band beyond the range, a
+third as wide. Of a range that holds no negative value, that is the band above; of one without positive values, the band
+below; of any other, both. A range of ratios (`LogUniform`) has a band at either end, a third as wide on a logarithmic
+scale. What is outside must be: an `ood` that overlaps the range is refused.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, make_dataclass
+from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from metarl.protocols import Split
+from metarl.records import Record
 
 OOD_WIDTH = 1 / 3  # of the band outside, relative to the range
+NORMAL_REACH = 3.0  # standard deviations to either side that a `Normal` covers
 
 
 @runtime_checkable
@@ -38,9 +42,59 @@ class Sampler(Protocol):
         ...
 
 
+def check_samplers(owner: str, samplers: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        ValueError: when there is no sampler, or one is none, or its name cannot be an attribute's.
+    """
+    if not samplers:
+        raise ValueError(f"tasks of {owner} is empty: a task needs a parameter, such as target=Uniform(0, 3)")
+    for name, sampler in samplers.items():
+        if not isinstance(sampler, Sampler):
+            raise ValueError(f"task {name!r} is {sampler!r}: allowed are ranges such as Uniform(0, 3)")
+        if not attribute(name).isidentifier():
+            raise ValueError(f"task {name!r} is no name: allowed are letters, digits, underscores and dots")
+
+
+def check_declares_ood(family: str, split: str, samplers: Mapping[str, Sampler]) -> None:
+    """
+    Raises:
+        ValueError: when `split` is "ood" and no parameter has values outside its range.
+    """
+    if split == "ood" and not any(sampler.has_ood for sampler in samplers.values()):
+        raise ValueError(f"split of {family} is 'ood': allowed are 'train', 'test'; its tasks are all choices")
+
+
+@lru_cache
+def task_record(names: tuple[str, ...], parent: type[Any] = Record) -> type[Any]:
+    """A record with a tensor for each name, beside the fields of `parent`.
+
+    One class for equal arguments, as records are registered with torch.
+    """
+    new_fields: list[Any] = [(name, Tensor) for name in names]
+    return make_dataclass("OwnTasks", new_fields, bases=(parent,), frozen=True, kw_only=True)
+
+
+def attribute(name: str) -> str:
+    """The field of a task record that holds a parameter: dots are underscores."""
+    return name.replace(".", "_")
+
+
+def all_inside(tasks: Any, samplers: Mapping[str, Sampler]) -> Tensor:
+    """Which tasks have each of their parameters where training can draw it: [N] bool."""
+    inside = [
+        sampler.contains(getattr(tasks, attribute(name))).reshape(len(tasks), -1).all(1)
+        for name, sampler in samplers.items()
+    ]
+    return torch.stack(inside).all(0)
+
+
 @dataclass(frozen=True)
 class Selection:
-    """What a value means to a simulator's model, and for which of its elements; see `envs.mujoco_family`."""
+    """What every range may say beside its values: to which elements of a robot they belong, and what lies outside.
+
+    For the elements see `envs.mujoco_family`; only robots have them.
+    """
 
     _: KW_ONLY
     bodies: Sequence[str] = ()
@@ -48,6 +102,7 @@ class Selection:
     geoms: Sequence[str] = ()
     actuators: Sequence[str] = ()
     scale: bool = True  # the values multiply the model's own; if not, they replace them
+    ood: Sequence[float] = ()  # low and high of the split "ood", or the values of a choice; (): see the module
 
 
 @dataclass(frozen=True)
@@ -66,9 +121,7 @@ class Uniform(Selection):
 
     def sample(self, shape: Sequence[int], split: Split, generator: torch.Generator) -> Tensor:
         share = torch.rand(tuple(shape), generator=generator, device=generator.device)
-        if split == "ood":
-            share = _outside(share, below=self.low < 0, above=self.high > 0)
-        return self.low + (self.high - self.low) * share
+        return _evenly(self, share, split)
 
     def contains(self, values: Tensor) -> Tensor:
         return _between(values, self.low, self.high)
@@ -82,9 +135,49 @@ class LogUniform(Selection):
     high: float
 
     def __post_init__(self) -> None:
-        _check_order(self)
-        if self.low <= 0:
+        if isinstance(self.low, (int, float)) and self.low <= 0:
             raise ValueError(f"low of LogUniform is {self.low}: allowed are positive numbers")
+        _check_order(self)
+        if self.ood and self.ood[0] <= 0:
+            raise ValueError(f"ood of LogUniform is {list(self.ood)}: allowed are positive numbers")
+
+    @property
+    def has_ood(self) -> bool:
+        return True
+
+    def sample(self, shape: Sequence[int], split: Split, generator: torch.Generator) -> Tensor:
+        share = torch.rand(tuple(shape), generator=generator, device=generator.device)
+        low, high = self.low, self.high
+        if split == "ood" and self.ood:
+            share, (low, high) = _off_the_ends(share), self.ood
+        elif split == "ood":
+            share = _outside(share, below=True, above=True)
+        return low * (high / low) ** share
+
+    def contains(self, values: Tensor) -> Tensor:
+        return _between(values, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Normal(Selection):
+    """Normal numbers, none farther from the mean than three standard deviations (one in 370 would be)."""
+
+    mean: float
+    std: float
+
+    def __post_init__(self) -> None:
+        _check_finite(self, "mean", "std")
+        if self.std <= 0:
+            raise ValueError(f"std of Normal is {self.std}: allowed are positive numbers")
+        _check_ood(self)
+
+    @property
+    def low(self) -> float:
+        return self.mean - NORMAL_REACH * self.std
+
+    @property
+    def high(self) -> float:
+        return self.mean + NORMAL_REACH * self.std
 
     @property
     def has_ood(self) -> bool:
@@ -93,8 +186,10 @@ class LogUniform(Selection):
     def sample(self, shape: Sequence[int], split: Split, generator: torch.Generator) -> Tensor:
         share = torch.rand(tuple(shape), generator=generator, device=generator.device)
         if split == "ood":
-            share = _outside(share, below=True, above=True)
-        return self.low * (self.high / self.low) ** share
+            return _evenly(self, share, split)
+        beyond = math.erfc(NORMAL_REACH / math.sqrt(2)) / 2  # of the probability, at either end
+        quantile = torch.special.ndtri((beyond + (1 - 2 * beyond) * share).double())
+        return (self.mean + self.std * quantile).float().clamp(self.low, self.high)
 
     def contains(self, values: Tensor) -> Tensor:
         return _between(values, self.low, self.high)
@@ -102,37 +197,76 @@ class LogUniform(Selection):
 
 @dataclass(frozen=True)
 class Choice(Selection):
-    """One of some numbers, all equally likely; it has nothing outside."""
+    """One of some numbers, all equally likely; outside of them lies what `ood` names, and without it nothing."""
 
     values: Sequence[float]
 
     def __post_init__(self) -> None:
-        if not self.values or not all(
-            isinstance(value, (int, float)) and math.isfinite(value) for value in self.values
-        ):
-            raise ValueError(f"values of Choice are {self.values!r}: allowed is a list of finite numbers")
+        for name, values in (("values", self.values), ("ood", self.ood)):
+            finite = all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
+            if not finite or (not values and name == "values"):
+                raise ValueError(f"{name} of Choice are {values!r}: allowed is a list of finite numbers")
+        if shared := sorted(set(self.values) & set(self.ood)):
+            raise ValueError(f"ood of Choice has {shared[0]}, which is one of its values: they must be others")
 
     @property
     def has_ood(self) -> bool:
-        return False
+        return bool(self.ood)
 
     def sample(self, shape: Sequence[int], split: Split, generator: torch.Generator) -> Tensor:
         """Values [*shape]; of the split "ood" too, for tasks that lie outside by another parameter."""
-        index = torch.randint(len(self.values), tuple(shape), generator=generator, device=generator.device)
-        return torch.tensor(self.values, dtype=torch.float32, device=generator.device)[index]
+        values = self.ood if split == "ood" and self.ood else self.values
+        index = torch.randint(len(values), tuple(shape), generator=generator, device=generator.device)
+        return torch.tensor(values, dtype=torch.float32, device=generator.device)[index]
 
     def contains(self, values: Tensor) -> Tensor:
         return (values.unsqueeze(-1) == torch.tensor(self.values, dtype=values.dtype, device=values.device)).any(-1)
 
 
-def _check_order(sampler: Any) -> None:
-    name = type(sampler).__name__
-    for field in ("low", "high"):
-        value = getattr(sampler, field)
+def _check_finite(sampler: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(sampler, name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"{field} of {name} is {value!r}: allowed are finite numbers")
+            raise ValueError(f"{name} of {type(sampler).__name__} is {value!r}: allowed are finite numbers")
+
+
+def _check_order(sampler: Any) -> None:
+    _check_finite(sampler, "low", "high")
     if not sampler.low < sampler.high:
+        name = type(sampler).__name__
         raise ValueError(f"{name} has low {sampler.low} and high {sampler.high}: low must be less than high")
+    _check_ood(sampler)
+
+
+def _check_ood(sampler: Any) -> None:
+    """
+    Raises:
+        ValueError: when `ood` is not two numbers in order, or shares more than an end with the range.
+    """
+    name, ood = type(sampler).__name__, sampler.ood
+    if not ood:
+        return
+    ordered = len(ood) == 2 and all(isinstance(end, (int, float)) and math.isfinite(end) for end in ood)
+    if not ordered or not ood[0] < ood[1]:
+        raise ValueError(f"ood of {name} is {ood!r}: allowed are two numbers, the low and the high end")
+    if ood[0] < sampler.high and ood[1] > sampler.low:
+        inside = f"{sampler.low:g} to {sampler.high:g}"
+        raise ValueError(f"ood of {name} is {ood!r}: it must lie outside of the range of training, {inside}")
+
+
+def _evenly(sampler: Any, share: Tensor, split: Split) -> Tensor:
+    """Shares [0, 1) as values of the range from `low` to `high`, or of what lies outside of it."""
+    low, high = sampler.low, sampler.high
+    if split == "ood" and sampler.ood:
+        share, (low, high) = _off_the_ends(share), sampler.ood
+    elif split == "ood":
+        share = _outside(share, below=low < 0, above=high > 0)
+    return low + (high - low) * share
+
+
+def _off_the_ends(share: Tensor) -> Tensor:
+    """Shares [0, 1), but never 0 or 1: an end may be one of the range of training too."""
+    return share.clamp(1e-3, 1 - 1e-3)
 
 
 def _outside(share: Tensor, below: bool, above: bool) -> Tensor:

@@ -1,0 +1,92 @@
+"""Ranges: normal numbers, and what lies outside of each range, given or not."""
+
+import math
+
+import pytest
+import torch
+
+from envs.samplers import Choice, LogUniform, Normal, Sampler, Uniform, task_record
+from metarl.protocols import Split
+from metarl.records import Record
+
+
+def draw(sampler: Sampler, split: Split = "train", number: int = 4000) -> torch.Tensor:
+    return sampler.sample((number,), split, torch.Generator().manual_seed(0))
+
+
+def test_normal_numbers_have_their_mean_and_deviation_and_three_of_these_at_most():
+    values = draw(Normal(2.0, 0.5), number=100_000)
+    assert values.dtype == torch.float32
+    assert float(values.mean()) == pytest.approx(2.0, abs=0.01)
+    # A normal distribution that is cut off at ±3 has this variance.
+    cut = 1 - 6 * math.exp(-4.5) / math.sqrt(2 * math.pi) / math.erf(3 / math.sqrt(2))
+    assert float(values.std()) == pytest.approx(0.5 * math.sqrt(cut), rel=0.01)
+    assert float((values < 2.5).float().mean()) == pytest.approx(0.8413, abs=0.005)
+    assert 0.5 <= float(values.min()) < 0.6 < 3.4 < float(values.max()) <= 3.5
+    assert bool(Normal(2.0, 0.5).contains(values).all())
+
+
+def test_what_lies_outside_a_normal_range_keeps_the_sign():
+    positive, both = draw(Normal(3, 0.5), "ood"), draw(Normal(0, 1), "ood")
+    assert 4.5 < float(positive.min()) < float(positive.max()) <= 5.5
+    assert 3 < float(both.abs().min()) < float(both.abs().max()) <= 5
+    assert float((both > 0).float().mean()) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "low", "high"),
+    [
+        (Uniform(0, 3, ood=(3, 10)), 3, 10),
+        (Uniform(0, 3, ood=[-1, 0]), -1, 0),
+        (LogUniform(1, 2, ood=(4, 16)), 4, 16),
+        (Normal(0, 1, ood=(5, 6)), 5, 6),
+        (Choice([1, 2], ood=[3, 4]), 3, 4),
+    ],
+)
+def test_what_lies_outside_can_be_said(sampler, low, high):
+    inside, outside = draw(sampler), draw(sampler, "ood")
+    assert bool(sampler.contains(inside).all())
+    assert not bool(sampler.contains(outside).any())
+    assert low <= float(outside.min()) < low + 0.01 * (high - low)
+    assert high - 0.02 * (high - low) < float(outside.max()) <= high
+    assert torch.equal(draw(sampler, "test"), inside)
+
+
+def test_given_ratios_are_even_on_a_logarithmic_scale():
+    outside = draw(LogUniform(1, 2, ood=(4, 16)), "ood", 20_000)
+    assert float((outside < 8).float().mean()) == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Normal(math.nan, 1), "mean of Normal is nan: allowed are finite numbers"),
+        (lambda: Normal(0, 0), "std of Normal is 0: allowed are positive numbers"),
+        (
+            lambda: Uniform(0, 3, ood=(2, 4)),
+            "ood of Uniform is (2, 4): it must lie outside of the range of training, 0 to 3",
+        ),
+        (
+            lambda: Normal(0, 1, ood=(2, 9)),
+            "ood of Normal is (2, 9): it must lie outside of the range of training, -3 to 3",
+        ),
+        (lambda: Uniform(0, 3, ood=(4,)), "ood of Uniform is (4,): allowed are two numbers, the low and the high end"),
+        (lambda: LogUniform(1, 2, ood=(0, 0.5)), "ood of LogUniform is [0, 0.5]: allowed are positive numbers"),
+        (lambda: Choice([1, 2], ood=[2, 3]), "ood of Choice has 2, which is one of its values: they must be others"),
+        (lambda: Choice([1], ood=[math.inf]), "ood of Choice are [inf]: allowed is a list of finite numbers"),
+    ],
+)
+def test_a_wrong_range_is_named(make, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011, the whole message is compared
+        make()
+    assert str(error.value) == message
+
+
+def test_records_of_equal_names_are_of_one_class_and_may_extend_another():
+    plain = task_record(("mass",))
+    assert task_record(("mass",)) is plain
+    longer = task_record(("noise",), plain)
+    tasks = longer(mass=torch.ones(2), noise=torch.zeros(2))
+    assert isinstance(tasks, plain)
+    assert isinstance(tasks, Record)
+    assert vars(tasks[:1].map(lambda value: value + 1)) == {"mass": torch.tensor([2.0]), "noise": torch.tensor([1.0])}
