@@ -11,7 +11,9 @@ import importlib
 import importlib.util
 import json
 import sys
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar
@@ -25,6 +27,7 @@ from experiments.written import OF_RECIPE, merged, written
 from metarl.errors import UserError
 from metarl.fewshot.episode import FewShotFamily, FewShotLearnerConfig
 from metarl.protocols import AgentConfig, TaskFamily
+from metarl.run import Run
 from metarl.trainer import TrainConfig, Trainer
 
 F = TypeVar("F", bound=TaskFamily | FewShotFamily)
@@ -85,6 +88,11 @@ class Experiment(Generic[F, A]):
         """
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError("device is 'cuda', but torch finds no CUDA GPU on this machine; use --device cpu")
+        family, agent = type(self.family).__name__, type(self.agent).__name__
+        if not hasattr(self.family, "sample"):
+            raise UserError(f"family is {family}; it must be a task family, which has tasks to sample")
+        if not isinstance(self.family, FewShotFamily) and not hasattr(self.agent, "make"):
+            raise UserError(f"agent is {agent}, which does not act; {family} needs one that does")
         try:
             return Trainer(
                 self.family,
@@ -160,11 +168,14 @@ def from_config(config: dict[str, Any], where: Path) -> Experiment[Any, Any]:
         UserError: for an unknown, missing or wrong field; names it.
     """
     config = dict(config)
-    recipe = Path(str(config.pop("experiment", "")))
+    name = config.pop("experiment", None)
+    if not isinstance(name, str):
+        raise UserError(f"{where}/config.json: experiment is {name!r}; it must be the recipe's name or path")
+    recipe = Path(name)
     for part in ("family", "agent"):
         if not isinstance(config.get(part), dict) or "class" not in config[part]:
             raise UserError(f"{where}/config.json: {part} must be an object with a field 'class'")
-    family, agent = (_class_at(str(config[part]["class"]), recipe, where) for part in ("family", "agent"))
+    family, agent = (_class_of(part, config[part]["class"], recipe, where) for part in ("family", "agent"))
     for part in ("family", "agent"):
         config[part] = {key: value for key, value in config[part].items() if key != "class"}
     family_of_recipe = None
@@ -173,7 +184,7 @@ def from_config(config: dict[str, Any], where: Path) -> Experiment[Any, Any]:
         config["family"] = {}
     checks = {"": Experiment, "family": family, "agent": agent, "train": TrainConfig}
     for part, cls in checks.items():
-        _refuse_unknown(config if part == "" else config[part], cls, f"{where}/config.json: ", part)
+        _refuse_unknown(config if part == "" else config.get(part), cls, f"{where}/config.json: ", part)
     kind = typed(family if family_of_recipe is None else Any, agent)
     try:
         experiment = TypeAdapter(kind).validate_json(json.dumps(config), strict=True)
@@ -205,10 +216,58 @@ def _path_of(value: Any) -> str:
     return f"{type(value).__module__}:{type(value).__qualname__}"
 
 
-def _class_at(path: str, recipe: Path, where: Path) -> type[Any]:
+def _class_of(part: str, path: Any, recipe: Path, where: Path) -> type[Any]:
+    """The dataclass that a part's "class" names, as module:class."""
+    named = f"{where}/config.json: {part}.class is {path!r}"
+    if not isinstance(path, str) or not all(path.partition(":")):
+        raise UserError(f"{named}; it must be module:class, such as 'agents.rl2:RL2Config'")
     module_name, _, class_name = path.partition(":")
     try:
         module = _load_file(recipe) if module_name == _RECIPE_MODULE else importlib.import_module(module_name)
-        return getattr(module, class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{where}/config.json: there is no class {path!r}: {error}") from error
+        found = attrgetter(class_name)(module)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise UserError(f"{named}; there is no such class: {error}") from error
+    if not isinstance(found, type) or not is_dataclass(found):
+        raise UserError(f"{named}; it must be a dataclass, and that is none")
+    return found
+
+
+def restored(experiment: Experiment[Any, Any], run: Run, checkpoint: str = "latest", *, to_train: bool) -> Trainer:
+    """The experiment's trainer as a checkpoint of its run left it.
+
+    to_train: with the state of its random streams, which fits only the kind of device that it was saved on.
+
+    Raises:
+        UserError: when there is no such checkpoint, it is damaged, or it does not fit the run's config.
+    """
+    trainer = experiment.trainer()
+    state = run.load(checkpoint)
+    fresh = trainer.state_dict()
+    if not to_train:
+        state["generators"] = {}
+    try:
+        reason = _misfit(fresh, state)
+        if reason is None:
+            trainer.load_state_dict(state)
+            return trainer
+    except KeyError as error:
+        reason = f"it lacks {error}"
+    except Exception as error:  # whatever a learner's own loading leads to
+        lines = str(error).strip().splitlines()  # the first of torch's many lines is a heading
+        reason = f"{type(error).__name__}: {' '.join(lines[:2])}"
+    file = run.path / "checkpoints" / f"{checkpoint}.pt"
+    raise UserError(f"{file} does not fit the settings in {run.path / 'config.json'}: {reason}")
+
+
+def _misfit(fresh: Any, saved: Any, where: str = "") -> str | None:
+    """What in a saved state is of another kind or shape than in a fresh one, as far as both have it."""
+    if isinstance(fresh, Mapping) and isinstance(saved, Mapping):
+        inside = ((key, f"{where}.{key}" if where else str(key)) for key in fresh if key in saved)
+        found = (_misfit(fresh[key], saved[key], name) for key, name in inside)
+        return next((reason for reason in found if reason is not None), None)
+    kinds = (int, float) if type(fresh) in (int, float) else (type(fresh),)
+    if fresh is not None and type(saved) not in kinds and not isinstance(saved, type(fresh)):
+        return f"{where} is of type {type(saved).__name__}; it must be {type(fresh).__name__}"
+    if isinstance(fresh, torch.Tensor) and fresh.shape != saved.shape:
+        return f"{where} has shape {list(saved.shape)}; it must be {list(fresh.shape)}"
+    return None

@@ -74,7 +74,7 @@ def _draw_learning(axes: Axes, run: Run, measure: Measure) -> None:
     rows = run.progress()
     for source, style in (("meta_train", "-"), ("meta_test", "o")):
         tags = _end_tags(rows, f"{source}/{measure.tag}")
-        for tag, colour in zip(tags, ("#d98032", _OURS) if len(tags) > 1 else (_OURS,), strict=True):
+        for tag, colour in zip(tags, ("#d98032", _OURS)[-len(tags) :], strict=False):  # none before the first row
             logged = [row for row in rows if tag in row]
             steps, returns = [row[STEP_TAG] for row in logged], [row[tag] for row in logged]
             split = "training tasks" if source == "meta_train" else "test tasks"
@@ -83,7 +83,7 @@ def _draw_learning(axes: Axes, run: Run, measure: Measure) -> None:
             axes.plot(steps, returns, style, color=colour, label=label, alpha=alpha, linewidth=1.2, markersize=5)
     axes.set(xlabel="environment steps", ylabel="return", title="meta-training")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    if rows:
+    if axes.lines:
         _finish(axes)
 
 
@@ -105,7 +105,7 @@ def _draw_errors(axes: Axes, run: Run, measure: Measure) -> None:
         axes.plot(x, y, "o-", color=colour, markersize=4, linewidth=1, label=f"test tasks, {number} {measure.point}s")
     axes.set(xlabel="examples", ylabel=MEASURES.get(measure.name, measure.name), title="meta-training", yscale="log")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    if rows:
+    if axes.lines:
         _finish(axes)
 
 

@@ -62,12 +62,14 @@ def merged(of_recipe: Any, values: Any, where: str) -> Any:
         for name in values:
             if name not in parts:
                 raise UserError(f"{where}.{name} is not in the recipe: {suggestion(name, parts)}")
+            if values[name] is None and not (parts[name] is None or name in _optional(of_recipe)):
+                raise UserError(f"{where}.{name} is None: it must be of the kind that the recipe has there")
         changed = {name: merged(parts[name], value, f"{where}.{name}") for name, value in values.items()}
         if isinstance(of_recipe, Mapping):
             return {**of_recipe, **changed}
         try:
             return replace(of_recipe, **changed)  # pyright: ignore[reportArgumentType], an instance
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise UserError(f"{where}: {error}") from error
     if isinstance(of_recipe, Path) and isinstance(values, str):
         return Path(values)
@@ -86,6 +88,12 @@ def _fields(settings: Any) -> dict[str, Any]:
         if field.type in (float, "float") and isinstance(parts[field.name], int):
             parts[field.name] = float(parts[field.name])
     return parts
+
+
+def _optional(settings: Any) -> set[str]:
+    """The fields of a dataclass that may be None, by their annotations; nothing in a mapping may."""
+    annotations = {field.name: str(field.type) for field in fields(settings)} if is_dataclass(settings) else {}
+    return {name for name, annotation in annotations.items() if "None" in annotation or "Optional" in annotation}
 
 
 def _bool_for_number(of_recipe: Any, value: Any) -> bool:

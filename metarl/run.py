@@ -127,7 +127,7 @@ class Run:
         """
         try:
             config = json.loads((self.path / "config.json").read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"cannot read {self.path / 'config.json'}: {_reason(error)}") from error
         if not isinstance(config, dict):
             raise RunError(f"{self.path / 'config.json'} holds a {type(config).__name__}; it must hold one object")
@@ -149,16 +149,23 @@ class Run:
         """Keep other processes from training in this run; a kill of any kind releases it.
 
         Raises:
-            RunError: when another process is at it.
+            RunError: when another process is at it, or nothing can be written there.
         """
         if fcntl is None:
             yield
             return
-        with (self.path / ".lock").open("w") as file:
+        path = self.path / ".lock"
+        try:
+            file = path.open("w")
+        except OSError as error:
+            raise RunError(f"cannot lock {path}: {_reason(error)}; it must be a file that can be written") from error
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise RunError(f"another process is training in {self.path}; stop it first") from error
+            except OSError as error:  # of a network's file system without locks
+                raise RunError(f"cannot lock {path}: {_reason(error)}") from error
             yield
 
     # Metrics
@@ -218,17 +225,20 @@ class Run:
         self._forget_after = step
 
     def progress(self) -> list[dict[str, float]]:
-        """The rows logged so far, by tag, in the order of environment steps."""
+        """The rows logged so far, by tag, in the order of environment steps; lines that are no rows are left out.
+
+        Raises:
+            RunError: when they cannot be read.
+        """
         path = self.path / "progress.json"
-        if not path.exists():
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
             return []
-        rows = []
-        for line in path.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break  # a row torn by a kill, and so the last one
-        return rows
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {_reason(error)}") from error
+        rows = (_row(line) for line in content.splitlines())
+        return [row for row in rows if row is not None]
 
     def close(self) -> None:
         """Close the log files; a later `log` appends to them."""
@@ -274,9 +284,17 @@ class Run:
         if not path.is_file():
             raise RunError(f"{self.path} has no checkpoint named {name!r}")
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged archive raises whatever its first bad byte leads to
+            content = io.BytesIO(path.read_bytes())
+        except OSError as error:
             raise RunError(f"cannot read checkpoint {path}: {_reason(error)}") from error
+        try:
+            state = torch.load(content, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged archive raises whatever its first bad byte leads to
+            kind = type(error).__name__
+            raise RunError(f"cannot read checkpoint {path}: it is damaged, or none ({kind} from torch.load)") from error
+        if not isinstance(state, dict):
+            raise RunError(f"{path} is no checkpoint: it holds a {type(state).__name__}; it must hold a dict")
+        return state
 
     def _checkpoint(self, name: str) -> Path:
         return self.path / "checkpoints" / f"{name}.pt"
@@ -334,6 +352,15 @@ def _open_logger(path: Path, forget_after: int | None) -> Logger:
         as_events.writer.close()
         as_events.writer = SummaryWriter(str(path), purge_step=forget_after + 1)
     return Logger(str(path), [as_json, as_csv, as_events])
+
+
+def _row(line: bytes) -> dict[str, float] | None:
+    """One line of progress.json; None for what is no row, as a kill in the middle of a write leaves it."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and type(row.get(STEP_TAG)) in (int, float) else None
 
 
 def _csv(rows: list[dict[str, float]]) -> str:

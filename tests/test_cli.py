@@ -20,6 +20,7 @@ from experiments.cli import main
 from experiments.experiment import Experiment, from_config, load, to_config
 from experiments.progress import TrainingProgress, duration
 from metarl.errors import UserError
+from metarl.evaluation import RETURN
 from metarl.run import Run
 from metarl.trials import TrialSource
 
@@ -116,7 +117,12 @@ def test_a_short_family_name_is_spelt_out():
         (("agent", "hidden_siz"), 3, "agent.hidden_siz is not a field: did you mean hidden_size?"),
         (("agent", "hidden_size"), "8", "agent.hidden_size is '8': Input should be a valid integer"),
         (("agent", "learning_rate"), -1.0, "agent: learning_rate is -1.0; it must be positive"),
-        (("family", "class"), "envs.bandits:Bandit", "there is no class 'envs.bandits:Bandit'"),
+        (("family", "class"), "envs.bandits:Bandit", "family.class is 'envs.bandits:Bandit'; there is no such class"),
+        (("agent", "class"), "agents.rl2:RL2", "agent.class is 'agents.rl2:RL2'; it must be a dataclass"),
+        (("agent", "class"), "agents.rl2", "agent.class is 'agents.rl2'; it must be module:class"),
+        (("agent", "class"), ".rl2:RL2Config", "agent.class is '.rl2:RL2Config'; there is no such class"),
+        (("agent", "class"), 3, "agent.class is 3; it must be module:class"),
+        (("experiment",), None, "experiment is None; it must be the recipe's name or path"),
         (("device",), "gpu", "device is 'gpu': Input should be 'cpu' or 'cuda'"),
         (("seed",), -1, "seed is -1; it must be 0 or more"),
         (("train",), None, "train is None"),
@@ -307,9 +313,9 @@ def test_the_doctor_measures_the_simulator(capsys):
 
 
 def fake_trainer(num_iterations: int) -> Any:
-    return SimpleNamespace(
-        source=TrialSource, iteration=0, num_episodes=2, config=SimpleNamespace(num_iterations=num_iterations)
-    )
+    source = SimpleNamespace(measure=RETURN, unit_rate=TrialSource.unit_rate)
+    config = SimpleNamespace(num_iterations=num_iterations)
+    return SimpleNamespace(source=source, iteration=0, num_episodes=2, config=config)
 
 
 def show(terminal: bool, num_iterations: int = 1000) -> str:

@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} is {value}; it must be at least 1")
-    from experiments.experiment import from_config
+    from experiments.experiment import from_config, restored
     from experiments.plots import plot_run
     from experiments.report import print_evaluation
     from metarl.run import Run
@@ -40,8 +40,7 @@ def main(argv: list[str]) -> None:
     experiment = from_config(run.config(), run.path)
     if arguments.device is not None:
         experiment = replace(experiment, device=arguments.device)
-    trainer = experiment.trainer()
-    trainer.load_state_dict(run.load(arguments.checkpoint))
+    trainer = restored(experiment, run, arguments.checkpoint, to_train=False)
     try:
         evaluation = trainer.evaluate(arguments.split, arguments.tasks, arguments.episodes, arguments.seed)
     except ValueError as error:  # such as a split that the family does not declare

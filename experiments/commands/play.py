@@ -45,16 +45,15 @@ def main(argv: list[str]) -> None:
         raise UserError("--viewer and --video exclude each other; leave one of them out")
     import torch
 
-    from experiments.experiment import from_config
+    from experiments.experiment import from_config, restored
     from experiments.tasks import with_fields
     from metarl.run import Run
 
     run = Run.open(arguments.run)
     experiment = replace(from_config(run.config(), run.path), device="cpu")  # one row is fastest there
-    trainer = experiment.trainer()
-    if not hasattr(trainer.family, "make_env"):
-        raise UserError(f"{trainer.family.name} cannot be played: its tasks are functions, and nothing acts in them")
-    trainer.load_state_dict(run.load(arguments.checkpoint))
+    if not hasattr(experiment.family, "make_env"):
+        raise UserError(f"{experiment.family.name} cannot be played: its tasks are functions, and nothing acts in them")
+    trainer = restored(experiment, run, arguments.checkpoint, to_train=False)
     try:
         task = trainer.family.sample(1, arguments.split, torch.Generator().manual_seed(arguments.seed))
         task = with_fields(task, arguments.task, trainer.family.name)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from experiments.arguments import parse
 from metarl.errors import UserError
+
+if TYPE_CHECKING:
+    from experiments.experiment import Experiment
+    from metarl.run import Run
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     arguments = parse(Arguments, argv, prog="metarl resume", description=__doc__ or "")
-    from experiments.experiment import from_config, to_config
+    from experiments.experiment import from_config, restored, to_config
     from experiments.session import Filming, meta_train
     from metarl.run import Run
 
@@ -37,10 +41,9 @@ def main(argv: list[str]) -> int:
         experiment = replace(experiment, train=replace(experiment.train, num_iterations=arguments.num_iterations))
     filming = Filming(experiment, arguments.video_every)
     with run.lock():
-        trainer = experiment.trainer()
-        if run.has("latest"):
-            trainer.load_state_dict(run.load("latest"))
-        if trainer.iteration >= experiment.train.num_iterations and (run.path / "evaluation_test.json").exists():
+        begun = _is_saved(run, experiment)
+        trainer = restored(experiment, run, to_train=True) if begun else experiment.trainer()
+        if trainer.iteration >= experiment.train.num_iterations:
             print(
                 f"This run is finished: {trainer.iteration} iterations. Evaluate it with: metarl evaluate {run.path}; "
                 f"train it on with: metarl resume {run.path} --num-iterations N"
@@ -50,3 +53,20 @@ def main(argv: list[str]) -> int:
             run.rewrite_config(to_config(experiment, config["experiment"]))
         run.rewind(trainer.env_steps)
         return meta_train(experiment, trainer, run, filming)
+
+
+def _is_saved(run: Run, experiment: Experiment[Any, Any]) -> bool:
+    """Whether there is a checkpoint to go on from; without one, the run must have been stopped before its first.
+
+    Raises:
+        UserError: when there is none although the run has logged more than a run without one can have.
+    """
+    if run.has("latest"):
+        return True
+    logged, every = len(run.progress()), experiment.train.checkpoint_every
+    if logged > every:
+        raise UserError(
+            f"{run.path} has logged {logged} iterations, and there is no checkpoint at "
+            f"{run.path / 'checkpoints' / 'latest.pt'} to go on from; train anew with: metarl train"
+        )
+    return False
