@@ -77,8 +77,8 @@ class PolicyHead(nn.Module):
     """Turns features into an action distribution that fits the action space.
 
     Box actions are Gaussian in policy units, in which the box is [-action_scale, action_scale] on every axis, with a
-    state-independent learned log standard deviation; `to_env` and `from_env` convert. Discrete actions are categorical.
-    Parameters may have a task axis, features then too: [N, K, size].
+    state-independent learned log standard deviation, not below `min_std`; `to_env` and `from_env` convert. Discrete
+    actions are categorical. Parameters may have a task axis, features then too: [N, K, size].
     """
 
     takes_tasks = True
@@ -91,11 +91,12 @@ class PolicyHead(nn.Module):
         activation: Activation,
         init_std: float,
         action_scale: float = 1.0,
+        min_std: float = 0.0,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
         self.is_discrete = isinstance(action_space, spaces.Discrete)
-        self.action_scale = action_scale
+        self.action_scale, self.min_std = action_scale, min_std
         self.num_actions = int(action_space.n) if isinstance(action_space, spaces.Discrete) else action_space.shape[0]
         self.net = mlp([*sizes, self.num_actions], activation=activation, output_gain=0.01, generator=generator)
         if isinstance(action_space, spaces.Box):
@@ -114,7 +115,8 @@ class PolicyHead(nn.Module):
         output = self.net(features)
         if self.is_discrete:
             return Categorical(output)
-        return DiagonalGaussian(output, _for_items(self.log_std))
+        log_std = self.log_std if self.min_std == 0 else self.log_std.clamp(min=math.log(self.min_std))
+        return DiagonalGaussian(output, _for_items(log_std))
 
     def to_env(self, action: Tensor) -> Tensor:
         """Policy units to the environment's."""

@@ -114,10 +114,16 @@ class Decision(Record):
 
 
 @dataclass(frozen=True)
-class ActorCriticDecision(Decision):
-    """A sampled action with what policy-gradient methods need of the moment of sampling."""
+class SampledDecision(Decision):
+    """An action with its log-probability at the moment of sampling."""
 
     log_prob: Tensor  # [B] float32
+
+
+@dataclass(frozen=True)
+class ActorCriticDecision(SampledDecision):
+    """A sampled action with what the critic said at that moment."""
+
     value: Tensor  # [B] float32, in the critic's own units
 
 
@@ -174,13 +180,14 @@ class Trajectory(Record, Generic[D]):
 
     def by_task(self, num_tasks: int) -> Self:
         """[T, B, ...] -> [N, K, ...] with K = T * E: all steps of all copies of a task, copy after copy."""
+        return self.map(lambda value: by_task(value, num_tasks))
 
-        def regroup(value: Tensor) -> Tensor:
-            steps, rows = value.shape[:2]
-            rows_first = value.transpose(0, 1)  # [B, T, ...]
-            return rows_first.reshape(num_tasks, rows // num_tasks * steps, *value.shape[2:])
 
-        return self.map(regroup)
+def by_task(values: Tensor, num_tasks: int) -> Tensor:
+    """[T, B, ...] -> [N, K, ...] with K = T * E: all steps of all copies of a task, copy after copy."""
+    steps, rows = values.shape[:2]
+    rows_first = values.transpose(0, 1)  # [B, T, ...]
+    return rows_first.reshape(num_tasks, rows // num_tasks * steps, *values.shape[2:])
 
 
 @dataclass(frozen=True)

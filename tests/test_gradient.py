@@ -11,9 +11,10 @@ from torch.func import functional_call
 
 from metarl.adaptation.batching import BATCHINGS
 from metarl.adaptation.gradient import GradientAdaptation, Params, parameters_of, supervised_loss
-from metarl.adaptation.implicit import ImplicitAdaptation, conjugate_gradient
+from metarl.adaptation.implicit import ImplicitAdaptation
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes, PerStepStepSizes
 from metarl.nets import BatchNorm, LayerNorm, linear, mlp, takes_tasks
+from metarl.optim import conjugate_gradient
 from metarl.records import Examples
 
 NUM_TASKS, SHOTS, IN, OUT = 3, 5, 4, 2

@@ -18,7 +18,7 @@ from envs.simulators import make_physics
 from envs.simulators.state import State
 from metarl.distributions import DiagonalGaussian
 from metarl.nets import PolicyHead
-from metarl.records import Decision, Record, Step, Trajectory
+from metarl.records import Record, SampledDecision, Step, Trajectory
 from metarl.rollouts import collect
 
 NEAR_NOMINAL = 0.004  # by how much per-task masses, damping and friction differ from the body's own
@@ -32,13 +32,6 @@ class Contender:
     num_rows: int
     measure: Callable[[int], tuple[int, float]]  # so many episodes: environment steps and the seconds they took
     close: Callable[[], Any]
-
-
-@dataclass(frozen=True)
-class SampledDecision(Decision):
-    """An action with its log-probability."""
-
-    log_prob: Tensor  # [B]
 
 
 class MemorylessAgent:

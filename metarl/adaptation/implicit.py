@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.func import grad
 
 from metarl.adaptation.gradient import GradientAdaptation, Params, StepSizes, TaskLoss
+from metarl.optim import conjugate_gradient
 
 
 class ImplicitAdaptation(GradientAdaptation):
@@ -116,35 +117,3 @@ class _Implicit(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return (None, None, *(None,) * ctx.size, *ctx.solve(*gradients))
-
-
-def conjugate_gradient(product: Callable[[Params], Params], right: Params, num_steps: int) -> Params:
-    """Solve product(x) = right, symmetric and positive definite, for each task [N, ...] on its own; starts at zero.
-
-    Tasks whose residual is zero stay where they are.
-    """
-    solution = {name: torch.zeros_like(value) for name, value in right.items()}
-    residual, direction = dict(right), dict(right)
-    size = _dot(residual, residual)  # [N]
-    for _ in range(num_steps):
-        image = product(direction)
-        step = _ratio(size, _dot(direction, image))
-        solution = _add(solution, direction, step)
-        residual = _add(residual, image, -step)
-        new_size = _dot(residual, residual)
-        direction = _add(residual, direction, _ratio(new_size, size))
-        size = new_size
-    return solution
-
-
-def _ratio(above: Tensor, below: Tensor) -> Tensor:
-    return torch.where(below > 0, above / torch.where(below > 0, below, 1.0), 0.0)
-
-
-def _dot(left: Params, right: Params) -> Tensor:
-    return sum((left[name] * right[name]).flatten(1).sum(1) for name in left)  # type: ignore[return-value]
-
-
-def _add(left: Params, right: Params, factor: Tensor) -> Params:
-    """left + factor * right, with a factor [N] for each task."""
-    return {name: v + factor.view(-1, *(1,) * (v.ndim - 1)) * right[name] for name, v in left.items()}

@@ -1,0 +1,231 @@
+"""MAML for reinforcement learning: a policy whose parameters are a few policy-gradient steps away from any task's.
+
+Finn, Abbeel, Levine. Model-agnostic meta-learning for fast adaptation of deep networks (2017).
+Stadie et al. Some considerations on learning to explore via meta-reinforcement learning (2018): E-MAML.
+
+In every task the policy runs a block of episodes, takes an inner step on them, runs a fresh block, and so on; the outer
+step improves the last block's return through all inner steps. The log standard deviation adapts with the rest.
+
+Deviations from Finn et al.: 1. curvature is measured on every `curvature_stride`-th step of the data, which saves most
+of the time; 1 is the whole. 2. the Fisher matrix's products are exact, by double back-propagation, in place of finite
+differences. 3. `action_scale` states what a wrapper of their environments does to actions: with 10, a policy's unit is
+a tenth of the action space's half-width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from agents.meta_objective import InnerObjective, MetaObjective, Samples, inner_loss, samples_of
+from agents.outer_steps import GradientEpochs, OuterStep, TrustRegion
+from metarl.adaptation.gradient import GradientAdaptation, Params
+from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes
+from metarl.nets import Activation, PolicyHead
+from metarl.records import SampledDecision, Step, Trajectory
+
+Experience = Trajectory[SampledDecision]
+
+
+@dataclass(frozen=True)
+class MAMLTRPOConfig:
+    """Settings of MAML with a trust region; `outer` and `inner_objective` make other members of the family."""
+
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    activation: Activation = "tanh"
+    init_std: float = 1.0  # of continuous actions, in policy units
+    min_std: float = 1e-6
+    action_scale: float = 10.0  # policy units from the middle of the action space to its bounds
+    num_rollouts: int = 20  # episodes in each task before every inner step, and after the last
+    num_inner_steps: int = 1  # in meta-training
+    inner_lr: float = 0.1
+    later_inner_lr: float | None = None  # of steps beyond those of meta-training; None: the same
+    learned_step_sizes: bool = False  # whether each number in the net has a step size of its own (Meta-SGD)
+    first_order: bool = False  # leave the inner step's derivative out of the outer one
+    inner_objective: InnerObjective = "log_likelihood"
+    exploration_credit: float = 0.0  # of the steps before adaptation for the return after it (E-MAML: 1)
+    gamma: float = 0.99
+    lam: float = 1.0
+    outer: Literal["trust_region", "clipped", "plain"] = "trust_region"
+    max_kl: float = 0.01  # trust region
+    num_cg_steps: int = 10
+    cg_damping: float = 1e-5
+    curvature_stride: int = 4  # steps of the data of which one measures the curvature
+    max_backtracks: int = 15
+    backtrack_ratio: float = 0.8
+    outer_lr: float = 1e-3  # of Adam, clipped and plain
+    num_epochs: int = 5  # clipped
+    clip: float = 0.3
+    max_grad_norm: float | None = None
+    kl_penalty: float = 0.0  # of the divergence of the policies that the inner steps start from
+    target_kl: float | None = None  # that the penalty adapts to; None: it is fixed
+
+    def __post_init__(self) -> None:
+        for name in ("num_rollouts", "num_inner_steps", "num_cg_steps", "curvature_stride", "num_epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.max_backtracks < 0:
+            raise ValueError(f"max_backtracks is {self.max_backtracks}; it must be 0 or more")
+        if any(size < 1 for size in self.hidden_sizes):
+            raise ValueError(f"hidden_sizes is {self.hidden_sizes}; each must be at least 1")
+        for name in ("gamma", "lam"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+        if not 0 < self.backtrack_ratio < 1:
+            raise ValueError(f"backtrack_ratio is {self.backtrack_ratio}; it must lie between 0 and 1")
+        positive = ("init_std", "action_scale", "inner_lr", "later_inner_lr", "max_kl", "outer_lr", "clip")
+        for name in (*positive, "max_grad_norm", "target_kl"):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive and finite")
+        for name in ("min_std", "exploration_credit", "cg_damping", "kl_penalty"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be zero or positive, and finite")
+
+    def make(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Box | spaces.Discrete,
+        *,
+        num_iterations: int,
+        generator: torch.Generator,
+    ) -> MAML:
+        return MAML(self, observation_space, action_space, generator=generator)
+
+    def make_outer_step(self, parameters: list[nn.Parameter]) -> OuterStep:
+        if self.outer == "trust_region":
+            return TrustRegion(
+                parameters,
+                max_kl=self.max_kl,
+                num_cg_steps=self.num_cg_steps,
+                damping=self.cg_damping,
+                curvature_stride=self.curvature_stride,
+                max_backtracks=self.max_backtracks,
+                backtrack_ratio=self.backtrack_ratio,
+            )
+        clipped = self.outer == "clipped"
+        return GradientEpochs(
+            parameters,
+            learning_rate=self.outer_lr,
+            num_epochs=self.num_epochs if clipped else 1,
+            clip=self.clip if clipped else None,
+            kl_penalty=self.kl_penalty,
+            target_kl=self.target_kl,
+            num_inner_steps=self.num_inner_steps,
+            max_grad_norm=self.max_grad_norm,
+        )
+
+
+@dataclass(frozen=True)
+class MAMLState:
+    """The policies of all tasks, and how many inner steps they are from the meta-learned one."""
+
+    params: Params  # [N, ...] each
+    num_steps: int
+
+
+class MAML:
+    """The agent: every task has a policy of its own, and all of them act, adapt and are judged at once."""
+
+    def __init__(
+        self,
+        config: MAMLTRPOConfig,
+        observation_space: spaces.Box,
+        action_space: spaces.Box | spaces.Discrete,
+        *,
+        generator: torch.Generator,
+    ) -> None:
+        self.config = config
+        self.block: int | None = config.num_rollouts
+        self.training_blocks: int | None = config.num_inner_steps + 1
+        self.policy = PolicyHead(
+            (observation_space.shape[0], *config.hidden_sizes),
+            action_space,
+            activation=config.activation,
+            init_std=config.init_std,
+            min_std=config.min_std,
+            action_scale=config.action_scale,
+            generator=generator,
+        )
+        later = config.inner_lr if config.later_inner_lr is None else config.later_inner_lr
+        rates = (*[config.inner_lr] * config.num_inner_steps, later)
+        params = dict(self.policy.named_parameters())
+        self.adaptation = GradientAdaptation(
+            self.policy,
+            inner_loss(self.policy, config.inner_objective),
+            PerParameterStepSizes(params, config.inner_lr, generator)
+            if config.learned_step_sizes
+            else FixedStepSizes(rates),
+            num_steps=config.num_inner_steps,
+            first_order=config.first_order,
+        )
+        self.outer_step = config.make_outer_step(list(self.adaptation.parameters()))
+        self.num_updates = 0
+
+    # --- acting -----------------------------------------------------------------------------------------------
+
+    def prior(self, num_tasks: int, copies: int = 1) -> MAMLState:
+        """The meta-learned policy for each task; its rows share it."""
+        return MAMLState({name: value.detach() for name, value in self.adaptation.prior(num_tasks).items()}, 0)
+
+    def observe(self, state: MAMLState, action: Tensor | None, step: Step) -> MAMLState:
+        """Nothing is learned between inner steps."""
+        return state
+
+    def act(self, state: MAMLState, obs: Tensor, generator: torch.Generator | None) -> SampledDecision:
+        num_tasks = len(next(iter(state.params.values())))
+        by_task = obs.view(num_tasks, -1, obs.shape[-1])  # [N, E, O]
+        distribution: Any = functional_call(self.policy, state.params, (by_task,))
+        action = distribution.mode if generator is None else distribution.sample(generator)
+        log_prob = distribution.log_prob(action)
+        return SampledDecision(self.policy.to_env(action).flatten(0, 1), log_prob.flatten())
+
+    def adapt(self, state: MAMLState, trajectory: Experience) -> MAMLState:
+        """One inner step on a block of episodes."""
+        samples = self._samples(trajectory, len(next(iter(state.params.values()))))
+        with torch.no_grad():
+            params = self.adaptation.step(state.params, samples, state.num_steps)
+        return MAMLState(params, state.num_steps + 1)
+
+    def _samples(self, trajectory: Experience, num_tasks: int) -> Samples:
+        return samples_of(trajectory, self.policy, num_tasks, gamma=self.config.gamma, lam=self.config.lam)
+
+    # --- learning ---------------------------------------------------------------------------------------------
+
+    def update(self, trial: Sequence[Experience], generator: torch.Generator) -> dict[str, float]:
+        """One outer step on a batch of trials.
+
+        Raises:
+            FloatingPointError: when a parameter is no longer finite; the agent is of no use then.
+        """
+        num_tasks = trial[0].reward.shape[1] // self.config.num_rollouts
+        samples = [self._samples(trajectory, num_tasks) for trajectory in trial]
+        objective = MetaObjective(self.adaptation, self.policy, samples, self.config.exploration_credit)
+        metrics = self.outer_step(objective)
+        self.num_updates += 1
+        bad = [name for name, value in self.adaptation.named_parameters() if not bool(value.isfinite().all())]
+        if bad:
+            raise FloatingPointError(f"parameter {bad[0]} is not finite after update {self.num_updates}")
+        if not self.policy.is_discrete:
+            metrics["std"] = float(self.policy.log_std.detach().exp().mean())
+        return {f"train/{name}": value for name, value in metrics.items()}
+
+    # --- saving -----------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "adaptation": self.adaptation.state_dict(),
+            "outer_step": self.outer_step.state_dict(),
+            "num_updates": self.num_updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.adaptation.load_state_dict(state["adaptation"])
+        self.outer_step.load_state_dict(state["outer_step"])
+        self.num_updates = state["num_updates"]

@@ -1,0 +1,181 @@
+"""What gradient-based meta-RL optimises: the return after inner policy-gradient steps, by where they start.
+
+Finn, Abbeel, Levine. Model-agnostic meta-learning for fast adaptation of deep networks (2017).
+Stadie et al. Some considerations on learning to explore via meta-reinforcement learning (2018): exploration credit.
+Rothfuss et al. ProMP: proximal meta-policy search (2019): the likelihood-ratio form of the inner objective.
+
+A trial's blocks are numbered from zero: block 0 was sampled by the meta-learned policy, block k by the policy after k
+inner steps, and the last one is what the outer loop judges.
+
+Deviations: 1. the exploration credit of a task is its mean return after adaptation, standardised over the meta-batch,
+where the paper subtracts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from metarl.adaptation.gradient import GradientAdaptation, Params, TaskLoss
+from metarl.linear_baseline import fitted_returns
+from metarl.losses import clipped_surrogate, generalized_advantage
+from metarl.nets import PolicyHead
+from metarl.records import Record, SampledDecision, Trajectory, by_task
+
+InnerObjective = Literal["log_likelihood", "likelihood_ratio"]
+
+
+@dataclass(frozen=True)
+class Samples(Record):
+    """The steps of one block, by task."""
+
+    obs: Tensor  # [N, K, O]
+    action: Tensor  # [N, K] or [N, K, A], in policy units
+    log_prob: Tensor  # [N, K] at sampling
+    advantage: Tensor  # [N, K], of standard deviation one in each task
+    weight: Tensor  # [N, K], of sum one in each task, zero in steps that are not valid
+    mean_return: Tensor  # [N] undiscounted, of the block's episodes
+
+    def thinned(self, stride: int) -> Samples:
+        """Every `stride`-th step."""
+        if stride == 1:
+            return self
+        weight = self.weight[:, ::stride]
+        return Samples(
+            self.obs[:, ::stride],
+            self.action[:, ::stride],
+            self.log_prob[:, ::stride],
+            self.advantage[:, ::stride],
+            weight / weight.sum(1, keepdim=True),
+            self.mean_return,
+        )
+
+
+def samples_of(
+    trajectory: Trajectory[SampledDecision], policy: PolicyHead, num_tasks: int, *, gamma: float, lam: float
+) -> Samples:
+    """One block as samples: GAE on a linear baseline for each task; nothing follows the end of an episode.
+
+    The papers' codes end an episode at its time limit as if the task had ended; the baseline, which knows the time,
+    makes up for it.
+    """
+    valid = trajectory.valid
+    time = _steps_since(trajectory.episode_start)
+    reward = torch.where(valid, trajectory.reward, 0.0)
+    goes_on = torch.zeros_like(valid)  # [T, B]: whether the next step belongs to the same episode
+    goes_on[:-1] = valid[1:]
+    goes_on &= ~trajectory.episode_end
+    zero = torch.zeros_like(reward)
+    returns = generalized_advantage(reward, zero, zero, goes_on, gamma=gamma, lam=1.0)
+    value = fitted_returns(trajectory.obs, time, returns, valid, num_tasks)
+    next_value = torch.zeros_like(value)
+    next_value[:-1] = value[1:]
+    next_value = torch.where(goes_on, next_value, 0.0)
+    advantage = generalized_advantage(reward, value, next_value, goes_on, gamma=gamma, lam=lam)
+    weight = by_task(valid.to(reward.dtype), num_tasks)
+    weight = weight / weight.sum(1, keepdim=True)
+    num_episodes = (trajectory.episode_start & valid).sum(0).view(num_tasks, -1).sum(1)
+    return Samples(
+        obs=by_task(trajectory.obs, num_tasks),
+        action=by_task(policy.from_env(trajectory.decision.action), num_tasks),
+        log_prob=by_task(trajectory.decision.log_prob, num_tasks),
+        advantage=_standardised(by_task(advantage, num_tasks), weight),
+        weight=weight,
+        mean_return=reward.sum(0).view(num_tasks, -1).sum(1) / num_episodes,
+    )
+
+
+def inner_loss(policy: PolicyHead, objective: InnerObjective) -> TaskLoss:
+    """Minus the expected advantage, whose gradient at the sampling policy is the policy gradient: [N].
+
+    Both objectives have that gradient; the second derivatives of the likelihood ratio are those of the return, of low
+    variance, while the log-likelihood's lack a part.
+    """
+
+    def loss(params: Params, samples: Samples) -> Tensor:
+        log_prob = _distribution(policy, params, samples).log_prob(samples.action)
+        score = log_prob if objective == "log_likelihood" else (log_prob - samples.log_prob).exp()
+        return -(score * samples.advantage * samples.weight).sum(-1)
+
+    return loss
+
+
+class MetaObjective:
+    """The outer loss and the divergences of one batch of trials, as functions of the adaptation's own parameters."""
+
+    def __init__(
+        self, adaptation: GradientAdaptation, policy: PolicyHead, trial: Sequence[Samples], exploration_credit: float
+    ) -> None:
+        self.adaptation, self.policy, self.trial = adaptation, policy, trial
+        self.exploration_credit = exploration_credit
+        with torch.no_grad():
+            states = self.states()
+            self._sampled_by = [self._distribution(k, state) for k, state in enumerate(states)]
+
+    def states(self) -> list[Params]:
+        """The policies of the blocks: after no inner step, after one, and so on. Gradients flow through the steps."""
+        states = [self.adaptation.prior(len(self.trial[0].obs))]
+        for k, samples in enumerate(self.trial[:-1]):
+            states.append(self.adaptation.step(states[-1], samples, k))
+        return states
+
+    def loss(self, states: Sequence[Params], clip: float | None = None) -> Tensor:
+        """Minus the surrogate of the return after adaptation, a mean over tasks; with `clip`, PPO's."""
+        last, samples = len(self.trial) - 1, self.trial[-1]
+        log_prob = self._distribution(last, states[-1]).log_prob(samples.action)
+        if clip is None:
+            per_step = -(log_prob - samples.log_prob).exp() * samples.advantage
+        else:
+            per_step = clipped_surrogate(log_prob, samples.log_prob, samples.advantage, clip)
+        loss = (per_step * samples.weight).sum(1).mean()
+        if self.exploration_credit:
+            loss = loss - self.exploration_credit * self._exploration(states[:-1]).mean()
+        return loss
+
+    def _exploration(self, states: Sequence[Params]) -> Tensor:
+        """What every step before adaptation is credited with, of the return after it: [N]."""
+        reached = self.trial[-1].mean_return
+        credit = (reached - reached.mean()) / (reached.std(correction=0) + 1e-8)
+        total = torch.zeros_like(credit)
+        for k, state in enumerate(states):
+            samples = self.trial[k]
+            ratio = (self._distribution(k, state).log_prob(samples.action) - samples.log_prob).exp()
+            total = total + credit * (ratio * samples.weight).sum(1)
+        return total
+
+    def divergence(self, states: Sequence[Params], block: int) -> Tensor:
+        """KL from the policy that sampled a block to the same block's policy now, a mean over tasks and steps."""
+        old, new = self._sampled_by[block], self._distribution(block, states[block])
+        return (old.kl(new) * self.trial[block].weight).sum(1).mean()
+
+    def thinned(self, stride: int) -> MetaObjective:
+        """The same of every `stride`-th step, the inner steps too."""
+        if stride == 1:
+            return self
+        trial = [samples.thinned(stride) for samples in self.trial]
+        return MetaObjective(self.adaptation, self.policy, trial, self.exploration_credit)
+
+    def _distribution(self, block: int, state: Params) -> Any:
+        return _distribution(self.policy, state, self.trial[block])
+
+
+def _distribution(policy: PolicyHead, params: Params, samples: Samples) -> Any:
+    return functional_call(policy, params, (samples.obs,))
+
+
+def _steps_since(start: Tensor) -> Tensor:
+    """Steps since the last start [T, B]: zero where one is."""
+    index = torch.arange(len(start), device=start.device).unsqueeze(1)
+    return index - torch.where(start, index, 0).cummax(0).values
+
+
+def _standardised(values: Tensor, weight: Tensor) -> Tensor:
+    """Mean zero and standard deviation one in each task [N, K], by weights [N, K] of sum one."""
+    mean = (values * weight).sum(1, keepdim=True)
+    std = ((values - mean).square() * weight).sum(1, keepdim=True).sqrt()
+    return (values - mean) / (std + 1e-8)

@@ -1,0 +1,16 @@
+"""MAML with a trust region finds out from twenty episodes how fast its half cheetah should run.
+
+`maml_trpo_paper` has the published settings.
+"""
+
+from agents.maml import MAMLTRPOConfig
+from envs.locomotion.half_cheetah import HalfCheetahVel
+from experiments.experiment import Expected, Experiment
+from metarl.trainer import TrainConfig
+
+experiment = Experiment(
+    family=HalfCheetahVel(),
+    agent=MAMLTRPOConfig(),
+    train=TrainConfig(num_iterations=200, num_tasks=20, eval_every=20, eval_tasks=40, checkpoint_every=10),
+    expected=Expected(at_least=-80, source="Finn et al. 2017 reach -79 on rllab's cheetah, up to 2 m/s", episode=1),
+)

@@ -1,0 +1,112 @@
+"""Optimisation beyond gradient descent: conjugate gradient, and a step within a trust region.
+
+Schulman et al. Trust region policy optimization (2015).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Params = dict[str, Tensor]
+
+
+def conjugate_gradient(product: Callable[[Params], Params], right: Params, num_steps: int) -> Params:
+    """Solve product(x) = right, symmetric and positive definite, for each task [N, ...] on its own; starts at zero.
+
+    Tasks whose residual is zero stay where they are.
+    """
+    solution = {name: torch.zeros_like(value) for name, value in right.items()}
+    residual, direction = dict(right), dict(right)
+    size = _dot(residual, residual)  # [N]
+    for _ in range(num_steps):
+        image = product(direction)
+        step = _ratio(size, _dot(direction, image))
+        solution = _add(solution, direction, step)
+        residual = _add(residual, image, -step)
+        new_size = _dot(residual, residual)
+        direction = _add(residual, direction, _ratio(new_size, size))
+        size = new_size
+    return solution
+
+
+@dataclass(frozen=True)
+class TrustRegionStep:
+    """What came of a step."""
+
+    accepted: bool  # if not, the parameters are what they were, bit for bit
+    num_backtracks: int
+    loss_before: float
+    loss: float  # at the parameters that were tried last
+    kl: float  # there
+
+
+def trust_region_step(
+    parameters: Sequence[Tensor],
+    gradient: Tensor,
+    curvature: Callable[[Tensor], Tensor],
+    evaluate: Callable[[], tuple[float, float]],
+    *,
+    max_kl: float,
+    num_cg_steps: int,
+    damping: float,
+    max_backtracks: int,
+    backtrack_ratio: float,
+) -> TrustRegionStep:
+    """Move parameters in place along the natural gradient, as far as the trust region goes and the loss falls.
+
+    gradient [P]: of the loss, flat. curvature: the product of the KL divergence's second derivative with a vector
+    [P]. evaluate: the loss and the KL from where the step began, at the parameters' present values. max_kl: the radius.
+
+    A step that does not lower the loss within the radius is tried again, `backtrack_ratio` as long, up to
+    `max_backtracks` times; then nothing is moved.
+
+    Raises:
+        FloatingPointError: when the gradient is not finite.
+    """
+    if not bool(gradient.isfinite().all()):
+        raise FloatingPointError("the gradient of the meta-loss is not finite")
+    with torch.no_grad():
+        start = torch.cat([parameter.flatten() for parameter in parameters])
+        loss_before, _ = evaluate()
+
+    def product(vector: Params) -> Params:
+        (v,) = vector["flat"]
+        return {"flat": (curvature(v) + damping * v).unsqueeze(0)}
+
+    direction = conjugate_gradient(product, {"flat": gradient.unsqueeze(0)}, num_cg_steps)["flat"][0]
+    quadratic = float(direction @ curvature(direction))
+    if not quadratic > 0:  # also where it is not a number
+        return TrustRegionStep(False, 0, loss_before, loss_before, 0.0)
+    full_step = direction * (2 * max_kl / quadratic) ** 0.5
+    loss, kl = loss_before, 0.0
+    with torch.no_grad():
+        for backtracks in range(max_backtracks + 1):
+            _assign(parameters, start - backtrack_ratio**backtracks * full_step)
+            loss, kl = evaluate()
+            if loss < loss_before and kl <= max_kl:
+                return TrustRegionStep(True, backtracks, loss_before, loss, kl)
+        _assign(parameters, start)
+    return TrustRegionStep(False, max_backtracks, loss_before, loss, kl)
+
+
+def _assign(parameters: Sequence[Tensor], flat: Tensor) -> None:
+    sizes = [parameter.numel() for parameter in parameters]
+    for parameter, values in zip(parameters, flat.split(sizes), strict=True):
+        parameter.copy_(values.view_as(parameter))
+
+
+def _ratio(above: Tensor, below: Tensor) -> Tensor:
+    return torch.where(below > 0, above / torch.where(below > 0, below, 1.0), 0.0)
+
+
+def _dot(left: Params, right: Params) -> Tensor:
+    return sum((left[name] * right[name]).flatten(1).sum(1) for name in left)  # type: ignore[return-value]
+
+
+def _add(left: Params, right: Params, factor: Tensor) -> Params:
+    """left + factor * right, with a factor [N] for each task."""
+    return {name: v + factor.view(-1, *(1,) * (v.ndim - 1)) * right[name] for name, v in left.items()}
