@@ -1,4 +1,4 @@
-"""MAML with a trust region finds out from twenty episodes its half cheetah should run forward or backward.
+"""MAML with a trust region finds out from twenty episodes whether its half cheetah should run forward or backward.
 
 `maml_trpo_paper` has the published settings.
 """

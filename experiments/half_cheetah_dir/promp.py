@@ -1,4 +1,4 @@
-"""ProMP finds out from twenty episodes its half cheetah should run forward or backward.
+"""ProMP finds out from twenty episodes whether its half cheetah should run forward or backward.
 
 `promp_paper` has the published settings.
 """
