@@ -8,14 +8,12 @@ A recipe is a module with a docstring, whose first line describes it, and a modu
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
-import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
@@ -23,6 +21,7 @@ import tyro
 from pydantic import TypeAdapter, ValidationError
 
 from experiments.names import AGENTS, LEARNERS, experiment_names, known, suggestion
+from experiments.recipe_file import RECIPE_MODULE, importable, load_file
 from experiments.written import OF_RECIPE, merged, written
 from metarl.errors import UserError
 from metarl.fewshot.episode import FewShotFamily, FewShotLearnerConfig
@@ -32,8 +31,6 @@ from metarl.trainer import TrainConfig, Trainer
 
 F = TypeVar("F", bound=TaskFamily | FewShotFamily)
 A = TypeVar("A", bound=AgentConfig | FewShotLearnerConfig)
-
-_RECIPE_MODULE = "metarl_recipe"  # what a recipe loaded from a file of the user's own is called in sys.modules
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,7 @@ def load(name: str) -> Experiment[Any, Any]:
         UserError: when there is none.
     """
     if name.endswith(".py"):
-        module = _load_file(Path(name))
+        module = load_file(Path(name))
     else:
         module = importlib.import_module(
             f"experiments.{known('experiment', name, experiment_names()).replace('/', '.')}"
@@ -122,21 +119,6 @@ def load(name: str) -> Experiment[Any, Any]:
     if not isinstance(experiment, Experiment):
         raise UserError(f"recipe {name} has no module-level `experiment = Experiment(...)`")
     return experiment
-
-
-def _load_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UserError(f"there is no recipe at {path}: no such file")
-    spec = importlib.util.spec_from_file_location(_RECIPE_MODULE, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[_RECIPE_MODULE] = module  # where dataclasses and pydantic look up the names in annotations
-    try:
-        spec.loader.exec_module(module)
-    except (ImportError, SyntaxError, ValueError, TypeError, NameError) as error:
-        raise UserError(f"recipe {path} does not load: {type(error).__name__}: {error}") from error
-    return module
 
 
 def typed(family: Any, agent: Any) -> Any:
@@ -222,8 +204,10 @@ def _class_of(part: str, path: Any, recipe: Path, where: Path) -> type[Any]:
     if not isinstance(path, str) or not all(path.partition(":")):
         raise UserError(f"{named}; it must be module:class, such as 'agents.rl2:RL2Config'")
     module_name, _, class_name = path.partition(":")
+    beside = importable(recipe.parent) if recipe.suffix == ".py" else nullcontext()
     try:
-        module = _load_file(recipe) if module_name == _RECIPE_MODULE else importlib.import_module(module_name)
+        with beside:
+            module = load_file(recipe) if module_name == RECIPE_MODULE else importlib.import_module(module_name)
         found = attrgetter(class_name)(module)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(f"{named}; there is no such class: {error}") from error
