@@ -10,6 +10,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from metarl.evaluation import Measure
 from metarl.trainer import Trainer
 
 _SECONDS_BETWEEN_LINES = 30.0
@@ -73,15 +74,19 @@ class TrainingProgress:
         speed = f"{self._fps:,.0f} {self._unit_rate}  {left} left"
         if self._error_tag is not None:
             return f"{speed}  error {metrics[self._error_tag]:.4g}"
-        return f"{speed}  {returns_text(metrics, trainer.num_episodes)}"
+        return f"{speed}  {returns_text(metrics, trainer.source.measure)}"
 
 
-def returns_text(metrics: Mapping[str, float], num_episodes: int) -> str:
-    """The returns of the first and of the last episode of a trial, on training tasks."""
-    first = metrics["meta_train/return/ep_1"]
-    if num_episodes == 1:
-        return f"return {first:.4g}"
-    return f"return {first:.4g} in episode 1, {metrics[f'meta_train/return/ep_{num_episodes}']:.4g} in {num_episodes}"
+def returns_text(metrics: Mapping[str, float], measure: Measure) -> str:
+    """The returns at the first and at the last point of the adaptation curve, on training tasks."""
+    tag = f"meta_train/{measure.tag}"
+    points = sorted(int(name.removeprefix(tag)) for name in metrics if name.startswith(tag))
+    first, last = points[0], points[-1]
+    text = f"return {metrics[f'{tag}{first}']:.4g}"
+    if first == last:
+        return text
+    before = "in" if measure.adds_up else "at"
+    return f"{text} {before} {measure.point} {first}, {metrics[f'{tag}{last}']:.4g} {before} {last}"
 
 
 def duration(seconds: float) -> str:

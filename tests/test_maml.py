@@ -17,9 +17,10 @@ from agents.outer_steps import CurvatureProduct
 from agents.promp import ProMPConfig
 from envs.bandits import BernoulliBandit
 from envs.navigation import PointNavigation
+from experiments.progress import returns_text
 from metarl.adaptation.gradient import GradientAdaptation, Params
 from metarl.adaptation.step_sizes import FixedStepSizes
-from metarl.evaluation import evaluate
+from metarl.evaluation import evaluate, measure_of
 from metarl.linear_baseline import fitted_returns
 from metarl.nets import PolicyHead
 from metarl.optim import trust_region_step
@@ -388,6 +389,11 @@ def test_the_curve_counts_inner_steps():
     assert (evaluation.measure.point, evaluation.measure.first) == ("step", 0)
     assert len(evaluation.episodes) == 3
     assert evaluation.total == evaluation.episodes[-1]
+
+
+def test_progress_names_inner_steps():
+    metrics = {"meta_train/return/step_0": -40.0, "meta_train/return/step_1": -12.0, "meta_train/return/total": -12.0}
+    assert returns_text(metrics, measure_of(make(MAMLTRPOConfig(**SMALL)))) == "return -40 at step 0, -12 at 1"
 
 
 def test_copies_of_a_task_are_refused():
