@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from envs.third_party import CrashedTooOften
 from experiments.experiment import Experiment
 from experiments.film import film, visible_env
 from experiments.plots import plot_run
@@ -70,7 +71,7 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
             run.save("latest", trainer.state_dict())
             print(f"Saved iteration {trainer.iteration}. Go on with: metarl resume {run.path}", file=sys.stderr)
             return 128 + received[0]
-        except FloatingPointError as error:
+        except (FloatingPointError, CrashedTooOften) as error:
             print(f"metarl: {error}; what was saved before is in {run.path}", file=sys.stderr)
             return 1
         finally:

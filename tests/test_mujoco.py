@@ -33,7 +33,8 @@ from envs.locomotion.half_cheetah import (
     VelocityTasks,
 )
 from envs.locomotion.mujoco_env import MujocoEnv
-from envs.simulators.cpu import CpuPhysics, _cgroup_cpus, available_cpus, suitable_threads
+from envs.processors import _cgroup_cpus, available_cpus
+from envs.simulators.cpu import CpuPhysics, suitable_threads
 from envs.simulators.state import State
 
 FAMILIES: list[Any] = [HalfCheetahVel(), HalfCheetahDir(), HalfCheetahRandParams()]

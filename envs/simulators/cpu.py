@@ -16,7 +16,6 @@ from __future__ import annotations
 import copy
 import difflib
 import logging
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ import torch
 from mujoco.batch import DATA_FIELDS, Batch, SimulationError
 from torch import Tensor
 
+from envs.processors import available_cpus
 from envs.simulators.model import check_fields, check_models, load_model, model_field, owner_and_attribute
 from envs.simulators.ration import Ration
 
@@ -183,23 +183,3 @@ def _with_fields(model: mujoco.MjModel, fields: Mapping[str, Tensor], row: int) 
 def suitable_threads(num_rows: int) -> int:
     """Threads for so many rows: no more than the processors this process may use, and some rows for each."""
     return max(1, min(available_cpus(), num_rows // _ROWS_PER_THREAD))
-
-
-def available_cpus() -> int:
-    """Processors this process may use: its affinity, and the quota of its container (cgroup v1 or v2)."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_cpus(Path("/sys/fs/cgroup"))
-    return cpus if quota is None else max(1, min(cpus, int(quota)))
-
-
-def _cgroup_cpus(root: Path) -> float | None:
-    """The container's quota in processors, or None where there is no limit."""
-    try:
-        if (root / "cpu.max").exists():  # v2: "200000 100000" or "max 100000"
-            quota, period = (root / "cpu.max").read_text().split()
-        else:  # v1: -1 for no limit
-            quota = (root / "cpu" / "cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu" / "cpu.cfs_period_us").read_text().strip()
-    except (OSError, ValueError):
-        return None
-    return None if quota in ("max", "-1") else float(quota) / float(period)

@@ -27,8 +27,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from envs.catalog import make
+from envs.processors import available_cpus
 from envs.sb3 import as_vec_env
-from envs.simulators.cpu import available_cpus
 from experiments.benchmarks import peers
 from metarl.provenance import versions
 
