@@ -23,8 +23,8 @@ _OURS = "#1f5fa8"
 _KNOWN = ("#2a8a4a", "#b5651d", "#7d4fa3", "#888888", "#c23b5a", "#5b7f8c")  # bounds, in their order
 
 
-def plot_run(run: Run, evaluation: Evaluation) -> Path:
-    """Draw evaluation_<split>.png into the run; returns its path.
+def plot_run(run: Run, evaluation: Evaluation, name: str | None = None) -> Path:
+    """Draw <name>.png into the run, evaluation_<split>.png where it is left out; returns its path.
 
     Raises:
         RunError: when the disk refuses it.
@@ -35,7 +35,7 @@ def plot_run(run: Run, evaluation: Evaluation) -> Path:
     draw = _draw_learning if evaluation.measure.name == "return" else _draw_errors
     draw(right, run, evaluation.measure)
     figure.suptitle(f"{evaluation.family} · {evaluation.agent} · {run.path.name}", fontsize=10)
-    path = run.path / f"evaluation_{evaluation.split}.png"
+    path = run.path / f"{name or f'evaluation_{evaluation.split}'}.png"
     try:
         figure.savefig(path, dpi=150)
     except OSError as error:

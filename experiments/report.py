@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from statistics import fmean
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from experiments.experiment import Expected
 from metarl.evaluation import Evaluation, Score, logged_points
+from metarl.trainer import Trainer
 
 MEASURES = {"mse": "mean squared error (lower is better)"}  # in words, where the name alone would not do
 _FILE_WIDTH = 140  # columns, where no terminal sets a limit
@@ -43,6 +45,11 @@ def print_evaluation(evaluation: Evaluation, expected: Expected | None = None) -
     console.print(table)
     if expected is not None:
         console.print(_verdict(evaluation, expected), highlight=False, soft_wrap=True)
+
+
+def identity(trainer: Trainer, checkpoint: str, seed: int = 0) -> dict[str, Any]:
+    """What tells an evaluation from others of its run: its seed, the checkpoint, and how far that had been trained."""
+    return {"seed": seed, "checkpoint": checkpoint, "iteration": trainer.iteration, "env_steps": trainer.env_steps}
 
 
 def _cells(score: Score, known: list[float]) -> list[str]:

@@ -6,9 +6,9 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -17,14 +17,15 @@ from experiments.experiment import Experiment
 from experiments.film import film, visible_env
 from experiments.plots import plot_run
 from experiments.progress import TrainingProgress
-from experiments.report import print_evaluation
+from experiments.report import identity, print_evaluation
 from metarl.errors import UserError
+from metarl.evaluation import Evaluation
 from metarl.run import Run
 from metarl.trainer import Trainer, train
 
 
-class _Stopped(Exception):  # noqa: N818
-    """A signal asked the training to stop, and an iteration has ended since."""
+class _Stopped(BaseException):
+    """A signal asked the training to stop: an iteration has ended since, or there is only its evaluation to stop."""
 
 
 class Filming:
@@ -55,29 +56,43 @@ class Filming:
 def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, filming: Filming) -> int:
     """Train to the end, print the adaptation curve and where to look further; returns the exit status.
 
-    At Ctrl-C or SIGTERM the iteration is finished, a checkpoint saved and the status is 128 + the signal's number.
+    At Ctrl-C or SIGTERM the iteration is finished, a checkpoint saved and the status is 128 + the signal's number. The
+    evaluation after the last iteration is not finished.
     """
-    with _signals() as received, _quiet_threads(), TrainingProgress(trainer) as show:
+    num_iterations = trainer.config.num_iterations
+    with _Signals() as signals, _quiet_threads(), TrainingProgress(trainer) as show:
 
         def progress(trainer: Trainer, metrics: Mapping[str, float]) -> None:
             show(trainer, metrics)
             filming(trainer, run)
-            if received and trainer.iteration < trainer.config.num_iterations:
+            if signals.first is not None and trainer.iteration < num_iterations:
                 raise _Stopped
 
+        evaluate = trainer.evaluate
+
+        def evaluate_or_stop(*arguments: Any, **settings: Any) -> Evaluation:
+            with signals.stop_at_once() if trainer.iteration == num_iterations else nullcontext():
+                return evaluate(*arguments, **settings)
+
+        trainer.evaluate = evaluate_or_stop
         try:
             evaluation = train(trainer, run, progress)
         except _Stopped:
-            run.save("latest", trainer.state_dict())
-            print(f"Saved iteration {trainer.iteration}. Go on with: metarl resume {run.path}", file=sys.stderr)
-            return 128 + received[0]
+            if trainer.iteration < num_iterations:
+                run.save("latest", trainer.state_dict())
+                print(f"Saved iteration {trainer.iteration}. Go on with: metarl resume {run.path}", file=sys.stderr)
+            else:
+                print(f"Training is complete and saved. Evaluate it with: metarl evaluate {run.path}", file=sys.stderr)
+            assert signals.first is not None
+            return 128 + signals.first
         except (FloatingPointError, CrashedTooOften) as error:
             print(f"metarl: {error}; what was saved before is in {run.path}", file=sys.stderr)
             return 1
         finally:
             run.close()
-    plot = plot_run(run, evaluation)
     print_evaluation(evaluation, experiment.expected)
+    run.save_evaluation(evaluation, identity(trainer, "latest"))
+    plot = plot_run(run, evaluation)
     if trainer.num_diverged:
         print(f"Diverged:    {trainer.num_diverged} simulations, whose episodes were truncated and rows reset")
     print(f"Run:         {run.path}")
@@ -101,20 +116,36 @@ def _quiet_threads() -> Iterator[None]:
         threading.excepthook = before
 
 
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM are noted in the list; a second one ends the program at once."""
-    received: list[int] = []
+class _Signals:
+    """The context in which SIGINT and SIGTERM are noted; a second one ends the program at once."""
 
-    def note(number: int, frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-        print("\nStopping after this iteration; once more to stop at once, without saving.", file=sys.stderr)
+    def __init__(self) -> None:
+        self.first: int | None = None  # the number of the first signal
+        self._at_once = False
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    @contextmanager
+    def stop_at_once(self) -> Iterator[None]:
+        """The part in which a signal, or one that was noted before it, raises _Stopped."""
+        self._at_once = True
+        try:
+            if self.first is not None:
+                raise _Stopped
+            yield
+        finally:
+            self._at_once = False
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.first is not None:
+            raise KeyboardInterrupt
+        self.first = number
+        if self._at_once:
+            raise _Stopped
+        print("\nStopping after this iteration; once more to stop at once, without saving.", file=sys.stderr)

@@ -4,7 +4,8 @@ runs/<family>/<agent>/<time>_s<seed>/
   config.json  meta.json                    what was asked for; the command, package versions, git commit
   progress.csv  progress.json  events.*     what was logged, through stable-baselines3's logger
   checkpoints/{latest,best}.pt              tensors and plain Python only, written whole or not at all
-  evaluation_<split>.json                   adaptation curves
+  evaluation_test.json                      the adaptation curve at the training's end
+  evaluation_<split>_<tasks>x<episodes>_i<iteration>_s<seed>.json   those that were asked for later
   videos/                                   films, and their animated images for TensorBoard
 """
 
@@ -301,15 +302,19 @@ class Run:
 
     # Evaluations
 
-    def save_evaluation(self, evaluation: Evaluation) -> Path:
-        """Write evaluation_<split>.json; returns its path.
+    def save_evaluation(
+        self, evaluation: Evaluation, subject: Mapping[str, Any] | None = None, name: str | None = None
+    ) -> Path:
+        """Write an evaluation, with what else identifies its subject, as <name>.json; returns its path.
+
+        name: evaluation_<split> where it is left out, the name of the training's own.
 
         Raises:
             RunError: when the disk refuses it.
         """
-        path = self.path / f"evaluation_{evaluation.split}.json"
+        path = self.path / f"{name or f'evaluation_{evaluation.split}'}.json"
         try:
-            _write_whole(path, _json_bytes(evaluation.as_json()))
+            _write_whole(path, _json_bytes({**evaluation.as_json(), **(subject or {})}))
         except OSError as error:
             raise RunError(f"cannot write {path}: {_reason(error)}") from error
         return path

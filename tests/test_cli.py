@@ -91,7 +91,8 @@ def test_the_list_describes_everything(capsys):
     catalogs = (names.FAMILIES, names.FUNCTION_FAMILIES, names.AGENTS, names.LEARNERS, names.experiment_names())
     for name in itertools.chain(*catalogs):
         assert re.search(rf"^  {name} +\w", output, re.MULTILINE), f"{name} has no description"
-    assert run(capsys, "list", "agents")[1].split() == ["rl2", *names.described("agents")["rl2"].split()]
+    agents = [line.split(maxsplit=1) for line in run(capsys, "list", "agents")[1].splitlines()]
+    assert agents == [[name, description] for name, description in names.described("agents").items()]
 
 
 # Recipes
@@ -243,8 +244,8 @@ def test_train_evaluate_resume(recipe, capsys):
     assert [set(episode) for episode in answer["episodes"]] == [{"mean", "iqm", "ci95"}] * 2
     assert all(len(values) == 2 for values in answer["bounds"].values())
     assert json.loads(run(capsys, *words)[1]) == answer
-    assert run(capsys, "evaluate", "run", "--tasks", "6")[0] == 0
-    assert json.loads(Path("run/evaluation_test.json").read_text())["num_tasks"] == 6
+    assert (answer["seed"], answer["checkpoint"], answer["iteration"], answer["env_steps"]) == (0, "latest", 3, 36)
+    assert not list(Path("run").glob("evaluation_ood*"))
 
     status, output, _ = run(capsys, "resume", "run")
     assert status == 0
@@ -254,6 +255,49 @@ def test_train_evaluate_resume(recipe, capsys):
     assert Run.open("run").load("latest")["iteration"] == 5
     assert Run.open("run").config()["train"]["num_iterations"] == 5
     assert len(Run.open("run").progress()) == 5
+
+
+def test_an_evaluation_that_is_asked_for_later_has_a_file_of_its_own(recipe, capsys):
+    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+    of_training = {path: path.read_bytes() for path in Path("run").glob("evaluation_*")}
+    assert {path.name for path in of_training} == {"evaluation_test.json", "evaluation_test.png"}
+    first = json.loads(of_training[Path("run/evaluation_test.json")])
+    assert (first["num_tasks"], first["seed"], first["checkpoint"], first["iteration"]) == (5, 0, "latest", 3)
+    words = ["evaluate", "run", "--tasks", "6", "--checkpoint", "best"]
+    assert run(capsys, *words, "--seed", "1")[0] == 0
+    assert run(capsys, *words)[0] == 0
+    words += ["--episodes", "2"]
+    status, output, errors = run(capsys, *words)
+    assert status == 0, errors
+    best = Run.open("run").load("best")
+    for asked in ("6x2", "6x3"):
+        name = f"evaluation_test_{asked}_i{best['iteration']}_s0"
+        saved = json.loads(Path(f"run/{name}.json").read_text())
+        assert Path(f"run/{name}.png").is_file()
+        assert (saved["seed"], saved["checkpoint"], saved["env_steps"]) == (0, "best", best["env_steps"])
+    assert len(list(Path("run").glob("evaluation_*"))) == 8
+    assert all(path.read_bytes() == content for path, content in of_training.items())
+    assert f"run/evaluation_test_6x2_i{best['iteration']}_s0.json" in output
+    assert json.loads(run(capsys, *words, "--json")[1]).keys() == saved.keys()
+
+
+def test_an_evaluation_is_shown_even_where_it_cannot_be_saved(recipe, capsys):
+    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+    Path("run/.evaluation_test_6x3_i3_s0.json.partial").mkdir()  # in the way of the file
+    status, output, errors = run(capsys, "evaluate", "run", "--tasks", "6")
+    assert "95 % interval" in output
+    assert status == 2
+    assert errors == "metarl: cannot write run/evaluation_test_6x3_i3_s0.json: Is a directory\n"
+
+
+def test_a_run_is_finished_when_its_last_iteration_is_saved(recipe, capsys):
+    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+    Path("run/evaluation_test.json").unlink()
+    before = sorted(Path("run").rglob("*"))
+    status, output, _ = run(capsys, "resume", "run")
+    assert status == 0
+    assert output.startswith("This run is finished: 3 iterations. Evaluate it with: metarl evaluate run;")
+    assert sorted(Path("run").rglob("*")) == before
 
 
 def test_a_split_that_the_family_does_not_have_is_one_line(capsys, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils import _pytree as pytree
 
+from experiments.session import _Signals, _Stopped
 from metarl.errors import RunError
 from metarl.provenance import provenance
 from metarl.run import STEP_TAG, Run
@@ -288,3 +289,42 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path):
     run = Run.open(tmp_path / "run")
     with run.lock():
         assert run.load("latest")["iteration"] == len(run.progress()) >= 3
+
+
+SLOW_TO_EVALUATE = RECIPE.replace(
+    "experiment = Experiment(\n    family=BernoulliBandit(",
+    """
+class SlowBandit(BernoulliBandit):
+    def bounds(self, tasks, num_episodes):
+        pathlib.Path("evaluating").touch()
+        time.sleep(600)
+
+
+experiment = Experiment(
+    family=SlowBandit(""",
+).replace("from agents", "import pathlib\nimport time\n\nfrom agents")
+
+
+def test_a_signal_stops_the_evaluation_at_the_end(tmp_path):
+    (tmp_path / "recipe.py").write_text(SLOW_TO_EVALUATE)
+    words = ("--run-dir", "run", "--train.num-iterations", "3", "--train.eval-every", "0")
+    process = metarl("train", "recipe.py", *words, folder=tmp_path)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "evaluating").exists():
+        assert time.monotonic() < deadline, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Training is complete and saved. Evaluate it with: metarl evaluate run\n" in errors
+    assert "Traceback" not in errors
+    assert Run.open(tmp_path / "run").load("latest")["iteration"] == 3
+    assert not list((tmp_path / "run").glob("evaluation_*"))
+
+
+def test_a_signal_of_the_last_iteration_stops_the_evaluation_after_it():
+    with _Signals() as signals:
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(_Stopped), signals.stop_at_once():
+            pytest.fail("this part was to be stopped")
+    assert signals.first == signal.SIGTERM

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--{name} is {value}; it must be at least 1")
     from experiments.experiment import from_config, restored
     from experiments.plots import plot_run
-    from experiments.report import print_evaluation
+    from experiments.report import identity, print_evaluation
     from metarl.run import Run
 
     run = Run.open(arguments.run)
@@ -45,9 +45,12 @@ def main(argv: list[str]) -> None:
         evaluation = trainer.evaluate(arguments.split, arguments.tasks, arguments.episodes, arguments.seed)
     except ValueError as error:  # such as a split that the family does not declare
         raise UserError(str(error)) from error
+    subject = identity(trainer, arguments.checkpoint, arguments.seed)
     if arguments.json:
-        print(json_format.dumps(evaluation.as_json()))
+        print(json_format.dumps({**evaluation.as_json(), **subject}))
         return
-    run.save_evaluation(evaluation)
     print_evaluation(evaluation)
-    print(f"Plot: {plot_run(run, evaluation)}")
+    num_episodes = trainer.num_episodes if arguments.episodes is None else arguments.episodes
+    name = f"evaluation_{arguments.split}_{arguments.tasks}x{num_episodes}_i{trainer.iteration}_s{arguments.seed}"
+    print(f"Saved: {run.save_evaluation(evaluation, subject, name)}")
+    print(f"Plot:  {plot_run(run, evaluation, name)}")
