@@ -77,8 +77,8 @@ class Trainer:
             for name, stream_seed in zip(_STREAMS, seeds, strict=True)
         }
         self.source = _source(family, config, self.generators)
-        self.num_episodes = self.source.num_episodes
         self.agent = self.source.make_learner(agent_config, config.num_iterations)
+        self.num_episodes = self.source.num_episodes
         self.device = device
         self.iteration = 0
         self.env_steps = 0  # in the source's unit: examples, where nothing acts

@@ -1,9 +1,12 @@
 """The laws of adaptation, over every way to adapt."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import Tensor
 
+from metarl.adaptation.context import Aggregation, ContextAdaptation, vote_size
 from metarl.adaptation.gradient import GradientAdaptation, supervised_loss
 from metarl.adaptation.implicit import ImplicitAdaptation
 from metarl.adaptation.sequence import RecurrentAdaptation
@@ -32,6 +35,23 @@ def recurrent(cell: str, span: int | None = None) -> RecurrentAdaptation:
     return adaptation.double()
 
 
+class Concatenated(torch.nn.Module):
+    """A linear head on a latent and a query."""
+
+    def __init__(self, latent_size: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.net = linear(latent_size + QUERY, OUT, gain=1.0, generator=generator)
+
+    def forward(self, latent: Tensor, x: Tensor) -> Tensor:
+        return self.net(torch.cat([latent, x], -1))
+
+
+def belief(aggregation: Aggregation) -> ContextAdaptation:
+    generator = torch.Generator().manual_seed(0)
+    encoder = mlp([ITEM, 7, vote_size(4, aggregation)], activation="tanh", output_gain=1.0, generator=generator)
+    return ContextAdaptation(encoder, Concatenated(4, generator), latent_size=4, aggregation=aggregation).double()
+
+
 def gradient(**settings) -> GradientAdaptation:
     """On items whose first entries are a query's input and the last one what is asked for."""
     net = mlp([QUERY, 8, OUT], activation="tanh", output_gain=1.0, generator=torch.Generator().manual_seed(0)).double()
@@ -50,11 +70,15 @@ def data() -> tuple[Tensor, Tensor]:
     return context, torch.randn(NUM_TASKS, 4, QUERY, generator=generator, dtype=torch.float64)
 
 
+AGGREGATIONS = get_args(Aggregation)
+BELIEFS = [belief(aggregation) for aggregation in AGGREGATIONS]
+
 everything = pytest.mark.parametrize(
     "adaptation",
     [
         recurrent("gru"),
         recurrent("lstm"),
+        *BELIEFS,
         gradient(num_steps=2),
         gradient(num_steps=2, batching="vmap"),
         gradient(num_steps=2, batching="loop"),
@@ -63,10 +87,15 @@ everything = pytest.mark.parametrize(
         gradient(adapted=["2.weight", "2.bias"]),
         gradient(num_steps=2, strength=1.0),
     ],
-    ids=["gru", "lstm", "gradient", "vmap", "loop", "chunks", "first_order", "head", "implicit"],
+    ids=["gru", "lstm", *AGGREGATIONS, "gradient", "vmap", "loop", "chunks", "first_order", "head", "implicit"],
 )
 unordered = pytest.mark.parametrize(
-    "adaptation", [gradient(num_steps=3), gradient(num_steps=3, strength=1.0)], ids=["gradient", "implicit"]
+    "adaptation",
+    [gradient(num_steps=3), gradient(num_steps=3, strength=1.0), *BELIEFS],
+    ids=["gradient", "implicit", *AGGREGATIONS],
+)
+absorbing = pytest.mark.parametrize(
+    "adaptation", [recurrent("gru"), recurrent("lstm"), *BELIEFS], ids=["gru", "lstm", *AGGREGATIONS]
 )
 sequences = pytest.mark.parametrize("adaptation", [recurrent("gru"), recurrent("lstm")], ids=["gru", "lstm"])
 
@@ -89,7 +118,7 @@ def test_the_old_state_is_left_as_it_was(adaptation):
     assert torch.equal(adaptation.predict(state, x), before)
 
 
-@sequences
+@absorbing
 def test_absorbing_in_two_parts_is_absorbing_once(adaptation):
     context, x = data()
     state = adaptation.prior(NUM_TASKS)

@@ -13,6 +13,7 @@ from experiments.names import LEARNERS
 from metarl.evaluation import RETURN
 from metarl.fewshot.episode import FewShotFamily, draw_episode
 from metarl.fewshot.learners import IMAMLConfig, MAMLConfig, MAMLPlusPlusConfig, step_weights
+from metarl.fewshot.neural_processes import CNPConfig, NPConfig
 from metarl.fewshot.regression import Harmonic, Sinusoid
 from metarl.fewshot.reptile import ReptileConfig, mini_batches
 from metarl.fewshot.source import ERROR
@@ -97,7 +98,7 @@ def test_every_learner_has_a_curve_from_step_zero_on_every_split(name):
     for split in ("train", "test", "ood"):
         evaluation = trainer.evaluate(split, num_episodes=3)
         assert len(evaluation.episodes) == 4
-        assert evaluation.measure == ERROR
+        assert evaluation.measure == trainer.source.measure == replace(ERROR, point=trainer.agent.point)
         assert evaluation.total == evaluation.episodes[-1]
         assert all(math.isfinite(score.mean) for score in evaluation.episodes)
 
@@ -169,6 +170,41 @@ def test_maml_fits_sinusoids_after_meta_training_and_not_before():
 
 
 @pytest.mark.parametrize(
+    ("config", "limit"), [(CNPConfig(outer_lr=3e-3), 0.6), (NPConfig(outer_lr=3e-3), 0.6)], ids=["cnp", "np"]
+)
+def test_beliefs_fit_sinusoids_after_meta_training_and_not_before(config, limit):
+    """In seconds: the error after ten examples, on amplitudes and phases that have not been met."""
+    trainer = Trainer(
+        Sinusoid(), config, TrainConfig(num_iterations=800, num_tasks=25, eval_tasks=600), agent_name="", seed=0
+    )
+    before = trainer.evaluate()
+    for _ in range(800):
+        trainer.iterate()
+    after = trainer.evaluate()
+    assert before.episodes[10].mean > 3.5
+    assert after.episodes[10].mean < limit
+    assert after.episodes[10].mean < 0.5 * after.episodes[0].mean
+
+
+def test_the_curve_of_a_belief_counts_examples():
+    """As many as are asked for, whatever the family's shots, which are the default; each is a prefix of the support."""
+    trainer = Trainer(
+        Sinusoid(shots=3), CNPConfig(), TrainConfig(num_iterations=1, num_tasks=2, eval_tasks=4), agent_name="", seed=0
+    )
+    assert trainer.num_episodes == 3
+    assert len(trainer.evaluate().episodes) == 4
+    evaluation = trainer.evaluate(num_episodes=5)
+    assert (evaluation.measure.point, len(evaluation.episodes)) == ("example", 6)
+    episode = draw_episode(Sinusoid(), 4, "test", 5, 7, generator=seeded())
+    curve = trainer.agent.curve(episode, 5)
+    for count in range(6):
+        few = replace(episode, support=episode.support.map(lambda value: value[:, :count]))  # noqa: B023
+        torch.testing.assert_close(trainer.agent.curve(few, count)[-1], curve[count])
+    with pytest.raises(ValueError, match="num_steps is 6; the support has 5 examples"):
+        trainer.agent.curve(episode, 6)
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Sinusoid(shots=0), "shots is 0; it must be at least 1"),
@@ -177,6 +213,7 @@ def test_maml_fits_sinusoids_after_meta_training_and_not_before():
         (lambda: MAMLConfig(inner_lr=0), "inner_lr is 0; it must be positive"),
         (lambda: MAMLConfig(multi_step_share=2), "multi_step_share is 2; it must lie between 0 and 1"),
         (lambda: MAMLConfig(hidden_sizes=()), "hidden_sizes is "),
+        (lambda: CNPConfig(min_std=0), "min_std is 0; it must be positive"),
         (lambda: IMAMLConfig(first_order=True), "first_order is True; implicit gradients need False"),
         (lambda: ReptileConfig(inner_batch=0), "inner_batch is 0; it must be at least 1"),
         (lambda: small("maml", copies=2), "copies is 2; a task of sinusoid is met once"),

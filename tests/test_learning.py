@@ -15,7 +15,9 @@ def reached(evaluation: Evaluation, expected: Expected) -> float:
     return evaluation.episodes[expected.episode - evaluation.measure.first].mean
 
 
-@pytest.mark.parametrize("name", ["bernoulli_bandit/rl2", "grid_navi/rl2", "own_robot/rl2", "sinusoid/maml"])
+@pytest.mark.parametrize(
+    "name", ["bernoulli_bandit/rl2", "grid_navi/rl2", "own_robot/rl2", "sinusoid/maml", "sinusoid/cnp", "sinusoid/np"]
+)
 def test_a_recipe_reaches_what_it_expects(name):
     experiment = load(name)
     expected = experiment.expected

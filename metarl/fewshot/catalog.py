@@ -13,4 +13,6 @@ LEARNERS: dict[str, str] = {
     "maml_plus_plus": "metarl.fewshot.learners:MAMLPlusPlusConfig",
     "anil": "metarl.fewshot.learners:ANILConfig",
     "imaml": "metarl.fewshot.learners:IMAMLConfig",
+    "cnp": "metarl.fewshot.neural_processes:CNPConfig",
+    "np": "metarl.fewshot.neural_processes:NPConfig",
 }

@@ -56,8 +56,13 @@ class FewShotFamily(Protocol):
 class FewShotLearner(Protocol):
     """A learner that predicts."""
 
+    point: str  # what its adaptation is counted in: a "step", or an "example" that it absorbs
+
     def curve(self, episode: FewShotEpisode, num_steps: int) -> Tensor:
-        """The error on each task's queries after 0, 1, ... `num_steps` steps of adaptation: [num_steps + 1, N]."""
+        """The error on each task's queries after 0, 1, ... `num_steps` points of adaptation: [num_steps + 1, N].
+
+        Steps use the whole support; examples are its first ones.
+        """
         ...
 
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:

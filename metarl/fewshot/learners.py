@@ -160,6 +160,8 @@ class IMAMLConfig(MAMLConfig):
 class GradientLearner:
     """Learns the initialisation, and step sizes where they are learned, by Adam on the error after adaptation."""
 
+    point = "step"
+
     def __init__(self, config: MAMLConfig, adaptation: GradientAdaptation, num_iterations: int) -> None:
         self.config, self.adaptation, self.num_iterations = config, adaptation, num_iterations
         self.optimizer = torch.optim.Adam(adaptation.parameters(), lr=config.outer_lr)

@@ -62,6 +62,8 @@ class ReptileConfig:
 class Reptile:
     """Moves the initialisation by a falling share of the mean way that adaptation went."""
 
+    point = "step"
+
     def __init__(self, config: ReptileConfig, adaptation: GradientAdaptation, num_iterations: int) -> None:
         self.config, self.adaptation, self.num_iterations = config, adaptation, num_iterations
         self.num_updates = 0

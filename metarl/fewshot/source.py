@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -18,7 +19,6 @@ TEST_QUERIES = 100  # for each test task, so that chance in the queries plays li
 class FewShotSource:
     """Draws `num_tasks` fresh training tasks, with the family's own numbers of shots and queries."""
 
-    measure = ERROR
     unit = "examples"
     unit_rate = "examples/s"
     score_tag = "train/query_error"
@@ -36,6 +36,8 @@ class FewShotSource:
             raise ValueError(f"copies is {copies}; a task of {family.name} is met once, so that it must be 1")
         self.family, self.num_tasks = family, num_tasks
         self.num_episodes = CURVE_STEPS if num_steps is None else num_steps
+        self.measure = ERROR  # until a learner says what its adaptation is counted in
+        self._num_steps_given = num_steps is not None
         self._generators = generators
 
     def make_learner(self, config: FewShotLearnerConfig, num_iterations: int) -> FewShotLearner:
@@ -48,12 +50,16 @@ class FewShotSource:
             raise ValueError(
                 f"agent is {type(config).__name__}, which acts; {self.family.name} needs one that predicts"
             )
-        return config.make_learner(
+        learner = config.make_learner(
             self.family.input_size,
             self.family.output_size,
             num_iterations=num_iterations,
             generator=self._generators["initialisation"],
         )
+        self.measure = replace(ERROR, point=learner.point)
+        if learner.point == "example" and not self._num_steps_given:
+            self.num_episodes = self.family.shots
+        return learner
 
     def draw(self, learner: FewShotLearner) -> FewShotEpisode:
         shots, queries = self.family.shots, self.family.queries
@@ -77,6 +83,8 @@ class FewShotSource:
     ) -> Evaluation:
         """The error on fresh queries after 0, 1, ... steps (`num_episodes`, or the source's own number) of adaptation.
 
+        Learners that absorb examples are counted in those, and are given as many; others have the family's shots.
+
         Raises:
             ValueError: when a number is below one, or the family does not declare the split.
         """
@@ -84,7 +92,8 @@ class FewShotSource:
         for name, value in (("num_tasks", num_tasks), ("num_episodes", num_steps)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
-        episode = draw_episode(self.family, num_tasks, split, self.family.shots, TEST_QUERIES, generator=generator)
+        shots = num_steps if learner.point == "example" else self.family.shots
+        episode = draw_episode(self.family, num_tasks, split, shots, TEST_QUERIES, generator=generator)
         scores = [Score.of(errors) for errors in learner.curve(episode, num_steps)]
         return Evaluation(
             family=self.family.name,
@@ -94,5 +103,5 @@ class FewShotSource:
             episodes=scores,
             total=scores[-1],
             bounds={},
-            measure=ERROR,
+            measure=self.measure,
         )

@@ -1,0 +1,168 @@
+"""Learners of few-shot regression by a belief: conditional neural processes, and those with a random latent.
+
+Garnelo et al. Conditional neural processes (2018). Garnelo et al. Neural processes (2018).
+Volpp et al. Bayesian context aggregation for neural processes (2021), for the latent's posterior.
+
+They absorb examples and take no steps, so that their curve counts examples. Each update judges the belief after a
+random number of the support's examples, and after all of them.
+
+Deviations: 1. the random latent's posterior is a product of Gaussians with the prior, in place of a net that reads a
+mean of votes; the curve takes the latent's mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, vote_size
+from metarl.distributions import DiagonalGaussian
+from metarl.fewshot.episode import FewShotEpisode
+from metarl.fewshot.learners import set_learning_rate, squared_error
+from metarl.nets import Activation, mlp
+from metarl.records import Examples, cat, stack
+
+
+_INITIAL_RAW_VARIANCE = -3.0  # of one example's vote; its softplus is the variance
+
+
+@dataclass(frozen=True)
+class CNPConfig:
+    """Conditional neural process: the mean of deterministic votes of the examples."""
+
+    hidden_sizes: tuple[int, ...] = (128, 128)  # of the encoder, and of the head
+    latent_size: int = 128
+    activation: Activation = "relu"
+    aggregation: Aggregation = "mean"
+    min_std: float = 0.1  # of what is predicted
+    outer_lr: float = 1e-3
+    final_outer_lr: float | None = 1e-5  # reached along a cosine; None: constant
+
+    def __post_init__(self) -> None:
+        for name in ("min_std", "outer_lr", "final_outer_lr"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is {value}; it must be positive")
+        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
+            raise ValueError(f"hidden_sizes is {self.hidden_sizes}; allowed are one or more positive numbers")
+
+    def make_learner(
+        self, input_size: int, output_size: int, *, num_iterations: int, generator: torch.Generator
+    ) -> NeuralProcess:
+        votes = vote_size(self.latent_size, self.aggregation)
+        settings: Any = {"activation": self.activation, "output_gain": 1.0, "generator": generator}
+        encoder = mlp((input_size + output_size, *self.hidden_sizes, votes), **settings)
+        if (
+            votes == 2 * self.latent_size
+        ):  # of a random latent: certain at first, as noise alone teaches the head nothing
+            list(encoder.parameters())[-1].data[self.latent_size :] = _INITIAL_RAW_VARIANCE
+        head = _Head(mlp((self.latent_size + input_size, *self.hidden_sizes, 2 * output_size), **settings))
+        adaptation = ContextAdaptation(
+            encoder, head, latent_size=self.latent_size, aggregation=self.aggregation, device=generator.device
+        )
+        return NeuralProcess(self, adaptation, num_iterations)
+
+
+@dataclass(frozen=True)
+class NPConfig(CNPConfig):
+    """Neural process: a random latent of each function, whose posterior on all examples the one on few is drawn to."""
+
+    latent_size: int = 16
+    aggregation: Aggregation = "product_with_prior"
+
+
+class _Head(nn.Module):
+    """What is predicted for x under a latent: mean and raw standard deviation, side by side."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, latent: Tensor, x: Tensor) -> Tensor:
+        return self.net(torch.cat([latent, x], -1))
+
+
+class NeuralProcess:
+    """Learns encoder and head by Adam on the likelihood of queries, given a part of the support."""
+
+    point = "example"
+
+    def __init__(self, config: CNPConfig, adaptation: ContextAdaptation, num_iterations: int) -> None:
+        self.config, self.adaptation, self.num_iterations = config, adaptation, num_iterations
+        self.optimizer = torch.optim.Adam(adaptation.parameters(), lr=config.outer_lr)
+        self.num_updates = 0
+
+    def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
+        """One step of Adam; `train/query_error` is the mean squared error after the whole support, before it."""
+        progress = self.num_updates / self.num_iterations
+        set_learning_rate(self.optimizer, self.config.outer_lr, self.config.final_outer_lr, progress)
+        support, query = experience.support, experience.query
+        loss, error = self._judge(support, query, generator)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.num_updates += 1
+        return {"train/query_error": float(error), "train/loss": float(loss.detach())}
+
+    def _judge(self, support: Examples, query: Examples, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The loss on a batch of tasks, over support and queries; and the error on queries after the whole support."""
+        num_tasks, shots = support.x.shape[:2]
+        path = self.adaptation.path(self.adaptation.prior(num_tasks), _items(support))
+        few = torch.randint(shots + 1, (num_tasks,), generator=generator, device=support.x.device)
+        beliefs = stack([path[few, torch.arange(num_tasks, device=few.device)], path[-1]])  # [2, N, Z]
+        judged = cat([support, query], 1)
+        if self.adaptation.is_random:
+            loss = self._bound(beliefs, self.adaptation.adapt(path[-1], _items(query)), judged, generator)
+        else:
+            x = judged.x.expand(2, *judged.x.shape)
+            loss = -self._prediction(self.adaptation.predict(beliefs, x)).log_prob(judged.y).mean()
+        with torch.no_grad():
+            prediction = self._prediction(self.adaptation.predict(path[-1], query.x))
+        return loss, squared_error(prediction.mean, query.y).mean()
+
+    def _bound(self, beliefs: Belief, whole: Belief, judged: Examples, generator: torch.Generator) -> Tensor:
+        """What the likelihood of all data is at least, negative and for each datum: a draw from the whole's posterior,
+        and how far that posterior is from those on a part."""
+        posterior = self.adaptation.posterior(whole)
+        prediction = self._prediction(self.adaptation.predict(whole, judged.x, generator))
+        surprise = posterior.kl(self.adaptation.posterior(beliefs)).mean(0)  # [N]
+        return (surprise - prediction.log_prob(judged.y).sum(-1)).mean() / judged.x.shape[1]
+
+    def curve(self, episode: FewShotEpisode, num_steps: int) -> Tensor:
+        """Mean squared error of each task after 0, 1, ... examples of its support: [num_steps + 1, N].
+
+        Raises:
+            ValueError: when the support has fewer examples.
+        """
+        support, query = episode.support, episode.query
+        if num_steps > support.x.shape[1]:
+            raise ValueError(f"num_steps is {num_steps}; the support has {support.x.shape[1]} examples to absorb")
+        with torch.no_grad():
+            path: Belief = self.adaptation.path(self.adaptation.prior(len(support)), _items(support))[: num_steps + 1]
+            x = query.x.expand(num_steps + 1, *query.x.shape)
+            return squared_error(self._prediction(self.adaptation.predict(path, x)).mean, query.y)
+
+    def _prediction(self, outputs: Tensor) -> DiagonalGaussian:
+        mean, raw = outputs.chunk(2, -1)
+        std = self.config.min_std + (1 - self.config.min_std) * nn.functional.softplus(raw)
+        return DiagonalGaussian(mean, std.log())
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "adaptation": self.adaptation.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "num_updates": self.num_updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.adaptation.load_state_dict(state["adaptation"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.num_updates = state["num_updates"]
+
+
+def _items(data: Examples) -> Tensor:
+    return torch.cat([data.x, data.y], -1)  # [N, K, in + out]
