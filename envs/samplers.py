@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, make_dataclass
+from dataclasses import KW_ONLY, dataclass, fields, make_dataclass
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
@@ -89,7 +89,7 @@ def all_inside(tasks: Any, samplers: Mapping[str, Sampler]) -> Tensor:
     return torch.stack(inside).all(0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Selection:
     """What every range may say beside its values: to which elements of a robot they belong, and what lies outside.
 
@@ -104,8 +104,14 @@ class Selection:
     scale: bool = True  # the values multiply the model's own; if not, they replace them
     ood: Sequence[float] = ()  # low and high of the split "ood", or the values of a choice; (): see the module
 
+    def __repr__(self) -> str:
+        """Without what is left as it is by default."""
+        in_order = sorted(fields(self), key=lambda field: bool(field.kw_only))
+        given = [field.name for field in in_order if getattr(self, field.name) != field.default]
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in given)})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Uniform(Selection):
     """Numbers between `low` and `high`, all equally likely."""
 
@@ -127,7 +133,7 @@ class Uniform(Selection):
         return _between(values, self.low, self.high)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LogUniform(Selection):
     """Positive numbers between `low` and `high` whose logarithms are all equally likely: ratios, such as 1/2 to 2."""
 
@@ -158,7 +164,7 @@ class LogUniform(Selection):
         return _between(values, self.low, self.high)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Normal(Selection):
     """Normal numbers, none farther from the mean than three standard deviations (one in 370 would be)."""
 
@@ -195,7 +201,7 @@ class Normal(Selection):
         return _between(values, self.low, self.high)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Choice(Selection):
     """One of some numbers, all equally likely; outside of them lies what `ood` names, and without it nothing."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -14,26 +15,38 @@ OF_RECIPE = "of_recipe"  # the key under which the names of what was left out st
 
 
 def written(settings: Any) -> dict[str, Any]:
-    """The fields of a dataclass as JSON values; under "of_recipe", the paths of those that only Python can hold."""
+    """The fields of a dataclass as JSON values; under "of_recipe", the paths of what only Python can hold.
+
+    That is a function, for one, and the class of a part whose field may hold any, such as a family around a family; the
+    fields of such a part are written.
+    """
     left_out: list[str] = []
-    values = _written(settings, "", left_out)
+    values = _written(settings, "", False, left_out)
     return {**values, OF_RECIPE: left_out} if left_out else values
 
 
-def _written(value: Any, path: str, left_out: list[str]) -> Any:
-    """A JSON value; what has none is left out of the mapping that it stands in, and its path noted."""
+def _written(value: Any, path: str, any_class: bool, left_out: list[str]) -> Any:
+    """A JSON value; what has none is left out of the mapping that it stands in, and its path noted.
+
+    any_class: whether the type of the field that the value is in leaves its class open.
+    """
     if isinstance(value, Path):
         return str(value.resolve())
     if isinstance(value, (list, tuple)):
-        return [_written(item, f"{path}[{index}]", left_out) for index, item in enumerate(value)]
+        return [_written(item, f"{path}[{index}]", any_class, left_out) for index, item in enumerate(value)]
+    open_fields: set[str] = set()
     if is_dataclass(value):
+        if any_class:
+            left_out.append(path)
+        open_fields = {field.name for field in fields(value) if re.search(r"\bAny\b", str(field.type))}
         value = {field.name: getattr(value, field.name) for field in fields(value)}
+        any_class = False
     if isinstance(value, Mapping):
         values = {}
         for name, item in value.items():
             inside = f"{path}.{name}" if path else str(name)
             if _is_written(item):
-                values[name] = _written(item, inside, left_out)
+                values[name] = _written(item, inside, any_class or name in open_fields, left_out)
             else:
                 left_out.append(inside)
         return values

@@ -396,7 +396,8 @@ def test_a_run_of_it_is_resumed_evaluated_and_played(tmp_path, monkeypatch, caps
     assert family.horizon == 5
     assert family.mjcf == tmp_path / "crane.xml"
     assert family.tasks == {**CRANE.tasks, "target": Uniform(-1, 0.5)}
-    assert Run(Path("half")).config()["family"]["of_recipe"] == ["observe", "reward", "terminated", "goal"]
+    functions, ranges = ["observe", "reward"], ["tasks.target", "tasks.body_mass"]
+    assert Run(Path("half")).config()["family"]["of_recipe"] == [*functions, *ranges, "terminated", "goal"]
     run("resume", "half", "--num-iterations", "2")
     assert '"num_tasks": 7' in run("evaluate", "run", "--tasks", "7", "--json")
     task = ("--task", "target=0.7", "--task", "body_mass=2")

@@ -90,3 +90,8 @@ def test_records_of_equal_names_are_of_one_class_and_may_extend_another():
     assert isinstance(tasks, plain)
     assert isinstance(tasks, Record)
     assert vars(tasks[:1].map(lambda value: value + 1)) == {"mass": torch.tensor([2.0]), "noise": torch.tensor([1.0])}
+
+
+def test_they_are_shown_in_short():
+    assert repr(Choice([1, 2])) == "Choice(values=[1, 2])"
+    assert repr(Uniform(0, 3, scale=False)) == "Uniform(low=0, high=3, scale=False)"
