@@ -1,0 +1,153 @@
+"""Replay: a ring of past transitions for each of a fixed set of tasks, in one tensor for each field.
+
+Two views share the memory: reinforcement learning draws from all that a task's ring holds; a context is drawn from the
+task's recent window alone, which begins anew whenever the task is collected from again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from metarl.records import Record
+
+
+@dataclass(frozen=True)
+class Transition(Record):
+    """What is remembered of a step."""
+
+    obs: Tensor  # [..., O]
+    action: Tensor  # [..., A], as networks read it
+    reward: Tensor  # [...], the task's own
+    shaped_reward: Tensor  # [...], what the critic learns from: the same, or a denser one known in meta-training
+    next_obs: Tensor  # [..., O], before any reset
+    terminated: Tensor  # [...] bool
+
+    @classmethod
+    def blank(cls, obs_size: int, action_size: int, device: torch.device | str) -> Transition:
+        """Zeros of one transition's shapes."""
+        zero = torch.zeros((), device=device)
+        obs, action = torch.zeros(obs_size, device=device), torch.zeros(action_size, device=device)
+        return cls(obs, action, zero, zero, obs, torch.zeros((), dtype=torch.bool, device=device))
+
+
+class Replay:
+    """Rings of `capacity` transitions of `num_tasks` tasks on the generator's device of whoever draws.
+
+    Items are counted for ever: the item of a task with number n lies at n modulo capacity, so that a window of numbers
+    says what is in it even after the ring has overwritten a part.
+
+    Raises:
+        ValueError: when a number is below one, or the rings need more than `max_gigabytes`; nothing is allocated then.
+    """
+
+    def __init__(
+        self,
+        num_tasks: int,
+        capacity: int,
+        obs_size: int,
+        action_size: int,
+        *,
+        max_gigabytes: float,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        for name, value in (("num_tasks", num_tasks), ("capacity", capacity)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        blank = Transition.blank(obs_size, action_size, device)
+        size = sum(leaf.numel() * leaf.element_size() for leaf in pytree.tree_leaves(blank))
+        gigabytes = num_tasks * capacity * size / 1e9
+        if gigabytes > max_gigabytes:
+            raise ValueError(
+                f"replay of {num_tasks} tasks x {capacity} transitions x {size} bytes needs {gigabytes:.3g} GB; "
+                f"{max_gigabytes:g} GB are allowed: lower the capacity or allow more"
+            )
+        self.num_tasks, self.capacity, self.device = num_tasks, capacity, torch.device(device)
+        self._rings = blank.map(lambda value: value.new_zeros(num_tasks, capacity, *value.shape))  # [N, capacity, ...]
+        zeros = torch.zeros(num_tasks, dtype=torch.int64, device=device)
+        self._written, self._recent_start, self._recent_end = zeros, zeros, zeros  # item numbers
+
+    @property
+    def num_items(self) -> Tensor:
+        """How many transitions of each task can be drawn: [N]."""
+        return self._written.clamp(max=self.capacity)
+
+    @property
+    def num_recent(self) -> Tensor:
+        """How many of each task's recent transitions can be drawn: [N]."""
+        oldest = torch.maximum(self._recent_start, self._written - self.capacity)
+        return (self._recent_end - oldest).clamp(min=0)
+
+    def forget_recent(self, tasks: Tensor) -> None:
+        """Begin a new recent window in tasks [M]; what was in it stays in the rings."""
+        for name in ("_recent_start", "_recent_end"):
+            marks = getattr(self, name).clone()
+            marks[tasks] = self._written[tasks]
+            setattr(self, name, marks)
+
+    def add(self, tasks: Tensor, items: Transition, valid: Tensor, *, recent: bool) -> None:
+        """Remember items [M, K, ...] of tasks [M], which differ, where `valid` [M, K] is true.
+
+        recent: whether the items enter the recent windows. The last `capacity` of a task's items are kept.
+
+        Raises:
+            ValueError: when a recent window would have a gap: items outside it came in between.
+        """
+        start, count = self._written[tasks], valid.sum(1)  # [M] each
+        if recent:
+            if bool((self._recent_end[tasks] != start).any()):
+                raise ValueError("recent items of a task must follow each other; call forget_recent before")
+            self._recent_end = self._recent_end.index_put((tasks,), start + count)
+        order = valid.long().cumsum(1) - 1  # [M, K]
+        kept = valid & (order >= count[:, None] - self.capacity)  # so that no place is written twice
+        row, item = kept.nonzero(as_tuple=True)
+        place = (start[row] + order[row, item]) % self.capacity
+
+        def write(ring: Tensor, values: Tensor) -> None:
+            ring[tasks[row], place] = values[row, item]
+
+        pytree.tree_map(write, self._rings, items)
+        self._written = self._written.index_put((tasks,), start + count)
+
+    def sample(self, tasks: Tensor, num_items: int, generator: torch.Generator, *, recent: bool = False) -> Transition:
+        """Uniform draws, with replacement, from each of tasks [M]: [M, num_items, ...].
+
+        recent: from the recent windows alone.
+
+        Raises:
+            ValueError: when a task has nothing to draw from.
+        """
+        end = (self._recent_end if recent else self._written)[tasks]
+        count = (self.num_recent if recent else self.num_items)[tasks]
+        if bool((count < 1).any()):
+            empty = int(tasks[count < 1][0])
+            raise ValueError(f"task {empty} has no {'recent ' if recent else ''}transition in replay to draw")
+        shape = (len(tasks), num_items)
+        uniform = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
+        offset = (uniform * count[:, None]).long().clamp(max=(count - 1)[:, None])
+        place = (end[:, None] - 1 - offset) % self.capacity
+        return self._rings[tasks[:, None], place]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has been written and nothing else, as a list of tensors [items, ...]: the rings are mostly empty."""
+        written = self._places()
+        return {
+            "rings": [ring[written] for ring in pytree.tree_leaves(self._rings)],
+            "marks": torch.stack([self._written, self._recent_start, self._recent_end]),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._written, self._recent_start, self._recent_end = state["marks"].to(self.device).unbind()
+        written = self._places()
+        for ring, values in zip(pytree.tree_leaves(self._rings), state["rings"], strict=True):
+            ring.zero_()
+            ring[written] = values.to(self.device)
+
+    def _places(self) -> Tensor:
+        """Which places of the rings are written: [N, capacity] bool."""
+        return torch.arange(self.capacity, device=self.device) < self.num_items[:, None]
