@@ -9,12 +9,14 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from metarl.evaluation import Measure
 from metarl.trainer import Trainer
 
 _SECONDS_BETWEEN_LINES = 30.0
 _SHARE_BETWEEN_LINES = 0.05  # of all iterations
+_WIDTH_FOR_BAR = 100  # characters; there is only the text in a terminal that is narrower
 _SMOOTHING = 0.9  # of the speed, per iteration
 
 
@@ -31,13 +33,11 @@ class TrainingProgress:
         acts = trainer.source.measure.name == "return"
         self._unit_rate = trainer.source.unit_rate
         self._error_tag = None if acts else trainer.source.score_tag
-        columns = (
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-        )
+        count = TextColumn("{task.completed:.0f}/{task.total:.0f}")
+        text = TextColumn("{task.description}", table_column=Column(no_wrap=False))
+        columns = (count, BarColumn(bar_width=24), TaskProgressColumn(), TimeElapsedColumn(), text)
+        if self._console.width < _WIDTH_FOR_BAR:
+            columns = (count, text)
         self._bar = Progress(*columns, console=self._console, transient=True) if self._console.is_terminal else None
         self._task = self._bar and self._bar.add_task("starting", total=self._total, completed=trainer.iteration)
 

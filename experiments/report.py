@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from statistics import fmean
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -13,38 +15,69 @@ from metarl.evaluation import Evaluation, Score, logged_points
 from metarl.trainer import Trainer
 
 MEASURES = {"mse": "mean squared error (lower is better)"}  # in words, where the name alone would not do
-_FILE_WIDTH = 140  # columns, where no terminal sets a limit
+_FILE_WIDTH = 140  # characters, where no terminal sets a limit
+_TEXT_WIDTH = 20  # characters that a column of words has at least
+_FRAME = 3  # characters around a cell
 
 
-def print_evaluation(evaluation: Evaluation, expected: Expected | None = None) -> None:
+def print_evaluation(evaluation: Evaluation, expected: Expected | None = None, console: Console | None = None) -> None:
     """Print the curve point by point and over the trial; bounds and the family's metrics (means) beside them."""
     measure, points = evaluation.measure, evaluation.episodes
     name = MEASURES.get(measure.name, measure.name)
     title = f"{evaluation.family}, {evaluation.agent}: {name} on {evaluation.num_tasks} {evaluation.split} tasks"
-    table = Table(title=title, title_justify="left")
-    for column in (
-        measure.point,
-        "mean",
-        "IQM",
-        "95 % interval",
-        *map(_words, (*evaluation.bounds, *evaluation.metrics)),
-    ):
-        table.add_column(column, justify="right", no_wrap=True)
+    columns = (measure.point, "mean", "IQM", "95 % interval", *map(_words, (*evaluation.bounds, *evaluation.metrics)))
+    rows = []
     for number in logged_points(measure, len(points)):
         at = number - measure.first
         known = [values[at] for values in (*evaluation.bounds.values(), *evaluation.metrics.values())]
-        table.add_row(str(number), *_cells(points[at], known))
-    if len(points) > 1 and measure.adds_up:
-        table.add_section()
+        rows.append((str(number), *_cells(points[at], known)))
+    has_total = len(points) > 1 and measure.adds_up
+    if has_total:
         known = [sum(values) for values in evaluation.bounds.values()]
         known += [fmean(values) for values in evaluation.metrics.values()]
-        table.add_row("all", *_cells(evaluation.total, known))
-    console = Console()
+        rows.append(("all", *_cells(evaluation.total, known)))
+    console = Console() if console is None else console
+    print_table(title, columns, rows, console, last_apart=has_total)
+    if expected is not None:
+        console.print(_verdict(evaluation, expected), highlight=False, soft_wrap=not console.is_terminal)
+
+
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    console: Console,
+    *,
+    text: Collection[str] = (),
+    last_apart: bool = False,
+) -> None:
+    """Print a table; where the terminal is too narrow for it, several below one another that share the first column.
+
+    text: columns of words, which may be wrapped; the others are numbers. last_apart: a line before the last row.
+    """
     if not console.is_terminal:
         console.width = _FILE_WIDTH
-    console.print(table)
-    if expected is not None:
-        console.print(_verdict(evaluation, expected), highlight=False, soft_wrap=True)
+    widths = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
+    needed = [min(width, _TEXT_WIDTH) if name in text else width for name, width in zip(columns, widths, strict=True)]
+    for part in _parts([width + _FRAME for width in needed], console.width - 1):
+        table = Table(title=title, title_justify="left")
+        title = ""  # of the first one only
+        for index in part:
+            is_text = columns[index] in text
+            table.add_column(columns[index], justify="left" if is_text else "right", no_wrap=not is_text)
+        for number, row in enumerate(rows, start=1):
+            table.add_row(*(row[index] for index in part), end_section=last_apart and number == len(rows) - 1)
+        console.print(table)
+
+
+def _parts(widths: Sequence[int], available: int) -> list[list[int]]:
+    """Columns by table: the first one in each, with as many of the others as there is room for, and at least one."""
+    parts = [[0]]
+    for index in range(1, len(widths)):
+        if len(parts[-1]) > 1 and sum(widths[other] for other in parts[-1]) + widths[index] > available:
+            parts.append([0])
+        parts[-1].append(index)
+    return parts
 
 
 def identity(trainer: Trainer, checkpoint: str, seed: int = 0) -> dict[str, Any]:

@@ -17,10 +17,11 @@ from rich.console import Console
 
 from experiments import names
 from experiments.cli import main
-from experiments.experiment import Experiment, from_config, load, to_config
+from experiments.experiment import Expected, Experiment, from_config, load, to_config
 from experiments.progress import TrainingProgress, duration
+from experiments.report import print_evaluation
 from metarl.errors import UserError
-from metarl.evaluation import RETURN
+from metarl.evaluation import RETURN, Evaluation, Score
 from metarl.run import Run
 from metarl.trials import TrialSource
 
@@ -362,8 +363,8 @@ def fake_trainer(num_iterations: int) -> Any:
     return SimpleNamespace(source=source, iteration=0, num_episodes=2, config=config)
 
 
-def show(terminal: bool, num_iterations: int = 1000) -> str:
-    console = Console(file=io.StringIO(), force_terminal=terminal, width=120)
+def show(terminal: bool, num_iterations: int = 1000, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=width)
     trainer = fake_trainer(num_iterations)
     with TrainingProgress(trainer, console) as progress:
         for iteration in range(1, num_iterations + 1):
@@ -383,6 +384,36 @@ def test_progress_on_a_terminal_is_a_bar():
     text = show(terminal=True)
     assert "━" in text
     assert "12,345 env-steps/s" in text
+
+
+@pytest.mark.parametrize("width", [40, 60])
+def test_progress_in_a_narrow_terminal_is_whole(width):
+    text = show(terminal=True, width=width)
+    assert "…" not in text
+    for part in ("1000/1000", "12,345 env-steps/s", "0:00 left"):
+        assert part in text
+    assert "2.5 in 2" in " ".join(text.split())
+
+
+# The report
+
+
+@pytest.mark.parametrize("width", [40, 59, 80, 140])
+def test_the_report_is_whole_in_any_terminal(width):
+    scores = [Score(-1234.5, -1200.25, (-1300.0, -1100.0)), Score(-50.21, -49.12, (-51.0, -49.0))]
+    bounds = {"bayes_optimal": [1.25, 2.25], "oracle": [3.5, 4.5], "random": [-1.75, -2.75]}
+    evaluation = Evaluation("half_cheetah_vel", "rl2", "test", 1000, scores, scores[0], bounds, {"speed": [6.5, 7.5]})
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=width)
+    print_evaluation(evaluation, Expected(source="our own", at_least=3.0), console)
+    lines = cast(io.StringIO, console.file).getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert not [line for line in lines if "…" in line]
+    cells = [cell.strip() for line in lines for cell in re.split("[│┃]", line)]
+    for cell in ("episode", "95 % interval", "-1,234", "-50.21", "-51.00 to -49.00", "bayes-optimal", "8.00", "speed"):
+        assert cell in cells
+    tables = cells.count("episode")
+    assert [cells.count(number) for number in ("1", "2", "all")] == [tables] * 3
+    assert (tables == 1) == (width == 140)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")])

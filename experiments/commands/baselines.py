@@ -48,12 +48,8 @@ def main(argv: list[str]) -> None:
         print(json.dumps({"family": name, "num_trials": num_trials, "baselines": results_as_json}))
         return
     from rich.console import Console
-    from rich.table import Table
+
+    from experiments.report import print_table
 
     what = f"{arguments.trials} test tasks" if sampled else "exact values"
-    table = Table(title=f"{arguments.family}: {what}", title_justify="left")
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column in ("method", "source") else "right")
-    for row in rows(results):
-        table.add_row(*row)
-    Console().print(table)
+    print_table(f"{arguments.family}: {what}", COLUMNS, rows(results), Console(), text=("method", "source"))
