@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -58,6 +57,8 @@ def run(capsys, *words: str) -> tuple[int, str, str]:
 
 # Quick answers
 
+HEAVY = {"torch", "mujoco", "gymnasium", "numpy", "matplotlib", "stable_baselines3", "pydantic", "rich", "scipy"}
+
 
 @pytest.mark.parametrize(
     "words",
@@ -75,15 +76,13 @@ def test_names_and_help_answer_before_torch_is_imported(words):
     program = (
         "import sys\n"
         "from experiments.cli import main\n"
+        f"heavy = {HEAVY}\n"
         "try:\n    main(sys.argv[1:])\n"
-        "finally:\n    print('heavy:', sorted({'torch', 'mujoco', 'gymnasium', 'numpy'} & set(sys.modules)))\n"
+        "finally:\n    print('heavy:', sorted(heavy & set(sys.modules)))\n"
     )
-    started = time.perf_counter()
     result = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
-    seconds = time.perf_counter() - started
     assert result.stdout.endswith("heavy: []\n"), result.stderr
     assert result.returncode == (0 if "--help" in words or words == ["list"] else 2)
-    assert seconds < 2, "0.1 s on a machine with nothing else to do"
 
 
 def test_the_list_describes_everything(capsys):
