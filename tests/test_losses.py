@@ -9,7 +9,7 @@ import torch
 from metarl import losses
 from metarl.distributions import Categorical, DiagonalGaussian
 from metarl.moments import Moments
-from metarl.statistics import bootstrap_interval, interquartile_mean
+from metarl.statistics import bootstrap_interval, interquartile_mean, mean
 
 
 def column(*values: float) -> torch.Tensor:
@@ -139,6 +139,16 @@ def test_strata_are_resampled_apart():
     assert bootstrap_interval(np.array([[0.0, 10.0], [0.0, 10.0], [0.0, 10.0]])) == (5.0, 5.0)
     low, high = bootstrap_interval(np.array([0.0, 10.0, 0.0, 10.0]))
     assert low < 5.0 < high
+
+
+@pytest.mark.parametrize("at_once", [1, 60, 61, 130, 12_345])
+def test_an_interval_is_the_same_however_many_scores_are_resampled_at_once(monkeypatch, at_once):
+    scores = np.random.default_rng(1).normal(size=(20, 3))
+    for statistic in (mean, interquartile_mean):
+        whole = bootstrap_interval(scores, statistic, num_resamples=101)
+        monkeypatch.setattr("metarl.statistics._RESAMPLED_AT_ONCE", at_once)
+        assert bootstrap_interval(scores, statistic, num_resamples=101) == whole
+        monkeypatch.undo()
 
 
 def test_nothing_to_resample_is_refused():
