@@ -2,13 +2,13 @@
 
 SB3 knows nothing of tasks: it resets an environment once, when `learn` begins, and rows that end an episode start the
 next one in the same task. So tasks change only where `reset` is called, which is at each call of `learn` that does not
-say `reset_num_timesteps=False`.
+say `reset_num_timesteps=False`; or else, with `fresh=True`, at the end of every episode.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from gymnasium import Wrapper, spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from metarl.protocols import Split, TaskFamily
 from metarl.records import Record, Step
@@ -29,6 +29,7 @@ def as_vec_env(
     *,
     split: Split | None = None,
     visible: bool = False,
+    fresh: bool = False,
     seed: int = 0,
 ) -> FamilyVecEnv:
     """Rows of `family` in N tasks, B / N contiguous rows each; N divides `num_envs` (None: one row a task).
@@ -36,15 +37,29 @@ def as_vec_env(
     tasks: a record of the family's tasks with leading axis N, which the rows keep for good; or N itself, for N tasks
         that are drawn from `split` ("train" if left out) at every `reset` and kept until the next.
     visible: append the task's own numbers to the observation, which makes an oracle of the learner.
+    fresh: a row whose episode ends gets a task of its own, drawn from `split`; there are as many tasks as rows.
     seed: of everything drawn, tasks included, until `FamilyVecEnv.seed` sets another.
 
     Raises:
-        ValueError: when N does not divide `num_envs`, `split` is not one of the family's or comes with given tasks.
+        ValueError: when N does not divide `num_envs`, `split` is not one of the family's or comes with given tasks;
+            when `fresh` does, or comes with fewer tasks than rows, or with a family whose rows only change together.
     """
     if isinstance(tasks, Record) and split is not None:
         raise ValueError(f"split is {split!r}: allowed is None, as the tasks are given and not drawn")
     num_tasks = len(tasks) if isinstance(tasks, Record) else tasks
-    return FamilyVecEnv(family, tasks, num_tasks if num_envs is None else num_envs, split or "train", visible, seed)
+    num_envs = num_tasks if num_envs is None else num_envs
+    if fresh and (isinstance(tasks, Record) or num_envs != num_tasks):
+        raise ValueError("fresh is True: allowed is tasks=B, as many as rows, to be drawn and not given")
+    return FamilyVecEnv(family, tasks, num_envs, split or "train", visible, fresh, seed)
+
+
+@runtime_checkable
+class Restarts(Protocol):
+    """What a `VectorEnv` has beside, where some rows can be given other tasks while the others go on."""
+
+    def restart(self, tasks: Any, rows: Tensor) -> Tensor:
+        """Start an episode where `rows` [B] (bool) is true, each in its own of `tasks` [B]; what to act on, [B, O]."""
+        ...
 
 
 class FamilyVecEnv(VecEnv):
@@ -54,7 +69,14 @@ class FamilyVecEnv(VecEnv):
     """
 
     def __init__(
-        self, family: TaskFamily, tasks: Record | int, num_envs: int, split: Split, visible: bool, seed: int
+        self,
+        family: TaskFamily,
+        tasks: Record | int,
+        num_envs: int,
+        split: Split,
+        visible: bool,
+        fresh: bool,
+        seed: int,
     ) -> None:
         num_tasks = len(tasks) if isinstance(tasks, Record) else tasks
         if num_tasks < 1:
@@ -66,7 +88,12 @@ class FamilyVecEnv(VecEnv):
         self._split: Split | None = None if isinstance(tasks, Record) else split  # to draw from at each reset
         # Drawn here too, so that a wrong split is told at once and the size of what `visible` shows is known.
         self.tasks = tasks if isinstance(tasks, Record) else family.sample(num_tasks, split, self._generator)
-        self._env = family.make_env(num_envs, self._generator)
+        self._env: Any = family.make_env(num_envs, self._generator)  # a `VectorEnv`
+        self._restarts: Restarts | None = None
+        if fresh:
+            if not isinstance(self._env, Restarts):
+                raise ValueError(f"fresh is True: allowed is False, as rows of {family.name} change tasks together")
+            self._restarts = self._env
         self._visible = _numbers(self.tasks, num_envs) if visible else None  # [B, P]
         space = family.observation_space
         if self._visible is not None:
@@ -100,8 +127,23 @@ class FamilyVecEnv(VecEnv):
         if self._action is None:
             raise RuntimeError("step_wait was called before step_async")
         step, self._action = self._env.step(self._action), None
-        reports = self._reports(step)
-        return self._seen(step.obs), step.reward.numpy(), step.episode_end.numpy(), reports
+        reports, obs = self._reports(step), step.obs
+        if self._restarts is not None and bool(step.episode_end.any()):
+            obs = self._draw_again(self._restarts, step.episode_end)
+        return self._seen(obs), step.reward.numpy(), step.episode_end.numpy(), reports
+
+    def _draw_again(self, env: Restarts, rows: Tensor) -> Tensor:
+        """Fresh tasks for `rows` [B] (bool), and an episode in each; what to act on, [B, O]."""
+        assert self._split is not None
+        drawn = self.family.sample(int(rows.sum()), self._split, self._generator)
+
+        def put(old: Any, new: Any) -> Any:
+            return old.index_put((rows,), new) if isinstance(old, Tensor) else old
+
+        self.tasks = tree_map(put, self.tasks, drawn)
+        if self._visible is not None:
+            self._visible = _numbers(self.tasks, self.num_envs)
+        return env.restart(self.tasks, rows)
 
     def _reports(self, step: Step) -> list[dict[str, Any]]:
         reports: list[dict[str, Any]] = [{"TimeLimit.truncated": False} for _ in range(self.num_envs)]

@@ -7,11 +7,12 @@ the time limit, same-step autoreset and rows that are not active are handled her
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from gymnasium import spaces
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from metarl.records import Record, Step
 
@@ -59,6 +60,18 @@ class Dynamics(Protocol[T_contra]):
         ...
 
 
+@runtime_checkable
+class Measured(Protocol[T_contra]):
+    """What a family says beside, where something other than its reward is worth knowing at each step."""
+
+    @property
+    def metric_names(self) -> tuple[str, ...]: ...
+
+    def metrics(self, tasks: T_contra, next_state: Tensor) -> Tensor:
+        """[B, M] float32 by `metric_names`, of what a step led to."""
+        ...
+
+
 class TorchEnv(Generic[T]):
     """B rows of a family of torch functions; implements `metarl.protocols.VectorEnv`.
 
@@ -73,6 +86,9 @@ class TorchEnv(Generic[T]):
         self.observation_space = dynamics.observation_space
         self.action_space = dynamics.action_space
         self._dynamics = dynamics
+        self._measured = dynamics if isinstance(dynamics, Measured) else None
+        if self._measured is not None:
+            self.metric_names = self._measured.metric_names
         self._generator = generator
         self._horizon = dynamics.horizon
         self._tasks: T | None = None
@@ -102,7 +118,23 @@ class TorchEnv(Generic[T]):
             reward=torch.zeros(self.num_rows, device=self.device),
             terminated=nothing_ended,
             truncated=nothing_ended.clone(),
+            metrics=None if self._measured is None else self._no_metrics(),
         )
+
+    def _no_metrics(self) -> Tensor:
+        return torch.zeros(self.num_rows, len(self.metric_names), device=self.device)
+
+    def restart(self, tasks: T, rows: Tensor) -> Tensor:
+        """Start an episode where `rows` [B] (bool) is true, each in its own of `tasks` [B]; the other rows go on.
+
+        Returns what to act on, [B, O]. Raises RuntimeError when called before `reset`.
+        """
+        if self._tasks is None or self._state is None or self._elapsed is None:
+            raise RuntimeError("restart was called before reset")
+        self._tasks = exchanged(self._tasks, tasks, rows)
+        self._state = _where_row(rows, self._dynamics.initial_state(self._tasks, self._generator), self._state)
+        self._elapsed = self._elapsed.masked_fill(rows, 0)
+        return self._dynamics.observation(self._tasks, self._state)
 
     def step(self, action: Tensor, active: Tensor | None = None) -> Step:
         """One step of all rows, or of those where `active` [B] is true; see `VectorEnv.step`.
@@ -146,7 +178,15 @@ class TorchEnv(Generic[T]):
             reward=reward,
             terminated=terminated,
             truncated=truncated,
+            metrics=None if self._measured is None else self._measured.metrics(tasks, next_state),
         )
+
+
+def exchanged(tasks: T, others: T, rows: Tensor) -> T:
+    """Tasks [B], those of `others` [B] where `rows` [B] (bool) is true."""
+    return pytree.tree_map(
+        lambda task, other: _where_row(rows, other, task) if isinstance(task, Tensor) else task, tasks, others
+    )
 
 
 def one_task_a_row(tasks: T, num_rows: int) -> T:

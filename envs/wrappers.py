@@ -246,6 +246,10 @@ class _TimeAwareEnv(WrappedEnv):
         self._elapsed = self._elapsed.masked_fill(step.episode_end, 0)
         return replace(step, obs=self._seen(step.obs), next_obs=next_obs)
 
+    def restart(self, tasks: Record, rows: Tensor) -> Tensor:
+        self._elapsed = self._elapsed.masked_fill(rows, 0)
+        return self._seen(self.env.restart(tasks, rows))  # pyright: ignore[reportAttributeAccessIssue]
+
     def _seen(self, obs: Tensor) -> Tensor:
         return torch.cat([obs, (self._elapsed / self.family.horizon)[:, None]], dim=1)
 
@@ -259,6 +263,9 @@ class _ActionRepeatEnv(WrappedEnv):
 
     def reset(self, tasks: Record) -> Step:
         return self.env.reset(tasks)
+
+    def restart(self, tasks: Record, rows: Tensor) -> Tensor:
+        return self.env.restart(tasks, rows)  # pyright: ignore[reportAttributeAccessIssue]
 
     def step(self, action: Tensor, active: Tensor | None = None) -> Step:
         step = self.env.step(action, active)
@@ -305,6 +312,16 @@ class _NoisyEnv(WrappedEnv):
         self._obs = obs
         return replace(step, obs=obs.clone(), next_obs=next_obs)
 
+    def restart(self, tasks: Record, rows: Tensor) -> Tensor:
+        obs = self.env.restart(tasks, rows)  # pyright: ignore[reportAttributeAccessIssue]
+        std, action_std = (self._strength(name, tasks).clamp(min=0) for name in self.family.strengths)
+        self._std = torch.where(rows, std, self._std)
+        self._action_std = torch.where(rows, action_std, self._action_std)
+        if not self._is_noisy["obs_noise"]:
+            return obs
+        self._obs = torch.where(rows[:, None], self._noisy(obs), self._obs)
+        return self._obs.clone()
+
     def _noisy(self, obs: Tensor) -> Tensor:
         return obs + self._std[:, None] * torch.randn(obs.shape, generator=self._generator, device=self.device)
 
@@ -322,7 +339,7 @@ class _DelayedEnv(WrappedEnv):
         step = self.env.reset(tasks)
         self._neutral = _neutral_action(self.action_space, self.num_rows, self.device)
         self._seen, self._sent = (
-            _Delay(self._strength(name, tasks).clamp(min=0).round().long(), start)
+            _Delay(self._lengths(name, tasks), start)
             for name, start in (("obs_delay", step.obs), ("action_delay", self._neutral))
         )
         return step
@@ -334,6 +351,16 @@ class _DelayedEnv(WrappedEnv):
         self._sent.restart(self._neutral, step.episode_end)
         self._seen.restart(step.obs, step.episode_end)
         return replace(step, obs=self._seen.latest(), next_obs=next_obs)
+
+    def restart(self, tasks: Record, rows: Tensor) -> Tensor:
+        obs = self.env.restart(tasks, rows)  # pyright: ignore[reportAttributeAccessIssue]
+        for name, delay, start in (("obs_delay", self._seen, obs), ("action_delay", self._sent, self._neutral)):
+            delay.set_lengths(self._lengths(name, tasks), rows)
+            delay.restart(start, rows)
+        return self._seen.latest()
+
+    def _lengths(self, name: str, tasks: Record) -> Tensor:
+        return self._strength(name, tasks).clamp(min=0).round().long()
 
 
 class _Delay:
@@ -350,6 +377,13 @@ class _Delay:
         pushed = torch.cat([values[:, None], self._queue[:, :-1]], dim=1)
         self._queue = pushed if active is None else _where_row(active, pushed, self._queue)
         return self.latest()
+
+    def set_lengths(self, lengths: Tensor, rows: Tensor) -> None:
+        """Other lengths [B] for `rows` [B] (bool), which are to be filled anew."""
+        self._lengths = torch.where(rows, lengths, self._lengths)
+        missing = int(self._lengths.max()) + 1 - self._queue.shape[1]
+        if missing > 0:
+            self._queue = torch.cat([self._queue, self._queue[:, -1:].repeat_interleave(missing, dim=1)], dim=1)
 
     def restart(self, values: Tensor, rows: Tensor) -> None:
         """Fill the queues of `rows` [B] (bool) with values [B, ...]."""

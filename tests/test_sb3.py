@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +10,15 @@ import torch
 from gymnasium.wrappers import TimeLimit
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecMonitor
 
 from envs.catalog import make
 from envs.gridworld import GridNavi, GridTasks
+from envs.gymnasium_family import GymnasiumFamily
+from envs.samplers import Choice, Uniform
 from envs.sb3 import as_vec_env
+from envs.wrappers import ActionRepeat, Delayed, Noisy, TimeAware
 from experiments.benchmarks import sb3 as benchmark
 
 
@@ -69,6 +74,12 @@ def test_it_says_what_the_family_says(name, horizon, ends):
     assert seen == ends
 
 
+def quiet(algorithm):
+    """With a logger of no outputs: SB3's own makes a folder for each call of `learn`."""
+    algorithm.set_logger(Logger(None, []))
+    return algorithm
+
+
 class _Rewards(BaseCallback):
     """Keeps the rewards that the environment gave, before PPO adds to them."""
 
@@ -91,7 +102,7 @@ def test_ppo_bootstraps_from_where_the_time_limit_came(visible, monkeypatch):
     ppo = PPO(
         "MlpPolicy", env, n_steps=8, batch_size=32, n_epochs=1, gamma=0.9, learning_rate=0.0, device="cpu", seed=0
     )
-    ppo.learn(32, callback=rewards)
+    quiet(ppo).learn(32, callback=rewards)
     last = steps[4].next_obs
     if visible:
         last = torch.cat([last, torch.as_tensor(env.reset()[:, last.shape[1] :])], dim=1)
@@ -142,9 +153,104 @@ def test_drawn_tasks_come_from_the_split_and_the_seed():
     assert torch.equal(*drawn)
 
 
+RESTARTED = [
+    make("grid_navi", horizon=3),
+    make("hopper_rand_params", horizon=14),  # falls early, and its physics differ
+    make("half_cheetah_dynamics", horizon=3),  # whose rows have models of their own
+    GymnasiumFamily("Pendulum-v1", {"g": Uniform(5, 15)}, horizon=3, num_workers=1),
+    TimeAware(ActionRepeat(Noisy(make("semicircle", horizon=6), obs_noise=Uniform(0, 1)), 2)),
+    Delayed(make("hopper_rand_params", horizon=14), obs_delay=Choice([0, 1, 4]), action_delay=Choice([0, 2])),
+]
+
+
+@pytest.mark.parametrize("family", RESTARTED, ids=lambda family: family.name)
+def test_fresh_tasks_come_where_an_episode_ends_and_nowhere_else(family):
+    env = as_vec_env(family, 5, visible=True, fresh=True, seed=2)
+    size = family.observation_space.shape[0]
+    shown = env.reset()[:, size:]
+    env.action_space.seed(0)
+    ends = 0
+    for _ in range(2 * family.horizon):
+        obs, _, ended, reports = env.step(np.stack([env.action_space.sample() for _ in range(5)]))
+        assert np.array_equal(np.asarray(obs)[~ended, size:], shown[~ended])
+        for row in np.flatnonzero(ended):
+            assert np.array_equal(reports[row]["terminal_observation"][size:], shown[row])  # of the task that ended
+        ends += ended.sum()
+        shown = np.asarray(obs)[:, size:]
+        numbers = np.concatenate([value.reshape(5, -1).numpy() for value in vars(env.tasks).values()], axis=1)
+        assert np.array_equal(numbers.astype(np.float32), shown)
+        assert family.in_training_range(env.tasks).all()
+    assert ends >= 10
+    assert len(np.unique(shown, axis=0)) >= 3
+
+
+@pytest.mark.parametrize(
+    "family", [family for family in RESTARTED if "noisy" not in family.name], ids=lambda family: family.name
+)
+def test_rows_that_go_on_do_not_notice_a_restart(family):
+    """What they observe with the same actions, once beside rows that restart and once not."""
+    seen = []
+    for restart in (False, True):
+        env = family.make_env(4, torch.Generator().manual_seed(0))
+        tasks, others = (family.sample(4, "train", torch.Generator().manual_seed(seed)) for seed in (1, 2))
+        env.reset(tasks)
+        source = torch.Generator().manual_seed(3)
+        actions = torch.rand(2, 4, *env.action_space.shape, generator=source)
+        if not env.action_space.shape:
+            actions = (actions * int(env.action_space.n)).long()
+        env.step(actions[0])
+        if restart:
+            first = env.restart(others, torch.tensor([False, True, False, True]))
+            assert first.shape == (4, *env.observation_space.shape)
+        seen.append(env.step(actions[1]).obs)
+    assert torch.equal(seen[0][::2], seen[1][::2])
+    assert not torch.equal(seen[0][1::2], seen[1][1::2])
+
+
+def test_a_restarted_row_has_its_new_tasks_physics():
+    env = as_vec_env(make("hopper_rand_params", horizon=9), 3, fresh=True)
+    env.reset()
+    old = vars(env.tasks)["body_mass"]
+    for _ in range(9):
+        env.step(np.zeros((3, 3), dtype=np.float32))
+    new = vars(env.tasks)["body_mass"]
+    assert not torch.isclose(old, new).any()
+    for row in range(3):
+        model, _ = env._env.copy_row(row)
+        assert model.body_mass[1:] / hopper_mass()[1:] == pytest.approx(new[row].numpy())
+
+
+def test_a_restarted_row_has_its_new_tasks_reward():
+    family = make("semicircle", horizon=2, dense=True)
+    env, rewards = as_vec_env(family, 5, fresh=True), []
+    env.reset()
+    for index in range(4):
+        tasks, action = env.tasks, np.full((5, 2), 0.1, dtype=np.float32)
+        rewards.append(env.step(action)[1])
+        if index % 2 == 0:  # the first step of an episode, which always starts in the same place
+            reference = family.make_env(5, torch.Generator())
+            reference.reset(tasks)
+            assert np.array_equal(rewards[-1], reference.step(torch.as_tensor(action)).reward)
+    assert not np.isclose(rewards[0], rewards[2]).any()
+
+
+def hopper_mass():
+    env: Any = make("hopper_rand_params").make_env(1, torch.Generator())
+    return env.physics.field("body_mass").numpy()
+
+
+@pytest.mark.parametrize(
+    ("tasks", "num_envs"),
+    [(2, 4), (make("grid_navi").sample(2, "train", torch.Generator()), None)],
+)
+def test_fresh_tasks_are_drawn_one_a_row(tasks, num_envs):
+    with pytest.raises(ValueError, match="fresh is True: allowed is tasks=B, as many as rows"):
+        as_vec_env(make("grid_navi"), tasks, num_envs, fresh=True)
+
+
 def test_each_call_of_learn_draws_afresh_unless_it_continues():
     env = as_vec_env(make("point_navigation", horizon=4), 4)
-    ppo = PPO("MlpPolicy", env, n_steps=8, batch_size=32, n_epochs=1, device="cpu", seed=0)
+    ppo = quiet(PPO("MlpPolicy", env, n_steps=8, batch_size=32, n_epochs=1, device="cpu", seed=0))
     first = ppo.learn(32) and env.tasks
     ppo.learn(32, reset_num_timesteps=False)
     assert env.tasks is first
@@ -223,10 +329,10 @@ def test_given_tasks_have_no_split():
 def test_ppo_and_sac_train(visible):
     env = VecMonitor(vec_env(visible=visible))
     ppo = PPO("MlpPolicy", env, n_steps=16, batch_size=32, n_epochs=1, device="cpu", seed=0)
-    ppo.learn(64)
+    quiet(ppo).learn(64)
     assert ppo.ep_info_buffer
     assert ppo.ep_info_buffer[0]["l"] == 5
-    SAC("MlpPolicy", env, learning_starts=8, batch_size=8, device="cpu", seed=0).learn(40)
+    quiet(SAC("MlpPolicy", env, learning_starts=8, batch_size=8, device="cpu", seed=0)).learn(40)
 
 
 def test_the_benchmark_sets_collection_and_learning_against_worker_processes(monkeypatch, capsys):

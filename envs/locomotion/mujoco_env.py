@@ -20,7 +20,7 @@ from torch import Tensor
 from envs.locomotion.divergence import Divergences
 from envs.simulators import Physics
 from envs.simulators.state import State
-from envs.torch_env import one_task_a_row
+from envs.torch_env import exchanged, one_task_a_row
 from metarl.records import Record, Step
 
 T = TypeVar("T", bound=Record)
@@ -140,16 +140,28 @@ class MujocoEnv(Generic[T]):
         self._divergences.report(self._tasks)
         self._tasks = one_task_a_row(tasks, self.num_rows).to(self.device)
         self._ended = None
-        models = self._family.models(self._tasks) if isinstance(self._family, HasModels) else None
-        if models is not None:
-            self.physics.set_models(models)
-        self.physics.set_fields(self._family.physics(self._tasks, self.physics.field))
-        self._state = State.of(self.physics, self._family.fields)
+        self._give_physics(self._tasks)
         self._start_episodes(self._tasks, None)
         self._obs = obs = self._family.observation(self._state, self._tasks)
         self._metrics = obs.new_zeros(self.num_rows, len(self.metric_names))
         metrics, reward = self._metrics.clone() if self.metric_names else None, obs.new_zeros(self.num_rows)
         return Step(obs.clone(), obs.clone(), reward, self._no_row(), self._no_row(), metrics)
+
+    def restart(self, tasks: T, rows: Tensor) -> Tensor:
+        """Start an episode where `rows` [B] (bool) is true, each in its own of `tasks` [B]; the other rows go on.
+
+        Returns what to act on, [B, O].
+
+        Raises:
+            RuntimeError: when called before `reset`, or on an engine that cannot change some rows alone.
+        """
+        if self._tasks is None or self.physics.asynchronous:
+            raise RuntimeError("restart was called before reset" if self._tasks is None else "restart needs the CPU")
+        self._tasks = exchanged(self._tasks, tasks, rows)
+        self._give_physics(self._tasks)
+        self._start_episodes(self._tasks, rows)
+        self._obs = self._family.observation(self._state, self._tasks)
+        return self._obs.clone()
 
     @property
     def num_diverged(self) -> int:
@@ -274,6 +286,14 @@ class MujocoEnv(Generic[T]):
         self._start_episodes(tasks, episode_end)
         self._obs = self._family.observation(self._state, tasks)
         return replace(step, obs=self._obs.clone())
+
+    def _give_physics(self, tasks: T) -> None:
+        """The physics of each row's task; what rows are doing is left as it is."""
+        models = self._family.models(tasks) if isinstance(self._family, HasModels) else None
+        if models is not None:
+            self.physics.set_models(models)
+        self.physics.set_fields(self._family.physics(tasks, self.physics.field))
+        self._state = State.of(self.physics, self._family.fields)
 
     def _start_episodes(self, tasks: T, rows: Tensor | None) -> None:
         """Start all rows, or those where `rows` [B] is true, afresh."""

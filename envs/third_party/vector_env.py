@@ -20,7 +20,7 @@ from envs.simulators.ration import Ration
 from envs.third_party import CrashedTooOften
 from envs.third_party.rows import Maker, Probed, Rows
 from envs.third_party.workers import InProcess, RowsHolder, Worker, WorkerDied
-from envs.torch_env import one_task_a_row
+from envs.torch_env import exchanged, one_task_a_row
 from metarl.records import Record, Step
 
 logger = logging.getLogger(__name__)
@@ -81,8 +81,7 @@ class ThirdPartyEnv:
             CrashedTooOften: when a row has, in succession.
         """
         self._tasks = one_task_a_row(tasks, self.num_rows)
-        columns = {name: getattr(self._tasks, attribute(name)).tolist() for name in self._parameters}
-        self._values = [{name: columns[name][row] for name in columns} for row in range(self.num_rows)]
+        self._values = self._numbers(self._tasks)
         seeds = torch.randint(2**31 - 1, (self.num_rows,), generator=self._generator, device=self.device)
         self._seeds = seeds.cpu().numpy()
         self._starts[:], self._lost[:] = 0, False
@@ -133,6 +132,20 @@ class ThirdPartyEnv:
         self._start(again)
         return self._step(self._obs, next_obs, reward, terminated, truncated)
 
+    def restart(self, tasks: Record, rows: Tensor) -> Tensor:
+        """Start an episode where `rows` [B] (bool) is true, each in its own of `tasks` [B]; the other rows go on.
+
+        Returns what to act on, [B, O]. Raises what `step` does.
+        """
+        if self._tasks is None:
+            raise RuntimeError("restart was called before reset")
+        self._tasks = exchanged(self._tasks, tasks, rows)
+        self._values = self._numbers(self._tasks)
+        chosen = rows.cpu().numpy()
+        self._lost &= ~chosen
+        self._start(np.flatnonzero(chosen))
+        return torch.from_numpy(self._obs.copy()).to(self.device)
+
     def close(self) -> None:
         """Close the environments and end the worker processes, as happens too when this object is collected."""
         self._close()
@@ -155,6 +168,11 @@ class ThirdPartyEnv:
         if error is not None:
             raise RuntimeError(f"{self._name} cannot render here: {error}")
         return picture
+
+    def _numbers(self, tasks: Any) -> list[dict[str, float]]:
+        """Each row's task by the parameters' names."""
+        columns = {name: getattr(tasks, attribute(name)).tolist() for name in self._parameters}
+        return [{name: columns[name][row] for name in columns} for row in range(self.num_rows)]
 
     def _hold(self, group: range) -> RowsHolder:
         """

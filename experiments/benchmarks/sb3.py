@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
 from envs.catalog import make
@@ -81,6 +82,7 @@ class _Contender:
         self._clock = _CollectionClock()
         self._num_steps = settings.num_envs * settings.n_steps * settings.num_rollouts
         self._ppo = PPO("MlpPolicy", env, n_steps=settings.n_steps, device="cpu", seed=0)
+        self._ppo.set_logger(Logger(None, []))  # SB3's own makes a folder for each call of `learn`
 
     def measure(self) -> tuple[float, float]:
         """Environment steps a second of collection alone and of learning as a whole."""
