@@ -58,7 +58,7 @@ class RL2Config:
     lam: float = 0.95
     credit_across_episodes: bool = True  # whether advantages cross the ends of episodes inside a trial
     learning_rate: float = 1e-3
-    final_learning_rate: float = 1e-4  # reached linearly at the last iteration
+    final_learning_rate: float = 1e-4  # reached linearly at the last iteration; at most `learning_rate`
     num_epochs: int = 5
     num_minibatches: int = 4  # of whole trials, per epoch
     clip: float = 0.2
@@ -89,6 +89,11 @@ class RL2Config:
         for name in ("final_learning_rate", "value_coefficient", "entropy_coefficient", "final_entropy_coefficient"):
             if getattr(self, name) is not None and not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be zero or positive, and finite")
+        if self.final_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"final_learning_rate is {self.final_learning_rate} and learning_rate {self.learning_rate}; "
+                "the final one must not be the larger"
+            )
 
     def make(
         self,
@@ -237,10 +242,12 @@ class RL2:
         (trajectory,) = trial
         batch = self._batch(trajectory)
         sums = torch.zeros(6, device=batch.obs.device)
+        kls: list[Tensor] = []  # of all minibatches, that which stops the update too
         num_minibatches = 0
         for rows in self._minibatches(batch.obs.shape[1], generator):
             losses = self._loss(batch.rows(rows))
             policy_loss, value_loss, entropy, kl, _ = losses
+            kls.append(kl)
             if config.target_kl is not None and kl.item() > 1.5 * config.target_kl and num_minibatches > 0:
                 break
             loss = policy_loss + config.value_coefficient * value_loss - entropy_coefficient * entropy
@@ -255,6 +262,7 @@ class RL2:
         self.iteration += 1
         names = ("policy_gradient_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
         metrics: dict[str, float] = dict(zip(names, (sums / num_minibatches).tolist(), strict=True))
+        metrics["approx_kl"] = float(torch.stack(kls).mean())
         metrics["learning_rate"] = learning_rate
         metrics["num_gradient_steps"] = float(num_minibatches)
         metrics["explained_variance"] = _explained_variance(batch)
