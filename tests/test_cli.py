@@ -157,6 +157,10 @@ def test_a_wrong_config_names_the_field(recipe, place, value, message):
         ("train recipe.py --agent.learning-rate abc", "--agent.learning-rate is 'abc'; it takes FLOAT"),
         ("train recipe.py --agent.learning-rate=abc", "--agent.learning-rate is 'abc'; it takes FLOAT"),
         ("train recipe.py --agent.learning_rate -1", "agent: learning_rate is -1.0; it must be positive"),
+        (
+            "train recipe.py --agent.learning-rate 5e-5",
+            "final_learning_rate is 0.0001 and learning_rate 5e-05; the final",
+        ),
         ("train recipe.py --agent.learning-rate", "Missing value for argument '--agent.learning-rate'"),
         ("train recipe.py --agent.cell gur", "--agent.cell is 'gur'; allowed are 'gru', 'lstm'"),
         (
