@@ -3,5 +3,6 @@
 AGENTS: dict[str, str] = {
     "maml_trpo": "agents.maml:MAMLTRPOConfig",
     "promp": "agents.promp:ProMPConfig",
+    "pearl": "agents.pearl:PEARLConfig",
     "rl2": "agents.rl2:RL2Config",
 }

@@ -7,7 +7,7 @@ Wind: Ni et al. 2022, "Recurrent Model-Free RL Can Be a Strong Baseline for Many
 Deviations:
 1. Each component of a displacement is clipped to 0.1; in the MAML code that is left to a wrapper.
 2. PEARL trains its critic on the dense reward and shows the sparse one to its encoder; here the reward is one or the
-   other. Its tasks are a fixed list of 100 angles; ours are drawn afresh.
+   other, and the dense one is a metric beside. Its tasks are a fixed list of 100 angles; ours are drawn afresh.
 3. None of the papers defines out-of-distribution tasks. Ours: goals in a band outside the training square, goals on
    the other semicircle, winds stronger than any in training (yet weaker than the point).
 4. PointNavigation's trial has as many episodes as the paper's curve has points, 0 to 3 updates. Its "oracle" bound is
@@ -148,7 +148,10 @@ class PointNavigation(_Point):
 
 @dataclass(frozen=True)
 class Semicircle(_Point):
-    """Find a goal on the unit semicircle: 1 - distance within 0.2 of it, else nothing; `dense`: minus the distance."""
+    """Find a goal on the unit semicircle: 1 - distance within 0.2 of it, else nothing; `dense`: minus the distance.
+
+    The dense reward is a metric of both, for those who may learn from it in meta-training.
+    """
 
     horizon: int = 20
     num_episodes: int = 5
@@ -179,6 +182,13 @@ class Semicircle(_Point):
     ) -> Tensor:
         distance = _distance(next_state, tasks.goal)
         return -distance if self.dense else torch.where(distance <= self.GOAL_RADIUS, 1 - distance, 0.0)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return ("dense_reward",)
+
+    def metrics(self, tasks: PointTasks, next_state: Tensor) -> Tensor:
+        return -_distance(next_state, tasks.goal)[:, None]
 
     def bounds(self, tasks: PointTasks, num_episodes: int) -> dict[str, list[float]]:
         """Exact: "oracle" knows the goals of `tasks`."""

@@ -78,9 +78,15 @@ class TrainingProgress:
 
 
 def returns_text(metrics: Mapping[str, float], measure: Measure) -> str:
-    """The returns at the first and at the last point of the adaptation curve, on training tasks."""
+    """The returns at the first and at the last point of the adaptation curve, on training tasks.
+
+    Where training has no such points, as it collects from the prior and from the posterior, those by their names.
+    """
     tag = f"meta_train/{measure.tag}"
     points = sorted(int(name.removeprefix(tag)) for name in metrics if name.startswith(tag))
+    if not points:
+        parts = {name.removeprefix("meta_train/return/"): value for name, value in metrics.items()}
+        return "return " + ", ".join(f"{value:.4g} {name}" for name, value in parts.items() if "/" not in name)
     first, last = points[0], points[-1]
     text = f"return {metrics[f'{tag}{first}']:.4g}"
     if first == last:

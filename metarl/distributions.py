@@ -72,3 +72,26 @@ class DiagonalGaussian(Record):
         ratio = (2 * (self.log_std - other.log_std)).exp()
         distance = ((self.mean - other.mean) * (-other.log_std).exp()).square()
         return (0.5 * (ratio + distance - 1) + other.log_std - self.log_std).sum(-1)
+
+
+@dataclass(frozen=True)
+class TanhGaussian(Record):
+    """The tanh of independent normal numbers: actions in (-1, 1)."""
+
+    mean: Tensor  # [..., A], before the tanh
+    log_std: Tensor  # [..., A]
+
+    @property
+    def mode(self) -> Tensor:
+        """The tanh of the mean, which is what is acted on without chance; the density's peak may lie elsewhere."""
+        return self.mean.tanh()
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        return self.sample_with_log_prob(generator)[0]
+
+    def sample_with_log_prob(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A differentiable draw [..., A] and the logarithm of its density [...], exact however near it is to one."""
+        gaussian = DiagonalGaussian(self.mean, self.log_std)
+        raw = gaussian.sample(generator)
+        log_slope = 2 * (math.log(2) - raw - torch.nn.functional.softplus(-2 * raw))  # of tanh at raw
+        return raw.tanh(), gaussian.log_prob(raw) - log_slope.sum(-1)

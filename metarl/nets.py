@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Sequence
@@ -71,6 +72,20 @@ def mlp(
         if not is_head:
             layers.append(ACTIVATIONS[activation]())
     return nn.Sequential(*layers)
+
+
+def ensemble(nets: Sequence[nn.Sequential]) -> nn.Sequential:
+    """Nets of one shape as one, in which all layers are batches of matrix products: x [E, K, in] -> [E, K, out].
+
+    They must be made of our `Linear` and of modules without parameters, as `mlp` makes them.
+    """
+    joint = copy.deepcopy(nets[0])
+    for name, layer in joint.named_modules():
+        if isinstance(layer, Linear):
+            for part in ("weight", "bias"):
+                each = [net.get_parameter(f"{name}.{part}").detach() for net in nets]
+                setattr(layer, part, nn.Parameter(torch.stack(each)))
+    return joint
 
 
 class PolicyHead(nn.Module):

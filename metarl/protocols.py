@@ -169,6 +169,18 @@ class Agent(Protocol[State, D]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+@runtime_checkable
+class DrawsHypotheses(Protocol[State]):
+    """What an `Agent` has beside, where it acts through an episode as if one draw from its belief were the task."""
+
+    def hypothesise(self, state: State, episode_start: Tensor, generator: torch.Generator | None) -> State:
+        """Draw anew for the rows that begin an episode, episode_start [B] bool; without a generator, what is likeliest.
+
+        Called before the first action of each episode.
+        """
+        ...
+
+
 class AgentConfig(Protocol):
     """A frozen dataclass beside the agent it configures."""
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from metarl.protocols import Agent, VectorEnv
+from metarl.protocols import Agent, DrawsHypotheses, VectorEnv
 from metarl.records import Decision, Record, Step, Trajectory, stack
 
 D = TypeVar("D", bound=Decision)
@@ -43,6 +43,9 @@ def collect(
         if state is None:
             state = agent.prior(len(tasks), env.num_rows // len(tasks))
         state = agent.observe(state, None, step)
+        draws = agent if isinstance(agent, DrawsHypotheses) else None
+        if draws is not None:
+            state = draws.hypothesise(state, torch.ones_like(step.terminated), generator)
         episodes_left = torch.full((env.num_rows,), num_episodes, device=env.device)
         active = episodes_left > 0
         all_active = any_active = True
@@ -55,6 +58,8 @@ def collect(
             steps.append((obs, decision, step, active))
             episode_end = step.episode_end
             if sync_every > 1 or bool(episode_end.any()):
+                if draws is not None:
+                    state = draws.hypothesise(state, episode_end, generator)
                 episodes_left = episodes_left - episode_end.long()
                 active = episodes_left > 0
                 all_active = sync_every == 1 and bool(active.all())

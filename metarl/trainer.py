@@ -18,6 +18,7 @@ from metarl.evaluation import Evaluation, logged_points
 from metarl.fewshot.episode import FewShotFamily, FewShotLearnerConfig
 from metarl.fewshot.source import FewShotSource
 from metarl.protocols import AgentConfig, Split, TaskFamily
+from metarl.replay_source import ReplayConfig, ReplaySource
 from metarl.source import Source
 from metarl.trials import TrialSource, by_point
 
@@ -53,7 +54,8 @@ class TrainConfig:
 class Trainer:
     """A meta-learner, the source of what it learns from and everything that an exact resume needs.
 
-    The family decides the source: trials of an agent in tasks, or support and query sets of functions.
+    Family and agent decide the source: support and query sets of functions; trials of an agent in fresh tasks; or, for
+    a configuration that says how many training tasks it keeps, episodes in those, for replay.
 
     Raises:
         ValueError: when family, agent and settings do not fit together.
@@ -76,7 +78,7 @@ class Trainer:
             name: torch.Generator(device).manual_seed(stream_seed % 2**63)
             for name, stream_seed in zip(_STREAMS, seeds, strict=True)
         }
-        self.source = _source(family, config, self.generators)
+        self.source = _source(family, agent_config, config, self.generators)
         self.agent = self.source.make_learner(agent_config, config.num_iterations)
         self.num_episodes = self.source.num_episodes
         self.device = device
@@ -202,11 +204,16 @@ def _save(trainer: Trainer, run: Run) -> None:
 
 
 def _source(
-    family: TaskFamily | FewShotFamily, config: TrainConfig, generators: Mapping[str, torch.Generator]
+    family: TaskFamily | FewShotFamily,
+    agent_config: AgentConfig | FewShotLearnerConfig,
+    config: TrainConfig,
+    generators: Mapping[str, torch.Generator],
 ) -> Source[Any, Any]:
     size = (config.num_tasks, config.copies, config.num_episodes)
     if isinstance(family, FewShotFamily):
         return FewShotSource(family, *size, generators)
+    if isinstance(agent_config, ReplayConfig):
+        return ReplaySource(family, *size, generators)
     return TrialSource(family, *size, generators)
 
 

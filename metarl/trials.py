@@ -72,7 +72,7 @@ class TrialSource:
         num_points = self.num_episodes if learner.training_blocks is None else learner.training_blocks
         trial = []
         for trajectory in run_trial(self.env, learner, tasks, num_points, generator=self._generators["policy"]):
-            _check_finite(trajectory, tasks)
+            check_finite(trajectory, tasks)
             trial.append(trajectory)
         return trial
 
@@ -125,7 +125,12 @@ class TrialSource:
         )
 
 
-def _check_finite(trajectory: Trajectory[Any], tasks: Record) -> None:
+def check_finite(trajectory: Trajectory[Any], tasks: Record) -> None:
+    """Refuse numbers that nothing can be learned from.
+
+    Raises:
+        FloatingPointError: when an observation or a reward is not finite; names the task and the step.
+    """
     finite = {
         "observation": trajectory.obs.isfinite().all(-1) & trajectory.next_obs.isfinite().all(-1),
         "reward": trajectory.reward.isfinite(),

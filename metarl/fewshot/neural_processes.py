@@ -26,7 +26,6 @@ from metarl.fewshot.learners import set_learning_rate, squared_error
 from metarl.nets import Activation, mlp
 from metarl.records import Examples, cat, stack
 
-
 _INITIAL_RAW_VARIANCE = -3.0  # of one example's vote; its softplus is the variance
 
 
@@ -56,9 +55,7 @@ class CNPConfig:
         votes = vote_size(self.latent_size, self.aggregation)
         settings: Any = {"activation": self.activation, "output_gain": 1.0, "generator": generator}
         encoder = mlp((input_size + output_size, *self.hidden_sizes, votes), **settings)
-        if (
-            votes == 2 * self.latent_size
-        ):  # of a random latent: certain at first, as noise alone teaches the head nothing
+        if votes == 2 * self.latent_size:  # random: certain at first, as noise teaches the head nothing
             list(encoder.parameters())[-1].data[self.latent_size :] = _INITIAL_RAW_VARIANCE
         head = _Head(mlp((self.latent_size + input_size, *self.hidden_sizes, 2 * output_size), **settings))
         adaptation = ContextAdaptation(

@@ -1,0 +1,335 @@
+"""PEARL: soft actor-critic on a belief about the task, inferred from context that replay keeps apart.
+
+Rakelly et al. Efficient off-policy meta-reinforcement learning via probabilistic context variables (2019).
+
+An encoder turns each transition of a context into a vote for the latent z, and their product is the belief
+(metarl/adaptation/context.py). The policy and the critics read z beside the observation. The encoder learns through the
+critics and from an information bottleneck, the belief's divergence from the prior; the policy reads z as it is given.
+
+Meta-test: a fresh z of the prior in each of the first `num_exploration_episodes`, then one of the belief after all that
+was seen, which is absorbed after each episode; the policy acts by its mode.
+
+Deviations: 1. two critics with slow copies, and no value net; the temperature may be learned. The published fixed one
+is temperature 1 with the rewards scaled up. 2. `kl_weight` weighs the mean over tasks of the divergence (summed over z)
+against the mean over tasks of the critics' errors, so that it does not depend on the number of tasks in a batch. The
+published code sums over tasks: its 0.1 with 16 tasks is 1.6 here. 3. z is drawn once for all losses of a step; the
+published code draws it twice. 4. the observation of the next step may enter the context for any family.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from agents.soft_actor_critic import SoftActorCritic
+from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, vote_size
+from metarl.nets import Activation, mlp
+from metarl.records import Decision, Step, Trajectory, by_task
+from metarl.replay import Replay, Transition
+
+Experience = Trajectory[Decision]
+
+_COUNTS = ("latent_size", "num_train_tasks", "prior_episodes", "num_gradient_steps", "meta_batch", "batch", "context")
+_AMOUNTS = ("posterior_episodes", "extra_episodes", "initial_episodes", "num_exploration_episodes")
+
+
+@dataclass(frozen=True)
+class PEARLConfig:
+    """Settings of PEARL; the defaults are those published for the half cheetah's velocities."""
+
+    latent_size: int = 5
+    aggregation: Aggregation = "product"
+    hidden_sizes: tuple[int, ...] = (300, 300, 300)  # of policy and critics
+    encoder_sizes: tuple[int, ...] = (200, 200, 200)
+    activation: Activation = "relu"
+    next_obs_in_context: bool = False  # for families whose physics differ
+    num_train_tasks: int = 100
+    initial_episodes: int = 10  # in each training task before all else; in episodes: metarl/replay_source.py
+    prior_episodes: int = 2  # in each task of an iteration
+    posterior_episodes: int = 0
+    extra_episodes: int = 3  # from the posterior, and no context
+    num_exploration_episodes: int = 2  # at meta-test
+    capacity: int = 1_000_000  # transitions of each task in replay
+    max_gigabytes: float = 8.0  # of replay
+    num_gradient_steps: int = 2000  # an iteration
+    meta_batch: int = 16  # tasks of a gradient step
+    batch: int = 256  # transitions of each
+    context: int = 100  # transitions of each that the belief comes from
+    gamma: float = 0.99
+    target_share: float = 0.005  # of the way that the slow critics go at each step
+    learning_rate: float = 3e-4
+    reward_scale: float = 5.0
+    shaped_reward: str | None = None  # a metric of the family that the critics learn from; None: the reward
+    temperature: float | None = 1.0  # None: learned
+    kl_weight: float = 1.6
+    regularisation: float = 1e-3  # of the policy's outputs
+
+    def __post_init__(self) -> None:
+        for name in _COUNTS:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in _AMOUNTS:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
+        for name in ("hidden_sizes", "encoder_sizes"):
+            if any(size < 1 for size in getattr(self, name)):
+                raise ValueError(f"{name} is {getattr(self, name)}; each must be at least 1")
+        for name in ("learning_rate", "reward_scale", "temperature"):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive and finite")
+        for name in ("kl_weight", "regularisation"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be zero or positive, and finite")
+        if not 0 <= self.gamma <= 1:
+            raise ValueError(f"gamma is {self.gamma}; it must lie in [0, 1]")
+        if not 0 < self.target_share <= 1:
+            raise ValueError(f"target_share is {self.target_share}; it must lie in (0, 1]")
+
+    def make(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Box | spaces.Discrete,
+        *,
+        num_iterations: int,
+        generator: torch.Generator,
+    ) -> PEARL:
+        """
+        Raises:
+            ValueError: when actions are discrete, or replay needs more memory than is allowed.
+        """
+        if not isinstance(action_space, spaces.Box):
+            raise ValueError(f"action_space is {action_space}; PEARL needs a Box of continuous actions")
+        return PEARL(self, observation_space, action_space, generator=generator)
+
+
+@dataclass(frozen=True)
+class PEARLState:
+    """What is believed of N tasks, and what their rows act on."""
+
+    belief: Belief  # [N, ...] of all that was absorbed
+    source: Belief  # [N, ...] what z is drawn from: the prior, while exploring
+    latent: Tensor  # [B, Z] that the rows act on in this episode
+    num_absorbed: int = 0  # episodes
+    by_chance: bool = False  # whether actions are drawn, as in collection, or the policy's mode
+
+
+class PEARL:
+    """The agent; it remembers what is collected for it, and its update learns from that memory."""
+
+    block: int | None = 1
+    training_blocks: int | None = None
+
+    def __init__(
+        self,
+        config: PEARLConfig,
+        observation_space: spaces.Box,
+        action_space: spaces.Box,
+        *,
+        generator: torch.Generator,
+    ) -> None:
+        self.config = config
+        obs_size, num_actions, device = observation_space.shape[0], action_space.shape[0], generator.device
+        self.replay = Replay(
+            config.num_train_tasks,
+            config.capacity,
+            obs_size,
+            num_actions,
+            max_gigabytes=config.max_gigabytes,
+            device=device,
+        )
+        item_size = obs_size + num_actions + 1 + (obs_size if config.next_obs_in_context else 0)
+        votes = vote_size(config.latent_size, config.aggregation)
+        sizes = (item_size, *config.encoder_sizes, votes)
+        self.encoder = mlp(sizes, activation=config.activation, output_gain=1.0, generator=generator)
+        self.sac = SoftActorCritic(
+            obs_size + config.latent_size,
+            config.hidden_sizes,
+            action_space,
+            activation=config.activation,
+            gamma=config.gamma,
+            temperature=config.temperature,
+            regularisation=config.regularisation,
+            generator=generator,
+        )
+        self.adaptation = ContextAdaptation(
+            self.encoder,
+            lambda latent, obs: self.sac.actor(torch.cat([obs, latent], -1)).mode,
+            latent_size=config.latent_size,
+            aggregation=config.aggregation,
+            device=device,
+        )
+        self._critic_params = [*self.encoder.parameters(), *self.sac.critics.parameters()]
+        self._actor_params = list(self.sac.actor.parameters())
+        groups = {"critic": self._critic_params, "actor": self._actor_params}
+        if self.sac.learns_temperature:
+            groups["temperature"] = [self.sac.log_temperature]
+        self.optimizers = {
+            name: torch.optim.Adam(params, lr=config.learning_rate, fused=True) for name, params in groups.items()
+        }
+        self.num_updates = 0  # gradient steps
+
+    # --- acting -----------------------------------------------------------------------------------------------
+
+    def prior(self, num_tasks: int, copies: int = 1) -> PEARLState:
+        """Nothing seen; z is the prior's mean until `hypothesise` draws one."""
+        belief = self.adaptation.prior(num_tasks)
+        return PEARLState(belief, belief, self.adaptation.latent(belief).repeat_interleave(copies, 0))
+
+    def hypothesise(self, state: PEARLState, episode_start: Tensor, generator: torch.Generator | None) -> PEARLState:
+        """A fresh z for each row that begins an episode; without a generator, the belief's mean."""
+        copies = len(episode_start) // len(state.source)
+        drawn = self.adaptation.latent(state.source.repeat_interleave(copies), generator)
+        return replace(state, latent=torch.where(episode_start[:, None], drawn, state.latent))
+
+    def observe(self, state: PEARLState, action: Tensor | None, step: Step) -> PEARLState:
+        """Nothing is learned within an episode."""
+        return state
+
+    def act(self, state: PEARLState, obs: Tensor, generator: torch.Generator | None) -> Decision:
+        distribution = self.sac.actor(torch.cat([obs, state.latent], -1))
+        by_chance = state.by_chance and generator is not None
+        return Decision(self.sac.actor.to_env(distribution.sample(generator) if by_chance else distribution.mode))
+
+    @torch.no_grad()
+    def adapt(self, state: PEARLState, trajectory: Experience) -> PEARLState:
+        """The belief after a block of episodes; z comes from it once exploration is over."""
+        num_tasks = len(state.belief)
+        items = self._items(self._transitions(trajectory, trajectory.reward, num_tasks))
+        belief = self.adaptation.adapt(state.belief, items, by_task(trajectory.valid, num_tasks))
+        num_absorbed = state.num_absorbed + 1
+        source = state.source if num_absorbed < self.config.num_exploration_episodes else belief
+        return replace(state, belief=belief, source=source, num_absorbed=num_absorbed)
+
+    # --- remembering (metarl/replay_source.py) ----------------------------------------------------------------
+
+    @property
+    def has_experience(self) -> bool:
+        """Whether every training task has been met."""
+        return bool((self.replay.num_items > 0).all())
+
+    @torch.no_grad()
+    def collecting(self, tasks: Tensor, copies: int, *, posterior: bool, generator: torch.Generator) -> PEARLState:
+        """The state to collect in training tasks [M]: z from the prior, or from a context of each task's own."""
+        state = replace(self.prior(len(tasks), copies), by_chance=True)
+        if not posterior:
+            return state
+        belief = self._infer(tasks, generator)
+        return replace(state, belief=belief, source=belief)
+
+    def forget_recent(self, tasks: Tensor) -> None:
+        """Begin a new recent window in tasks [M]."""
+        self.replay.forget_recent(tasks)
+
+    def remember(self, tasks: Tensor, trajectory: Experience, shaped_reward: Tensor, *, recent: bool) -> None:
+        """Keep a trajectory of tasks [M]; shaped_reward [T, B]; recent: also as context."""
+        transitions = self._transitions(trajectory, shaped_reward, len(tasks))
+        self.replay.add(tasks, transitions, by_task(trajectory.valid, len(tasks)), recent=recent)
+
+    def _transitions(self, trajectory: Experience, shaped_reward: Tensor, num_tasks: int) -> Transition:
+        """[N, K, ...]"""
+        action = self.sac.actor.from_env(trajectory.decision.action)
+        fields = (trajectory.obs, action, trajectory.reward, shaped_reward, trajectory.next_obs, trajectory.terminated)
+        return Transition(*(by_task(field, num_tasks) for field in fields))
+
+    def _items(self, data: Transition) -> Tensor:
+        """What the encoder reads of transitions: [..., item]."""
+        next_obs = [data.next_obs] if self.config.next_obs_in_context else []
+        return torch.cat([data.obs, data.action, data.reward.unsqueeze(-1), *next_obs], -1)
+
+    def _infer(self, tasks: Tensor, generator: torch.Generator) -> Belief:
+        """The belief about training tasks [M] from a random context of each."""
+        context = self.replay.sample(tasks, self.config.context, generator, recent=True)
+        return self.adaptation.adapt(self.adaptation.prior(len(tasks)), self._items(context))
+
+    # --- learning ---------------------------------------------------------------------------------------------
+
+    def update(self, trial: Sequence[Any], generator: torch.Generator) -> dict[str, float]:
+        """Gradient steps on what is remembered; `trial`, which is among that, is not looked at.
+
+        Raises:
+            FloatingPointError: when a loss is not finite.
+        """
+        config, device = self.config, self.replay.device
+        totals: dict[str, Tensor] = {}
+        for _ in range(config.num_gradient_steps):
+            tasks = torch.randint(config.num_train_tasks, (config.meta_batch,), generator=generator, device=device)
+            for name, value in self.gradient_step(tasks, generator).items():
+                totals[name] = totals.get(name, 0.0) + value
+        metrics = {f"train/{name}": float(total) / config.num_gradient_steps for name, total in totals.items()}
+        for name in ("train/critic_loss", "train/actor_loss"):
+            if not math.isfinite(metrics[name]):
+                raise FloatingPointError(f"{name} is {metrics[name]} after {self.num_updates} gradient steps")
+        return metrics | {"train/num_gradient_steps": float(self.num_updates)}
+
+    def gradient_step(self, tasks: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """One step of critics and encoder, of the policy and of the temperature, on training tasks [M]."""
+        data = self.replay.sample(tasks, self.config.batch, generator)  # [M, K, ...]
+        losses = self.critic_losses(data, belief := self._infer(tasks, generator), generator)
+        self._step("critic", self._critic_params, losses.loss)
+        loss, log_prob = self.sac.actor_loss(losses.features, generator)
+        self._step("actor", self._actor_params, loss)
+        if self.sac.learns_temperature:
+            self._step("temperature", [self.sac.log_temperature], self.sac.temperature_loss(log_prob))
+        self.sac.follow(self.config.target_share)
+        self.num_updates += 1
+        return {
+            "critic_loss": losses.critic.detach(),
+            "divergence": losses.divergence.detach(),
+            "actor_loss": loss.detach(),
+            "entropy": -log_prob,
+            "temperature": self.sac.log_temperature.detach().exp(),
+            "latent_size": self.adaptation.latent(belief).detach().square().mean().sqrt(),
+        }
+
+    def critic_losses(self, data: Transition, belief: Belief, generator: torch.Generator) -> CriticLosses:
+        """What critics and encoder should lower on transitions [M, K, ...] of tasks with these beliefs."""
+        config, rows = self.config, data.map(lambda value: value.flatten(0, 1))
+        latent = self.adaptation.latent(belief, generator).repeat_interleave(data.reward.shape[1], 0)  # [M K, Z]
+        features = torch.cat([rows.obs, latent], -1)
+        next_features = torch.cat([rows.next_obs, latent.detach()], -1)
+        reward = config.reward_scale * rows.shaped_reward
+        target = self.sac.targets(reward, rows.terminated, next_features, generator)
+        critic = self.sac.critic_loss(features, rows.action, target)
+        divergence = self.adaptation.divergence(belief).mean() if self.adaptation.is_random else critic.new_zeros(())
+        return CriticLosses(critic + config.kl_weight * divergence, critic, divergence, features.detach())
+
+    def _step(self, name: str, params: list[nn.Parameter], loss: Tensor) -> None:
+        """One step of an optimiser, on the gradient of its own parameters alone."""
+        for param, gradient in zip(params, torch.autograd.grad(loss, params), strict=True):
+            param.grad = gradient
+        self.optimizers[name].step()
+
+    # --- saving -----------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "encoder": self.encoder.state_dict(),
+            "sac": self.sac.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "replay": self.replay.state_dict(),
+            "num_updates": self.num_updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.encoder.load_state_dict(state["encoder"])
+        self.sac.load_state_dict(state["sac"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.replay.load_state_dict(state["replay"])
+        self.num_updates = state["num_updates"]
+
+
+@dataclass(frozen=True)
+class CriticLosses:
+    """What a gradient step's first half came to."""
+
+    loss: Tensor  # [], of critics and encoder
+    critic: Tensor  # [], the part without the bottleneck
+    divergence: Tensor  # [], mean over tasks, in nats
+    features: Tensor  # [M K, F] that the policy reads: z without a gradient

@@ -1,0 +1,127 @@
+"""Soft actor-critic: twin critics in one batch of products, their slow copies, a tanh-Gaussian policy, a temperature.
+
+Haarnoja et al. Soft actor-critic: off-policy maximum entropy deep reinforcement learning (2018).
+Haarnoja et al. Soft actor-critic algorithms and applications (2018): two critics without a value net, and a temperature
+that keeps the policy's entropy near a target.
+
+The inputs are features [K, F]: observations, with whatever else an agent knows beside them.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from metarl.distributions import TanhGaussian
+from metarl.nets import Activation, ensemble, mlp
+
+_LOG_STD_RANGE = (-20.0, 2.0)
+_NUM_CRITICS = 2
+
+
+class Actor(nn.Module):
+    """A policy over a box, which is [-1, 1] in its own units."""
+
+    def __init__(
+        self,
+        num_features: int,
+        hidden_sizes: Sequence[int],
+        action_space: spaces.Box,
+        *,
+        activation: Activation,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        low, high = (torch.as_tensor(limit, device=generator.device) for limit in (action_space.low, action_space.high))
+        self.num_actions = action_space.shape[0]
+        sizes = (num_features, *hidden_sizes, 2 * self.num_actions)
+        self.net = mlp(sizes, activation=activation, output_gain=0.01, generator=generator)
+        self.register_buffer("center", (high + low) / 2, persistent=False)
+        self.register_buffer("half_range", (high - low) / 2, persistent=False)
+
+    center: Tensor  # [A]
+    half_range: Tensor  # [A]
+
+    def forward(self, features: Tensor) -> TanhGaussian:
+        mean, log_std = self.net(features).chunk(2, -1)
+        return TanhGaussian(mean, log_std.clamp(*_LOG_STD_RANGE))
+
+    def to_env(self, action: Tensor) -> Tensor:
+        """Policy units to the environment's."""
+        return torch.addcmul(self.center, action, self.half_range)
+
+    def from_env(self, action: Tensor) -> Tensor:
+        """The environment's units to the policy's."""
+        return (action - self.center) / self.half_range
+
+
+class SoftActorCritic(nn.Module):
+    """The nets and losses; an agent owns the optimisers.
+
+    temperature: the weight of entropy against reward, fixed; None: learned, so that the policy's entropy becomes minus
+    the number of actions. regularisation: of the policy's means and log standard deviations, before the tanh.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        hidden_sizes: Sequence[int],
+        action_space: spaces.Box,
+        *,
+        activation: Activation,
+        gamma: float,
+        temperature: float | None,
+        regularisation: float,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.actor = Actor(num_features, hidden_sizes, action_space, activation=activation, generator=generator)
+        sizes = (num_features + self.actor.num_actions, *hidden_sizes, 1)
+        nets = [mlp(sizes, activation=activation, output_gain=1.0, generator=generator) for _ in range(_NUM_CRITICS)]
+        self.critics = ensemble(nets)
+        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+        self.gamma, self.regularisation = gamma, regularisation
+        self.learns_temperature = temperature is None
+        start = torch.tensor(math.log(1.0 if temperature is None else temperature), device=generator.device)
+        self.log_temperature = nn.Parameter(start, requires_grad=self.learns_temperature)
+
+    def values(self, critics: nn.Module, features: Tensor, action: Tensor) -> Tensor:
+        """What each critic says of features [K, F] and actions [K, A]: [2, K]."""
+        inputs = torch.cat([features, action], -1)
+        return critics(inputs.expand(_NUM_CRITICS, *inputs.shape)).squeeze(-1)
+
+    @torch.no_grad()
+    def targets(self, reward: Tensor, terminated: Tensor, next_features: Tensor, generator: torch.Generator) -> Tensor:
+        """What the critics should say [K], from rewards [K] and where the step led."""
+        action, log_prob = self.actor(next_features).sample_with_log_prob(generator)
+        value = self.values(self.target_critics, next_features, action).amin(0)
+        soft_value = value - self.log_temperature.exp() * log_prob
+        return reward + self.gamma * torch.where(terminated, 0.0, soft_value)
+
+    def critic_loss(self, features: Tensor, action: Tensor, target: Tensor) -> Tensor:
+        """The two critics' mean squared errors, added."""
+        return (self.values(self.critics, features, action) - target).square().mean(1).sum()
+
+    def actor_loss(self, features: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """What the policy should lower, and the mean log-probability of its draws, without a gradient."""
+        distribution = self.actor(features)
+        action, log_prob = distribution.sample_with_log_prob(generator)
+        value = self.values(self.critics, features, action).amin(0)
+        size = distribution.mean.square().mean() + distribution.log_std.square().mean()
+        loss = (self.log_temperature.detach().exp() * log_prob - value).mean() + self.regularisation * size
+        return loss, log_prob.detach().mean()
+
+    def temperature_loss(self, log_prob: Tensor) -> Tensor:
+        """Lowered by a higher temperature where the entropy is below its target; log_prob as from the actor."""
+        return -self.log_temperature * (log_prob - self.actor.num_actions)
+
+    @torch.no_grad()
+    def follow(self, share: float) -> None:
+        """Move the slow copies by a share of the way to the critics."""
+        for slow, fast in zip(self.target_critics.parameters(), self.critics.parameters(), strict=True):
+            slow.lerp_(fast, share)
