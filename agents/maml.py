@@ -46,7 +46,7 @@ class MAMLTRPOConfig:
     num_rollouts: int = 20  # episodes in each task before every inner step, and after the last
     num_inner_steps: int = 1  # in meta-training
     inner_lr: float = 0.1
-    later_inner_lr: float | None = None  # of steps beyond those of meta-training; None: the same
+    later_inner_lr: float | None = None  # of all steps after the first; None: the same
     learned_step_sizes: bool = False  # whether each number in the net has a step size of its own (Meta-SGD)
     first_order: bool = False  # leave the inner step's derivative out of the outer one
     inner_objective: InnerObjective = "log_likelihood"
@@ -153,8 +153,7 @@ class MAML:
             action_scale=config.action_scale,
             generator=generator,
         )
-        later = config.inner_lr if config.later_inner_lr is None else config.later_inner_lr
-        rates = (*[config.inner_lr] * config.num_inner_steps, later)
+        rates = (config.inner_lr, config.inner_lr if config.later_inner_lr is None else config.later_inner_lr)
         params = dict(self.policy.named_parameters())
         self.adaptation = GradientAdaptation(
             self.policy,

@@ -13,6 +13,7 @@ where the paper subtracts nothing.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,6 +28,7 @@ from metarl.losses import clipped_surrogate, generalized_advantage
 from metarl.nets import PolicyHead
 from metarl.records import Record, SampledDecision, Trajectory, by_task
 
+STEPS_AT_ONCE = 4000  # of all tasks of a part of the objective; measured: more leaves the cache, fewer waits for Python
 InnerObjective = Literal["log_likelihood", "likelihood_ratio"]
 
 
@@ -37,21 +39,21 @@ class Samples(Record):
     obs: Tensor  # [N, K, O]
     action: Tensor  # [N, K] or [N, K, A], in policy units
     log_prob: Tensor  # [N, K] at sampling
-    advantage: Tensor  # [N, K], of standard deviation one in each task
     weight: Tensor  # [N, K], of sum one in each task, zero in steps that are not valid
+    advantage: Tensor  # [N, K], of standard deviation one in each task, times the step's weight
     mean_return: Tensor  # [N] undiscounted, of the block's episodes
 
     def thinned(self, stride: int) -> Samples:
         """Every `stride`-th step."""
         if stride == 1:
             return self
-        weight = self.weight[:, ::stride]
+        left = self.weight[:, ::stride].sum(1, keepdim=True)
         return Samples(
             self.obs[:, ::stride],
             self.action[:, ::stride],
             self.log_prob[:, ::stride],
-            self.advantage[:, ::stride],
-            weight / weight.sum(1, keepdim=True),
+            self.weight[:, ::stride] / left,
+            self.advantage[:, ::stride] / left,
             self.mean_return,
         )
 
@@ -84,8 +86,8 @@ def samples_of(
         obs=by_task(trajectory.obs, num_tasks),
         action=by_task(policy.from_env(trajectory.decision.action), num_tasks),
         log_prob=by_task(trajectory.decision.log_prob, num_tasks),
-        advantage=_standardised(by_task(advantage, num_tasks), weight),
         weight=weight,
+        advantage=_standardised(by_task(advantage, num_tasks), weight) * weight,
         mean_return=reward.sum(0).view(num_tasks, -1).sum(1) / num_episodes,
     )
 
@@ -100,26 +102,48 @@ def inner_loss(policy: PolicyHead, objective: InnerObjective) -> TaskLoss:
     def loss(params: Params, samples: Samples) -> Tensor:
         log_prob = _distribution(policy, params, samples).log_prob(samples.action)
         score = log_prob if objective == "log_likelihood" else (log_prob - samples.log_prob).exp()
-        return -(score * samples.advantage * samples.weight).sum(-1)
+        return -(score * samples.advantage).sum(-1)
 
     return loss
 
 
 class MetaObjective:
-    """The outer loss and the divergences of one batch of trials, as functions of the adaptation's own parameters."""
+    """The outer loss and the divergences of one batch of trials, as functions of the adaptation's own parameters.
+
+    exploration_credit: what the steps before adaptation are credited with of the return after it; zero for nothing.
+    """
 
     def __init__(
         self, adaptation: GradientAdaptation, policy: PolicyHead, trial: Sequence[Samples], exploration_credit: float
     ) -> None:
         self.adaptation, self.policy, self.trial = adaptation, policy, trial
-        self.exploration_credit = exploration_credit
+        reached = trial[-1].mean_return
+        standardised = (reached - reached.mean()) / (reached.std(correction=0) + 1e-8)
+        self.credit = exploration_credit * standardised if exploration_credit else None  # [N]
+        self.share = 1.0  # of all tasks
         with torch.no_grad():
-            states = self.states()
-            self._sampled_by = [self._distribution(k, state) for k, state in enumerate(states)]
+            self._sampled_by = [self._distribution(k, state) for k, state in enumerate(self.states())]
+
+    def parts(self) -> list[MetaObjective]:
+        """The same for a few tasks each: a mean over tasks is the sum of the parts' means times their shares.
+
+        What is computed for one part then stays in the processor's cache.
+        """
+        num_tasks, num_steps = self.trial[0].advantage.shape
+        at_once = max(1, STEPS_AT_ONCE // num_steps)
+        return [self._part(slice(start, start + at_once)) for start in range(0, num_tasks, at_once)]
+
+    def _part(self, tasks: slice) -> MetaObjective:
+        part = copy.copy(self)
+        part.trial = [samples[tasks] for samples in self.trial]
+        part.credit = None if self.credit is None else self.credit[tasks]
+        part.share = self.share * len(part.trial[0]) / len(self.trial[0])
+        part._sampled_by = [_of_tasks(distribution, tasks, len(self.trial[0])) for distribution in self._sampled_by]
+        return part
 
     def states(self) -> list[Params]:
         """The policies of the blocks: after no inner step, after one, and so on. Gradients flow through the steps."""
-        states = [self.adaptation.prior(len(self.trial[0].obs))]
+        states = [self.adaptation.prior(len(self.trial[0]))]
         for k, samples in enumerate(self.trial[:-1]):
             states.append(self.adaptation.step(states[-1], samples, k))
         return states
@@ -132,20 +156,16 @@ class MetaObjective:
             per_step = -(log_prob - samples.log_prob).exp() * samples.advantage
         else:
             per_step = clipped_surrogate(log_prob, samples.log_prob, samples.advantage, clip)
-        loss = (per_step * samples.weight).sum(1).mean()
-        if self.exploration_credit:
-            loss = loss - self.exploration_credit * self._exploration(states[:-1]).mean()
-        return loss
+        loss = per_step.sum(1).mean()
+        return loss if self.credit is None else loss - (self.credit * self._explored(states[:-1])).mean()
 
-    def _exploration(self, states: Sequence[Params]) -> Tensor:
-        """What every step before adaptation is credited with, of the return after it: [N]."""
-        reached = self.trial[-1].mean_return
-        credit = (reached - reached.mean()) / (reached.std(correction=0) + 1e-8)
-        total = torch.zeros_like(credit)
+    def _explored(self, states: Sequence[Params]) -> Tensor:
+        """How much likelier the steps before adaptation have become, summed over blocks: [N]."""
+        total = torch.zeros_like(self.trial[0].mean_return)
         for k, state in enumerate(states):
             samples = self.trial[k]
             ratio = (self._distribution(k, state).log_prob(samples.action) - samples.log_prob).exp()
-            total = total + credit * (ratio * samples.weight).sum(1)
+            total = total + (ratio * samples.weight).sum(1)
         return total
 
     def divergence(self, states: Sequence[Params], block: int) -> Tensor:
@@ -157,11 +177,19 @@ class MetaObjective:
         """The same of every `stride`-th step, the inner steps too."""
         if stride == 1:
             return self
-        trial = [samples.thinned(stride) for samples in self.trial]
-        return MetaObjective(self.adaptation, self.policy, trial, self.exploration_credit)
+        thin = copy.copy(self)
+        thin.trial = [samples.thinned(stride) for samples in self.trial]
+        with torch.no_grad():
+            thin._sampled_by = [thin._distribution(k, state) for k, state in enumerate(thin.states())]
+        return thin
 
     def _distribution(self, block: int, state: Params) -> Any:
         return _distribution(self.policy, state, self.trial[block])
+
+
+def _of_tasks(distribution: Any, tasks: slice, num_tasks: int) -> Any:
+    """Some tasks' part of a distribution over [N, K]; what all tasks share stays as it is."""
+    return distribution.map(lambda value: value[tasks] if len(value) == num_tasks else value)
 
 
 def _distribution(policy: PolicyHead, params: Params, samples: Samples) -> Any:

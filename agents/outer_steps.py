@@ -8,7 +8,7 @@ Each is called with a batch's objective, moves the adaptation's parameters in pl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -52,12 +52,19 @@ class TrustRegion:
 
     def __call__(self, objective: MetaObjective) -> dict[str, float]:
         last = len(objective.trial) - 1
-        gradient = _flat(torch.autograd.grad(objective.loss(objective.states()), self.parameters))
-        product = CurvatureProduct(objective.thinned(self.curvature_stride), self.parameters)
+        parts = objective.parts()
+        gradient = torch.stack(
+            [part.share * _flat(torch.autograd.grad(part.loss(part.states()), self.parameters)) for part in parts]
+        ).sum(0)
+        product = CurvatureProduct(objective.thinned(self.curvature_stride).parts(), self.parameters)
 
         def evaluate() -> tuple[float, float]:
-            states = objective.states()
-            return float(objective.loss(states)), float(objective.divergence(states, last))
+            values = torch.zeros(2)
+            for part in parts:
+                states = part.states()
+                values += part.share * torch.stack([part.loss(states), part.divergence(states, last)]).cpu()
+            loss, kl = values.tolist()
+            return loss, kl
 
         step = trust_region_step(self.parameters, gradient, product, evaluate, **self.settings)
         return {
@@ -103,26 +110,38 @@ class GradientEpochs:
         self.max_grad_norm = float("inf") if max_grad_norm is None else max_grad_norm
 
     def __call__(self, objective: MetaObjective) -> dict[str, float]:
+        parts = objective.parts()
         first_loss, norm = None, torch.zeros(())
         for _ in range(self.num_epochs):
-            loss, _ = self._loss(objective)
-            first_loss = float(loss.detach()) if first_loss is None else first_loss
             self.optimizer.zero_grad()
-            loss.backward()
+            loss = 0.0
+            for part in parts:
+                part_loss = part.share * self._loss(part)[0]
+                part_loss.backward()
+                loss += float(part_loss.detach())
+            first_loss = loss if first_loss is None else first_loss
             norm = nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
             self.optimizer.step()
-        with torch.no_grad():
-            loss, divergences = self._loss(objective)
-            adapted = objective.divergence(objective.states(), len(objective.trial) - 1)
-        self._adapt_penalties([float(value) for value in divergences])
-        metrics = {f"kl_inner_{k}": float(value) for k, value in enumerate(divergences)}
+        after, *divergences, adapted = self._measured(parts)
+        self._adapt_penalties(divergences)
+        metrics = {f"kl_inner_{k}": value for k, value in enumerate(divergences)}
         metrics |= {f"kl_penalty_{k}": value for k, value in enumerate(self.kl_penalties)}
         return metrics | {
-            "policy_gradient_loss": float(loss),
+            "policy_gradient_loss": after,
             "loss_before": float("nan") if first_loss is None else first_loss,
-            "kl_adapted": float(adapted),
+            "kl_adapted": adapted,
             "grad_norm": float(norm),
         }
+
+    def _measured(self, parts: Sequence[MetaObjective]) -> list[float]:
+        """The loss, the divergence of the policy of each inner step, and that of the adapted one."""
+        total = torch.zeros(len(self.kl_penalties) + 2)
+        with torch.no_grad():
+            for part in parts:
+                loss, divergences = self._loss(part)
+                adapted = part.divergence(part.states(), len(part.trial) - 1)
+                total += part.share * torch.stack([loss, *divergences, adapted]).cpu()
+        return total.tolist()
 
     def _loss(self, objective: MetaObjective) -> tuple[Tensor, list[Tensor]]:
         """The penalised loss, and the divergences of the policies of the inner steps."""
@@ -154,17 +173,21 @@ class CurvatureProduct:
     """The second derivative of the divergence of the adapted policies, where it is zero, times a vector.
 
     There it is the Fisher matrix of the meta-parameters, seen through the inner steps. By double back-propagation: the
-    graph of the first derivative is built once and gone through again for each vector.
+    graph of the first derivative is built once, for each part of the tasks, and gone through again for each vector.
     """
 
-    def __init__(self, objective: MetaObjective, parameters: list[nn.Parameter]) -> None:
-        divergence = objective.divergence(objective.states(), len(objective.trial) - 1)
+    def __init__(self, parts: Sequence[MetaObjective], parameters: list[nn.Parameter]) -> None:
         self._parameters = parameters
-        self._slope = _flat(torch.autograd.grad(divergence, parameters, create_graph=True))
+        self._slopes = []
+        for part in parts:
+            divergence = part.share * part.divergence(part.states(), len(part.trial) - 1)
+            self._slopes.append(_flat(torch.autograd.grad(divergence, parameters, create_graph=True)))
 
     def __call__(self, vector: Tensor) -> Tensor:
-        along = self._slope @ vector
-        return _flat(torch.autograd.grad(along, self._parameters, retain_graph=True)).detach()
+        total = torch.zeros_like(vector)
+        for slope in self._slopes:
+            total += _flat(torch.autograd.grad(slope @ vector, self._parameters, retain_graph=True))
+        return total
 
 
 def _flat(tensors: tuple[Tensor, ...]) -> Tensor:

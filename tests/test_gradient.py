@@ -13,7 +13,7 @@ from metarl.adaptation.batching import BATCHINGS
 from metarl.adaptation.gradient import GradientAdaptation, Params, parameters_of, supervised_loss
 from metarl.adaptation.implicit import ImplicitAdaptation
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes, PerStepStepSizes
-from metarl.nets import BatchNorm, LayerNorm, linear, mlp, takes_tasks
+from metarl.nets import BatchNorm, LayerNorm, Tanh, linear, mlp, takes_tasks
 from metarl.optim import conjugate_gradient
 from metarl.records import Examples
 
@@ -169,6 +169,15 @@ def test_torchs_own_layer_norm_is_wrong_under_vmap_of_grad():
     torch.testing.assert_close(loss, looped)
     ours, theirs = (torch.cat([g.flatten() for g in meta_gradient(v, learner)]) for v in (loss, looped))
     assert (ours - theirs).norm() > 1e-4 * theirs.norm()
+
+
+def test_tanh_is_tanh_in_value_slope_and_curvature():
+    x = torch.linspace(-12, 12, 2001)
+    ours: Callable[[Tensor], Tensor] = Tanh()
+    theirs: Callable[[Tensor], Tensor] = torch.tanh
+    for _ in range(3):
+        torch.testing.assert_close(torch.vmap(ours)(x), torch.vmap(theirs)(x), atol=2e-6, rtol=0)
+        ours, theirs = torch.func.grad(ours), torch.func.grad(theirs)
 
 
 def test_normalisation_equals_torchs_in_value():

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.func import functional_call
 
+from agents import meta_objective
 from agents.maml import MAML, MAMLTRPOConfig
 from agents.meta_objective import MetaObjective, Samples, inner_loss, samples_of
 from agents.outer_steps import CurvatureProduct
@@ -123,8 +124,8 @@ def test_samples_are_of_each_episode_alone_and_only_of_valid_steps():
     torch.testing.assert_close(samples.weight, torch.tensor([[0.1] * 4 + [0.0] * 2 + [0.1] * 6]))
     mean_return = trajectory.reward[trajectory.valid].sum() / 4
     torch.testing.assert_close(samples.mean_return, mean_return[None])
-    mean = (samples.advantage * samples.weight).sum()
-    variance = (samples.advantage.square() * samples.weight).sum()
+    used = samples.weight > 0
+    mean, variance = samples.advantage.sum(), (samples.advantage.square()[used] / samples.weight[used]).sum()
     torch.testing.assert_close(torch.stack([mean, variance]), torch.tensor([0.0, 1.0]), atol=1e-5, rtol=1e-5)
     junk = replace(
         trajectory,
@@ -132,7 +133,6 @@ def test_samples_are_of_each_episode_alone_and_only_of_valid_steps():
         reward=torch.where(trajectory.valid, trajectory.reward, 1e3),
     )
     again = samples_of(junk, policy, 1, gamma=0.5, lam=1.0)
-    used = samples.weight > 0
     torch.testing.assert_close(again.advantage[used], samples.advantage[used])
     other = replace(trajectory, reward=trajectory.reward + torch.tensor([0.0, 1.0]))  # of the other row only
     torch.testing.assert_close(samples_of(other, policy, 1, gamma=0.5, lam=1.0).mean_return, mean_return[None] + 6 / 4)
@@ -157,6 +157,28 @@ def test_the_meta_gradient_equals_a_loop_over_tasks_and_finite_differences(kind,
     assert float(gradient @ direction) == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-5)
 
 
+@pytest.mark.parametrize("steps_at_once", [1, 40, 10_000])
+@pytest.mark.parametrize("kind", [MAMLTRPOConfig, ProMPConfig])
+def test_the_parts_of_an_objective_make_up_the_whole(kind, steps_at_once, monkeypatch):
+    agent = make(kind(**SMALL))
+    objective = objective_of(agent, credit=1.0)
+    whole = flat(torch.autograd.grad(objective.loss(objective.states(), 0.3), parameters(agent)))
+    shift(parameters(agent), 1e-2 * torch.randn(len(whole), generator=seeded(4), dtype=torch.float64))
+    divergence = objective.divergence(objective.states(), 1)
+    assert divergence > 0
+    whole = flat(torch.autograd.grad(objective.loss(objective.states(), 0.3) + divergence, parameters(agent)))
+    monkeypatch.setattr(meta_objective, "STEPS_AT_ONCE", steps_at_once)
+    parts = objective.parts()
+    assert len(parts) == {1: 4, 40: 2, 10_000: 1}[steps_at_once]
+    assert sum(part.share for part in parts) == pytest.approx(1)
+    total = torch.zeros_like(whole)
+    for part in parts:
+        states = part.states()
+        value = part.share * (part.loss(states, 0.3) + part.divergence(states, 1))
+        total += flat(torch.autograd.grad(value, parameters(agent)))
+    torch.testing.assert_close(total, whole)
+
+
 def shift(tensors: list[Tensor], vector: Tensor) -> None:
     for tensor, part in zip(tensors, vector.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.data += part.view_as(tensor)
@@ -171,15 +193,15 @@ def looped(agent: MAML, objective: MetaObjective) -> Tensor:
         params: Params = dict(agent.policy.named_parameters())
         for samples in objective.trial[:-1]:
             ratio, log_prob = scores(agent.policy, params, samples[task])
-            if objective.exploration_credit:
+            if agent.config.exploration_credit:
                 total = total - credit[task] * ratio.mean()
             score = log_prob if agent.config.inner_objective == "log_likelihood" else ratio
-            loss = -(score * samples.advantage[task]).mean()
+            loss = -(score * samples.advantage[task]).sum()
             slopes = torch.autograd.grad(loss, list(params.values()), create_graph=True)
             rate = agent.config.inner_lr
             params = {name: p - rate * g for (name, p), g in zip(params.items(), slopes, strict=True)}
         ratio, _ = scores(agent.policy, params, objective.trial[-1][task])
-        total = total - (ratio * objective.trial[-1].advantage[task]).mean()
+        total = total - (ratio * objective.trial[-1].advantage[task]).sum()
     return total / NUM_TASKS
 
 
@@ -192,7 +214,7 @@ def test_the_curvature_product_is_that_of_the_fisher_matrix_through_the_inner_st
     """F = J' M J, with J the derivative of the adapted policy's means and stds, and M their Fisher matrix."""
     agent = make(MAMLTRPOConfig(**SMALL))
     objective = objective_of(agent)
-    product = CurvatureProduct(objective, parameters(agent))
+    product = CurvatureProduct(objective.parts(), parameters(agent))
     size = sum(parameter.numel() for parameter in parameters(agent))
     matrix = torch.stack([product(column) for column in torch.eye(size, dtype=torch.float64)])
     adapted, samples = objective.states()[-1], objective.trial[-1]
@@ -235,8 +257,8 @@ def test_the_inner_objectives_agree_in_slope_and_only_the_ratio_has_the_returns_
         obs=torch.zeros(2, 1, dtype=torch.float64),
         action=torch.tensor([0, 1]),
         log_prob=probability.log(),
-        advantage=reward,
         weight=probability,
+        advantage=probability * reward,
         mean_return=torch.zeros((), dtype=torch.float64),
     )
     derivatives = {}

@@ -7,8 +7,16 @@ import torch
 
 from experiments.benchmarks import meta_gradient
 from experiments.benchmarks.meta_gradient import Settings
+from experiments.benchmarks.outer_step import OuterStepSize
 
-TINY = Settings(num_tasks=3, num_inner_steps=(1, 2), num_rounds=2, num_repeats=1)
+TINY = Settings(
+    num_tasks=3,
+    num_inner_steps=(1, 2),
+    num_rounds=2,
+    num_repeats=1,
+    outer=OuterStepSize(num_tasks=3, num_rollouts=2, num_steps=4),
+    num_outer_rounds=2,
+)
 
 
 def test_every_contender_is_timed_and_set_against_ours(monkeypatch, capsys):
@@ -18,7 +26,8 @@ def test_every_contender_is_timed_and_set_against_ours(monkeypatch, capsys):
     ours = {f"{kind}_{steps}" for kind in ("vmap", "chunks", "our_loop", "loop") for steps in (1, 2)}
     assert ours <= set(result["milliseconds"])
     assert min(result["milliseconds"].values()) > 0
-    assert {"loop_1 / batched_1", "chunks_2 / batched_2"} <= set(result["ratios"])
+    assert {"loop_1 / batched_1", "chunks_2 / batched_2", "outer_loop / outer_batched"} <= set(result["ratios"])
+    assert 0 < result["simulation_share"] < 1
     assert result["targets"] == {}  # none is asked of three tasks
     monkeypatch.setattr(meta_gradient, "run", lambda: result)
     meta_gradient.main(json=True)
@@ -37,3 +46,5 @@ def test_a_contender_with_another_gradient_is_not_timed(monkeypatch):
 def test_a_wrong_size_is_named():
     with pytest.raises(ValueError, match="allowed are positive numbers"):
         Settings(num_tasks=0)
+    with pytest.raises(ValueError, match="allowed are positive numbers"):
+        OuterStepSize(num_rollouts=0)

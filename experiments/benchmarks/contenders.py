@@ -17,7 +17,7 @@ from envs.locomotion.mujoco_env import MujocoEnv
 from envs.simulators import make_physics
 from envs.simulators.state import State
 from metarl.distributions import DiagonalGaussian
-from metarl.nets import PolicyHead
+from metarl.nets import ACTIVATIONS, PolicyHead
 from metarl.records import Record, SampledDecision, Step, Trajectory
 from metarl.rollouts import collect
 
@@ -45,6 +45,7 @@ class MemorylessAgent:
         self._num_tasks = num_tasks
         self._policies = [self._make(family) for _ in range(num_tasks or 1)]
         self._policy = self._policies[0]
+        self._activation = ACTIVATIONS["tanh"]()
         linear = [[layer for layer in policy.net if isinstance(layer, torch.nn.Linear)] for policy in self._policies]
         self._layers = [
             (
@@ -75,7 +76,7 @@ class MemorylessAgent:
         for index, (weight, bias) in enumerate(self._layers):
             features = torch.baddbmm(bias, features, weight)
             if index < len(self._layers) - 1:
-                features = features.tanh_()
+                features = self._activation(features)
         return DiagonalGaussian(features.view(len(obs), -1), self._policy.log_std)
 
     def adapt(self, state: None, trajectory: Trajectory[SampledDecision]) -> None:
