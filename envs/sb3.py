@@ -94,7 +94,7 @@ class FamilyVecEnv(VecEnv):
             if not isinstance(self._env, Restarts):
                 raise ValueError(f"fresh is True: allowed is False, as rows of {family.name} change tasks together")
             self._restarts = self._env
-        self._visible = _numbers(self.tasks, num_envs) if visible else None  # [B, P]
+        self._visible = task_numbers(self.tasks, num_envs) if visible else None  # [B, P]
         space = family.observation_space
         if self._visible is not None:
             limit = np.full(self._visible.shape[1], np.inf, dtype=np.float32)
@@ -114,7 +114,7 @@ class FamilyVecEnv(VecEnv):
         if self._split is not None:
             self.tasks = self.family.sample(len(self.tasks), self._split, self._generator)
         if self._visible is not None:
-            self._visible = _numbers(self.tasks, self.num_envs)
+            self._visible = task_numbers(self.tasks, self.num_envs)
         step = self._env.reset(self.tasks)
         self.reset_infos = [{} for _ in range(self.num_envs)]
         return self._seen(step.obs)
@@ -142,7 +142,7 @@ class FamilyVecEnv(VecEnv):
 
         self.tasks = tree_map(put, self.tasks, drawn)
         if self._visible is not None:
-            self._visible = _numbers(self.tasks, self.num_envs)
+            self._visible = task_numbers(self.tasks, self.num_envs)
         return env.restart(self.tasks, rows)
 
     def _reports(self, step: Step) -> list[dict[str, Any]]:
@@ -193,7 +193,7 @@ class FamilyVecEnv(VecEnv):
         return list(self._get_indices(indices))
 
 
-def _numbers(tasks: Record, num_rows: int) -> Tensor:
+def task_numbers(tasks: Record, num_rows: int) -> Tensor:
     """All numbers of each row's task, [B, P] float32."""
     leaves = [leaf for leaf in tree_leaves(tasks) if isinstance(leaf, Tensor)]
     numbers = torch.cat([leaf.reshape(len(leaf), -1).float() for leaf in leaves], dim=1)  # [N, P]

@@ -14,6 +14,7 @@ from envs.catalog import make
 from envs.tabular import TabularMDP
 from experiments.baselines import COLUMNS, BaselineResult, baselines, rows
 from experiments.baselines.bandits import Belief, epsilon_greedy, gittins_indices, play, thompson, ucb1
+from experiments.baselines.from_scratch import ppo_baselines
 from experiments.baselines.simulation import random_policy
 from experiments.baselines.tabular import Belief as TabularBelief
 
@@ -85,6 +86,28 @@ def test_any_family_has_the_random_policy(name: str) -> None:
     assert math.isfinite(results["random"].mean)
     if "oracle" in results:
         assert results["oracle"].mean >= results["random"].mean
+
+
+def test_ppo_without_meta_learning_makes_use_of_a_task_that_it_sees() -> None:
+    """Of two arms with standard normal means, the better one pays 0.56 on average; blindly, each pays nothing."""
+    family = GaussianBandit(num_arms=2, num_pulls=1)
+    generator = torch.Generator().manual_seed(0)
+    tasks = family.sample(1000, "test", generator)
+    hidden, visible = ppo_baselines(family, tasks, 4000, generator)
+    assert (hidden.name, visible.name) == ("ppo_hidden", "ppo_visible")
+    assert visible.source == "no meta-learning; 4,096 steps, one seed"
+    best, chosen = float(tasks.mean.max(1).values.mean()), visible.mean
+    assert abs(hidden.mean) < 0.2
+    assert 0.6 * best < chosen < best + 0.1
+
+
+def test_any_family_has_ppo_where_steps_are_granted() -> None:
+    family: Any = make("half_cheetah_vel", horizon=3)
+    names = [result.name for result in baselines(family, 4, ppo_steps=1)]
+    assert set(names) == {"random", "ppo_hidden", "ppo_visible"}
+    assert not any(result.name.startswith("ppo") for result in baselines(family, 4))
+    with pytest.raises(ValueError, match="ppo_steps is -1: allowed are integers from 0"):
+        baselines(family, 4, ppo_steps=-1)
 
 
 def test_random_policy_plays_whole_trials_and_no_more() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 COLUMNS = ("method", "trial return", "s.e.", "published", "source")
@@ -23,14 +24,18 @@ class BaselineResult:
     source: str = ""  # settings found by search, how an exact value was computed, where the published number is from
 
 
-def baselines(family: Any, num_trials: int = 1000, seed: int = 0) -> list[BaselineResult]:
+def baselines(family: Any, num_trials: int = 1000, seed: int = 0, ppo_steps: int = 0) -> list[BaselineResult]:
     """Run every baseline known for a task family on `num_trials` fresh test tasks, best first.
 
     The same tasks serve all methods, so their differences are known better than the standard errors tell.
 
+    ppo_steps: for families without exact methods of their own, how long to train PPO without meta-learning; 0: not.
+
     Raises:
-        ValueError: when `num_trials` is below 2, as there is no standard error then.
+        ValueError: when `num_trials` is below 2, as there is no standard error then, or `ppo_steps` below 0.
     """
+    if ppo_steps < 0:
+        raise ValueError(f"ppo_steps is {ppo_steps}: allowed are integers from 0")
     if num_trials < 2:
         raise ValueError(f"num_trials is {num_trials}: allowed are integers from 2")
     import torch
@@ -47,7 +52,9 @@ def baselines(family: Any, num_trials: int = 1000, seed: int = 0) -> list[Baseli
     elif isinstance(family, GridNavi):
         from experiments.baselines.gridworld import grid_baselines as run
     else:
-        from experiments.baselines.simulation import simulated_baselines as run
+        from experiments.baselines.simulation import simulated_baselines
+
+        run = partial(simulated_baselines, ppo_steps=ppo_steps)
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # thousands of steps on small tensors: more threads cost more than they give
     try:

@@ -1,0 +1,69 @@
+"""PPO without meta-learning: one policy for all tasks, that is told the task, or is not.
+
+Schulman et al. 2017, by Stable-Baselines3. "ppo_hidden" is what a policy without a memory can do about tasks it cannot
+tell apart; "ppo_visible" sees the task's own numbers beside the observation, so that it has nothing to find out. Both
+learn on a fresh task at every episode, for the steps that are said beside the result: few steps, a weak baseline. On
+test tasks they act by the mode of the policy.
+
+Deviations from SB3's defaults: observations and rewards are normalised (`VecNormalize`, clipped to 10 deviations), 32
+rows collect 64 steps each, and batches have 256 steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import Tensor
+
+from envs.sb3 import as_vec_env, task_numbers
+from experiments.baselines import BaselineResult
+from experiments.baselines.simulation import play
+from metarl.protocols import TaskFamily
+from metarl.records import Record
+
+NUM_ROWS, STEPS_PER_ROW, BATCH = 32, 64, 256
+
+
+def ppo_baselines(
+    family: TaskFamily, tasks: Record, num_steps: int, generator: torch.Generator
+) -> list[BaselineResult]:
+    """Both on the test tasks `tasks` [N], after `num_steps` steps each on training tasks, rounded up to whole rollouts.
+
+    Raises:
+        ValueError: when rows of the family's environment cannot change their tasks one by one.
+    """
+    results = []
+    seed = int(torch.randint(2**31 - 1, (), generator=generator))
+    for name, visible in (("ppo_hidden", False), ("ppo_visible", True)):
+        act, taken = _learned(family, visible, num_steps, seed)
+        total = play(family, tasks, act, generator)
+        error = float(total.std() / len(total) ** 0.5)
+        results.append(
+            BaselineResult(name, float(total.mean()), error, None, f"no meta-learning; {taken:,} steps, one seed")
+        )
+    return results
+
+
+def _learned(
+    family: TaskFamily, visible: bool, num_steps: int, seed: int
+) -> tuple[Callable[[Tensor, Record], Tensor], int]:
+    """The policy's mode as a function of observations [B, O] and tasks [B], and the steps it has learned from."""
+    env = VecNormalize(as_vec_env(family, NUM_ROWS, visible=visible, fresh=True, seed=seed))
+    try:
+        ppo = PPO("MlpPolicy", env, n_steps=STEPS_PER_ROW, batch_size=BATCH, device="cpu", seed=seed)
+        ppo.set_logger(Logger(None, []))  # SB3's own makes a folder
+        ppo.learn(num_steps)
+    finally:
+        env.close()
+    return partial(_act, ppo, env, visible), ppo.num_timesteps
+
+
+def _act(ppo: PPO, env: VecNormalize, visible: bool, obs: Tensor, tasks: Record) -> Tensor:
+    seen = torch.cat([obs, task_numbers(tasks, len(obs))], dim=1) if visible else obs
+    action, _ = ppo.predict(env.normalize_obs(seen.numpy()), deterministic=True)  # pyright: ignore[reportArgumentType]
+    return torch.as_tensor(action)

@@ -1,0 +1,1 @@
+"""Gymnasium's pendulum: an environment of others as a task family."""
