@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from metarl.errors import RunError
+from metarl.progress_log import STEP_TAG, csv_of, open_logger, rows_of
 from metarl.provenance import provenance
 
 try:
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from stable_baselines3.common.logger import Logger
 
     from metarl.evaluation import Evaluation
-
-STEP_TAG = "time/total_timesteps"  # the tag that orders all rows: environment steps so far
 
 
 class Run:
@@ -178,7 +177,7 @@ class Run:
             RunError: when the disk refuses it.
         """
         try:
-            logger = self._logger = self._logger or _open_logger(self.path, self._forget_after)
+            logger = self._logger = self._logger or open_logger(self.path, self._forget_after)
             self._forget_after = None
             for tag, value in {**metrics, STEP_TAG: step}.items():
                 logger.record(tag, value)
@@ -220,7 +219,7 @@ class Run:
         rows = [row for row in self.progress() if row[STEP_TAG] <= step]
         try:
             _write_whole(self.path / "progress.json", "".join(f"{json.dumps(row)}\n" for row in rows).encode())
-            _write_whole(self.path / "progress.csv", _csv(rows).encode())
+            _write_whole(self.path / "progress.csv", csv_of(rows).encode())
         except OSError as error:
             raise RunError(f"cannot rewrite the progress of {self.path}: {_reason(error)}") from error
         self._forget_after = step
@@ -238,8 +237,7 @@ class Run:
             return []
         except OSError as error:
             raise RunError(f"cannot read {path}: {_reason(error)}") from error
-        rows = (_row(line) for line in content.splitlines())
-        return [row for row in rows if row is not None]
+        return rows_of(content)
 
     def close(self) -> None:
         """Close the log files; a later `log` appends to them."""
@@ -335,43 +333,6 @@ def check_plain(state: Any, where: str = "state") -> None:
             check_plain(value, f"{where}[{index}]")
     elif not (isinstance(state, Tensor) or state is None or type(state) in (bool, int, float, str)):
         raise TypeError(f"{where} is a {type(state).__name__}; a checkpoint holds tensors and plain Python only")
-
-
-def _open_logger(path: Path, forget_after: int | None) -> Logger:
-    """Stable-baselines3's logger, appending to what is there; TensorBoard is told to forget later steps."""
-    from stable_baselines3.common.logger import CSVOutputFormat, JSONOutputFormat, Logger, TensorBoardOutputFormat
-    from torch.utils.tensorboard.writer import SummaryWriter
-
-    # These formats empty the file they open, so they open nothing and are then given a file to append to.
-    as_json, as_csv = JSONOutputFormat(os.devnull), CSVOutputFormat(os.devnull)
-    as_json.close()
-    as_csv.close()
-    (path / "progress.csv").touch()
-    as_json.file = (path / "progress.json").open("a")
-    as_csv.file = (path / "progress.csv").open("r+")
-    header = as_csv.file.readline().rstrip("\n")
-    as_csv.keys = header.split(",") if header else []
-    as_csv.file.seek(0, os.SEEK_END)
-    as_events = TensorBoardOutputFormat(str(path))
-    if forget_after is not None:
-        as_events.writer.close()
-        as_events.writer = SummaryWriter(str(path), purge_step=forget_after + 1)
-    return Logger(str(path), [as_json, as_csv, as_events])
-
-
-def _row(line: bytes) -> dict[str, float] | None:
-    """One line of progress.json; None for what is no row, as a kill in the middle of a write leaves it."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) and type(row.get(STEP_TAG)) in (int, float) else None
-
-
-def _csv(rows: list[dict[str, float]]) -> str:
-    columns = list(dict.fromkeys(tag for row in rows for tag in row))
-    lines = [",".join(columns)] + [",".join(str(row.get(tag, "")) for tag in columns) for row in rows]
-    return "\n".join(lines) + "\n" if rows else ""
 
 
 def _write_whole(path: Path, content: bytes | memoryview) -> None:
