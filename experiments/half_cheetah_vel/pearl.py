@@ -1,7 +1,8 @@
 """PEARL infers from its exploration at which velocity its half cheetah should run, v* ~ U[0, 3].
 
 Rakelly et al. (2019) on two cores: smaller nets and batches, fewer gradient steps, half as many training tasks, and
-faster rates than the published ones, which are the defaults of the agent. The curve has two episodes of exploration, and one after them.
+faster rates than the published ones, which are the agent's defaults. The curve has two episodes of exploration and one
+after them.
 """
 
 from agents.pearl import PEARLConfig
