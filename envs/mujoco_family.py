@@ -24,6 +24,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from envs.locomotion.contacts import FIELD
 from envs.locomotion.mujoco_env import MujocoEnv
 from envs.locomotion.start import StartNoise
 from envs.samplers import all_inside, attribute, check_declares_ood, check_samplers, task_record
@@ -111,7 +112,9 @@ class MujocoFamily:
 
     def make_env(self, num_rows: int, generator: torch.Generator) -> MujocoEnv[Any]:
         """`num_rows` simulations on the generator's device; raises what `make_physics` does."""
-        return MujocoEnv(self.dynamics, make_physics(self.body, num_rows, generator.device), generator)
+        contact_forces = FIELD in self.dynamics.fields
+        physics = make_physics(self.body, num_rows, generator.device, contact_forces=contact_forces)
+        return MujocoEnv(self.dynamics, physics, generator)
 
     def bounds(self, tasks: Record, num_episodes: int) -> dict[str, list[float]]:
         """Empty: nobody knows."""

@@ -12,12 +12,15 @@ import torch
 from gymnasium.envs import mujoco as theirs_folder
 from torch import Tensor
 
-from envs.locomotion.ant import AntDir
+from envs.check import check_family
+from envs.locomotion.ant import AntDir, AntGoal, AntVel
+from envs.locomotion.dynamics import AntDynamics, HumanoidDynamics
 from envs.locomotion.humanoid import HumanoidDir
 from envs.locomotion.robots import ANT, HALF_CHEETAH, HOPPER, HUMANOID, SWIMMER, WALKER2D, Robot
 from envs.locomotion.swimmer import SwimmerVel
 from envs.locomotion.tasks import HeadingTasks, VelocityTasks
 from envs.locomotion.walkers import ElementTasks, HopperRandParams, Walker2dRandParams
+from envs.simulators import make_physics
 from envs.simulators.cpu import CpuPhysics
 from envs.simulators.state import State
 from metarl.records import Record
@@ -131,16 +134,22 @@ SAME: dict[str, tuple[str, dict[str, Any], Any, Record]] = {
 }
 
 
-@pytest.mark.parametrize("name", SAME)
+CONTACTS: dict[str, tuple[str, dict[str, Any], Any, Record]] = {
+    "ant_contacts": ("Ant-v5", {}, AntDir(horizon=1000, contact_forces=True), EAST),
+    "humanoid_contacts": ("Humanoid-v5", {}, HumanoidDir(horizon=1000, contact_forces=True), EAST),
+}
+
+
+@pytest.mark.parametrize("name", SAME | CONTACTS)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_steps_equal_gymnasiums(name: str, seed: int) -> None:
     """States, ends and observations to the last bit (theirs rounded to float32), rewards to float32's precision.
 
     As `gymnasium.utils.env_match` does it, but from a state that both are put into: our noise has another generator.
     """
-    identity, arguments, family, tasks = SAME[name]
+    identity, arguments, family, tasks = (SAME | CONTACTS)[name]
     theirs = gymnasium.make(identity, max_episode_steps=-1, **arguments)
-    env, ended = family.make_env(1, generator()), 0
+    env, ended, touched = family.make_env(1, generator()), 0, 0
     env.reset(tasks)
     for episode in range(3):
         obs, _ = theirs.reset(seed=10 * seed + episode)
@@ -148,7 +157,7 @@ def test_steps_equal_gymnasiums(name: str, seed: int) -> None:
         env.physics.reset(torch.from_numpy(qpos.copy())[None], torch.from_numpy(qvel.copy())[None])
         ours = family.observation(env._state, tasks)
         assert np.array_equal(ours[0], obs.astype(np.float32))
-        for action in random_actions(ROBOTS[name], 60, 1, seed):
+        for action in random_actions(family.robot, 60, 1, seed):
             obs, reward, terminated, _, info = theirs.step(action[0].numpy())
             step = env.step(action)
             assert np.array_equal(step.next_obs[0], obs.astype(np.float32))
@@ -159,8 +168,46 @@ def test_steps_equal_gymnasiums(name: str, seed: int) -> None:
                 ended += 1
                 break
             assert np.array_equal(theirs.unwrapped.data.qpos, env.physics.qpos[0])  # type: ignore[attr-defined]
+            touched += name in CONTACTS and info["reward_contact"] < 0
     assert ended or name not in ("walker2d", "hopper", "humanoid")
+    assert touched > 10 or name not in CONTACTS
     theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("family", "size"),
+    [
+        (AntGoal(horizon=12, contact_forces=True), 29 + 78),
+        (AntDynamics(horizon=12, contact_forces=True), 27 + 78),  # rows have models of their own
+        (HumanoidDynamics(horizon=5, contact_forces=True, vary=("mass",)), 270 + 78),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_families_with_contact_forces_obey_the_laws(family: Any, size: int) -> None:
+    assert family.observation_space.shape == (size,)
+    check_family(family)
+
+
+def test_contact_forces_start_at_zero_and_cost_by_hand() -> None:
+    family = AntVel(horizon=30, contact_forces=True, control_cost=0.0)
+    env = family.make_env(3, generator())
+    tasks = family.sample(3, "train", generator())
+    assert not env.reset(tasks).obs[:, 27:].any()
+    plain, costs = AntVel(horizon=30, control_cost=0.0), []
+    for index in range(30):
+        step = env.step(torch.zeros(3, 8))
+        assert not step.obs[step.episode_end, 27:].any()
+        if index == 28:
+            before, after = State(xpos=torch.zeros(3, 14, 3)), env._state
+            action = torch.zeros(3, 8)
+            costs = plain.reward(before, after, action, tasks, 1.0) - family.reward(before, after, action, tasks, 1.0)
+            assert costs == pytest.approx(5e-4 * step.next_obs[:, 27:].square().sum(1), abs=1e-6)
+    assert min(costs) > 0  # it lies on the floor
+
+
+def test_contact_forces_are_for_the_cpu() -> None:
+    with pytest.raises(ValueError, match=r"contact forces \(MuJoCo's cfrc_ext\) are computed on the CPU only"):
+        make_physics(ANT.body, 2, torch.device("cuda"), contact_forces=True)
 
 
 @pytest.mark.parametrize("name", [name for name in SAME if name != "swimmer"])

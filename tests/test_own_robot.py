@@ -150,6 +150,28 @@ def test_a_wrong_range_is_named(make, message):
     assert str(error.value) == message
 
 
+def test_contact_forces_are_computed_for_functions_that_read_them(arm):
+    box = """<mujoco><worldbody><geom type="plane" size="1 1 1"/><body pos="0 0 0.1"><joint type="slide" axis="0 0 1"/>
+      <geom type="box" size="0.1 0.1 0.1" mass="2"/></body></worldbody>
+      <actuator><motor joint="lift" ctrlrange="-1 1"/></actuator></mujoco>""".replace("<joint ", '<joint name="lift" ')
+    path = arm().body.parent / "box.xml"
+    path.write_text(box)
+    family = arm(
+        mjcf=path,
+        observe=lambda physics, task: physics.cfrc_ext[:, 1],
+        reward=lambda physics, action, task: physics.qpos[:, 0],
+        start_noise=0.0,
+        horizon=500,
+        frame_skip=5,
+    )
+    env = family.make_env(2, generator())
+    step = env.reset(family.sample(1, "train", generator()))
+    assert not step.obs.any()
+    for _ in range(300):
+        step = env.step(torch.zeros(2, 1))
+    assert step.obs[:, 5].tolist() == pytest.approx([2 * 9.81] * 2, rel=1e-3)  # the floor carries the weight, N
+
+
 # Model fields
 
 

@@ -5,7 +5,8 @@ Direction: Rothfuss et al. 2019 (ProMP) and Rakelly et al. 2019 (PEARL); place: 
 those of Gymnasium's Ant-v5, dt = 0.05 s, actions in [-1, 1].
 
 Deviations and choices, where the published codes differ:
-1. No contact forces: they are neither observed (27 and 29 numbers instead of 111 and 113) nor paid for.
+1. No contact forces: they are neither observed (27 and 29 numbers instead of 111 and 113) nor paid for. With
+   `contact_forces=True` they are, as in Ant-v5: 105 and 107 numbers, as the world's own are left out.
 2. Velocities are those of the torso's place as MuJoCo last computed it, one substep behind, as in Gymnasium.
 3. Where falling ends the episode, that step earns no bonus for being alive (as in Gymnasium; the papers' codes pay it).
 4. In the code that VariBAD published, "forward and backward" are two directions 57° to the left and right: not so here.
@@ -21,6 +22,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from envs.locomotion.contacts import ANT_CONTACTS, FIELD, Contacts
 from envs.locomotion.headings import Directions, check_directions, headings_in_training, sample_headings
 from envs.locomotion.ranges import Ood, check_ood, draw_shares, in_training
 from envs.locomotion.robots import ANT, Robot, RobotFamily, T, cosine, squared
@@ -37,7 +39,10 @@ LOWEST, HIGHEST = 0.2, 1.0  # of the torso, m
 class Ant(RobotFamily[T]):
     """What the ant's families share."""
 
+    contact_forces: bool = False  # observed, and paid for with 0.0005 of their squares
+
     robot: ClassVar[Robot] = ANT
+    contacts: ClassVar[Contacts | None] = ANT_CONTACTS
 
     @property
     def fields_before(self) -> tuple[str, ...]:
@@ -89,7 +94,8 @@ class AntDir(Ant[HeadingTasks]):
 
     def reward(self, before: State, after: State, action: Tensor, tasks: HeadingTasks, dt: float) -> Tensor:
         along = (plane_velocity(before, after, dt) * tasks.direction).sum(dim=1)
-        return (along + self.alive_bonus * stands(after) - self.control_cost * squared(action)).float()
+        cost = self.control_cost * squared(action) + self.contact_cost(after)
+        return (along + self.alive_bonus * stands(after) - cost).float()
 
     def metrics(self, before: State, after: State, action: Tensor, tasks: HeadingTasks, dt: float) -> Tensor:
         velocity = plane_velocity(before, after, dt)
@@ -135,7 +141,8 @@ class AntVel(Ant[VelocityTasks]):
 
     def reward(self, before: State, after: State, action: Tensor, tasks: VelocityTasks, dt: float) -> Tensor:
         error = (plane_velocity(before, after, dt)[:, 0] - tasks.velocity).abs()
-        return (1 - error + self.alive_bonus * stands(after) - self.control_cost * squared(action)).float()
+        cost = self.control_cost * squared(action) + self.contact_cost(after)
+        return (1 - error + self.alive_bonus * stands(after) - cost).float()
 
     def metrics(self, before: State, after: State, action: Tensor, tasks: VelocityTasks, dt: float) -> Tensor:
         return (plane_velocity(before, after, dt)[:, 0] - tasks.velocity).abs().float()[:, None]
@@ -169,7 +176,7 @@ class AntGoal(Ant[GoalTasks]):
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return ()
+        return () if self.observed_contacts is None else (FIELD,)
 
     @property
     def fields_before(self) -> tuple[str, ...]:
@@ -177,11 +184,12 @@ class AntGoal(Ant[GoalTasks]):
 
     @property
     def observation_space(self) -> spaces.Box:
-        return spaces.Box(-float("inf"), float("inf"), (29,))
+        size = 29 if self.observed_contacts is None else 29 + self.observed_contacts.num_observed
+        return spaces.Box(-float("inf"), float("inf"), (size,))
 
     def observation(self, state: State, tasks: GoalTasks) -> Tensor:
-        """All positions and velocities: [B, 29] float32."""
-        return torch.cat((state.qpos, state.qvel), dim=1).float()
+        """All positions and velocities: [B, 29] float32; then contact forces, if any."""
+        return self.with_contacts(torch.cat((state.qpos, state.qvel), dim=1), state).float()
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> GoalTasks:
         check_split(self.name, split)
@@ -203,7 +211,7 @@ class AntGoal(Ant[GoalTasks]):
             value = torch.where(distance <= 0.75, 1 - distance, -0.75)
         else:
             value = -offset.abs().sum(dim=1)
-        return (value - self.control_cost * squared(action)).float()
+        return (value - self.control_cost * squared(action) - self.contact_cost(after)).float()
 
     def metrics(self, before: State, after: State, action: Tensor, tasks: GoalTasks, dt: float) -> Tensor:
         return (after.qpos[:, :2] - tasks.goal).norm(dim=1).float()[:, None]

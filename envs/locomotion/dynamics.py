@@ -189,7 +189,7 @@ class AntDynamics(Ant[DynamicsTasks], _Dynamics):
 
     def reward(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
         gain = plane_velocity(before, after, dt)[:, 0] + self.alive_bonus * ant_stands(after)
-        return (gain - self.control_cost * squared(action)).float()
+        return (gain - self.control_cost * squared(action) - self.contact_cost(after)).float()
 
     def metrics(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
         return plane_velocity(before, after, dt)[:, :1].float()
@@ -218,7 +218,7 @@ class HumanoidDynamics(Humanoid[DynamicsTasks], _Dynamics):
 
     def reward(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
         gain = FORWARD_WEIGHT * com_velocity(before, after, dt)[:, 0] + self.alive_bonus * humanoid_stands(after)
-        return (gain - self.control_cost * squared(action)).float()
+        return (gain - self.control_cost * squared(action) - self.contact_cost(after)).float()
 
     def metrics(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
         return com_velocity(before, after, dt)[:, :1].float()

@@ -4,7 +4,8 @@ Mechanics, start, weights and limits of the torso's height are those of Gymnasiu
 actions are in [-0.4, 0.4].
 
 Deviations and choices, where the published codes differ:
-1. No contact forces: they are neither observed (270 numbers instead of 348) nor paid for.
+1. No contact forces: they are neither observed (270 numbers instead of 348) nor paid for. With `contact_forces=True`
+   they are, as in Humanoid-v5.
 2. The velocity is that of the centre of mass as MuJoCo last computed it, one substep behind, as in Gymnasium.
 3. The step in which the humanoid falls earns no bonus for being alive (as in Gymnasium; the papers' codes pay it).
 
@@ -19,6 +20,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from envs.locomotion.contacts import HUMANOID_CONTACTS, Contacts
 from envs.locomotion.headings import Directions, check_directions, headings_in_training, sample_headings
 from envs.locomotion.robots import HUMANOID, Robot, RobotFamily, T, cosine, squared
 from envs.locomotion.tasks import HeadingTasks
@@ -36,8 +38,10 @@ class Humanoid(RobotFamily[T]):
 
     control_cost: float = 0.1
     alive_bonus: float = 5.0
+    contact_forces: bool = False  # observed, and paid for with 5e-7 of their squares, at most 10
 
     robot: ClassVar[Robot] = HUMANOID
+    contacts: ClassVar[Contacts | None] = HUMANOID_CONTACTS
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,10 +52,13 @@ class Humanoid(RobotFamily[T]):
         return ("subtree_com",)
 
     def observation(self, state: State, tasks: T) -> Tensor:
-        """Positions without x and y, velocities, the bodies' inertias and velocities, the hinges' torques: [B, 270]."""
+        """Positions without x and y, velocities, the bodies' inertias and velocities, the hinges' torques: [B, 270].
+
+        Then contact forces, if any.
+        """
         inertia, velocity = state.cinert[:, 1:].flatten(1), state.cvel[:, 1:].flatten(1)
         parts = (state.qpos[:, 2:], state.qvel, inertia, velocity, state.qfrc_actuator[:, 6:])
-        return torch.cat(parts, dim=1).float()
+        return self.with_contacts(torch.cat(parts, dim=1), state).float()
 
     def terminated(self, state: State, tasks: T) -> Tensor | None:
         return ~stands(state)
@@ -100,7 +107,7 @@ class HumanoidDir(Humanoid[HeadingTasks]):
     def reward(self, before: State, after: State, action: Tensor, tasks: HeadingTasks, dt: float) -> Tensor:
         along = (com_velocity(before, after, dt) * tasks.direction).sum(dim=1)
         gain = FORWARD_WEIGHT * along + self.alive_bonus * stands(after)
-        return (gain - self.control_cost * squared(action)).float()
+        return (gain - self.control_cost * squared(action) - self.contact_cost(after)).float()
 
     def metrics(self, before: State, after: State, action: Tensor, tasks: HeadingTasks, dt: float) -> Tensor:
         velocity = com_velocity(before, after, dt)

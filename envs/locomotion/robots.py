@@ -1,8 +1,8 @@
 """The robots, and what all their task families share.
 
 A family names its robot and states its tasks, its reward and, for robots that fall, when that is. Mechanics, start and
-observation are those of Gymnasium's v5 environments without contact forces: with MuJoCo 2, in which most results of the
-literature were made, these were zero.
+observation are those of Gymnasium's v5 environments, by default without contact forces: with MuJoCo 2, in which most
+results of the literature were made, these were zero. The ant and the humanoid have `contact_forces=True`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from envs.locomotion.contacts import FIELD, Contacts
 from envs.locomotion.mujoco_env import Locomotion, MujocoEnv
 from envs.locomotion.start import StartNoise
 from envs.simulators import make_physics
@@ -74,6 +75,7 @@ class RobotFamily(Generic[T]):
     control_cost: float = 0.0  # times |a|²
 
     robot: ClassVar[Robot]
+    contacts: ClassVar[Contacts | None] = None  # of robots that have the choice
 
     @property
     def name(self) -> str:
@@ -99,6 +101,7 @@ class RobotFamily(Generic[T]):
     def observation_space(self) -> spaces.Box:
         robot = self.robot
         size = robot.num_positions - robot.num_hidden + robot.num_velocities + robot.num_observed
+        size += 0 if self.observed_contacts is None else self.observed_contacts.num_observed
         return spaces.Box(-float("inf"), float("inf"), (size,))
 
     @property
@@ -107,7 +110,22 @@ class RobotFamily(Generic[T]):
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return self.robot.fields
+        return self.robot.fields if self.observed_contacts is None else (*self.robot.fields, FIELD)
+
+    @property
+    def observed_contacts(self) -> Contacts | None:
+        """What is to be made of contact forces; None where they are left out, as is the default."""
+        return self.contacts if getattr(self, "contact_forces", False) else None
+
+    def contact_cost(self, after: State) -> Tensor | float:
+        """[B], or zero where contact forces are left out."""
+        return 0.0 if self.observed_contacts is None else self.observed_contacts.cost(after)
+
+    def with_contacts(self, obs: Tensor, state: State) -> Tensor:
+        """An observation [B, O] with contact forces behind it, where these are observed."""
+        return (
+            obs if self.observed_contacts is None else torch.cat((obs, self.observed_contacts.observed(state)), dim=1)
+        )
 
     @property
     def fields_before(self) -> tuple[str, ...]:
@@ -115,7 +133,8 @@ class RobotFamily(Generic[T]):
 
     def make_env(self: Locomotion[T], num_rows: int, generator: torch.Generator) -> MujocoEnv[T]:
         """`num_rows` simulations on the generator's device; raises what `make_physics` does."""
-        return MujocoEnv(self, make_physics(self.body, num_rows, generator.device), generator)
+        physics = make_physics(self.body, num_rows, generator.device, contact_forces=FIELD in self.fields)
+        return MujocoEnv(self, physics, generator)
 
     def physics(self, tasks: T, nominal: Callable[[str], Tensor]) -> Mapping[str, Tensor]:
         return {}
@@ -128,7 +147,7 @@ class RobotFamily(Generic[T]):
         qvel, limit = state.qvel, self.robot.velocity_limit
         if limit is not None:
             qvel = qvel.clamp(-limit, limit)
-        return torch.cat((state.qpos[:, self.robot.num_hidden :], qvel), dim=1).float()
+        return self.with_contacts(torch.cat((state.qpos[:, self.robot.num_hidden :], qvel), dim=1), state).float()
 
     def terminated(self, state: State, tasks: T) -> Tensor | None:
         return None

@@ -75,20 +75,25 @@ class Physics(Protocol):
         ...
 
 
-def make_physics(body: Path, num_rows: int, device: torch.device) -> Physics:
+def make_physics(body: Path, num_rows: int, device: torch.device, *, contact_forces: bool = False) -> Physics:
     """`num_rows` simulations of an MJCF file on a device, by the engine that runs there.
 
+    contact_forces: compute the data's field "cfrc_ext" after each step, as Gymnasium does; without, it means nothing.
+
     Raises:
-        ValueError: for fewer rows than one, a device without an engine, or an engine that is not installed.
+        ValueError: for fewer rows than one, a device without an engine, an engine that is not installed, or contact
+            forces where the engine is not made to give them.
     """
     if num_rows < 1:
         raise ValueError(f"num_rows is {num_rows}: allowed are integers from 1")
     if device.type == "cpu":
         from envs.simulators.cpu import CpuPhysics  # here, so that tasks can be sampled without a simulator
 
-        return CpuPhysics(body, num_rows)
+        return CpuPhysics(body, num_rows, contact_forces=contact_forces)
     if device.type != "cuda":
         raise ValueError(f"device is {str(device)!r}: MuJoCo simulates on 'cpu' and 'cuda'")
+    if contact_forces:
+        raise ValueError("contact forces (MuJoCo's cfrc_ext) are computed on the CPU only: device is 'cuda'")
     if importlib.util.find_spec("mujoco_warp") is None:
         raise ValueError("device is 'cuda', but mujoco-warp is not installed: pip install 'metarl[gpu]'")
     from envs.simulators.gpu import GpuPhysics

@@ -46,10 +46,13 @@ class CpuPhysics:
 
     asynchronous = False
 
-    def __init__(self, body: Path, num_rows: int, num_threads: int | None = None) -> None:
+    def __init__(
+        self, body: Path, num_rows: int, num_threads: int | None = None, *, contact_forces: bool = False
+    ) -> None:
         """Compile the MJCF file `body`.
 
         num_threads: None for what the machine and the number of rows call for, see `suitable_threads`.
+        contact_forces: compute "cfrc_ext" after each step, for some 15 % of a step's time.
         """
         self.num_rows = num_rows
         self.device = torch.device("cpu")
@@ -58,13 +61,19 @@ class CpuPhysics:
         self.timestep = float(self.model.opt.timestep)
         self._models: list[mujoco.MjModel] | None = None  # a model for each row, where rows have their own
         self._errors = Ration()
+        self._contact_forces: Tensor | None = None  # [B, bodies, 6], live
+        if contact_forces:
+            self._contact_forces = torch.zeros(num_rows, self.model.nbody, 6, dtype=torch.float64)
+        self._scratch = mujoco.MjData(self.model) if contact_forces else None
         self._start()
         self.initial_qpos = torch.from_numpy(self.model.qpos0.copy())
 
     def _start(self) -> None:
         """Threads and memory for B simulations, and views of the memory."""
         self._has_fields = False
-        self._batch = Batch(self.model, self.num_rows, self.num_threads)
+        # Contact forces come from what a step leaves behind beside the state, which only a persistent batch keeps.
+        persistent = self._contact_forces is not None
+        self._batch = Batch(self.model, self.num_rows, self.num_threads, persistent=persistent)
         self._qpos: np.ndarray[Any, Any] = self._batch.bind("qpos")
         self._qvel: np.ndarray[Any, Any] = self._batch.bind("qvel")
         self._ctrl: np.ndarray[Any, Any] = self._batch.bind("ctrl")
@@ -83,6 +92,8 @@ class CpuPhysics:
         """
         if name in ("qpos", "qvel"):
             return getattr(self, name)
+        if name == "cfrc_ext" and self._contact_forces is not None:
+            return self._contact_forces
         if name not in DATA_FIELDS:
             near = difflib.get_close_matches(name, DATA_FIELDS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "allowed are names such as 'xpos' and 'sensordata'"
@@ -142,6 +153,8 @@ class CpuPhysics:
         self._qpos[written] = qpos.numpy()[written]
         self._qvel[written] = qvel.numpy()[written]
         self._batch.forward(chosen)
+        if self._contact_forces is not None:
+            self._contact_forces[slice(None) if rows is None else rows] = 0.0  # as in Gymnasium
 
     def step(self, ctrl: Tensor, num_substeps: int, rows: Tensor | None = None) -> Tensor | None:
         """Advance all rows, or those where `rows` [B] is true; returns the rows that diverged, [B] bool, or None."""
@@ -154,12 +167,23 @@ class CpuPhysics:
                 logger.warning("%s%s", error, f" ({self._errors.count} such errors)" if self._errors.count > 1 else "")
             failed = np.zeros(self.num_rows, dtype=bool)
             failed[error.ids] = True
+        self._find_contact_forces(rows)
         # MuJoCo puts a row whose state became bad back to its start at the next substep and counts a warning; a state
         # that became bad in the last substep has not been noticed yet, but its sum is not finite or is huge.
         if failed is None and not self._num_bad.any() and np.isfinite(self._qpos.sum() + self._qvel.sum()):
             return None
         diverged = self._num_bad.any(axis=1) | ~np.isfinite(self._qpos.sum(1) + self._qvel.sum(1))
         return torch.from_numpy(diverged if failed is None else diverged | failed)
+
+    def _find_contact_forces(self, rows: Tensor | None) -> None:
+        """As Gymnasium does after a step: from the contacts that the last forward pass of the integrator has found."""
+        if self._contact_forces is None or self._scratch is None:
+            return
+        forces = self._contact_forces.numpy()
+        for row in range(self.num_rows) if rows is None else rows.nonzero().flatten().tolist():
+            self._batch.get_data(row, self._scratch)
+            mujoco.mj_rnePostConstraint(self.model, self._scratch)
+            forces[row] = self._scratch.cfrc_ext
 
     def copy_row(self, row: int) -> tuple[mujoco.MjModel, mujoco.MjData]:
         """One row's own model and data with derived quantities computed, for rendering."""
