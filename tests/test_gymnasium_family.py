@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from envs.check import check_family
 from envs.gymnasium_family import GymnasiumFamily
 from envs.samplers import Choice, LogUniform, Uniform
 from envs.third_party import CrashedTooOften
+from experiments.experiment import load
 from metarl.protocols import Renders
 from metarl.records import cat
 from metarl.trainer import TrainConfig, Trainer
@@ -241,6 +243,15 @@ def test_actions_of_another_kind_are_refused(space):
 
     with pytest.raises(ValueError, match=r"its action space is .+: allowed are Discrete and Box of floats"):
         GymnasiumFamily(Other, {"gain": Uniform(0, 1)}, horizon=2)
+
+
+def test_the_readmes_example_is_the_recipes_family():
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+    found = re.search(r"```python\n(from envs.gymnasium_family .+?)```", readme, re.DOTALL)
+    assert found
+    names: dict[str, Any] = {}
+    exec(found[1], names)
+    assert names["family"] == load("pendulum/rl2").family
 
 
 # Crashes

@@ -1,5 +1,6 @@
 """Families around families: laws, hand numbers, and what passes through them."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -307,6 +308,15 @@ def test_pictures_metrics_and_all_else_pass_through():
     assert not isinstance(plain, Measures)
     with pytest.raises(AttributeError, match="num_diverged"):
         plain.num_diverged  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_readmes_example_is_a_family():
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+    found = next(block for block in re.findall(r"```python\n(.+?)```", readme, re.DOTALL) if "envs.wrappers" in block)
+    names: dict[str, Any] = {}
+    exec(found, names)
+    assert names["family"].name == "half_cheetah_vel_delayed_noisy_time_aware"
+    assert set(vars(names["family"].sample(2, "train", generator()))) == {"velocity", "action_delay", "obs_noise"}
 
 
 RECIPE = """
