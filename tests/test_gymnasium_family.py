@@ -21,12 +21,17 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.envs.classic_control.pendulum import PendulumEnv
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from agents.rl2 import RL2Config
 from envs.check import check_family
+from envs.gymnasium import GymnasiumEnv
 from envs.gymnasium_family import GymnasiumFamily
 from envs.samplers import Choice, LogUniform, Uniform
 from envs.third_party import CrashedTooOften
+from envs.wrappers import Noisy, TimeAware
+from experiments.cli import main
 from experiments.experiment import load
 from metarl.protocols import Renders
 from metarl.records import cat
@@ -110,6 +115,16 @@ def rollout(family: GymnasiumFamily, num_rows: int = 5, num_steps: int = 15, see
 )
 def test_it_obeys_the_laws(family):
     check_family(family)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [fragile("", num_workers=1), TimeAware(Noisy(fragile("", num_workers=0), action_noise=0.1))],
+    ids=lambda family: family.name,
+)
+def test_gymnasium_and_sb3_find_nothing_wrong_with_it(family):
+    check_env(GymnasiumEnv(family), skip_render_check=True)
+    sb3_check_env(GymnasiumEnv(family), warn=False)
 
 
 def test_it_is_what_gymnasium_does():
@@ -349,6 +364,43 @@ def test_training_goes_on_through_crashes():
     trainer = Trainer(family, RL2Config(hidden_size=8), config, agent_name="rl2", seed=0, device="cpu")
     logged = [trainer.iterate()["rollout/num_diverged"] for _ in range(3)]
     assert sum(logged) == trainer.num_diverged > 0
+
+
+RECIPE = """
+import gymnasium
+from gymnasium.envs.classic_control.pendulum import PendulumEnv
+
+from agents.rl2 import RL2Config
+from envs.gymnasium_family import GymnasiumFamily
+from envs.samplers import Uniform
+from experiments.experiment import Experiment
+from metarl.trainer import TrainConfig
+
+class Broken(PendulumEnv):
+    def step(self, u):
+        raise OSError("out of order")
+
+def make():
+    return Broken()
+
+experiment = Experiment(
+    family=GymnasiumFamily(make, {"g": Uniform(5, 15)}, horizon=4, num_workers=1, num_episodes=9),
+    agent=RL2Config(hidden_size=8),
+    train=TrainConfig(num_iterations=2, num_tasks=3, eval_tasks=2),
+)
+"""
+
+
+def test_a_training_that_stops_says_why_in_one_line(tmp_path, monkeypatch, capsys):
+    """With functions of a recipe's own, whose module the worker cannot import."""
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.py").write_text(RECIPE)
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "recipe.py", "--run-dir", "run"])
+    assert stop.value.code == 1
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("metarl:")]
+    assert "make: row 0 crashed 5 times in succession, the last time with: OSError: out of order. Task: g=" in line
+    assert line.endswith("what was saved before is in run")
 
 
 # Processes
