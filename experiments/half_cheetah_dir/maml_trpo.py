@@ -1,7 +1,7 @@
 """MAML with a trust region finds out from ten episodes whether its half cheetah should run forward or backward.
 
-Actions five times as noisy as in the paper, and half as many episodes a step: a body that hardly moves learns slowly, and
-more updates of less data save steps. `maml_trpo_paper` has the published settings.
+Actions are five times as noisy as in the paper and a step has half as many episodes: a body that hardly moves learns
+slowly, and more updates of less data save steps. `maml_trpo_paper` has the published settings.
 """
 
 from agents.maml import MAMLTRPOConfig

@@ -9,6 +9,7 @@ the gradient is multiplied with: a number, or a tensor that broadcasts against t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -57,20 +58,21 @@ class PerParameterStepSizes(nn.Module):
 class PerStepStepSizes(nn.Module):
     """MAML++: a learned step size for each layer at each of `num_steps` steps; the last serves all later ones.
 
-    A layer is a module that holds parameters; a parameter outside any, such as a log standard deviation, is its own.
+    Their logarithms are what is learned: an optimiser then moves small ones by small steps, and none turns negative. A
+    layer is a module that holds parameters; a parameter outside any, such as a log standard deviation, is its own.
     """
 
     def __init__(self, params: Mapping[str, Tensor], inner_lr: float, num_steps: int) -> None:
         super().__init__()
         if inner_lr <= 0:
             raise ValueError(f"inner_lr is {inner_lr}; it must be positive")
-        self.values = nn.ParameterDict(
-            {_key(_layer(name)): value.new_full((num_steps,), inner_lr) for name, value in params.items()}
+        self.logs = nn.ParameterDict(
+            {_key(_layer(name)): value.new_full((num_steps,), math.log(inner_lr)) for name, value in params.items()}
         )
 
     def forward(self, name: str, step: int) -> Tensor:
-        values = self.values[_key(_layer(name))]  # [num_steps]
-        return values[min(step, len(values) - 1)]
+        logs = self.logs[_key(_layer(name))]  # [num_steps]
+        return logs[min(step, len(logs) - 1)].exp()
 
 
 def _layer(name: str) -> str:

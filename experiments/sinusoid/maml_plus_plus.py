@@ -1,0 +1,13 @@
+"""MAML++ regresses sinusoids, with a learned step size for each layer and step: judged after its five steps."""
+
+from experiments.experiment import Expected, Experiment
+from metarl.fewshot.learners import MAMLPlusPlusConfig
+from metarl.fewshot.regression import Sinusoid
+from metarl.trainer import TrainConfig
+
+experiment = Experiment(
+    family=Sinusoid(),
+    agent=MAMLPlusPlusConfig(outer_lr=3e-3),
+    train=TrainConfig(num_iterations=4000, num_tasks=25, eval_every=500, eval_tasks=600, checkpoint_every=500),
+    expected=Expected(at_most=0.16, episode=5, source="MAML's after five steps, in a re-run of its paper"),
+)
