@@ -1,0 +1,153 @@
+"""PEARL: gradient steps beside a plain reference at the published sizes, and collection in many rows beside one.
+
+Gradient steps: 16 tasks x 256 transitions, contexts of 100, three layers of 300 (the encoder: 200), on the half
+cheetah's sizes; the reference is experiments/benchmarks/pearl_reference.py, whose posteriors and critics are compared
+with ours, on the same weights, before anything is timed. Collection: half_cheetah_vel, by the published policy, one
+row against many. Rounds are interleaved; a ratio is the median of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import json as json_format
+import platform
+import statistics
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from agents.pearl import PEARL, PEARLConfig
+from envs.locomotion.half_cheetah import HalfCheetahVel
+from experiments.benchmarks.pearl_reference import Reference
+from metarl.records import by_task
+from metarl.replay import Transition
+from metarl.rollouts import collect
+
+TARGETS = {"reference / ours": 1.5, "many rows / one row": 10.0}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The size of a benchmark."""
+
+    config: PEARLConfig = field(default_factory=lambda: PEARLConfig(capacity=2000))
+    num_rows: int = 100
+    horizon: int = 200
+    num_rounds: int = 7
+    num_steps: int = 3  # gradient steps in a round
+
+    def __post_init__(self) -> None:
+        for name in ("num_rows", "horizon", "num_rounds", "num_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+
+def run(settings: Settings | None = None) -> dict[str, Any]:
+    """Measure everything: gradient steps and environment steps a second, ratios, and what was asked for."""
+    is_full = settings is None
+    settings = Settings() if settings is None else settings
+    family = HalfCheetahVel(horizon=settings.horizon)
+    obs_size, num_actions = family.observation_space.shape[0], family.action_space.shape[0]
+    reference = Reference(settings.config, obs_size, num_actions, settings.config.capacity, seed=0)
+    agent = _same_agent(settings.config, family, reference)
+    _check_agreement(agent, reference)
+    seconds: dict[str, list[float]] = {"ours": [], "reference": [], "one row": [], "many rows": []}
+    generator = torch.Generator().manual_seed(0)
+    rows = {"one row": 1, "many rows": settings.num_rows}
+    envs = {name: family.make_env(count, generator) for name, count in rows.items()}
+    for _ in range(settings.num_rounds):
+        for name in ("ours", "reference"):
+            started = time.perf_counter()
+            for _ in range(settings.num_steps):
+                if name == "reference":
+                    reference.gradient_step()
+                else:
+                    _step(agent, generator)
+            seconds[name].append((time.perf_counter() - started) / settings.num_steps)
+        for name, env in envs.items():
+            tasks = family.sample(env.num_rows, "train", generator)
+            started = time.perf_counter()
+            num_steps = collect(env, agent, tasks, 1, generator=generator).num_steps
+            seconds[name].append((time.perf_counter() - started) / num_steps)
+    pairs = {"reference / ours": ("reference", "ours"), "many rows / one row": ("one row", "many rows")}
+    ratios = {
+        name: statistics.median(slow / fast for slow, fast in zip(seconds[left], seconds[right], strict=True))
+        for name, (left, right) in pairs.items()
+    }
+    return {
+        "benchmark": "pearl",
+        "machine": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "num_rows": settings.num_rows,
+        "per_second": {name: 1 / statistics.median(values) for name, values in seconds.items()},
+        "ratios": ratios,
+        "targets": {
+            name: {"at_least": target, "reached": ratios[name], "met": ratios[name] >= target}
+            for name, target in TARGETS.items()
+            if is_full
+        },
+    }
+
+
+def _step(agent: PEARL, generator: torch.Generator) -> None:
+    """What `PEARL.update` repeats."""
+    config = agent.config
+    tasks = torch.randint(config.num_train_tasks, (config.meta_batch,), generator=generator)
+    agent.gradient_step(tasks, generator)
+
+
+def _same_agent(config: PEARLConfig, family: HalfCheetahVel, reference: Reference) -> PEARL:
+    """Our agent with the reference's weights, where both have them, and its data in replay."""
+    generator = torch.Generator().manual_seed(0)
+    agent = config.make(family.observation_space, family.action_space, num_iterations=1, generator=generator)
+    with torch.no_grad():
+        for ours, theirs in zip(agent.encoder.parameters(), reference.encoder.parameters(), strict=True):
+            ours.copy_(theirs)
+        twins = zip(*(critic.parameters() for critic in reference.critics), strict=True)
+        for ours, theirs in zip(agent.sac.critics.parameters(), twins, strict=True):
+            ours.copy_(torch.stack(theirs))
+    tensors = {
+        name: torch.stack([torch.from_numpy(task[name]) for task in reference.tasks]) for name in reference.tasks[0]
+    }
+    reward = tensors["reward"].squeeze(-1)
+    data = Transition(tensors["obs"], tensors["action"], reward, reward, tensors["next_obs"], reward > torch.inf)
+    valid = torch.ones_like(reward, dtype=torch.bool)
+    agent.replay.add(torch.arange(config.num_train_tasks), data, valid, recent=True)
+    return agent
+
+
+def _check_agreement(agent: PEARL, reference: Reference) -> None:
+    """The same posterior and the same two values from the same weights and data.
+
+    Raises:
+        AssertionError: when they differ.
+    """
+    context = reference.draw([0, 1, 2], agent.config.context)
+    items = torch.cat([context["obs"], context["action"], context["reward"]], -1)
+    with torch.no_grad():
+        posterior = agent.adaptation.posterior(agent.adaptation.adapt(agent.adaptation.prior(3), items))
+        for task, theirs in enumerate(reference.posteriors(context)):
+            torch.testing.assert_close(posterior.mean[task], theirs.mean, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(posterior.log_std[task].exp(), theirs.stddev, rtol=1e-3, atol=1e-5)
+        obs, action = (by_task(context[name], 1)[0] for name in ("obs", "action"))
+        latent = posterior.mean[:1].expand(len(obs), -1)
+        ours = agent.sac.values(agent.sac.critics, torch.cat([obs, latent], -1), action)
+        for value, critic in zip(ours, reference.critics, strict=True):
+            theirs = critic(torch.cat([obs, latent, action], -1)).squeeze(-1)
+            torch.testing.assert_close(value, theirs, rtol=1e-3, atol=1e-4)
+
+
+def main(json: bool = False) -> None:
+    """Print rates and ratios; one JSON object where that is asked for."""
+    result = run()
+    if json:
+        print(json_format.dumps(result))
+        return
+    units = {"ours": "gradient steps/s", "reference": "gradient steps/s"}
+    for name, rate in result["per_second"].items():
+        print(f"{name:12}{rate:10,.1f} {units.get(name, 'environment steps/s')}")
+    for name, target in result["targets"].items():
+        verdict = "reached" if target["met"] else "NOT reached"
+        print(f"{name}: {target['reached']:.2f} ({target['at_least']:g} asked for; {verdict})")

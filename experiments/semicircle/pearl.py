@@ -1,0 +1,39 @@
+"""PEARL looks for a goal on a semicircle that it cannot see, then goes there: it pays within 0.2 alone.
+
+Rakelly et al. (2019), section 6.3: the encoder reads the sparse reward, the critics learn from the dense one; 10 tasks
+an iteration, context of recent episodes from the posterior too. The paper has curves only. Its budget, 1000 gradient
+steps an iteration on 16 x 256 transitions with contexts of 1024: agent.num-gradient-steps, batch, context.
+"""
+
+from agents.pearl import PEARLConfig
+from envs.navigation import Semicircle
+from experiments.experiment import Expected, Experiment
+from metarl.trainer import TrainConfig
+
+experiment = Experiment(
+    family=Semicircle(),
+    agent=PEARLConfig(
+        latent_size=2,
+        hidden_sizes=(64, 64),
+        encoder_sizes=(64, 64),
+        num_train_tasks=80,
+        initial_episodes=10,
+        prior_episodes=5,
+        posterior_episodes=15,
+        extra_episodes=0,
+        num_exploration_episodes=2,
+        capacity=10_000,
+        num_gradient_steps=500,
+        batch=32,
+        context=128,
+        gamma=0.9,
+        reward_scale=1.0,
+        temperature=0.05,
+        learning_rate=5e-4,
+        target_share=0.01,
+        shaped_reward="dense_reward",
+        kl_weight=0.005,
+    ),
+    train=TrainConfig(num_iterations=60, num_tasks=10, copies=5, eval_every=10, eval_tasks=100),
+    expected=Expected(at_least=3.0, episode=5, source="our own aim; who knows the goal has about 9"),
+)
