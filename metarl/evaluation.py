@@ -89,7 +89,16 @@ class Evaluation:
     measure: Measure = RETURN
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain values that JSON knows: what is not finite, as errors of a learner that diverged, is None."""
+        return _finite_or_none(asdict(self))
+
+
+def _finite_or_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite_or_none(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite_or_none(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)

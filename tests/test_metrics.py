@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -54,6 +56,8 @@ def test_an_evaluation_has_the_metrics_of_its_environment() -> None:
     by_return = [-episode.mean / FREE.horizon for episode in evaluation.episodes]
     assert evaluation.metrics["velocity_error"] == pytest.approx(by_return, rel=1e-5)
     assert evaluation.as_json()["metrics"] == evaluation.metrics
+    diverged = replace(evaluation, metrics={"error": [1.0, math.nan]}, bounds={"known": [math.inf]})
+    assert json.loads(json.dumps(diverged.as_json(), allow_nan=False))["metrics"] == {"error": [1.0, None]}
 
 
 def test_metrics_are_logged_by_episode() -> None:
