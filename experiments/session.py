@@ -14,6 +14,7 @@ import torch
 
 from envs.third_party import CrashedTooOften
 from experiments.experiment import Experiment
+from experiments.exploration import draw_exploration
 from experiments.film import film, visible_env
 from experiments.plots import plot_run
 from experiments.progress import TrainingProgress
@@ -68,15 +69,12 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
             if signals.first is not None and trainer.iteration < num_iterations:
                 raise _Stopped
 
-        evaluate = trainer.evaluate
-
-        def evaluate_or_stop(*arguments: Any, **settings: Any) -> Evaluation:
+        def evaluate(trainer: Trainer) -> Evaluation:
             with signals.stop_at_once() if trainer.iteration == num_iterations else nullcontext():
-                return evaluate(*arguments, **settings)
+                return trainer.evaluate()
 
-        trainer.evaluate = evaluate_or_stop
         try:
-            evaluation = train(trainer, run, progress)
+            evaluation = train(trainer, run, progress, evaluate)
         except _Stopped:
             if trainer.iteration < num_iterations:
                 run.save("latest", trainer.state_dict())
@@ -93,10 +91,15 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
     print_evaluation(evaluation, experiment.expected)
     run.save_evaluation(evaluation, identity(trainer, "latest"))
     plot = plot_run(run, evaluation)
+    ways = draw_exploration(
+        trainer.family, trainer.agent, trainer.num_episodes, run.path / "exploration.png", device=trainer.device
+    )
     if trainer.num_diverged:
         print(f"Diverged:    {trainer.num_diverged} simulations, whose episodes were truncated and rows reset")
     print(f"Run:         {run.path}")
     print(f"Plot:        {plot}")
+    if ways is not None:
+        print(f"Exploration: {ways}")
     print(f"TensorBoard: tensorboard --logdir {run.path}")
     return 0
 

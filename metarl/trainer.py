@@ -169,11 +169,16 @@ class Trainer:
 
 
 def train(
-    trainer: Trainer, run: Run, progress: Callable[[Trainer, Mapping[str, float]], None] = lambda *_: None
+    trainer: Trainer,
+    run: Run,
+    progress: Callable[[Trainer, Mapping[str, float]], None] = lambda *_: None,
+    evaluate: Callable[[Trainer], Evaluation] = Trainer.evaluate,
 ) -> Evaluation:
     """Meta-train from the trainer's iteration to the last one, logging and saving into the run; then evaluate.
 
     `best` is the checkpoint with the best return, or error, over a window of training tasks: test tasks choose nothing.
+    `progress` is called after each iteration, `evaluate` now and then and at the end; what they raise ends the training
+    with everything saved that they saw, the checkpoint of the iteration aside where it is not the last.
     """
     config = trainer.config
     evaluation = None
@@ -183,17 +188,16 @@ def train(
         evaluation = None
         if is_last:
             _save(trainer, run)  # before the evaluation, which may take long: whoever stops it loses nothing
-        if is_last or (config.eval_every and trainer.iteration % config.eval_every == 0):
-            evaluation = trainer.evaluate()
-            metrics |= _evaluation_metrics(evaluation)
-        run.log(metrics, trainer.env_steps)
+        try:
+            if is_last or (config.eval_every and trainer.iteration % config.eval_every == 0):
+                evaluation = evaluate(trainer)
+                metrics |= _evaluation_metrics(evaluation)
+        finally:
+            run.log(metrics, trainer.env_steps)
         if not is_last and trainer.iteration % config.checkpoint_every == 0:
             _save(trainer, run)
         progress(trainer, metrics)  # last, as it may stop the training: then the window is closed as it would have been
-    if evaluation is None:
-        evaluation = trainer.evaluate()
-    run.save_evaluation(evaluation)
-    return evaluation
+    return evaluate(trainer) if evaluation is None else evaluation
 
 
 def _save(trainer: Trainer, run: Run) -> None:

@@ -10,7 +10,7 @@ import torch
 from agents.rl2 import RL2Config
 from envs.bandits import BernoulliBandit
 from envs.gridworld import GridNavi
-from metarl.evaluation import Evaluation, logged_episodes
+from metarl.evaluation import logged_episodes
 from metarl.records import Step
 from metarl.trainer import TrainConfig, Trainer, train
 
@@ -27,16 +27,12 @@ class Notebook:
     def __init__(self) -> None:
         self.rows: list[tuple[int, dict[str, float]]] = []
         self.saved: list[str] = []
-        self.evaluations: list[Evaluation] = []
 
     def log(self, metrics, step):
         self.rows.append((step, dict(metrics)))
 
     def save(self, name, state):
         self.saved.append(f"{name}@{state['iteration']}")
-
-    def save_evaluation(self, evaluation):
-        self.evaluations.append(evaluation)
 
 
 def test_a_run_logs_every_iteration_and_saves_on_time():
@@ -46,7 +42,7 @@ def test_a_run_logs_every_iteration_and_saves_on_time():
     assert [step for step, _ in run.rows] == [96, 192, 288, 384]  # 8 rows x 4 episodes x 3 steps each
     assert [tag for tag in run.saved if tag.startswith("latest")] == ["latest@3", "latest@4"]
     assert run.saved[1] == "best@3"
-    assert run.evaluations == [evaluation]
+    assert evaluation.episodes[-1].iqm == run.rows[-1][1]["meta_test/iqm"]
     tags = [set(row) for _, row in run.rows]
     assert {"meta_train/return/ep_1", "meta_train/return/ep_4", "rollout/ep_rew_mean", "time/fps"} <= tags[0]
     assert ["meta_test/iqm" in row for row in tags] == [False, True, False, True]
@@ -156,16 +152,16 @@ def test_an_update_that_spoils_the_network_is_not_saved_over_a_good_one():
     assert [tag for tag in run.saved if tag.startswith("latest")] == ["latest@1", "latest@2"]
 
 
-def test_the_last_iteration_is_saved_before_its_evaluation():
+def test_the_last_iteration_is_saved_before_its_evaluation_and_logged_where_that_is_stopped():
     run, trainer = Notebook(), small_trainer(num_iterations=2, checkpoint_every=50)
 
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    trainer.evaluate = stop  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        train(trainer, run)  # type: ignore[arg-type]
+        train(trainer, run, evaluate=stop)  # type: ignore[arg-type]
     assert run.saved == ["latest@2", "best@2"]
+    assert len(run.rows) == 2
 
 
 def test_a_training_stopped_at_a_checkpoint_goes_on_as_if_it_had_not_been():
