@@ -69,6 +69,7 @@ class PEARLConfig:
     temperature: float | None = 1.0  # None: learned
     kl_weight: float = 1.6
     regularisation: float = 1e-3  # of the policy's outputs
+    actor_gain: float = 0.01  # of the fresh policy's last layer: if large, each z acts in its own way from the start
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
@@ -80,7 +81,7 @@ class PEARLConfig:
         for name in ("hidden_sizes", "encoder_sizes"):
             if any(size < 1 for size in getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)}; each must be at least 1")
-        for name in ("learning_rate", "reward_scale", "temperature"):
+        for name in ("learning_rate", "reward_scale", "temperature", "actor_gain"):
             if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be positive and finite")
         for name in ("kl_weight", "regularisation"):
@@ -155,6 +156,7 @@ class PEARL:
             gamma=config.gamma,
             temperature=config.temperature,
             regularisation=config.regularisation,
+            actor_gain=config.actor_gain,
             generator=generator,
         )
         self.adaptation = ContextAdaptation(

@@ -25,7 +25,7 @@ _NUM_CRITICS = 2
 
 
 class Actor(nn.Module):
-    """A policy over a box, which is [-1, 1] in its own units."""
+    """A policy over a box, which is [-1, 1] in its own units; gain: of its last layer, when fresh."""
 
     def __init__(
         self,
@@ -34,13 +34,14 @@ class Actor(nn.Module):
         action_space: spaces.Box,
         *,
         activation: Activation,
+        gain: float,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
         low, high = (torch.as_tensor(limit, device=generator.device) for limit in (action_space.low, action_space.high))
         self.num_actions = action_space.shape[0]
         sizes = (num_features, *hidden_sizes, 2 * self.num_actions)
-        self.net = mlp(sizes, activation=activation, output_gain=0.01, generator=generator)
+        self.net = mlp(sizes, activation=activation, output_gain=gain, generator=generator)
         self.register_buffer("center", (high + low) / 2, persistent=False)
         self.register_buffer("half_range", (high - low) / 2, persistent=False)
 
@@ -77,10 +78,13 @@ class SoftActorCritic(nn.Module):
         gamma: float,
         temperature: float | None,
         regularisation: float,
+        actor_gain: float = 0.01,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.actor = Actor(num_features, hidden_sizes, action_space, activation=activation, generator=generator)
+        self.actor = Actor(
+            num_features, hidden_sizes, action_space, activation=activation, gain=actor_gain, generator=generator
+        )
         sizes = (num_features + self.actor.num_actions, *hidden_sizes, 1)
         nets = [mlp(sizes, activation=activation, output_gain=1.0, generator=generator) for _ in range(_NUM_CRITICS)]
         self.critics = ensemble(nets)
