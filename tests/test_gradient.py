@@ -250,7 +250,8 @@ def test_implicit_gradients_of_a_quadratic_are_the_closed_form():
         matrix, slope = data
         return params["place"] @ matrix @ params["place"] / 2 - slope @ params["place"]
 
-    learner = ImplicitAdaptation(net, loss, FixedStepSizes(0.05), strength=strength, num_steps=400, num_cg_steps=3)
+    settings = {"num_steps": 400, "num_cg_steps": 3, "batching": "vmap"}
+    learner = ImplicitAdaptation(net, loss, FixedStepSizes(0.05), strength=strength, **settings)
     phi = learner.adapt(learner.prior(NUM_TASKS), (curvature, b))["place"]
     system = curvature + strength * torch.eye(3, dtype=torch.float64)
     torch.testing.assert_close(phi, torch.linalg.solve(system, b + strength * net.place))
@@ -258,11 +259,12 @@ def test_implicit_gradients_of_a_quadratic_are_the_closed_form():
     torch.testing.assert_close(gradient, strength * torch.linalg.solve(system, phi - target).sum(0))
 
 
-def test_implicit_gradients_are_those_of_unrolling_to_the_optimum():
+@pytest.mark.parametrize("batching", BATCHINGS)
+def test_implicit_gradients_are_those_of_unrolling_to_the_optimum(batching):
     """Against backpropagation through as many steps of the same pull that nothing moves any more."""
     module = perceptron()
     loss, strength = supervised_loss(module, squared_error), 3.0
-    settings = {"strength": strength, "num_steps": 150, "num_cg_steps": 40}
+    settings = {"strength": strength, "num_steps": 150, "num_cg_steps": 40, "batching": batching}
     learner = ImplicitAdaptation(module, loss, FixedStepSizes(0.15), **settings)
     start = learner.prior(NUM_TASKS)
     state = start
@@ -271,6 +273,20 @@ def test_implicit_gradients_are_those_of_unrolling_to_the_optimum():
         state = {k: p - 0.15 * (gradient[k] + strength * (p - start[k])) for k, p in state.items()}
     unrolled = meta_gradient(learner.losses(state, QUERY).mean(), learner)
     torch.testing.assert_close(meta_gradient(query_loss(learner), learner), unrolled, rtol=1e-6, atol=1e-9)
+
+
+def test_an_implicit_learners_step_is_cut_to_its_longest_move():
+    module = perceptron()
+    loss, settings = supervised_loss(module, squared_error), {"strength": 1.0, "num_steps": 1}
+    free, cut = (ImplicitAdaptation(module, loss, FixedStepSizes(0.2), max_move=m, **settings) for m in (None, 0.05))
+    moves = []
+    with torch.no_grad():
+        start = free.prior(NUM_TASKS)
+        for learner in (free, cut):
+            state = learner.adapt(start, SUPPORT)
+            moves.append(torch.cat([(state[name] - start[name]).flatten(1) for name in state], 1))
+    assert bool((moves[0].norm(dim=1) > 0.05).all())
+    torch.testing.assert_close(moves[1], 0.05 * moves[0] / moves[0].norm(dim=1, keepdim=True))
 
 
 def test_conjugate_gradient_solves_each_task_on_its_own_and_stays_at_zero():

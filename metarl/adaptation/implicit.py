@@ -6,7 +6,9 @@ With phi the minimum of loss(phi) + lambda / 2 |phi - theta|^2, the meta-gradien
 (I + H / lambda) u = d query / d phi, where H is the Hessian of the loss at phi. Conjugate gradient solves it for all
 tasks at once; memory does not grow with the number of inner steps.
 
-Deviations: 1. every task takes the same number of conjugate-gradient steps, as they run side by side.
+Deviations: 1. every task takes the same number of conjugate-gradient steps, as they run side by side. 2. inner steps may
+be cut to a length. Nothing in an implicit gradient keeps the initialisation where plain gradient steps are stable, and
+longer meta-training leaves that region.
 """
 
 from __future__ import annotations
@@ -19,14 +21,16 @@ from torch import Tensor
 from torch.func import grad
 
 from metarl.adaptation.gradient import GradientAdaptation, Params, StepSizes, TaskLoss
+from metarl.nets import takes_tasks
 from metarl.optim import conjugate_gradient
 
 
 class ImplicitAdaptation(GradientAdaptation):
     """Gradient descent on the task's loss with a pull towards where it started; its meta-gradient is implicit.
 
-    strength: lambda above. num_cg_steps: of conjugate gradient. damping: added to the system's diagonal. The step
-    sizes receive no meta-gradient. Other arguments: as those of `GradientAdaptation`.
+    strength: lambda above. num_cg_steps: of conjugate gradient. damping: added to the system's diagonal. max_move: the
+    length that a task's inner step is cut to, as a norm over all parameters; None: as it comes. The step sizes receive
+    no meta-gradient. Other arguments: as those of `GradientAdaptation`.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class ImplicitAdaptation(GradientAdaptation):
         strength: float,
         num_cg_steps: int = 5,
         damping: float = 0.0,
+        max_move: float | None = None,
         **settings: Any,
     ) -> None:
         if strength <= 0:
@@ -46,13 +51,12 @@ class ImplicitAdaptation(GradientAdaptation):
             raise ValueError(f"num_cg_steps is {num_cg_steps}; it must be at least 1")
         if damping < 0:
             raise ValueError(f"damping is {damping}; it must be 0 or more")
-        settings = {"batching": "vmap"} | settings
-        if settings["batching"] == "batched":
-            raise ValueError("batching is 'batched'; implicit gradients take vmap, chunks, loop and auto")
         super().__init__(net, loss, step_sizes, **settings)
         if len(self.adapted) < len(self._dims):
             raise ValueError("adapted names some parameters only; implicit gradients need all of them to adapt")
-        self.strength, self.num_cg_steps, self.damping = strength, num_cg_steps, damping
+        if max_move is not None and max_move <= 0:
+            raise ValueError(f"max_move is {max_move}; it must be positive")
+        self.strength, self.num_cg_steps, self.damping, self.max_move = strength, num_cg_steps, damping, max_move
 
     def path(
         self, state: Params, context: Any, num_steps: int | None = None, *, first_order: bool | None = None
@@ -66,16 +70,22 @@ class ImplicitAdaptation(GradientAdaptation):
             for step in range(self.num_steps if num_steps is None else num_steps):
                 at = states[-1]
                 gradient = self.gradient(at, context)
-                states.append(
-                    {
-                        name: at[name]
-                        - self.step_sizes(name, step) * (gradient[name] + self.strength * (at[name] - anchor[name]))
-                        for name in at
-                    }
-                )
+                move = {
+                    name: -self.step_sizes(name, step) * (gradient[name] + self.strength * (at[name] - anchor[name]))
+                    for name in at
+                }
+                states.append(self._moved(at, move))
         if not torch.is_grad_enabled() or len(states) == 1:
             return [state, *states[1:]]
         return [state, *states[1:-1], self._implicit(state, states[-1], context)]
+
+    def _moved(self, at: Params, move: Params) -> Params:
+        """One step further, each task's no longer than `max_move`."""
+        if self.max_move is None:
+            return {name: at[name] + move[name] for name in at}
+        length = torch.stack([part.flatten(1).square().sum(1) for part in move.values()]).sum(0).sqrt()  # [N]
+        share = (self.max_move / length.clamp(min=self.max_move)).nan_to_num()
+        return {name: at[name] + share.view(-1, *(1,) * (move[name].ndim - 1)) * move[name] for name in at}
 
     def _implicit(self, start: Params, reached: Params, context: Any) -> Params:
         """`reached` in value; in gradient, the optimum as a function of `start`."""
@@ -90,6 +100,18 @@ class ImplicitAdaptation(GradientAdaptation):
 
     def _system(self, state: Params, context: Any, vector: Params) -> Params:
         """(1 + damping) v + H v / strength for each task."""
+        curvature = self._curvature(state, context, vector)
+        return {name: (1 + self.damping) * v + curvature[name] / self.strength for name, v in vector.items()}
+
+    def _curvature(self, state: Params, context: Any, vector: Params) -> Params:
+        """H v for each task: the gradient of the slope along v."""
+        if self.batching == "batched":
+            with torch.enable_grad():
+                own = {name: value.detach().requires_grad_() for name, value in state.items()}
+                slopes = torch.autograd.grad(self.losses(own, context).sum(), list(own.values()), create_graph=True)
+                along = sum((slope * vector[name]).sum() for name, slope in zip(own, slopes, strict=True))
+                assert isinstance(along, Tensor)
+                return dict(zip(own, torch.autograd.grad(along, list(own.values())), strict=True))
 
         def product(params: Params, data: Any, vector: Params) -> Params:
             def slope(params: Params) -> Tensor:
@@ -98,11 +120,11 @@ class ImplicitAdaptation(GradientAdaptation):
 
             return grad(slope)(params)
 
-        curvature = self._over_tasks(product)(state, context, vector)
-        return {name: (1 + self.damping) * v + curvature[name] / self.strength for name, v in vector.items()}
+        return self._over_tasks(product)(state, context, vector)
 
     def _fastest(self, state: Params, context: Any) -> Any:
-        return "vmap"  # there is no way back through the steps to measure, and conjugate gradient is batched best
+        """There is no way back through the steps to measure."""
+        return "batched" if takes_tasks(self.net) else "vmap"
 
 
 class _Implicit(torch.autograd.Function):

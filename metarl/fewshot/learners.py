@@ -130,10 +130,10 @@ class IMAMLConfig(MAMLConfig):
     """iMAML: adapts with a pull towards the initialisation; the meta-gradient is implicit, by conjugate gradient."""
 
     num_inner_steps: int = 16
-    batching: Batching | Literal["auto"] = "vmap"
     strength: float = 2.0  # of the pull, lambda
     num_cg_steps: int = 5
     cg_damping: float = 1.0
+    max_move: float | None = None  # the length that an inner step is cut to, as a norm over all parameters
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -152,6 +152,7 @@ class IMAMLConfig(MAMLConfig):
             strength=self.strength,
             num_cg_steps=self.num_cg_steps,
             damping=self.cg_damping,
+            max_move=self.max_move,
             batching=self.batching,
             chunk_size=self.chunk_size,
         )
