@@ -6,9 +6,9 @@ With phi the minimum of loss(phi) + lambda / 2 |phi - theta|^2, the meta-gradien
 (I + H / lambda) u = d query / d phi, where H is the Hessian of the loss at phi. Conjugate gradient solves it for all
 tasks at once; memory does not grow with the number of inner steps.
 
-Deviations: 1. every task takes the same number of conjugate-gradient steps, as they run side by side. 2. inner steps may
-be cut to a length. Nothing in an implicit gradient keeps the initialisation where plain gradient steps are stable, and
-longer meta-training leaves that region.
+Deviations: 1. every task takes the same number of conjugate-gradient steps, as they run side by side. 2. inner steps
+may be cut to a length. Nothing in an implicit gradient keeps the initialisation where plain gradient steps are stable,
+and longer meta-training leaves that region.
 """
 
 from __future__ import annotations
