@@ -1,0 +1,16 @@
+"""iMAML regresses sinusoids: an initialisation that tasks are pulled back to, and meta-gradients that skip the way.
+
+Short moves and small, cut meta-gradients keep it from drifting to where inner steps are unstable (experiments/LOG.md).
+"""
+
+from experiments.experiment import Expected, Experiment
+from metarl.fewshot.learners import IMAMLConfig
+from metarl.fewshot.regression import Sinusoid
+from metarl.trainer import TrainConfig
+
+experiment = Experiment(
+    family=Sinusoid(),
+    agent=IMAMLConfig(max_move=0.05, max_grad_norm=1.0, num_cg_steps=2),
+    train=TrainConfig(num_iterations=5000, num_tasks=25, eval_every=500, eval_tasks=600, checkpoint_every=500),
+    expected=Expected(at_most=0.3, episode=10, source="our own aim; its paper has no sinusoid"),
+)
