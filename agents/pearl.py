@@ -55,7 +55,7 @@ class PEARLConfig:
     posterior_episodes: int = 0
     extra_episodes: int = 3  # from the posterior, and no context
     num_exploration_episodes: int = 2  # at meta-test
-    capacity: int = 1_000_000  # transitions of each task in replay
+    capacity: int = 50_000  # transitions of each task in replay; the published million is never filled
     max_gigabytes: float = 8.0  # of replay
     num_gradient_steps: int = 2000  # an iteration
     meta_batch: int = 16  # tasks of a gradient step
@@ -302,9 +302,13 @@ class PEARL:
         return CriticLosses(critic + config.kl_weight * divergence, critic, divergence, features.detach())
 
     def _step(self, name: str, params: list[nn.Parameter], loss: Tensor) -> None:
-        """One step of an optimiser, on the gradient of its own parameters alone."""
-        for param, gradient in zip(params, torch.autograd.grad(loss, params), strict=True):
-            param.grad = gradient
+        """One step of an optimiser, on the gradient of its own parameters alone.
+
+        By `backward`, which lays gradients out as their parameters are: torch.autograd.grad gives transposed ones for
+        layers, and the fused optimiser reads those in the wrong order, silently.
+        """
+        self.optimizers[name].zero_grad()
+        loss.backward(inputs=params)
         self.optimizers[name].step()
 
     # --- saving -----------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """PEARL: which loss reaches what, what its beliefs hold, its collection protocol and exact resume."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -302,3 +303,27 @@ def test_every_variant_learns_from_every_part(aggregation, next_obs):
 def test_a_wrong_setting_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_optimisers_step_is_adams():
+    """Against the plain implementation, number by number, on the gradients of both losses."""
+    made = trainer()
+    made.iterate()
+    pearl = made.agent
+    belief = pearl.adaptation.adapt(pearl.adaptation.prior(3), pearl._items(data()))
+    losses = pearl.critic_losses(data(), belief, seeded())
+    actor_loss, _ = pearl.sac.actor_loss(losses.features, seeded())
+    for name, params, loss in (
+        ("actor", pearl._actor_params, actor_loss),
+        ("critic", pearl._critic_params, losses.loss),
+    ):
+        copies = [parameter.detach().clone() for parameter in params]
+        plain = torch.optim.Adam(copies, lr=SMALL.learning_rate, fused=False, foreach=False)
+        moments = deepcopy(pearl.optimizers[name].state_dict()["state"])
+        plain.load_state_dict({"state": moments, "param_groups": plain.state_dict()["param_groups"]})
+        for copy, gradient in zip(copies, torch.autograd.grad(loss, params, retain_graph=True), strict=True):
+            copy.grad = gradient.contiguous()
+        plain.step()
+        pearl._step(name, params, loss)
+        for parameter, copy in zip(params, copies, strict=True):
+            torch.testing.assert_close(parameter.detach(), copy, rtol=1e-5, atol=1e-7)
