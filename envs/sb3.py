@@ -8,7 +8,7 @@ say `reset_num_timesteps=False`; or else, with `fresh=True`, at the end of every
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from metarl.protocols import Split, TaskFamily
+from metarl.protocols import Restarts, Split, TaskFamily
 from metarl.records import Record, Step
 
 
@@ -51,15 +51,6 @@ def as_vec_env(
     if fresh and (isinstance(tasks, Record) or num_envs != num_tasks):
         raise ValueError("fresh is True: allowed is tasks=B, as many as rows, to be drawn and not given")
     return FamilyVecEnv(family, tasks, num_envs, split or "train", visible, fresh, seed)
-
-
-@runtime_checkable
-class Restarts(Protocol):
-    """What a `VectorEnv` has beside, where some rows can be given other tasks while the others go on."""
-
-    def restart(self, tasks: Any, rows: Tensor) -> Tensor:
-        """Start an episode where `rows` [B] (bool) is true, each in its own of `tasks` [B]; what to act on, [B, O]."""
-        ...
 
 
 class FamilyVecEnv(VecEnv):

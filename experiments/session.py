@@ -95,7 +95,8 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
         trainer.family, trainer.agent, trainer.num_episodes, run.path / "exploration.png", device=trainer.device
     )
     if trainer.num_diverged:
-        print(f"Diverged:    {trainer.num_diverged} simulations, whose episodes were truncated and rows reset")
+        what = "simulations or environments of others, whose episodes were truncated and rows reset"
+        print(f"Diverged:    {trainer.num_diverged} {what}")
     print(f"Run:         {run.path}")
     print(f"Plot:        {plot}")
     if ways is not None:

@@ -72,6 +72,15 @@ class Renders(Protocol):
 
 
 @runtime_checkable
+class Restarts(Protocol):
+    """What a `VectorEnv` has beside, where some rows can be given other tasks while the others go on."""
+
+    def restart(self, tasks: Any, rows: Tensor) -> Tensor:
+        """Start an episode where `rows` [B] (bool) is true, each in its own of `tasks` [B]; what to act on, [B, O]."""
+        ...
+
+
+@runtime_checkable
 class Measures(Protocol):
     """What a `VectorEnv` has beside, where a return alone can't tell skill from staying alive."""
 

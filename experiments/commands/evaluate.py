@@ -31,6 +31,7 @@ def main(argv: list[str]) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} is {value}; it must be at least 1")
+    from envs.third_party import CrashedTooOften
     from experiments.experiment import from_config, restored
     from experiments.plots import plot_run
     from experiments.report import identity, print_evaluation
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> None:
     trainer = restored(experiment, run, arguments.checkpoint, to_train=False)
     try:
         evaluation = trainer.evaluate(arguments.split, arguments.tasks, arguments.episodes, arguments.seed)
-    except ValueError as error:  # such as a split that the family does not declare
+    except (ValueError, FloatingPointError, CrashedTooOften) as error:  # such as a split that the family does not have
         raise UserError(str(error)) from error
     subject = identity(trainer, arguments.checkpoint, arguments.seed)
     if arguments.json:

@@ -45,6 +45,7 @@ def main(argv: list[str]) -> None:
         raise UserError("--viewer and --video exclude each other; leave one of them out")
     import torch
 
+    from envs.third_party import CrashedTooOften
     from experiments.experiment import from_config, restored
     from experiments.tasks import with_fields
     from metarl.run import Run
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> None:
     show = _view if arguments.viewer else _film
     try:
         returns = show(arguments, run, trainer, task, num_episodes)
-    except FloatingPointError as error:  # an observation of a robot of one's own
+    except (FloatingPointError, CrashedTooOften) as error:  # of a robot or an environment of one's own
         raise UserError(str(error)) from error
     for index, value in enumerate(returns, start=1):
         print(f"Episode {index}: return {value:.4g}")
