@@ -25,6 +25,7 @@ def reached(evaluation: Evaluation, expected: Expected) -> float:
         "sinusoid/maml_plus_plus",
         "sinusoid/cnp",
         "sinusoid/np",
+        "semicircle/pearl",
     ],
 )
 def test_a_recipe_reaches_what_it_expects(name):

@@ -1,8 +1,9 @@
 """PEARL looks for a goal on a semicircle that it cannot see, then goes there: it pays within 0.2 alone.
 
-Rakelly et al. (2019), section 6.3: the encoder reads the sparse reward, the critics learn from the dense one; 10 tasks
-an iteration, context of recent episodes from the posterior too. The paper has curves only. Its budget, 1000 gradient
-steps an iteration on 16 x 256 transitions with contexts of 1024: agent.num-gradient-steps, batch, context.
+Rakelly et al. (2019), section 6.3, who have curves only: the encoder reads the sparse reward, the critics learn from
+the dense one. Four episodes explore by draws from the prior, the fifth knows what they found. Rewards keep their own scale,
+and the temperature is the published ratio's double; a fresh policy acts by z, so that the first episodes find goals at
+all. The published budget is 1000 gradient steps an iteration on 16 x 256 transitions with contexts of 1024.
 """
 
 from agents.pearl import PEARLConfig
@@ -36,5 +37,5 @@ experiment = Experiment(
         actor_gain=4.0,
     ),
     train=TrainConfig(num_iterations=60, num_tasks=10, copies=5, eval_every=10, eval_tasks=100),
-    expected=Expected(at_least=3.0, episode=5, source="our own aim; who knows the goal has about 9"),
+    expected=Expected(at_least=3.0, episode=5, source="our own aim; who knows the goal has 13.3"),
 )
