@@ -1,9 +1,9 @@
 """PEARL looks for a goal on a semicircle that it cannot see, then goes there: it pays within 0.2 alone.
 
 Rakelly et al. (2019), section 6.3, who have curves only: the encoder reads the sparse reward, the critics learn from
-the dense one. Four episodes explore by draws from the prior, the fifth knows what they found. Rewards keep their own scale,
-and the temperature is the published ratio's double; a fresh policy acts by z, so that the first episodes find goals at
-all. The published budget is 1000 gradient steps an iteration on 16 x 256 transitions with contexts of 1024.
+the dense one. Four episodes explore by draws from the prior, the fifth knows what they found. Rewards keep their own
+scale, and the temperature is the published ratio's double; a fresh policy acts by z, so that the first episodes find
+goals at all. The published budget is 1000 gradient steps an iteration on 16 x 256 transitions with contexts of 1024.
 """
 
 from agents.pearl import PEARLConfig
