@@ -8,7 +8,9 @@ be judged and once to be learned from; and each part has an optimiser.
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -77,6 +79,20 @@ class Reference:
         action = raw.tanh()
         log_prob = Normal(mean, log_std.exp()).log_prob(raw) - (1 - action.square() + 1e-6).log()
         return action, log_prob.sum(-1, keepdim=True), mean, log_std
+
+    @torch.no_grad()
+    def collect(self, env: gymnasium.Env[Any, Any], horizon: int) -> int:
+        """An episode of one environment, whose observations and actions are copied between numpy and a batch of one."""
+        obs, _ = env.reset(seed=0)
+        latent = torch.randn(1, self.config.latent_size)
+        kept = []
+        for _ in range(horizon):
+            features = torch.cat([torch.from_numpy(obs).float().unsqueeze(0), latent], -1)
+            action = self.act(features)[0].squeeze(0).numpy()
+            next_obs, reward, terminated, truncated, _ = env.step(action)
+            kept.append((obs, action, reward, next_obs, terminated))
+            obs = env.reset()[0] if terminated or truncated else next_obs
+        return len(kept)
 
     def gradient_step(self) -> None:
         """One step of every part on a random meta-batch."""
