@@ -1,7 +1,6 @@
 """PEARL tells from its exploration whether its half cheetah should run forward or backward.
 
-The settings of half_cheetah_vel/pearl, for two cores, on the two directions; `pearl_paper` has the published ones. What
-it reaches was not measured.
+The settings of half_cheetah_vel/pearl, for two cores, on the two directions; `pearl_paper` has the published ones.
 """
 
 from dataclasses import replace
