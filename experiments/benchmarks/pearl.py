@@ -34,7 +34,7 @@ class Settings:
     """The size of a benchmark."""
 
     config: PEARLConfig = field(default_factory=lambda: PEARLConfig(capacity=2000))
-    num_rows: int = 100
+    num_rows: int = 400  # the 100 training tasks in four copies
     horizon: int = 200
     num_rounds: int = 7
     num_steps: int = 3  # gradient steps in a round
