@@ -145,8 +145,9 @@ def evaluate(
     num_episodes: int,
     generator: torch.Generator,
     deterministic: bool = False,
+    tasks: Record | None = None,
 ) -> Evaluation:
-    """Meet `num_tasks` fresh tasks of a split; the adaptation curve has `num_episodes` points.
+    """Meet `num_tasks` fresh tasks of a split, or the given ones; the adaptation curve has `num_episodes` points.
 
     The tasks and everything random come from the generator, so that one seed gives one evaluation. A task has one row,
     or as many as a block of the agent has episodes. deterministic: act by the policy's mode.
@@ -157,7 +158,8 @@ def evaluate(
     for name, value in (("num_tasks", num_tasks), ("num_episodes", num_episodes)):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
-    tasks = family.sample(num_tasks, split, generator)
+    tasks = family.sample(num_tasks, split, generator) if tasks is None else tasks
+    num_tasks = len(tasks)
     env = family.make_env(num_tasks * rows_per_task(agent), generator)
     meeting = meet(env, agent, tasks, num_episodes, generator=None if deterministic else generator)
     measure = measure_of(agent)

@@ -197,7 +197,11 @@ class ReplaySource:
         num_episodes: int | None,
         generator: torch.Generator,
     ) -> Evaluation:
-        """The adaptation curve on fresh tasks of a split; those of "train" are drawn as the training tasks were."""
+        """The adaptation curve on fresh tasks of a split; for "train", on `num_tasks` of the training tasks at most.
+
+        Raises:
+            ValueError: when a number is below one, or the family does not declare the split.
+        """
         return evaluate(
             self.family,
             learner,
@@ -206,6 +210,7 @@ class ReplaySource:
             num_tasks=num_tasks,
             num_episodes=self.num_episodes if num_episodes is None else num_episodes,
             generator=generator,
+            tasks=self.tasks[: max(num_tasks, 1)] if split == "train" else None,
         )
 
 

@@ -11,9 +11,11 @@ from torch.distributions import Normal, TanhTransform, TransformedDistribution
 from agents.pearl import PEARL, PEARLConfig
 from agents.soft_actor_critic import SoftActorCritic
 from envs.navigation import Semicircle
+from metarl import evaluation
 from metarl.distributions import TanhGaussian
 from metarl.evaluation import meet
 from metarl.nets import ensemble, mlp
+from metarl.protocols import Split
 from metarl.replay import Transition
 from metarl.replay_source import ReplaySource
 from metarl.rollouts import collect, run_trial
@@ -250,6 +252,25 @@ def test_collection_follows_the_protocol():
     distance = -everything.shaped_reward
     paid = torch.where(distance <= 0.2, 1 - distance, 0.0)
     torch.testing.assert_close(everything.reward, paid)
+
+
+def test_the_train_split_is_the_training_tasks(monkeypatch):
+    met = []
+
+    def watched(env, agent, tasks, *arguments, **settings):
+        met.append(tasks)
+        return meet(env, agent, tasks, *arguments, **settings)
+
+    monkeypatch.setattr(evaluation, "meet", watched)
+    made = trainer()
+    training = made.source.tasks.goal  # type: ignore[attr-defined]
+    cases: list[tuple[Split, int, int]] = [("train", 3, 3), ("train", 30, 4), ("test", 30, 30)]
+    for split, num_tasks, expected in cases:
+        assert made.evaluate(split, num_tasks=num_tasks).num_tasks == expected
+        same = torch.equal(met[-1].goal, training[:num_tasks])
+        assert same == (split == "train")
+    with pytest.raises(ValueError, match="num_tasks is 0; it must be at least 1"):
+        made.evaluate("train", num_tasks=0)
 
 
 def test_resume_is_bit_for_bit_with_what_replay_holds():
