@@ -16,7 +16,7 @@ from torch import Tensor
 
 from metarl.records import Decision, Record, Step, Trajectory
 
-Split = Literal["train", "test", "ood"]
+Split = Literal["train", "val", "test", "ood"]
 
 State = TypeVar("State")
 Context = TypeVar("Context", contravariant=True)

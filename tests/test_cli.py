@@ -180,7 +180,7 @@ def test_a_wrong_config_names_the_field(recipe, place, value, message):
         ("train empty.py", "recipe empty.py has no module-level `experiment"),
         ("resume absent", "there is no run at absent"),
         ("evaluate .", "is not a run: it has no config.json"),
-        ("evaluate absent --split odd", "--split is 'odd'; allowed are 'train', 'test', 'ood'"),
+        ("evaluate absent --split odd", "--split is 'odd'; allowed are 'train', 'val', 'test', 'ood'"),
         ("evaluate absent --tasks 0", "--tasks is 0; it must be at least 1"),
         ("evaluate absent --episodes 0", "--episodes is 0; it must be at least 1"),
         ("baselines bandi", "unknown task family 'bandi': did you mean bandit?"),

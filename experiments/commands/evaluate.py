@@ -16,7 +16,7 @@ from metarl.errors import UserError
 @dataclass(frozen=True)
 class Arguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
-    split: Literal["train", "test", "ood"] = "test"  # ood: outside the range of training
+    split: Literal["train", "val", "test", "ood"] = "test"  # ood: outside the range of training
     tasks: int = 1000  # how many, each met by one agent that knows nothing of it
     episodes: int | None = None  # in each task, or steps of adaptation; if left out, as many as in training
     checkpoint: Literal["latest", "best"] = "latest"

@@ -3,6 +3,7 @@
 FAMILIES: dict[str, str] = {
     "sinusoid": "metarl.fewshot.regression:Sinusoid",
     "harmonic": "metarl.fewshot.regression:Harmonic",
+    "omniglot": "metarl.fewshot.images.omniglot:Omniglot",
 }
 
 LEARNERS: dict[str, str] = {

@@ -1,0 +1,89 @@
+"""Images by class: one tensor of bytes, and the classes of it that a split may draw from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ImageClasses:
+    """All images of a data set, those of one class side by side."""
+
+    images: Tensor  # [M, C, H, W] uint8
+    counts: Tensor  # [P] int64, images in each class
+    names: tuple[str, ...]  # of the P classes
+    groups: tuple[str, ...]  # what each class belongs to, such as its alphabet or superclass
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != torch.uint8 or self.images.dim() != 4:
+            raise ValueError(f"images are {self.images.dtype} {list(self.images.shape)}; allowed is uint8 [M, C, H, W]")
+        if not len(self.counts) == len(self.names) == len(self.groups) or int(self.counts.sum()) != len(self.images):
+            raise ValueError(
+                f"counts are {len(self.counts)} that sum to {int(self.counts.sum())}; there are {len(self.names)} "
+                f"names, {len(self.groups)} groups and {len(self.images)} images"
+            )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def starts(self) -> Tensor:
+        """Where the images of each class begin: [P] int64."""
+        return self.counts.cumsum(0) - self.counts
+
+    def to(self, device: torch.device | str) -> ImageClasses:
+        return replace(self, images=self.images.to(device), counts=self.counts.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class ClassPool:
+    """What the ways of an episode are drawn from: classes of a set, each with quarter turns of its own.
+
+    A class in four orientations is four members of a pool.
+    """
+
+    source: ImageClasses
+    classes: Tensor  # [P] int64, of the source
+    turns: Tensor  # [P] int64, quarter turns counterclockwise that belong to the member
+    groups: Tensor | None = None  # [P] int64: all ways of an episode come from one of these; None: from anywhere
+    turned_by: str | None = None  # beside those: None, or at random by "class" or by "episode"
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def to(self, device: torch.device | str) -> ClassPool:
+        return replace(
+            self,
+            source=self.source.to(device),
+            classes=self.classes.to(device),
+            turns=self.turns.to(device),
+            groups=None if self.groups is None else self.groups.to(device),
+        )
+
+
+def pool_of(
+    source: ImageClasses,
+    classes: Sequence[int],
+    *,
+    all_turns: bool = False,
+    by_group: bool = False,
+    turned_by: str | None = None,
+) -> ClassPool:
+    """A pool of some classes of a set; with `all_turns`, of each class in its four orientations."""
+    index = torch.tensor(list(classes), dtype=torch.int64)
+    number = {group: i for i, group in enumerate(dict.fromkeys(source.groups[c] for c in classes))}
+    groups = torch.tensor([number[source.groups[c]] for c in classes], dtype=torch.int64)
+    turns = torch.arange(4 if all_turns else 1)
+    return ClassPool(
+        source,
+        index.repeat_interleave(len(turns)),
+        turns.repeat(len(index)),
+        groups.repeat_interleave(len(turns)) if by_group else None,
+        turned_by,
+    )

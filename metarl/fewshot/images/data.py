@@ -1,0 +1,36 @@
+"""Where a data set is looked for, and what is said when it is not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from metarl.errors import UserError
+from metarl.fewshot.images.cache import home
+
+
+class DataError(UserError):
+    """A data set is missing or damaged; the message says which, and what to put where."""
+
+
+def data_folder(data_dir: str | None, *, folders: Sequence[str], expected: Sequence[str], what: str) -> Path:
+    """The folder that holds a data set: `data_dir`, else $METARL_DATA, else ~/.cache/metarl, or one of `folders` in it.
+
+    It is the first that holds one of the `expected` files or folders.
+
+    Raises:
+        DataError: when there is none; `what` says what belongs there.
+    """
+    root = Path(data_dir or os.environ.get("METARL_DATA") or home()).expanduser()
+    for folder in (*(root / name for name in folders), root):
+        if any((folder / name).exists() for name in expected):
+            return folder
+    how = "" if data_dir else ", or name another folder in data_dir or METARL_DATA"
+    raise DataError(f"{what} not found: put {' or '.join(expected)} into {root / folders[0]}{how}")
+
+
+def split_lines(file: str) -> list[str]:
+    """The lines of a published split, which are shipped in `splits/`."""
+    return (resources.files("metarl.fewshot.images") / "splits" / file).read_text(encoding="utf-8").splitlines()

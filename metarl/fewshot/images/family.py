@@ -1,0 +1,104 @@
+"""What the families of images share: the sizes of an episode, and how it is drawn from the classes of a split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import ClassVar, Literal, Self
+
+import torch
+
+from metarl.fewshot.episode import FewShotEpisode
+from metarl.fewshot.images.class_set import ClassPool
+from metarl.fewshot.images.sampling import FixedSampler, MetaDatasetSampler, Sampler, draw
+from metarl.fewshot.problem import Classification
+from metarl.protocols import Split
+
+SamplerName = Literal["fixed", "meta_dataset"]
+
+
+@dataclass(frozen=True)
+class ImageFamily:
+    """N-way K-shot classification of the images of a data set, which is read when the first episode is drawn.
+
+    With the sampler "meta_dataset", numbers vary from episode to episode and from class to class: `ways` is then the
+    largest number of ways, `queries` the largest number of queries of a class, and `shots` has no meaning.
+    """
+
+    ways: int = 5
+    shots: int = 1
+    queries: int = 15  # of each class, in training
+    sampler: SamplerName = "fixed"
+    data_dir: str | None = None  # None: $METARL_DATA, or else ~/.cache/metarl
+
+    name: ClassVar[str]
+    splits: ClassVar[tuple[Split, ...]]
+
+    def __post_init__(self) -> None:
+        for field, least in (("ways", 2), ("shots", 1), ("queries", 1)):
+            if getattr(self, field) < least:
+                raise ValueError(f"{field} is {getattr(self, field)}; it must be at least {least}")
+        least = MetaDatasetSampler.least_ways
+        if self.sampler == "meta_dataset" and self.ways < least:
+            raise ValueError(f"ways is {self.ways}; the sampler meta_dataset needs at least {least}")
+
+    @property
+    def problem(self) -> Classification:
+        return Classification(image_shape=self.image_shape, ways=self.ways)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        raise NotImplementedError
+
+    def pool(self, split: Split) -> ClassPool:
+        """The classes of a split; the first call reads the data set.
+
+        Raises:
+            ValueError: when the family has no such split.
+            DataError: when the data set is missing or damaged.
+        """
+        raise NotImplementedError
+
+    def episode(
+        self,
+        num_tasks: int,
+        split: Split,
+        *,
+        shots: int | None = None,
+        queries: int | None = None,
+        generator: torch.Generator,
+    ) -> FewShotEpisode:
+        """Fresh tasks on the generator's device; `shots` and `queries` of each class stand in for the family's own.
+
+        x [N, K, C, H, W] float32 and y [N, K] int64 below `ways`, shot after shot: one example of every way in random
+        order, then a second one of each, ... Support and query images of a class are different images.
+
+        Raises:
+            ValueError: when the split is unknown, or has too few classes, or one of its classes too few images.
+            DataError: when the data set is missing or damaged.
+        """
+        pool = _on_device(self.pool(split), generator.device)
+        return draw(pool, num_tasks, self._sampler(shots, queries), generator)
+
+    def _sampler(self, shots: int | None, queries: int | None) -> Sampler:
+        queries = self.queries if queries is None else queries
+        if self.sampler == "meta_dataset":
+            if shots not in (None, self.shots):
+                raise ValueError(f"shots is {shots}; the sampler meta_dataset draws its own")
+            return MetaDatasetSampler(most_ways=self.ways, queries=queries)
+        return FixedSampler(self.ways, self.shots if shots is None else shots, queries)
+
+    def _without_sizes(self) -> Self:
+        """One and the same for all families that draw from the same classes, to look their pools up by."""
+        return replace(self, ways=5, shots=1, queries=1)
+
+    def _check_split(self, split: Split) -> None:
+        if split not in self.splits:
+            *others, last = self.splits
+            raise ValueError(f"split is {split!r}; {self.name} has {', '.join(others)} and {last}")
+
+
+@lru_cache(maxsize=32)
+def _on_device(pool: ClassPool, device: torch.device) -> ClassPool:
+    return pool.to(device)

@@ -1,0 +1,218 @@
+"""Omniglot: 1623 handwritten characters of 50 alphabets, by 20 people each.
+
+Lake, Salakhutdinov, Tenenbaum. Human-level concept learning through probabilistic program induction (2015).
+Vinyals et al. Matching networks for one shot learning (2016), for the usual split and its rotations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from metarl.fewshot.images.cache import Image as Pixels
+from metarl.fewshot.images.cache import decoded
+from metarl.fewshot.images.class_set import ClassPool, ImageClasses, pool_of
+from metarl.fewshot.images.data import DataError, data_folder, split_lines
+from metarl.fewshot.images.family import ImageFamily
+from metarl.protocols import Split
+
+PARTS = {"images_background": 19280, "images_evaluation": 13180}  # images in each
+DIGEST = "180416185c6d898367a215151c9b8fec6cf1aa29d7975a00fcab50a788adfb5a"  # of all names and files, in order
+_FILE = re.compile(r"images_(?:background|evaluation)/[^/]+/character\d+/\d+_\d+\.png")
+_SMALLEST = (  # of the background's alphabets, which Meta-Dataset validates on
+    "Alphabet_of_the_Magi",
+    "Blackfoot_(Canadian_Aboriginal_Syllabics)",
+    "Inuktitut_(Canadian_Aboriginal_Syllabics)",
+    "Ojibwe_(Canadian_Aboriginal_Syllabics)",
+    "Tagalog",
+)
+
+Resize = Literal["lanczos", "bicubic", "bilinear", "box", "nearest"]
+
+
+@dataclass(frozen=True)
+class Omniglot(ImageFamily):
+    """Handwritten characters: each way is a character, or a character in one of four orientations.
+
+    Papers differ in what the fields from `class_split` on say, mostly without saying so:
+
+    - class_split: "vinyals", 1028 / 172 / 423 characters for train / val / test (prototypical networks, SNAIL);
+      "lake", the alphabets of the two archives, 964 / 0 / 659; "meta_dataset", the same with the five smallest
+      alphabets of the first for val, 883 / 81 / 659; "random", by `random_sizes` and `split_seed` (MAML, MAML++).
+    - rotations: a character's four orientations are four "classes" (Vinyals), or each class of an episode is turned at
+      random ("augment": MAML), or "none"; in val, test and ood the "same", or all classes of an episode are turned as
+      one ("episode": relation networks), or "none" (Reptile, MAML++).
+    - resize: on grey values, except for "nearest". Code that resizes the files as they are, with one bit a pixel, gets
+      "nearest" whatever filter it names, as Pillow has no other for them.
+    - ink: "bright" is 1 on 0; "dark" is 0 on 1 (Reptile, MAML++).
+
+    Out of distribution: all ways are from one test alphabet that no class of training is from, in one orientation.
+    """
+
+    queries: int = 5
+    class_split: Literal["vinyals", "lake", "meta_dataset", "random"] = "vinyals"
+    random_sizes: tuple[int, int, int] = (1100, 100, 423)  # classes of train, val and test in the random split
+    split_seed: int = 0  # of the random split
+    rotations: Literal["classes", "augment", "none"] = "classes"
+    test_rotations: Literal["same", "episode", "none"] = "same"
+    size: int = 28  # pixels a side
+    resize: Resize = "lanczos"
+    ink: Literal["bright", "dark"] = "bright"
+
+    name = "omniglot"
+    splits = ("train", "val", "test", "ood")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.size <= 105:
+            raise ValueError(f"size is {self.size}; allowed are 1 to 105 pixels")
+        if min(self.random_sizes) < 0 or sum(self.random_sizes) > 1623:
+            raise ValueError(f"random_sizes is {self.random_sizes}; allowed are numbers that sum to 1623 at most")
+        if self.sampler == "fixed" and self.shots + 1 > 20:
+            raise ValueError(f"shots is {self.shots}; a class of Omniglot has 20 images, and one is for a query")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return 1, self.size, self.size
+
+    def pool(self, split: Split) -> ClassPool:
+        self._check_split(split)
+        return _pool(self._without_sizes(), omniglot_folder(self.data_dir), split)
+
+
+@lru_cache(maxsize=32)
+def _pool(family: Omniglot, folder: Path, split: Split) -> ClassPool:
+    source = omniglot_classes(folder, family.size, family.resize, family.ink)
+    chosen = split_classes(source, family.class_split, family.random_sizes, family.split_seed)
+    classes = chosen["test" if split == "ood" else split]
+    if split == "ood":
+        seen = {source.groups[index] for index in chosen["train"]}
+        classes = [index for index in classes if source.groups[index] not in seen]
+    if not classes:
+        raise ValueError(f"split is {split!r}; class_split {family.class_split!r} of omniglot leaves no class for it")
+    rotations = family.rotations
+    if split != "train" and family.test_rotations != "same":
+        rotations = family.test_rotations
+    if split == "ood" and rotations != "none":
+        rotations = "episode"
+    return pool_of(
+        source,
+        classes,
+        all_turns=rotations == "classes",
+        by_group=split == "ood" or family.sampler == "meta_dataset",
+        turned_by={"augment": "class", "episode": "episode"}.get(rotations),
+    )
+
+
+def split_classes(
+    source: ImageClasses, class_split: str, random_sizes: tuple[int, int, int], seed: int
+) -> dict[str, list[int]]:
+    """The classes of train, val and test."""
+    if class_split == "random":
+        order = torch.randperm(len(source.names), generator=torch.Generator().manual_seed(seed)).tolist()
+        train, val, test = random_sizes
+        ends = (order[:train], order[train : train + val], order[train + val : train + val + test])
+        return {split: sorted(part) for split, part in zip(("train", "val", "test"), ends, strict=True)}
+    if class_split == "vinyals":
+        number = {name: index for index, name in enumerate(source.names)}
+        return {
+            split: [number[name] for name in split_lines(f"omniglot_vinyals_{split}.txt")]
+            for split in ("train", "val", "test")
+        }
+    held_out = _SMALLEST if class_split == "meta_dataset" else ()
+    background = len(source.names) - 659  # the classes of the first archive come first
+    return {
+        "train": [index for index in range(background) if source.groups[index] not in held_out],
+        "val": [index for index in range(background) if source.groups[index] in held_out],
+        "test": list(range(background, len(source.names))),
+    }
+
+
+def omniglot_folder(data_dir: str | None) -> Path:
+    return data_folder(
+        data_dir,
+        folders=("omniglot", "omniglot-py"),
+        expected=("images_background.zip", "images_background"),
+        what="Omniglot (images_background.zip and images_evaluation.zip of github.com/brendenlake/omniglot)",
+    )
+
+
+@lru_cache(maxsize=4)
+def omniglot_classes(folder: Path, size: int, resize: Resize, ink: str) -> ImageClasses:
+    """All characters, [32460, 1, size, size], in the order of their names.
+
+    Raises:
+        DataError: when an archive or folder is missing, or does not hold the official images.
+    """
+    names = [name for part in PARTS for name in _names(folder, part)]
+    images = decoded(
+        "omniglot",
+        {"size": size, "resize": resize, "digest": DIGEST},
+        (len(names), 1, size, size),
+        lambda: _images(folder, size, resize),
+    )
+    files: dict[str, int] = {}
+    for name in names:
+        _, alphabet, character, _ = name.split("/")
+        key = f"{alphabet}/{character}"
+        files[key] = files.get(key, 0) + 1
+    return ImageClasses(
+        images if ink == "bright" else 255 - images,
+        torch.tensor(list(files.values())),
+        tuple(files),
+        tuple(name.split("/")[0] for name in files),
+    )
+
+
+def _names(folder: Path, part: str) -> list[str]:
+    """The image files of an archive or of the folder that it was unpacked to, in order."""
+    archive = folder / f"{part}.zip"
+    try:
+        if archive.exists():
+            with zipfile.ZipFile(archive) as file:
+                found = file.namelist()
+        else:
+            found = [path.relative_to(folder).as_posix() for path in (folder / part).glob("*/*/*.png")]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{archive} cannot be read: {error}") from error
+    names = sorted(name for name in found if _FILE.fullmatch(name))
+    if len(names) != PARTS[part]:
+        where = archive if archive.exists() else folder / part
+        raise DataError(f"{where} holds {len(names)} images of Omniglot; it must hold {PARTS[part]}")
+    return names
+
+
+def _images(folder: Path, size: int, resize: Resize) -> Iterator[Pixels]:
+    """Every image with ink as 255; at the end the files have proved to be the official ones."""
+    digest = hashlib.sha256()
+    try:
+        for part in PARTS:
+            archive = folder / f"{part}.zip"
+            opened = zipfile.ZipFile(archive) if archive.exists() else None
+            for name in _names(folder, part):
+                content = (folder / name).read_bytes() if opened is None else opened.read(name)
+                digest.update(name.encode() + content)
+                yield _decode(content, size, resize)
+            if opened is not None:
+                opened.close()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"Omniglot in {folder} is damaged: {error}") from error
+    if digest.hexdigest() != DIGEST:
+        raise DataError(f"Omniglot in {folder} is not the official one: fetch its two archives again")
+
+
+def _decode(content: bytes, size: int, resize: Resize) -> Pixels:
+    with Image.open(io.BytesIO(content)) as image:
+        grey = image.convert("L").resize((size, size), Image.Resampling[resize.upper()])
+    return 255 - np.asarray(grey)[None]
