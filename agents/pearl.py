@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from agents.soft_actor_critic import SoftActorCritic
 from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, vote_size
 from metarl.nets import Activation, mlp
+from metarl.products import fast_products
 from metarl.records import Decision, Step, Trajectory, by_task
 from metarl.replay import Replay, Transition
 
@@ -269,6 +270,7 @@ class PEARL:
                 raise FloatingPointError(f"{name} is {metrics[name]} after {self.num_updates} gradient steps")
         return metrics | {"train/num_gradient_steps": float(self.num_updates)}
 
+    @fast_products()
     def gradient_step(self, tasks: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """One step of critics and encoder, of the policy and of the temperature, on training tasks [M]."""
         data = self.replay.sample(tasks, self.config.batch, generator)  # [M, K, ...]

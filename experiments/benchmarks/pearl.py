@@ -2,9 +2,10 @@
 
 Gradient steps: 16 tasks x 256 transitions, contexts of 100, three layers of 300 (the encoder: 200), on the half
 cheetah's sizes; the reference is experiments/benchmarks/pearl_reference.py, whose posteriors and critics are compared
-with ours, on the same weights, before anything is timed. Collection: half_cheetah_vel, by a policy of the published
-size, many rows against our one row, and against a loop over one environment of Gymnasium with batches of one, as public
-code has it. Rounds are interleaved; a ratio is the median of the rounds' ratios.
+with ours, on the same weights, before anything is timed. It multiplies by torch's default library, as a plain program
+does; beside that, by the one that ours chooses (metarl/products.py). Collection: half_cheetah_vel, by a policy of the
+published size, many rows against our one row, and against a loop over one environment of Gymnasium with batches of one,
+as public code has it. Rounds are interleaved; a ratio is the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ import torch
 from agents.pearl import PEARL, PEARLConfig
 from envs.locomotion.half_cheetah import HalfCheetahVel
 from experiments.benchmarks.pearl_reference import Reference
+from metarl.products import fast_products, keeps_float32
 from metarl.records import by_task
 from metarl.replay import Transition
 from metarl.rollouts import collect
 
+FAST_REFERENCE = "reference, our products"
 TARGETS = {"reference / ours": 1.5, "loop / many rows": 10.0}  # how many times the time of ours, at least
 
 
@@ -54,20 +57,49 @@ def run(settings: Settings | None = None) -> dict[str, Any]:
     reference = Reference(settings.config, obs_size, num_actions, settings.config.capacity, seed=0)
     agent = _same_agent(settings.config, family, reference)
     _check_agreement(agent, reference)
-    names = ("ours", "reference", "one row", "many rows", "loop")
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    seconds = _times(agent, reference, family, settings)
+    compared = ("reference / ours", f"{FAST_REFERENCE} / ours", "one row / many rows", "loop / many rows")
+    pairs = {name: tuple(name.split(" / ")) for name in compared}
+    ratios = {
+        name: statistics.median(slow / fast for slow, fast in zip(seconds[left], seconds[right], strict=True))
+        for name, (left, right) in pairs.items()
+    }
+    return {
+        "benchmark": "pearl",
+        "machine": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "chooses_products": keeps_float32(),
+        "num_rows": settings.num_rows,
+        "per_second": {name: 1 / statistics.median(values) for name, values in seconds.items()},
+        "ratios": ratios,
+        "targets": {
+            name: {"at_least": target, "reached": ratios[name], "met": ratios[name] >= target}
+            for name, target in TARGETS.items()
+            if is_full
+        },
+    }
+
+
+def _times(agent: PEARL, reference: Reference, family: HalfCheetahVel, settings: Settings) -> dict[str, list[float]]:
+    """Seconds of a gradient step and of an environment's step by round, interleaved."""
     generator = torch.Generator().manual_seed(0)
-    rows = {"one row": 1, "many rows": settings.num_rows}
-    envs = {name: family.make_env(count, generator) for name, count in rows.items()}
+    steps = {
+        "ours": lambda: _step(agent, generator),
+        "reference": reference.gradient_step,
+        FAST_REFERENCE: fast_products()(reference.gradient_step),
+    }
+    envs = {
+        name: family.make_env(count, generator)
+        for name, count in {"one row": 1, "many rows": settings.num_rows}.items()
+    }
     single = gymnasium.make("HalfCheetah-v5", max_episode_steps=settings.horizon)
+    seconds: dict[str, list[float]] = {name: [] for name in (*steps, *envs, "loop")}
     for _ in range(settings.num_rounds):
-        for name in ("ours", "reference"):
+        for name, step in steps.items():
             started = time.perf_counter()
             for _ in range(settings.num_steps):
-                if name == "reference":
-                    reference.gradient_step()
-                else:
-                    _step(agent, generator)
+                step()
             seconds[name].append((time.perf_counter() - started) / settings.num_steps)
         for name, env in envs.items():
             tasks = family.sample(env.num_rows, "train", generator)
@@ -78,25 +110,7 @@ def run(settings: Settings | None = None) -> dict[str, Any]:
         num_steps = reference.collect(single, settings.horizon)
         seconds["loop"].append((time.perf_counter() - started) / num_steps)
     single.close()
-    pairs = {name: tuple(name.split(" / ")) for name in ("reference / ours", "one row / many rows", "loop / many rows")}
-    ratios = {
-        name: statistics.median(slow / fast for slow, fast in zip(seconds[left], seconds[right], strict=True))
-        for name, (left, right) in pairs.items()
-    }
-    return {
-        "benchmark": "pearl",
-        "machine": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "num_rows": settings.num_rows,
-        "per_second": {name: 1 / statistics.median(values) for name, values in seconds.items()},
-        "ratios": ratios,
-        "targets": {
-            name: {"at_least": target, "reached": ratios[name], "met": ratios[name] >= target}
-            for name, target in TARGETS.items()
-            if is_full
-        },
-    }
+    return seconds
 
 
 def _step(agent: PEARL, generator: torch.Generator) -> None:
@@ -153,9 +167,11 @@ def main(json: bool = False) -> None:
     if json:
         print(json_format.dumps(result))
         return
-    units = {"ours": "gradient steps/s", "reference": "gradient steps/s"}
     for name, rate in result["per_second"].items():
-        print(f"{name:12}{rate:10,.1f} {units.get(name, 'environment steps/s')}")
+        unit = "gradient steps/s" if name in ("ours", "reference", FAST_REFERENCE) else "environment steps/s"
+        print(f"{name:24}{rate:10,.1f} {unit}")
+    for name, ratio in result["ratios"].items():
+        print(f"{name:40}{ratio:7.2f}")
     for name, target in result["targets"].items():
         verdict = "reached" if target["met"] else "NOT reached"
         print(f"{name}: {target['reached']:.2f} times the time ({target['at_least']:g} asked for; {verdict})")
