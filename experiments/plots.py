@@ -14,10 +14,8 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from experiments.report import MEASURES
 from metarl.evaluation import Evaluation, Measure
-from metarl.fewshot.source import FewShotSource
 from metarl.run import STEP_TAG, Run, RunError
 
-ERROR_TAG = FewShotSource.score_tag
 _POINTS = 200  # of a line of training, at most
 _OURS = "#1f5fa8"
 _KNOWN = ("#2a8a4a", "#b5651d", "#7d4fa3", "#888888", "#c23b5a", "#5b7f8c")  # bounds, in their order
@@ -32,7 +30,7 @@ def plot_run(run: Run, evaluation: Evaluation, name: str | None = None) -> Path:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_adaptation(left, evaluation)
-    draw = _draw_learning if evaluation.measure.name == "return" else _draw_errors
+    draw = _draw_learning if evaluation.measure.name == "return" else _draw_scores
     draw(right, run, evaluation.measure)
     figure.suptitle(f"{evaluation.family} · {evaluation.agent} · {run.path.name}", fontsize=10)
     path = run.path / f"{name or f'evaluation_{evaluation.split}'}.png"
@@ -44,7 +42,7 @@ def plot_run(run: Run, evaluation: Evaluation, name: str | None = None) -> Path:
 
 
 def _draw_adaptation(axes: Axes, evaluation: Evaluation) -> None:
-    """Return by episode, or error by step, with its 95 % interval, and the bounds as lines."""
+    """Return by episode, or score by step, with its 95 % interval, and the bounds as lines."""
     measure = evaluation.measure
     episodes = range(measure.first, len(evaluation.episodes) + measure.first)
     marker = "o" if len(episodes) <= 20 else ""
@@ -87,13 +85,13 @@ def _draw_learning(axes: Axes, run: Run, measure: Measure) -> None:
         _finish(axes)
 
 
-def _draw_errors(axes: Axes, run: Run, measure: Measure) -> None:
-    """The error on training queries, smoothed, and before and after adaptation on test tasks, against examples seen."""
-    rows = run.progress()
-    values = [row[ERROR_TAG] for row in rows if ERROR_TAG in row]
+def _draw_scores(axes: Axes, run: Run, measure: Measure) -> None:
+    """The score on training queries, smoothed, and before and after adaptation on test tasks, against examples seen."""
+    rows, train_tag = run.progress(), f"train/query_{measure.name}"
+    values = [row[train_tag] for row in rows if train_tag in row]
     width = max(1, len(values) // _POINTS)
     blocks = [values[start : start + width] for start in range(0, len(values), width)]
-    steps = [row[STEP_TAG] for row in rows if ERROR_TAG in row][width - 1 :: width]
+    steps = [row[STEP_TAG] for row in rows if train_tag in row][width - 1 :: width]
     means = [sum(block) / len(block) for block in blocks][: len(steps)]
     axes.plot(steps, means, color="#d98032", alpha=0.7, linewidth=1.2, label="training tasks, after adaptation")
     tags = {tag for row in rows for tag in row if tag.startswith(f"meta_test/{measure.tag}")}
@@ -103,7 +101,9 @@ def _draw_errors(axes: Axes, run: Run, measure: Measure) -> None:
         logged = [row for row in rows if tag in row]
         x, y = [row[STEP_TAG] for row in logged], [row[tag] for row in logged]
         axes.plot(x, y, "o-", color=colour, markersize=4, linewidth=1, label=f"test tasks, {number} {measure.point}s")
-    axes.set(xlabel="examples", ylabel=MEASURES.get(measure.name, measure.name), title="meta-training", yscale="log")
+    axes.set(xlabel="examples", ylabel=MEASURES.get(measure.name, measure.name), title="meta-training")
+    if not measure.higher_is_better:
+        axes.set_yscale("log")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     if axes.lines:
         _finish(axes)

@@ -32,7 +32,7 @@ class TrainingProgress:
         self._fps: float | None = None
         acts = trainer.source.measure.name == "return"
         self._unit_rate = trainer.source.unit_rate
-        self._error_tag = None if acts else trainer.source.score_tag
+        self._score_tag = None if acts else trainer.source.score_tag
         count = TextColumn("{task.completed:.0f}/{task.total:.0f}")
         text = TextColumn("{task.description}", table_column=Column(no_wrap=False))
         columns = (count, BarColumn(bar_width=24), TaskProgressColumn(), TimeElapsedColumn(), text)
@@ -72,8 +72,8 @@ class TrainingProgress:
         per_iteration = elapsed / max(1, trainer.iteration - self._first_iteration)
         left = duration(per_iteration * (self._total - trainer.iteration))
         speed = f"{self._fps:,.0f} {self._unit_rate}  {left} left"
-        if self._error_tag is not None:
-            return f"{speed}  error {metrics[self._error_tag]:.4g}"
+        if self._score_tag is not None:
+            return f"{speed}  {trainer.source.measure.name} {metrics[self._score_tag]:.4g}"
         return f"{speed}  {returns_text(metrics, trainer.source.measure)}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -14,7 +14,10 @@ from experiments.experiment import Expected
 from metarl.evaluation import Evaluation, Score, logged_points
 from metarl.trainer import Trainer
 
-MEASURES = {"mse": "mean squared error (lower is better)"}  # in words, where the name alone would not do
+MEASURES = {  # in words, where the name alone would not do
+    "mse": "mean squared error (lower is better)",
+    "accuracy": "share of queries named rightly",
+}
 _FILE_WIDTH = 140  # characters, where no terminal sets a limit
 _TEXT_WIDTH = 20  # characters that a column of words has at least
 _FRAME = 3  # characters around a cell
@@ -38,6 +41,8 @@ def print_evaluation(evaluation: Evaluation, expected: Expected | None = None, c
         rows.append(("all", *_cells(evaluation.total, known)))
     console = Console() if console is None else console
     print_table(title, columns, rows, console, last_apart=has_total)
+    if evaluation.facts:
+        console.print(_stated(evaluation.facts), highlight=False, soft_wrap=not console.is_terminal)
     if expected is not None:
         console.print(_verdict(evaluation, expected), highlight=False, soft_wrap=not console.is_terminal)
 
@@ -95,6 +100,12 @@ def _number(value: float) -> str:
     if size >= 100:
         return f"{value:,.0f}" if size >= 1000 else f"{value:.1f}"
     return f"{value:.2f}"
+
+
+def _stated(facts: Mapping[str, Any]) -> str:
+    """What the scores rest on, in a line."""
+    values = {name: f"{value:,.3g}" if isinstance(value, float) else str(value) for name, value in facts.items()}
+    return "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in values.items())
 
 
 def _words(name: str) -> str:

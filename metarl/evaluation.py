@@ -87,6 +87,7 @@ class Evaluation:
     bounds: dict[str, list[float]]  # known values by episode, such as the Bayes-optimal ones
     metrics: dict[str, list[float]] = field(default_factory=dict)  # mean over steps and tasks by episode, by name
     measure: Measure = RETURN
+    facts: dict[str, Any] = field(default_factory=dict, compare=False)  # what the scores rest on
 
     def as_json(self) -> dict[str, Any]:
         """Plain values that JSON knows: what is not finite, as errors of a learner that diverged, is None."""

@@ -75,3 +75,10 @@ def standardise_where(values: Tensor, valid: Tensor) -> Tensor:
     mean = mean_where(values, valid)
     std = mean_where((values - mean).square(), valid).sqrt()
     return torch.where(valid, (values - mean) / (std + 1e-8), 0.0)
+
+
+def mean_over_examples(values: Tensor, valid: Tensor | None) -> Tensor:
+    """The mean over the examples of a task, [..., K] -> [...], of those where `valid` (bool) is true; None: of all."""
+    if valid is None:
+        return values.mean(-1)
+    return torch.where(valid, values, 0.0).sum(-1) / valid.sum(-1).clamp(min=1)

@@ -181,24 +181,3 @@ class LayerNorm(nn.Module):
         centred = x - x.mean(-1, keepdim=True)
         normalised = centred * (centred.square().mean(-1, keepdim=True) + self.epsilon).rsqrt()
         return normalised * _for_items(self.weight) + _for_items(self.bias)
-
-
-class BatchNorm(nn.Module):
-    """Normalisation by the statistics of the batch at hand, right under vmap of grad: x [K, size] or [K, size, H, W].
-
-    Ioffe, Szegedy. Batch normalization (2015). It keeps no running statistics: each output depends on the whole batch
-    of its task, at meta-test time too, as MAML's published scores have it.
-    """
-
-    def __init__(self, size: int, *, epsilon: float = 1e-5, device: torch.device | str | None = None) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size, device=device))
-        self.bias = nn.Parameter(torch.zeros(size, device=device))
-        self.epsilon = epsilon
-
-    def forward(self, x: Tensor) -> Tensor:
-        axes = (0, *range(2, x.ndim))
-        shape = (1, -1, *(1,) * (x.ndim - 2))
-        centred = x - x.mean(axes, keepdim=True)
-        scale = (centred.square().mean(axes, keepdim=True) + self.epsilon).rsqrt()
-        return centred * scale * self.weight.view(shape) + self.bias.view(shape)

@@ -194,5 +194,7 @@ def by_task(values: Tensor, num_tasks: int) -> Tensor:
 class Examples(Record):
     """Supervised data of one or many tasks."""
 
-    x: Tensor  # [..., K, in]
+    x: Tensor  # [..., K, in], or images [..., K, C, H, W]
     y: Tensor  # [..., K, out], or [..., K] int64 for classes
+    valid: Tensor | None = None  # [..., K] bool where some are padding, without meaning; None: all are valid
+    context: Tensor | None = None  # [..., S, in]: other inputs whose statistics normalise x, for nets that take them

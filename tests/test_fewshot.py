@@ -11,12 +11,12 @@ from experiments.cli import main
 from experiments.experiment import Expected, load
 from experiments.names import LEARNERS
 from metarl.evaluation import RETURN
-from metarl.fewshot.episode import FewShotFamily, draw_episode
+from metarl.fewshot.episode import FewShotFamily
 from metarl.fewshot.learners import IMAMLConfig, MAMLConfig, MAMLPlusPlusConfig, step_weights
 from metarl.fewshot.neural_processes import CNPConfig, NPConfig
+from metarl.fewshot.problem import ERROR, Regression
 from metarl.fewshot.regression import Harmonic, Sinusoid
 from metarl.fewshot.reptile import ReptileConfig, mini_batches
-from metarl.fewshot.source import ERROR
 from metarl.trainer import TrainConfig, Trainer
 
 families = pytest.mark.parametrize("family", [Sinusoid(), Harmonic(noise_std=0.0)], ids=["sinusoid", "harmonic"])
@@ -37,7 +37,9 @@ def seeded(seed: int = 0) -> torch.Generator:
 @families
 def test_one_seed_is_one_episode_and_the_shapes_are_the_familys(family):
     assert isinstance(family, FewShotFamily)
-    first, second, other = (draw_episode(family, 4, "train", 3, 7, generator=seeded(seed)) for seed in (0, 0, 1))
+    first, second, other = (
+        family.episode(4, "train", shots=3, queries=7, generator=seeded(seed)) for seed in (0, 0, 1)
+    )
     assert first.support.x.shape == first.support.y.shape == (4, 3, 1)
     assert first.query.x.shape == (4, 7, 1)
     assert first.num_examples == 40
@@ -131,8 +133,10 @@ def test_multi_step_losses_fade_to_the_last_alone():
 
 def test_reptile_moves_by_a_share_of_the_mean_way():
     """One task, one mini-batch, the whole way: the initialisation becomes what one gradient step made of it."""
-    reptile = ReptileConfig(inner_batch=6, outer_lr=1.0).make_learner(1, 1, num_iterations=2, generator=seeded())
-    episode = draw_episode(Sinusoid(), 2, "train", 3, 3, generator=seeded())
+    reptile = ReptileConfig(inner_batch=6, outer_lr=1.0).make_learner(
+        Regression(1, 1), num_iterations=2, generator=seeded()
+    )
+    episode = Sinusoid().episode(2, "train", shots=3, queries=3, generator=seeded())
     adaptation = reptile.adaptation
     (batch,) = mini_batches(episode, 6)
     adapted = {name: v.detach().mean(0) for name, v in adaptation.adapt(adaptation.prior(2), batch).items()}
@@ -144,9 +148,9 @@ def test_reptile_moves_by_a_share_of_the_mean_way():
 
 def test_derivative_order_is_annealed():
     """Within the first share of the iterations, an update is that of first-order MAML; afterwards it is not."""
-    episode = draw_episode(Sinusoid(), 3, "train", 5, 5, generator=seeded())
+    episode = Sinusoid().episode(3, "train", shots=5, queries=5, generator=seeded())
     configs = (MAMLConfig(first_order=True), MAMLConfig(first_order_share=0.5), MAMLConfig())
-    first, annealed, second = (c.make_learner(1, 1, num_iterations=2, generator=seeded()) for c in configs)
+    first, annealed, second = (c.make_learner(Regression(1, 1), num_iterations=2, generator=seeded()) for c in configs)
     norms = [learner.update(episode, seeded())["train/grad_norm"] for learner in (first, annealed, second)]
     assert norms[0] == norms[1] != norms[2]
     annealed.adaptation.load_state_dict(second.adaptation.state_dict())
@@ -195,13 +199,13 @@ def test_the_curve_of_a_belief_counts_examples():
     assert len(trainer.evaluate().episodes) == 4
     evaluation = trainer.evaluate(num_episodes=5)
     assert (evaluation.measure.point, len(evaluation.episodes)) == ("example", 6)
-    episode = draw_episode(Sinusoid(), 4, "test", 5, 7, generator=seeded())
-    curve = trainer.agent.curve(episode, 5)
+    episode = Sinusoid().episode(4, "test", shots=5, queries=7, generator=seeded())
+    curve = trainer.agent.predictions(episode, 5)
     for count in range(6):
         few = replace(episode, support=episode.support.map(lambda value: value[:, :count]))  # noqa: B023
-        torch.testing.assert_close(trainer.agent.curve(few, count)[-1], curve[count])
-    with pytest.raises(ValueError, match="num_steps is 6; the support has 5 examples"):
-        trainer.agent.curve(episode, 6)
+        torch.testing.assert_close(trainer.agent.predictions(few, count)[-1], curve[count])
+    with pytest.raises(ValueError, match="num_points is 6; the support has 5 examples"):
+        trainer.agent.predictions(episode, 6)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +243,7 @@ def test_from_train_to_evaluate_and_resume(tmp_path, capsys):
     assert (evaluation["measure"]["name"], evaluation["measure"]["first"]) == ("mse", 0)
     assert len(evaluation["episodes"]) == 3
     rows = [json.loads(line) for line in (run / "progress.json").read_text().splitlines()]
-    assert {"meta_test/mse/step_0", "meta_test/mse/step_10", "train/query_error"} <= set(rows[-1])
+    assert {"meta_test/mse/step_0", "meta_test/mse/step_10", "train/query_mse"} <= set(rows[-1])
     assert rows[-1]["time/total_timesteps"] == 6 * 3 * 20
 
 

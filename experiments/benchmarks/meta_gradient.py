@@ -28,8 +28,8 @@ from experiments.benchmarks.outer_step import Contender, OuterStepSize
 from metarl.adaptation.batching import BATCHINGS
 from metarl.adaptation.gradient import GradientAdaptation, supervised_loss
 from metarl.adaptation.step_sizes import FixedStepSizes
-from metarl.fewshot.episode import FewShotEpisode, draw_episode
-from metarl.fewshot.learners import squared_error
+from metarl.fewshot.episode import FewShotEpisode
+from metarl.fewshot.problem import squared_errors
 from metarl.fewshot.regression import Sinusoid
 from metarl.nets import mlp
 
@@ -116,7 +116,7 @@ def _contenders(settings: Settings) -> dict[str, Contender]:
     generator = torch.Generator().manual_seed(0)
     family = Sinusoid()
     net = mlp((1, 40, 40, 1), activation="relu", output_gain=1.0, generator=generator)
-    episode = draw_episode(family, settings.num_tasks, "train", family.shots, family.queries, generator=generator)
+    episode = family.episode(settings.num_tasks, "train", generator=generator)
     peers = {"higher": _higher, "torchopt": _torchopt}
     contenders: dict[str, Contender] = {}
     for steps in settings.num_inner_steps:
@@ -136,7 +136,7 @@ def _contenders(settings: Settings) -> dict[str, Contender]:
 
 
 def _ours(net: nn.Module, episode: FewShotEpisode, num_steps: int, batching: Any) -> Contender:
-    loss = supervised_loss(net, squared_error)
+    loss = supervised_loss(net, squared_errors)
     learner = GradientAdaptation(net, loss, FixedStepSizes(INNER_LR), num_steps=num_steps, batching=batching)
     parameters = list(net.parameters())
 
@@ -159,10 +159,10 @@ def _loop(net: nn.Module, episode: FewShotEpisode, num_steps: int) -> Contender:
             own: Sequence[Tensor] = parameters
             for _ in range(num_steps):
                 prediction = functional_call(net, dict(zip(names, own, strict=True)), (support.x,))
-                slopes = torch.autograd.grad(squared_error(prediction, support.y), own, create_graph=True)
+                slopes = torch.autograd.grad(squared_errors(prediction, support.y).mean(), own, create_graph=True)
                 own = [p - INNER_LR * slope for p, slope in zip(own, slopes, strict=True)]
             prediction = functional_call(net, dict(zip(names, own, strict=True)), (query.x,))
-            total = total + squared_error(prediction, query.y) / len(episode)
+            total = total + squared_errors(prediction, query.y).mean() / len(episode)
         return torch.autograd.grad(total, parameters)
 
     return gradient
@@ -179,8 +179,8 @@ def _higher(net: nn.Module, episode: FewShotEpisode, num_steps: int) -> Contende
             optimizer = torch.optim.SGD(parameters, lr=INNER_LR)
             with higher.innerloop_ctx(net, optimizer, copy_initial_weights=False) as (own, steps):
                 for _ in range(num_steps):
-                    steps.step(squared_error(own(support.x), support.y))
-                (squared_error(own(query.x), query.y) / len(episode)).backward()
+                    steps.step(squared_errors(own(support.x), support.y).mean())
+                (squared_errors(own(query.x), query.y).mean() / len(episode)).backward()
         return [p.grad.clone() for p in parameters if p.grad is not None]
 
     return gradient
@@ -198,8 +198,8 @@ def _torchopt(net: nn.Module, episode: FewShotEpisode, num_steps: int) -> Conten
         for task in range(len(episode)):
             support, query = episode.support[task], episode.query[task]
             for _ in range(num_steps):
-                optimizer.step(squared_error(net(support.x), support.y))
-            (squared_error(net(query.x), query.y) / len(episode)).backward()
+                optimizer.step(squared_errors(net(support.x), support.y).mean())
+            (squared_errors(net(query.x), query.y).mean() / len(episode)).backward()
             torchopt.recover_state_dict(net, start_net)
             torchopt.recover_state_dict(optimizer, start_optimizer)
         return [p.grad.clone() for p in parameters if p.grad is not None]

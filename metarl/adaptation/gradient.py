@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from metarl.adaptation.batching import BATCHINGS, Batching, over_tasks
+from metarl.losses import mean_over_examples
 from metarl.nets import takes_tasks
 from metarl.records import Examples
 
@@ -144,9 +145,10 @@ class GradientAdaptation(nn.Module):
             raise ValueError(f"loss has shape {tuple(losses.shape)}; 'batched' needs one number for each task")
         return losses
 
-    def predict(self, state: Params, x: Tensor) -> Tensor:
-        """Outputs [N, Q, out] for inputs x [N, Q, in]."""
-        return self._over_tasks(lambda params, x: functional_call(self.net, params, (x,)))(state, x)
+    def predict(self, state: Params, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Outputs [N, Q, out] for inputs x [N, Q, in]; context [N, S, in] for nets that take one."""
+        inputs = (x,) if context is None else (x, context)
+        return self._over_tasks(lambda params, *inputs: functional_call(self.net, params, inputs))(state, *inputs)
 
     def _over_tasks(self, function: Callable[..., Any]) -> Callable[..., Any]:
         batching: Batching = "vmap" if self.batching == "auto" else self.batching  # auto has not measured yet
@@ -181,12 +183,20 @@ class GradientAdaptation(nn.Module):
 
 
 def supervised_loss(net: nn.Module, criterion: Callable[[Tensor, Tensor], Tensor]) -> TaskLoss:
-    """criterion(predictions, y) of `net` on a task's Examples; for "batched", reduce the last axes only."""
+    """The mean of criterion(predictions, y) over a task's Examples.
+
+    The criterion gives a number for each example, [..., K]. A net that is given a context takes it beside x.
+    """
 
     def loss(params: Params, data: Examples) -> Tensor:
-        return criterion(functional_call(net, params, (data.x,)), data.y)
+        return mean_over_examples(criterion(functional_call(net, params, inputs_of(data)), data.y), data.valid)
 
     return loss
+
+
+def inputs_of(data: Examples) -> tuple[Tensor, ...]:
+    """What a net is called with."""
+    return (data.x,) if data.context is None else (data.x, data.context)
 
 
 def parameters_of(net: nn.Module, part: Literal["all", "head", "body", "bias"]) -> list[str]:

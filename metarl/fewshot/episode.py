@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
+from metarl.fewshot.problem import Problem
 from metarl.protocols import Split
 from metarl.records import Examples, Record
 
 
 @dataclass(frozen=True)
 class FewShotEpisode(Record):
-    """What a learner is given of N tasks, and what it is then asked."""
+    """What a learner is given of N tasks, and what it is then asked.
+
+    The support of a classification comes shot after shot, an example of every class in each, so that the first
+    `ways * shots` of it are a smaller support.
+    """
 
     support: Examples  # [N, K, ...] to adapt to
     query: Examples  # [N, Q, ...] to be right on
@@ -27,46 +35,61 @@ class FewShotEpisode(Record):
 
 @runtime_checkable
 class FewShotFamily(Protocol):
-    """A distribution over functions with named splits: a frozen dataclass whose fields are the variant's arguments."""
+    """A distribution over few-shot tasks with named splits: a frozen dataclass whose fields are its arguments."""
 
     @property
     def name(self) -> str: ...  # the catalog's name
 
     @property
-    def shots(self) -> int: ...  # K, examples in a support set
+    def shots(self) -> int: ...  # examples in a support set; of each class, where there are classes
 
     @property
-    def queries(self) -> int: ...  # Q, in a query set of training
+    def queries(self) -> int: ...  # in a query set of training; of each class, where there are classes
 
     @property
-    def input_size(self) -> int: ...
+    def test_queries(self) -> int: ...  # in a query set of evaluation, where more leave less to chance
 
     @property
-    def output_size(self) -> int: ...
+    def problem(self) -> Problem: ...
 
-    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> Record:
-        """Tasks with leading axis `num_tasks`, on the generator's device. An undeclared split raises ValueError."""
-        ...
+    def episode(
+        self,
+        num_tasks: int,
+        split: Split,
+        *,
+        shots: int | None = None,
+        queries: int | None = None,
+        generator: torch.Generator,
+    ) -> FewShotEpisode:
+        """Fresh tasks, on the generator's device: one seed, one episode.
 
-    def examples(self, tasks: Any, num_examples: int, generator: torch.Generator) -> Examples:
-        """Fresh examples of each task: x [N, num_examples, input_size] and y [N, num_examples, output_size]."""
+        shots, queries: None for the family's own. An undeclared split, or more than there is, raises ValueError.
+        """
         ...
 
 
 class FewShotLearner(Protocol):
     """A learner that predicts."""
 
-    point: str  # what its adaptation is counted in: a "step", or an "example" that it absorbs
+    point: str  # what its adaptation is counted in: a "step", or a "shot" or an "example" that it absorbs
 
-    def curve(self, episode: FewShotEpisode, num_steps: int) -> Tensor:
-        """The error on each task's queries after 0, 1, ... `num_steps` points of adaptation: [num_steps + 1, N].
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What its scores rest on and should be stated with them, such as how it normalises."""
+        ...
 
-        Steps use the whole support; examples are its first ones.
+    def predictions(self, episode: FewShotEpisode, num_points: int) -> Tensor:
+        """What it predicts for the queries after 0, 1, ... points of adaptation: [num_points + 1, N, Q, out].
+
+        Steps use the whole support; shots and examples are its first ones.
         """
         ...
 
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
-        """The meta-update from one batch of tasks; returns `train/query_error` and what else is worth logging."""
+        """The meta-update from one batch of tasks.
+
+        Returns what is worth logging; among it `train/query_<measure>`, the score on training queries.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -79,17 +102,26 @@ class FewShotLearner(Protocol):
 class FewShotLearnerConfig(Protocol):
     """A frozen dataclass beside the learner it configures."""
 
-    def make_learner(
-        self, input_size: int, output_size: int, *, num_iterations: int, generator: torch.Generator
-    ) -> FewShotLearner:
+    def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> FewShotLearner:
         """A fresh learner on the generator's device, initialised from it; `num_iterations` ends its schedules."""
         ...
 
 
-def draw_episode(
-    family: FewShotFamily, num_tasks: int, split: Split, shots: int, queries: int, *, generator: torch.Generator
-) -> FewShotEpisode:
-    """Fresh tasks with a support and a query set each, all from the generator: one seed, one episode."""
-    tasks = family.sample(num_tasks, split, generator)
-    support = family.examples(tasks, shots, generator)
-    return FewShotEpisode(support, family.examples(tasks, queries, generator))
+def generator_of(seed: int, index: int, device: torch.device | str) -> torch.Generator:
+    """The source of everything random in an episode, a function of the seed and the episode's number."""
+    mixed = int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
+    return torch.Generator(device).manual_seed(mixed % 2**63)
+
+
+class Digest:
+    """What tells lists of episodes apart: the beginning of a hash over all their numbers."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, episode: FewShotEpisode) -> None:
+        for leaf in pytree.tree_leaves(episode):
+            self._hash.update(leaf.cpu().numpy().tobytes())
+
+    def __str__(self) -> str:
+        return self._hash.hexdigest()[:12]

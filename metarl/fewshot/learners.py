@@ -1,4 +1,4 @@
-"""Learners of few-shot regression by gradient adaptation: MAML, FOMAML, Meta-SGD, MAML++, ANIL and iMAML.
+"""Few-shot learners by gradient adaptation: MAML, FOMAML, Meta-SGD, MAML++, ANIL and iMAML.
 
 Finn, Abbeel, Levine (2017). Li et al. (2017). Antoniou, Edwards, Storkey (2019). Raghu et al. (2020). Rajeswaran et
 al. (2019). One learner; the methods are settings of it, and their classes say which.
@@ -20,21 +20,20 @@ from metarl.adaptation.batching import Batching
 from metarl.adaptation.gradient import GradientAdaptation, parameters_of, supervised_loss
 from metarl.adaptation.implicit import ImplicitAdaptation
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes, PerStepStepSizes
+from metarl.convnets import STRIDED, ConvConfig, ImageClassifier
 from metarl.fewshot.episode import FewShotEpisode
+from metarl.fewshot.normalising import absorb_statistics, in_evaluation, normalisation_facts, with_context
+from metarl.fewshot.problem import Problem
 from metarl.nets import mlp
-
-
-def squared_error(prediction: Tensor, y: Tensor) -> Tensor:
-    """Mean squared error over examples and outputs: [..., K, out] -> [...]."""
-    return (prediction - y).square().mean((-2, -1))
 
 
 @dataclass(frozen=True)
 class MAMLConfig:
     """Model-agnostic meta-learning: gradient steps from a meta-learned initialisation."""
 
-    hidden_sizes: tuple[int, ...] = (40, 40)
+    hidden_sizes: tuple[int, ...] = (40, 40)  # of the net for vectors
     activation: Literal["relu", "tanh", "silu"] = "relu"
+    conv: ConvConfig = STRIDED  # the net for images
     num_inner_steps: int = 1
     inner_lr: float = 0.01  # initial, where step sizes are learned
     step_sizes: Literal["fixed", "per_parameter", "per_step"] = "fixed"
@@ -61,8 +60,10 @@ class MAMLConfig:
         if not self.hidden_sizes or min(self.hidden_sizes) < 1:
             raise ValueError(f"hidden_sizes is {self.hidden_sizes}; allowed are one or more positive numbers")
 
-    def make_net(self, input_size: int, output_size: int, generator: torch.Generator) -> nn.Module:
-        sizes = (input_size, *self.hidden_sizes, output_size)
+    def make_net(self, problem: Problem, generator: torch.Generator) -> nn.Module:
+        if len(problem.input_shape) == 3:
+            return ImageClassifier(self.conv, problem.input_shape, problem.output_size, generator=generator)
+        sizes = (*problem.input_shape, *self.hidden_sizes, problem.output_size)
         return mlp(sizes, activation=self.activation, output_gain=1.0, generator=generator)
 
     def make_step_sizes(self, net: nn.Module, adapted: list[str], generator: torch.Generator) -> nn.Module:
@@ -73,11 +74,11 @@ class MAMLConfig:
             return PerStepStepSizes(params, self.inner_lr, self.num_inner_steps)
         return FixedStepSizes(self.inner_lr)
 
-    def make_adaptation(self, net: nn.Module, generator: torch.Generator) -> GradientAdaptation:
+    def make_adaptation(self, net: nn.Module, problem: Problem, generator: torch.Generator) -> GradientAdaptation:
         adapted = parameters_of(net, self.adapted)
         return GradientAdaptation(
             net,
-            supervised_loss(net, squared_error),
+            supervised_loss(net, problem.losses),
             self.make_step_sizes(net, adapted, generator),
             num_steps=self.num_inner_steps,
             adapted=adapted,
@@ -86,11 +87,9 @@ class MAMLConfig:
             chunk_size=self.chunk_size,
         )
 
-    def make_learner(
-        self, input_size: int, output_size: int, *, num_iterations: int, generator: torch.Generator
-    ) -> GradientLearner:
-        net = self.make_net(input_size, output_size, generator)
-        return GradientLearner(self, self.make_adaptation(net, generator), num_iterations)
+    def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> GradientLearner:
+        net = self.make_net(problem, generator)
+        return GradientLearner(self, self.make_adaptation(net, problem, generator), problem, num_iterations)
 
 
 @dataclass(frozen=True)
@@ -143,10 +142,10 @@ class IMAMLConfig(MAMLConfig):
             if getattr(self, name) != value:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; implicit gradients need {value!r}")
 
-    def make_adaptation(self, net: nn.Module, generator: torch.Generator) -> ImplicitAdaptation:
+    def make_adaptation(self, net: nn.Module, problem: Problem, generator: torch.Generator) -> ImplicitAdaptation:
         return ImplicitAdaptation(
             net,
-            supervised_loss(net, squared_error),
+            supervised_loss(net, problem.losses),
             FixedStepSizes(self.inner_lr),
             num_steps=self.num_inner_steps,
             strength=self.strength,
@@ -163,36 +162,44 @@ class GradientLearner:
 
     point = "step"
 
-    def __init__(self, config: MAMLConfig, adaptation: GradientAdaptation, num_iterations: int) -> None:
-        self.config, self.adaptation, self.num_iterations = config, adaptation, num_iterations
+    def __init__(
+        self, config: MAMLConfig, adaptation: GradientAdaptation, problem: Problem, num_iterations: int
+    ) -> None:
+        self.config, self.adaptation, self.problem = config, adaptation, problem
+        self.num_iterations = num_iterations
         self.optimizer = torch.optim.Adam(adaptation.parameters(), lr=config.outer_lr)
         self.num_updates = 0
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return gradient_facts(self.adaptation)
+
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
-        """One step of Adam; `train/query_error` is the mean squared error after the inner steps, before it."""
+        """One step of Adam; the score that is logged is that of the inner steps before it."""
         config, progress = self.config, self.num_updates / self.num_iterations
         set_learning_rate(self.optimizer, config.outer_lr, config.final_outer_lr, progress)
         first_order = config.first_order or progress < config.first_order_share
-        support, query = experience.support, experience.query
+        support, query = with_context(self.adaptation.net, experience)
         states = self.adaptation.path(self.adaptation.prior(len(support)), support, first_order=first_order)
         weights = step_weights(self.adaptation.num_steps, progress, config.multi_step_share)
-        errors = [
-            self.adaptation.losses(state, query).mean() if weight else None
+        losses = [
+            weight * self.adaptation.losses(state, query).mean()
             for state, weight in zip(states[1:], weights, strict=True)
+            if weight
         ]
-        loss = torch.stack([w * e for w, e in zip(weights, errors, strict=True) if e is not None]).sum()
         self.optimizer.zero_grad()
-        loss.backward()
+        torch.stack(losses).sum().backward()
         norm = nn.utils.clip_grad_norm_(self.adaptation.parameters(), config.max_grad_norm or math.inf)
+        with torch.no_grad():
+            prediction = self.adaptation.predict(states[-1], query.x, query.context)
+            score = self.problem.score(prediction, query).mean()
         self.optimizer.step()
+        absorb_statistics(self.adaptation.net, experience)
         self.num_updates += 1
-        final = errors[-1]
-        assert final is not None  # its weight is never zero
-        return {"train/query_error": float(final.detach()), "train/grad_norm": float(norm)}
+        return {f"train/query_{self.problem.measure.name}": float(score), "train/grad_norm": float(norm)}
 
-    def curve(self, episode: FewShotEpisode, num_steps: int) -> Tensor:
-        """Mean squared error of each task after 0, 1, ... steps: [num_steps + 1, N]."""
-        return error_curve(self.adaptation, episode, num_steps)
+    def predictions(self, episode: FewShotEpisode, num_points: int) -> Tensor:
+        return gradient_predictions(self.adaptation, episode, num_points)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -207,11 +214,19 @@ class GradientLearner:
         self.num_updates = state["num_updates"]
 
 
-def error_curve(adaptation: GradientAdaptation, episode: FewShotEpisode, num_steps: int) -> Tensor:
-    """Each task's mean squared error on its queries after 0, 1, ... steps on its support: [num_steps + 1, N]."""
-    with torch.no_grad():
-        states = adaptation.path(adaptation.prior(len(episode.support)), episode.support, num_steps)
-        return torch.stack([adaptation.losses(state, episode.query) for state in states])
+def gradient_predictions(adaptation: GradientAdaptation, episode: FewShotEpisode, num_steps: int) -> Tensor:
+    """What is predicted for the queries after 0, 1, ... steps on the support: [num_steps + 1, N, Q, out]."""
+    support, query = with_context(adaptation.net, episode)
+    with torch.no_grad(), in_evaluation(adaptation.net):
+        states = adaptation.path(adaptation.prior(len(support)), support, num_steps)
+        return torch.stack([adaptation.predict(state, query.x, query.context) for state in states])
+
+
+def gradient_facts(adaptation: GradientAdaptation) -> dict[str, Any]:
+    """How the net normalises, and how many numbers of it adapt to a task."""
+    params = dict(adaptation.net.named_parameters())
+    adapted = {"adapted_parameters": sum(params[name].numel() for name in adaptation.adapted)}
+    return {**normalisation_facts(adaptation.net), **adapted}
 
 
 def step_weights(num_steps: int, progress: float, share: float) -> list[float]:

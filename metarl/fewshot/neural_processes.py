@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, vote_size
 from metarl.distributions import DiagonalGaussian
 from metarl.fewshot.episode import FewShotEpisode
-from metarl.fewshot.learners import set_learning_rate, squared_error
+from metarl.fewshot.learners import set_learning_rate
+from metarl.fewshot.problem import Problem, Regression, squared_errors
 from metarl.nets import Activation, mlp
 from metarl.records import Examples, cat, stack
 
@@ -49,9 +50,14 @@ class CNPConfig:
         if not self.hidden_sizes or min(self.hidden_sizes) < 1:
             raise ValueError(f"hidden_sizes is {self.hidden_sizes}; allowed are one or more positive numbers")
 
-    def make_learner(
-        self, input_size: int, output_size: int, *, num_iterations: int, generator: torch.Generator
-    ) -> NeuralProcess:
+    def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> NeuralProcess:
+        """
+        Raises:
+            ValueError: when there are classes to tell apart; only numbers are predicted.
+        """
+        if not isinstance(problem, Regression):
+            raise ValueError(f"agent is {type(self).__name__}, which predicts numbers; this family has classes")
+        input_size, output_size = problem.input_size, problem.output_size
         votes = vote_size(self.latent_size, self.aggregation)
         settings: Any = {"activation": self.activation, "output_gain": 1.0, "generator": generator}
         encoder = mlp((input_size + output_size, *self.hidden_sizes, votes), **settings)
@@ -94,7 +100,7 @@ class NeuralProcess:
         self.num_updates = 0
 
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
-        """One step of Adam; `train/query_error` is the mean squared error after the whole support, before it."""
+        """One step of Adam; `train/query_mse` is the mean squared error after the whole support, before it."""
         progress = self.num_updates / self.num_iterations
         set_learning_rate(self.optimizer, self.config.outer_lr, self.config.final_outer_lr, progress)
         support, query = experience.support, experience.query
@@ -103,7 +109,7 @@ class NeuralProcess:
         loss.backward()
         self.optimizer.step()
         self.num_updates += 1
-        return {"train/query_error": float(error), "train/loss": float(loss.detach())}
+        return {"train/query_mse": float(error), "train/loss": float(loss.detach())}
 
     def _judge(self, support: Examples, query: Examples, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The loss on a batch of tasks, over support and queries; and the error on queries after the whole support."""
@@ -119,7 +125,7 @@ class NeuralProcess:
             loss = -self._prediction(self.adaptation.predict(beliefs, x)).log_prob(judged.y).mean()
         with torch.no_grad():
             prediction = self._prediction(self.adaptation.predict(path[-1], query.x))
-        return loss, squared_error(prediction.mean, query.y).mean()
+        return loss, squared_errors(prediction.mean, query.y).mean()
 
     def _bound(self, beliefs: Belief, whole: Belief, judged: Examples, generator: torch.Generator) -> Tensor:
         """What the likelihood of all data is at least, negative and for each datum: a draw from the whole's posterior,
@@ -129,19 +135,23 @@ class NeuralProcess:
         surprise = posterior.kl(self.adaptation.posterior(beliefs)).mean(0)  # [N]
         return (surprise - prediction.log_prob(judged.y).sum(-1)).mean() / judged.x.shape[1]
 
-    def curve(self, episode: FewShotEpisode, num_steps: int) -> Tensor:
-        """Mean squared error of each task after 0, 1, ... examples of its support: [num_steps + 1, N].
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {}
+
+    def predictions(self, episode: FewShotEpisode, num_points: int) -> Tensor:
+        """The means after 0, 1, ... examples of the support: [num_points + 1, N, Q, out].
 
         Raises:
             ValueError: when the support has fewer examples.
         """
         support, query = episode.support, episode.query
-        if num_steps > support.x.shape[1]:
-            raise ValueError(f"num_steps is {num_steps}; the support has {support.x.shape[1]} examples to absorb")
+        if num_points > support.x.shape[1]:
+            raise ValueError(f"num_points is {num_points}; the support has {support.x.shape[1]} examples to absorb")
         with torch.no_grad():
-            path: Belief = self.adaptation.path(self.adaptation.prior(len(support)), _items(support))[: num_steps + 1]
-            x = query.x.expand(num_steps + 1, *query.x.shape)
-            return squared_error(self._prediction(self.adaptation.predict(path, x)).mean, query.y)
+            path: Belief = self.adaptation.path(self.adaptation.prior(len(support)), _items(support))[: num_points + 1]
+            x = query.x.expand(num_points + 1, *query.x.shape)
+            return self._prediction(self.adaptation.predict(path, x)).mean
 
     def _prediction(self, outputs: Tensor) -> DiagonalGaussian:
         mean, raw = outputs.chunk(2, -1)

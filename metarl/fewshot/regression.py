@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from metarl.fewshot.episode import FewShotEpisode
+from metarl.fewshot.problem import Regression
 from metarl.protocols import Split
 from metarl.records import Examples, Record
 
@@ -39,8 +42,8 @@ class Sinusoid:
     ood_phase: Range = (math.pi, 1.5 * math.pi)
 
     name = "sinusoid"
-    input_size = 1
-    output_size = 1
+    test_queries = 100
+    problem = Regression(input_size=1, output_size=1)
 
     def __post_init__(self) -> None:
         _check_counts(shots=self.shots, queries=self.queries)
@@ -49,12 +52,26 @@ class Sinusoid:
             if not low < high:
                 raise ValueError(f"{field} is {(low, high)}; allowed are ranges from a lower to a higher number")
 
+    def episode(
+        self,
+        num_tasks: int,
+        split: Split,
+        *,
+        shots: int | None = None,
+        queries: int | None = None,
+        generator: torch.Generator,
+    ) -> FewShotEpisode:
+        """Fresh functions and fresh points of them; see FewShotFamily."""
+        return _fresh(self, self.sample(num_tasks, split, generator), shots, queries, generator)
+
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> SinusoidTasks:
+        """Functions with leading axis `num_tasks`. An undeclared split raises ValueError."""
         ood = _is_ood(split, self.name)
         amplitude = _uniform(self.ood_amplitude if ood else self.amplitude, (num_tasks,), generator)
         return SinusoidTasks(amplitude, _uniform(self.ood_phase if ood else self.phase, (num_tasks,), generator))
 
     def examples(self, tasks: SinusoidTasks, num_examples: int, generator: torch.Generator) -> Examples:
+        """Fresh points of each function: x and y [N, num_examples, 1]."""
         x = _uniform(self.x, (len(tasks), num_examples, 1), generator)
         return Examples(x, tasks.amplitude[:, None, None] * (x - tasks.phase[:, None, None]).sin())
 
@@ -85,8 +102,8 @@ class Harmonic:
     ood_frequency: Range = (7.0, 9.0)
 
     name = "harmonic"
-    input_size = 1
-    output_size = 1
+    test_queries = 100
+    problem = Regression(input_size=1, output_size=1)
 
     def __post_init__(self) -> None:
         _check_counts(shots=self.shots, queries=self.queries)
@@ -97,7 +114,20 @@ class Harmonic:
         if self.noise_std < 0:
             raise ValueError(f"noise_std is {self.noise_std}; it must be 0 or more")
 
+    def episode(
+        self,
+        num_tasks: int,
+        split: Split,
+        *,
+        shots: int | None = None,
+        queries: int | None = None,
+        generator: torch.Generator,
+    ) -> FewShotEpisode:
+        """Fresh functions and fresh points of them; see FewShotFamily."""
+        return _fresh(self, self.sample(num_tasks, split, generator), shots, queries, generator)
+
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> HarmonicTasks:
+        """Functions with leading axis `num_tasks`. An undeclared split raises ValueError."""
         frequency = self.ood_frequency if _is_ood(split, self.name) else self.frequency
         return HarmonicTasks(
             amplitude=_normal((num_tasks, 2), generator),
@@ -107,11 +137,22 @@ class Harmonic:
         )
 
     def examples(self, tasks: HarmonicTasks, num_examples: int, generator: torch.Generator) -> Examples:
+        """Fresh points of each function: x and y [N, num_examples, 1]."""
         x = tasks.center[:, None] + _normal((len(tasks), num_examples), generator)  # [N, K]
         multiple = torch.tensor([1.0, 2.0], device=x.device)
         angle = (tasks.frequency[:, None] * x)[..., None] * multiple + tasks.phase[:, None]  # [N, K, 2]
         y = (tasks.amplitude[:, None] * angle.sin()).sum(-1) + self.noise_std * _normal(tuple(x.shape), generator)
         return Examples(x[..., None], y[..., None])
+
+
+def _fresh(
+    family: Sinusoid | Harmonic, tasks: Any, shots: int | None, queries: int | None, generator: torch.Generator
+) -> FewShotEpisode:
+    support, query = (
+        family.examples(tasks, own if given is None else given, generator)
+        for given, own in ((shots, family.shots), (queries, family.queries))
+    )
+    return FewShotEpisode(support, query)
 
 
 def _is_ood(split: Split, family: str) -> bool:

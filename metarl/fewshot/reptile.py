@@ -18,8 +18,11 @@ from torch import Tensor
 
 from metarl.adaptation.batching import Batching
 from metarl.adaptation.gradient import GradientAdaptation
+from metarl.convnets import STRIDED, ConvConfig
 from metarl.fewshot.episode import FewShotEpisode
-from metarl.fewshot.learners import MAMLConfig, error_curve
+from metarl.fewshot.learners import MAMLConfig, gradient_facts, gradient_predictions
+from metarl.fewshot.normalising import absorb_statistics
+from metarl.fewshot.problem import Problem
 from metarl.records import Examples, cat
 
 
@@ -27,8 +30,9 @@ from metarl.records import Examples, cat
 class ReptileConfig:
     """Reptile: the initialisation moves towards the adapted parameters."""
 
-    hidden_sizes: tuple[int, ...] = (40, 40)
+    hidden_sizes: tuple[int, ...] = (40, 40)  # of the net for vectors
     activation: Literal["relu", "tanh", "silu"] = "relu"
+    conv: ConvConfig = STRIDED  # the net for images
     inner_batch: int = 10  # examples of an inner step; an episode's examples divided by it is the number of steps
     inner_lr: float = 0.02
     outer_lr: float = 1.0  # the share of the way towards the adapted parameters, falling linearly to zero
@@ -46,17 +50,16 @@ class ReptileConfig:
         return MAMLConfig(
             hidden_sizes=self.hidden_sizes,
             activation=self.activation,
+            conv=self.conv,
             inner_lr=self.inner_lr,
             batching=self.batching,
             chunk_size=self.chunk_size,
         )
 
-    def make_learner(
-        self, input_size: int, output_size: int, *, num_iterations: int, generator: torch.Generator
-    ) -> Reptile:
+    def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> Reptile:
         maml = self._as_maml()
-        net = maml.make_net(input_size, output_size, generator)
-        return Reptile(self, maml.make_adaptation(net, generator), num_iterations)
+        net = maml.make_net(problem, generator)
+        return Reptile(self, maml.make_adaptation(net, problem, generator), problem, num_iterations)
 
 
 class Reptile:
@@ -64,33 +67,41 @@ class Reptile:
 
     point = "step"
 
-    def __init__(self, config: ReptileConfig, adaptation: GradientAdaptation, num_iterations: int) -> None:
-        self.config, self.adaptation, self.num_iterations = config, adaptation, num_iterations
+    def __init__(
+        self, config: ReptileConfig, adaptation: GradientAdaptation, problem: Problem, num_iterations: int
+    ) -> None:
+        self.config, self.adaptation, self.problem = config, adaptation, problem
+        self.num_iterations = num_iterations
         self.num_updates = 0
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return gradient_facts(self.adaptation)
 
     @torch.no_grad()
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
-        """One move; `train/query_error` is the error on the last mini-batch before it is adapted to.
+        """One move; the score that is logged is that on the last mini-batch before it is adapted to.
 
         Raises:
             ValueError: when the episode's examples are no whole number of mini-batches.
         """
         batches = mini_batches(experience, self.config.inner_batch)
         start = state = self.adaptation.prior(len(experience.support))
-        error = torch.zeros(())
-        for batch in batches:
-            error = self.adaptation.losses(state, batch).mean()
+        score = torch.zeros(())
+        for number, batch in enumerate(batches, start=1):
+            if number == len(batches):
+                score = self.problem.score(self.adaptation.predict(state, batch.x), batch).mean()
             state = self.adaptation.adapt(state, batch, 1)
         share = self.config.outer_lr * (1 - self.num_updates / self.num_iterations)
         moves = {name: (state[name] - start[name]).mean(0) for name in self.adaptation.adapted}
         for name, parameter in self.adaptation.net.named_parameters():
             parameter += share * moves[name]
+        absorb_statistics(self.adaptation.net, experience)
         self.num_updates += 1
-        return {"train/query_error": float(error), "train/outer_lr": share}
+        return {f"train/query_{self.problem.measure.name}": float(score), "train/outer_lr": share}
 
-    def curve(self, episode: FewShotEpisode, num_steps: int) -> Tensor:
-        """Mean squared error of each task after 0, 1, ... steps: [num_steps + 1, N]."""
-        return error_curve(self.adaptation, episode, num_steps)
+    def predictions(self, episode: FewShotEpisode, num_points: int) -> Tensor:
+        return gradient_predictions(self.adaptation, episode, num_points)
 
     def state_dict(self) -> dict[str, Any]:
         return {"adaptation": self.adaptation.state_dict(), "num_updates": self.num_updates}

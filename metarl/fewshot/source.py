@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 
-from metarl.evaluation import Evaluation, Measure, Score
-from metarl.fewshot.episode import FewShotEpisode, FewShotFamily, FewShotLearner, FewShotLearnerConfig, draw_episode
+from metarl.evaluation import Evaluation
+from metarl.fewshot.episode import (
+    Digest,
+    FewShotEpisode,
+    FewShotFamily,
+    FewShotLearner,
+    FewShotLearnerConfig,
+    generator_of,
+)
+from metarl.fewshot.problem import Outcome
 from metarl.protocols import Split
+from metarl.records import cat
 
-ERROR = Measure("mse", "step", 0, higher_is_better=False)
 CURVE_STEPS = 10  # of adaptation, in the adaptation curve
-TEST_QUERIES = 100  # for each test task, so that chance in the queries plays little part
+_NUMBERS_AT_ONCE = 1_000_000  # in the inputs of the test tasks that are predicted together
 
 
 class FewShotSource:
-    """Draws `num_tasks` fresh training tasks, with the family's own numbers of shots and queries."""
+    """Draws `num_tasks` fresh training tasks, with the family's own numbers of shots and queries.
+
+    Every batch of training tasks, and every test task, is a function of a seed and its number.
+    """
 
     unit = "examples"
     unit_rate = "examples/s"
-    score_tag = "train/query_error"
     num_diverged = 0
 
     def __init__(
@@ -35,8 +47,10 @@ class FewShotSource:
         if copies != 1:
             raise ValueError(f"copies is {copies}; a task of {family.name} is met once, so that it must be 1")
         self.family, self.num_tasks = family, num_tasks
+        self.problem = family.problem
         self.num_episodes = CURVE_STEPS if num_steps is None else num_steps
-        self.measure = ERROR  # until a learner says what its adaptation is counted in
+        self.measure = self.problem.measure  # until a learner says what its adaptation is counted in
+        self.score_tag = f"train/query_{self.measure.name}"
         self._num_steps_given = num_steps is not None
         self._generators = generators
 
@@ -44,26 +58,28 @@ class FewShotSource:
         """The learner of a configuration.
 
         Raises:
-            ValueError: when the configuration is of an agent that acts.
+            ValueError: when the configuration is of an agent that acts, or does not fit the family's problem.
         """
         if not hasattr(config, "make_learner"):
             raise ValueError(
                 f"agent is {type(config).__name__}, which acts; {self.family.name} needs one that predicts"
             )
         learner = config.make_learner(
-            self.family.input_size,
-            self.family.output_size,
-            num_iterations=num_iterations,
-            generator=self._generators["initialisation"],
+            self.problem, num_iterations=num_iterations, generator=self._generators["initialisation"]
         )
-        self.measure = replace(ERROR, point=learner.point)
-        if learner.point == "example" and not self._num_steps_given:
+        self.measure = replace(self.problem.measure, point=learner.point)
+        if learner.point != "step" and not self._num_steps_given:
             self.num_episodes = self.family.shots
         return learner
 
     def draw(self, learner: FewShotLearner) -> FewShotEpisode:
-        shots, queries = self.family.shots, self.family.queries
-        return draw_episode(self.family, self.num_tasks, "train", shots, queries, generator=self._generators["task"])
+        return self.family.episode(self.num_tasks, "train", generator=self._next_generator())
+
+    def _next_generator(self) -> torch.Generator:
+        """Seeded by the training's own stream, whose state is saved: one number of it for each batch."""
+        stream = self._generators["task"]
+        seed = int(torch.randint(2**62, (), generator=stream, device=stream.device))
+        return torch.Generator(stream.device).manual_seed(seed)
 
     def amount(self, experience: FewShotEpisode) -> int:
         return experience.num_examples
@@ -80,28 +96,65 @@ class FewShotSource:
         num_tasks: int,
         num_episodes: int | None,
         generator: torch.Generator,
+        family: FewShotFamily | None = None,
     ) -> Evaluation:
-        """The error on fresh queries after 0, 1, ... steps (`num_episodes`, or the source's own number) of adaptation.
+        """The score on fresh queries after 0, 1, ... points (`num_episodes`, or the source's own number) of adaptation.
 
-        Learners that absorb examples are counted in those, and are given as many; others have the family's shots.
+        Learners that absorb shots or examples are given as many; others have the family's shots. family: another one
+        than that of training, such as one with more classes in a task.
 
         Raises:
-            ValueError: when a number is below one, or the family does not declare the split.
+            ValueError: when a number is below one, the family does not declare the split, or has fewer shots than are
+                asked for, or the learner cannot predict for this family.
         """
-        num_steps = self.num_episodes if num_episodes is None else num_episodes
-        for name, value in (("num_tasks", num_tasks), ("num_episodes", num_steps)):
+        family = self.family if family is None else family
+        num_points = self.num_episodes if num_episodes is None else num_episodes
+        for name, value in (("num_tasks", num_tasks), ("num_episodes", num_points)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
-        shots = num_steps if learner.point == "example" else self.family.shots
-        episode = draw_episode(self.family, num_tasks, split, shots, TEST_QUERIES, generator=generator)
-        scores = [Score.of(errors) for errors in learner.curve(episode, num_steps)]
+        shots = None if learner.point == "step" else num_points
+        outcomes: list[Outcome] = []
+        digest, seconds = Digest(), 0.0
+        for episode in _test_tasks(family, split, num_tasks, shots, generator):
+            started = time.perf_counter()
+            predictions = learner.predictions(episode, num_points)
+            seconds += time.perf_counter() - started
+            outcomes.append(family.problem.outcome(predictions, episode.query))
+            digest.add(episode)
+        scores, metrics = family.problem.summary(outcomes)
+        facts: dict[str, Any] = {**learner.facts, "milliseconds_per_task": 1000 * seconds / num_tasks}
         return Evaluation(
-            family=self.family.name,
+            family=family.name,
             agent=agent_name,
             split=split,
             num_tasks=num_tasks,
             episodes=scores,
             total=scores[-1],
             bounds={},
+            metrics=metrics,
             measure=self.measure,
+            facts=facts | {"episodes": str(digest)},
         )
+
+
+def _test_tasks(
+    family: FewShotFamily, split: Split, num_tasks: int, shots: int | None, generator: torch.Generator
+) -> Iterator[FewShotEpisode]:
+    """Test tasks, as many at once as fit the cache; the one counted i is the same however many are asked for."""
+    waiting: list[FewShotEpisode] = []
+    for index in range(num_tasks):
+        own = generator_of(generator.initial_seed(), index, generator.device)
+        episode = family.episode(1, split, shots=shots, queries=family.test_queries, generator=own)
+        if waiting and (_shapes(waiting[0]) != _shapes(episode) or len(waiting) * _size(episode) >= _NUMBERS_AT_ONCE):
+            yield cat(waiting)
+            waiting = []
+        waiting.append(episode)
+    yield cat(waiting)
+
+
+def _shapes(episode: FewShotEpisode) -> tuple[torch.Size, torch.Size]:
+    return episode.support.x.shape, episode.query.x.shape
+
+
+def _size(episode: FewShotEpisode) -> int:
+    return episode.support.x.numel() + episode.query.x.numel()

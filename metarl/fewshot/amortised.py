@@ -1,0 +1,134 @@
+"""Few-shot learners that absorb examples: one pass over the support in place of gradient steps.
+
+What they learn is how to absorb and how to compare: an embedding and a distance, a sequence model, a generator of
+weights. Whatever has the three verbs on Examples can be learned by it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from metarl.fewshot.episode import FewShotEpisode
+from metarl.fewshot.learners import set_learning_rate
+from metarl.fewshot.normalising import in_evaluation, normalisation_facts
+from metarl.fewshot.problem import Classification, Problem
+from metarl.losses import mean_over_examples
+from metarl.records import Examples
+
+
+class AbsorbsExamples(Protocol):
+    """An `Adaptation` whose context is a support set, as an nn.Module."""
+
+    def prior(self, num_tasks: int) -> Any: ...
+
+    def adapt(self, state: Any, context: Examples) -> Any: ...
+
+    def predict(self, state: Any, x: Tensor) -> Tensor:
+        """Logits, or numbers, [N, Q, out]; with classes, after some example of them was absorbed."""
+        ...
+
+
+@dataclass(frozen=True)
+class OuterConfig:
+    """How the meta-learned parameters are optimised: Adam, along a schedule."""
+
+    outer_lr: float = 1e-3
+    final_outer_lr: float | None = 1e-5  # reached along a cosine; None: constant
+    max_grad_norm: float | None = None  # None: unlimited
+
+    def __post_init__(self) -> None:
+        for name in ("outer_lr", "final_outer_lr", "max_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is {value}; it must be positive")
+
+
+class AmortisedLearner:
+    """Learns an adaptation by Adam on the loss of the queries, given the support.
+
+    adaptation: an nn.Module with the three verbs on Examples. It may have its own `losses(prediction, y)`, such as a
+    squared error on classes; the problem's serve where it has none.
+    """
+
+    def __init__(self, config: OuterConfig, adaptation: nn.Module, problem: Problem, num_iterations: int) -> None:
+        self.config, self.problem, self.num_iterations = config, problem, num_iterations
+        self.adaptation: Any = adaptation
+        self.losses = getattr(adaptation, "losses", problem.losses)
+        self.optimizer = torch.optim.Adam(adaptation.parameters(), lr=config.outer_lr)
+        self.num_updates = 0
+
+    @property
+    def point(self) -> str:
+        return "shot" if isinstance(self.problem, Classification) else "example"
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {**normalisation_facts(self.adaptation), "adapted_parameters": 0}
+
+    def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
+        """One step of Adam; the score that is logged is that before it."""
+        progress = self.num_updates / self.num_iterations
+        set_learning_rate(self.optimizer, self.config.outer_lr, self.config.final_outer_lr, progress)
+        support, query = experience.support, experience.query
+        state = self.adaptation.adapt(self.adaptation.prior(len(support)), support)
+        prediction = self.adaptation.predict(state, query.x)
+        loss = mean_over_examples(self.losses(prediction, query.y), query.valid).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.adaptation.parameters(), self.config.max_grad_norm or math.inf)
+        self.optimizer.step()
+        self.num_updates += 1
+        score = self.problem.score(prediction.detach(), query).mean()
+        return {
+            f"train/query_{self.problem.measure.name}": float(score),
+            "train/loss": float(loss.detach()),
+            "train/grad_norm": float(norm),
+        }
+
+    def predictions(self, episode: FewShotEpisode, num_points: int) -> Tensor:
+        """After 0, 1, ... shots of all classes, or examples of a function: [num_points + 1, N, Q, out].
+
+        Each point absorbs its part of the support at once, as training does; before any shot all classes are equally
+        likely, as their numbers mean nothing yet. A support with padding, whose classes
+        have different numbers of shots, is one point.
+
+        Raises:
+            ValueError: when the support has fewer.
+        """
+        support, query = episode.support, episode.query
+        size = support.x.shape[1] if support.valid is not None else num_ways(episode) if self.point == "shot" else 1
+        if num_points * size > support.x.shape[1]:
+            raise ValueError(f"num_points is {num_points}; the support has {support.x.shape[1] // size} {self.point}s")
+        prior = self.adaptation.prior(len(support))
+        with torch.no_grad(), in_evaluation(self.adaptation):
+            if isinstance(self.problem, Classification):
+                predictions = [query.x.new_zeros(*query.y.shape, num_ways(episode))]
+            else:
+                predictions = [self.adaptation.predict(prior, query.x)]
+            for point in range(1, num_points + 1):
+                state = self.adaptation.adapt(prior, support.map(lambda value: value[:, : point * size]))  # noqa: B023
+                predictions.append(self.adaptation.predict(state, query.x))
+        return torch.stack(predictions)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "adaptation": self.adaptation.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "num_updates": self.num_updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.adaptation.load_state_dict(state["adaptation"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.num_updates = state["num_updates"]
+
+
+def num_ways(episode: FewShotEpisode) -> int:
+    """Classes in the tasks of an episode."""
+    return int(episode.support.y.max()) + 1
