@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from metarl.fewshot.episode import FewShotEpisode
+from metarl.fewshot.episode import FewShotEpisode, num_ways
 from metarl.fewshot.learners import set_learning_rate
 from metarl.fewshot.normalising import in_evaluation, normalisation_facts
 from metarl.fewshot.problem import Classification, Problem
@@ -127,8 +127,3 @@ class AmortisedLearner:
         self.adaptation.load_state_dict(state["adaptation"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.num_updates = state["num_updates"]
-
-
-def num_ways(episode: FewShotEpisode) -> int:
-    """Classes in the tasks of an episode."""
-    return int(episode.support.y.max()) + 1

@@ -4,6 +4,11 @@ FAMILIES: dict[str, str] = {
     "sinusoid": "metarl.fewshot.regression:Sinusoid",
     "harmonic": "metarl.fewshot.regression:Harmonic",
     "omniglot": "metarl.fewshot.images.omniglot:Omniglot",
+    "mini_imagenet": "metarl.fewshot.images.photos:MiniImageNet",
+    "tiered_imagenet": "metarl.fewshot.images.photos:TieredImageNet",
+    "cifar_fs": "metarl.fewshot.images.photos:CIFARFS",
+    "fc100": "metarl.fewshot.images.photos:FC100",
+    "image_folder": "metarl.fewshot.images.photos:ImageFolder",
 }
 
 LEARNERS: dict[str, str] = {
@@ -16,4 +21,5 @@ LEARNERS: dict[str, str] = {
     "imaml": "metarl.fewshot.learners:IMAMLConfig",
     "cnp": "metarl.fewshot.neural_processes:CNPConfig",
     "np": "metarl.fewshot.neural_processes:NPConfig",
+    "prototypical": "metarl.fewshot.metric_learners:PrototypicalConfig",
 }

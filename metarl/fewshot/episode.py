@@ -50,6 +50,9 @@ class FewShotFamily(Protocol):
     def test_queries(self) -> int: ...  # in a query set of evaluation, where more leave less to chance
 
     @property
+    def training(self) -> FewShotFamily: ...  # as meta-training has it; itself, where that is no different
+
+    @property
     def problem(self) -> Problem: ...
 
     def episode(
@@ -105,6 +108,11 @@ class FewShotLearnerConfig(Protocol):
     def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> FewShotLearner:
         """A fresh learner on the generator's device, initialised from it; `num_iterations` ends its schedules."""
         ...
+
+
+def num_ways(episode: FewShotEpisode) -> int:
+    """Classes in the tasks of an episode of classification."""
+    return int(episode.support.y.max()) + 1
 
 
 def generator_of(seed: int, index: int, device: torch.device | str) -> torch.Generator:

@@ -21,9 +21,9 @@ from metarl.adaptation.gradient import GradientAdaptation, parameters_of, superv
 from metarl.adaptation.implicit import ImplicitAdaptation
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes, PerStepStepSizes
 from metarl.convnets import STRIDED, ConvConfig, ImageClassifier
-from metarl.fewshot.episode import FewShotEpisode
+from metarl.fewshot.episode import FewShotEpisode, num_ways
 from metarl.fewshot.normalising import absorb_statistics, in_evaluation, normalisation_facts, with_context
-from metarl.fewshot.problem import Problem
+from metarl.fewshot.problem import Classification, Problem
 from metarl.nets import mlp
 
 
@@ -179,6 +179,7 @@ class GradientLearner:
         config, progress = self.config, self.num_updates / self.num_iterations
         set_learning_rate(self.optimizer, config.outer_lr, config.final_outer_lr, progress)
         first_order = config.first_order or progress < config.first_order_share
+        check_ways(self.problem, experience)
         support, query = with_context(self.adaptation.net, experience)
         states = self.adaptation.path(self.adaptation.prior(len(support)), support, first_order=first_order)
         weights = step_weights(self.adaptation.num_steps, progress, config.multi_step_share)
@@ -199,6 +200,7 @@ class GradientLearner:
         return {f"train/query_{self.problem.measure.name}": float(score), "train/grad_norm": float(norm)}
 
     def predictions(self, episode: FewShotEpisode, num_points: int) -> Tensor:
+        check_ways(self.problem, episode)
         return gradient_predictions(self.adaptation, episode, num_points)
 
     def state_dict(self) -> dict[str, Any]:
@@ -220,6 +222,16 @@ def gradient_predictions(adaptation: GradientAdaptation, episode: FewShotEpisode
     with torch.no_grad(), in_evaluation(adaptation.net):
         states = adaptation.path(adaptation.prior(len(support)), support, num_steps)
         return torch.stack([adaptation.predict(state, query.x, query.context) for state in states])
+
+
+def check_ways(problem: Problem, episode: FewShotEpisode) -> None:
+    """A net's last layer has the number of classes that it was made with.
+
+    Raises:
+        ValueError: when there are more in the episode's tasks.
+    """
+    if isinstance(problem, Classification) and num_ways(episode) > problem.ways:
+        raise ValueError(f"ways is {num_ways(episode)}; this learner's net has outputs for {problem.ways}")
 
 
 def gradient_facts(adaptation: GradientAdaptation) -> dict[str, Any]:

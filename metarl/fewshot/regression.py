@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -51,6 +51,10 @@ class Sinusoid:
             low, high = getattr(self, field)
             if not low < high:
                 raise ValueError(f"{field} is {(low, high)}; allowed are ranges from a lower to a higher number")
+
+    @property
+    def training(self) -> Self:
+        return self
 
     def episode(
         self,
@@ -113,6 +117,10 @@ class Harmonic:
                 raise ValueError(f"{field} is {(low, high)}; allowed are ranges from a lower to a higher number")
         if self.noise_std < 0:
             raise ValueError(f"noise_std is {self.noise_std}; it must be 0 or more")
+
+    @property
+    def training(self) -> Self:
+        return self
 
     def episode(
         self,

@@ -20,7 +20,7 @@ from metarl.adaptation.batching import Batching
 from metarl.adaptation.gradient import GradientAdaptation
 from metarl.convnets import STRIDED, ConvConfig
 from metarl.fewshot.episode import FewShotEpisode
-from metarl.fewshot.learners import MAMLConfig, gradient_facts, gradient_predictions
+from metarl.fewshot.learners import MAMLConfig, check_ways, gradient_facts, gradient_predictions
 from metarl.fewshot.normalising import absorb_statistics
 from metarl.fewshot.problem import Problem
 from metarl.records import Examples, cat
@@ -85,6 +85,7 @@ class Reptile:
         Raises:
             ValueError: when the episode's examples are no whole number of mini-batches.
         """
+        check_ways(self.problem, experience)
         batches = mini_batches(experience, self.config.inner_batch)
         start = state = self.adaptation.prior(len(experience.support))
         score = torch.zeros(())
@@ -101,6 +102,7 @@ class Reptile:
         return {f"train/query_{self.problem.measure.name}": float(score), "train/outer_lr": share}
 
     def predictions(self, episode: FewShotEpisode, num_points: int) -> Tensor:
+        check_ways(self.problem, episode)
         return gradient_predictions(self.adaptation, episode, num_points)
 
     def state_dict(self) -> dict[str, Any]:

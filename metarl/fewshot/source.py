@@ -73,7 +73,7 @@ class FewShotSource:
         return learner
 
     def draw(self, learner: FewShotLearner) -> FewShotEpisode:
-        return self.family.episode(self.num_tasks, "train", generator=self._next_generator())
+        return self.family.training.episode(self.num_tasks, "train", generator=self._next_generator())
 
     def _next_generator(self) -> torch.Generator:
         """Seeded by the training's own stream, whose state is saved: one number of it for each batch."""

@@ -28,6 +28,9 @@ class ImageFamily:
     ways: int = 5
     shots: int = 1
     queries: int = 15  # of each class, in training
+    test_queries: int = 15  # of each class, in evaluation
+    train_ways: int | None = None  # where meta-training has others; None: the same
+    train_shots: int | None = None
     sampler: SamplerName = "fixed"
     data_dir: str | None = None  # None: $METARL_DATA, or else ~/.cache/metarl
 
@@ -35,12 +38,21 @@ class ImageFamily:
     splits: ClassVar[tuple[Split, ...]]
 
     def __post_init__(self) -> None:
-        for field, least in (("ways", 2), ("shots", 1), ("queries", 1)):
-            if getattr(self, field) < least:
-                raise ValueError(f"{field} is {getattr(self, field)}; it must be at least {least}")
+        least_of = {"ways": 2, "shots": 1, "queries": 1, "test_queries": 1, "train_ways": 2, "train_shots": 1}
+        for field, least in least_of.items():
+            value = getattr(self, field)
+            if value is not None and value < least:
+                raise ValueError(f"{field} is {value}; it must be at least {least}")
         least = MetaDatasetSampler.least_ways
         if self.sampler == "meta_dataset" and self.ways < least:
             raise ValueError(f"ways is {self.ways}; the sampler meta_dataset needs at least {least}")
+
+    @property
+    def training(self) -> Self:
+        """The family as meta-training has it."""
+        ways = self.ways if self.train_ways is None else self.train_ways
+        shots = self.shots if self.train_shots is None else self.train_shots
+        return replace(self, ways=ways, shots=shots, train_ways=None, train_shots=None)
 
     @property
     def problem(self) -> Classification:
@@ -91,7 +103,7 @@ class ImageFamily:
 
     def _without_sizes(self) -> Self:
         """One and the same for all families that draw from the same classes, to look their pools up by."""
-        return replace(self, ways=5, shots=1, queries=1)
+        return replace(self, ways=5, shots=1, queries=1, test_queries=1, train_ways=None, train_shots=None)
 
     def _check_split(self, split: Split) -> None:
         if split not in self.splits:
