@@ -86,7 +86,7 @@ class Experiment(Generic[F, A]):
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError("device is 'cuda', but torch finds no CUDA GPU on this machine; use --device cpu")
         family, agent = type(self.family).__name__, type(self.agent).__name__
-        if not hasattr(self.family, "sample"):
+        if not isinstance(self.family, FewShotFamily) and not hasattr(self.family, "sample"):
             raise UserError(f"family is {family}; it must be a task family, which has tasks to sample")
         if not isinstance(self.family, FewShotFamily) and not hasattr(self.agent, "make"):
             raise UserError(f"agent is {agent}, which does not act; {family} needs one that does")
