@@ -6,17 +6,19 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Image = NDArray[np.uint8]  # [C, H, W]
+from metarl.fewshot.images.pixels import Pixels
+
 FORMAT = 1  # of what is kept; a new number makes the old files worthless
+MANY = 20000  # images, which take long enough to say so
 
 
 def home() -> Path:
@@ -25,7 +27,7 @@ def home() -> Path:
 
 
 def decoded(
-    name: str, settings: Mapping[str, object], shape: tuple[int, int, int, int], decode: Callable[[], Iterable[Image]]
+    name: str, settings: Mapping[str, object], shape: tuple[int, int, int, int], decode: Callable[[], Iterable[Pixels]]
 ) -> Tensor:
     """Images [M, C, H, W] uint8 of a data set in certain settings; `decode` makes them where they are not kept yet.
 
@@ -35,6 +37,8 @@ def decoded(
     text = json.dumps({"format": FORMAT, "shape": shape, **settings}, sort_keys=True)
     path = home() / "decoded" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"
     kept = _mapped(path, shape)
+    if kept is None and shape[0] > MANY:
+        print(f"metarl: decoding {shape[0]} images of {name}, once; kept in {path.parent}", file=sys.stderr)
     if kept is None and _written(path, shape, decode):
         kept = _mapped(path, shape)
     if kept is not None:
@@ -49,12 +53,12 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> Tensor | None:
     """The images of a file, or None where there is no such file or a damaged one."""
     try:
         images = np.load(path, mmap_mode="c")  # writing to the tensor never reaches the file
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
     return torch.from_numpy(images) if images.shape == shape and images.dtype == np.uint8 else None
 
 
-def _written(path: Path, shape: tuple[int, ...], decode: Callable[[], Iterable[Image]]) -> bool:
+def _written(path: Path, shape: tuple[int, ...], decode: Callable[[], Iterable[Pixels]]) -> bool:
     """Whether the images could be written; the file appears under its name only when it is whole."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

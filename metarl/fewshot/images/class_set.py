@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ class ImageClasses:
     images: Tensor  # [M, C, H, W] uint8
     counts: Tensor  # [P] int64, images in each class
     names: tuple[str, ...]  # of the P classes
-    groups: tuple[str, ...]  # what each class belongs to, such as its alphabet or superclass
+    groups: tuple[str, ...]  # what each class belongs to, such as its alphabet or superclass; "" where there is none
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
@@ -53,18 +54,15 @@ class ClassPool:
     turns: Tensor  # [P] int64, quarter turns counterclockwise that belong to the member
     groups: Tensor | None = None  # [P] int64: all ways of an episode come from one of these; None: from anywhere
     turned_by: str | None = None  # beside those: None, or at random by "class" or by "episode"
+    mean: Tensor | None = None  # [C] of values in [0, 1], taken off every image
+    std: Tensor | None = None  # [C], which the rest is divided by
 
     def __len__(self) -> int:
         return len(self.classes)
 
     def to(self, device: torch.device | str) -> ClassPool:
-        return replace(
-            self,
-            source=self.source.to(device),
-            classes=self.classes.to(device),
-            turns=self.turns.to(device),
-            groups=None if self.groups is None else self.groups.to(device),
-        )
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{k: v.to(device) for k, v in values.items() if isinstance(v, Tensor | ImageClasses)})
 
 
 def pool_of(
@@ -87,3 +85,17 @@ def pool_of(
         groups.repeat_interleave(len(turns)) if by_group else None,
         turned_by,
     )
+
+
+def channel_statistics(pool: ClassPool) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel, two [C], of values in [0, 1] over all images of a pool's classes."""
+    source = pool.source
+    counts = torch.zeros(source.image_shape[0], 256, dtype=torch.float64)  # images by value, exact for any number
+    for index in pool.classes.unique().tolist():
+        start = int(source.starts[index])
+        for channel, values in enumerate(source.images[start : start + int(source.counts[index])].unbind(1)):
+            counts[channel] += values.flatten().bincount(minlength=256).cpu()
+    share = counts / counts.sum(1, keepdim=True)
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = share @ values
+    return mean.float(), (share @ values.square() - mean.square()).sqrt().float()

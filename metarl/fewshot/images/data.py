@@ -1,4 +1,4 @@
-"""Where a data set is looked for, and what is said when it is not there."""
+"""Where a data set is looked for, what is said when it is not there, and the published splits."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ class DataError(UserError):
 def data_folder(data_dir: str | None, *, folders: Sequence[str], expected: Sequence[str], what: str) -> Path:
     """The folder that holds a data set: `data_dir`, else $METARL_DATA, else ~/.cache/metarl, or one of `folders` in it.
 
-    It is the first that holds one of the `expected` files or folders.
+    It is the first that holds one of the files or folders `expected`. Where those have names of no kind, it is the
+    first of `folders` that exists, or a `data_dir` that was named for this very data set.
 
     Raises:
         DataError: when there is none; `what` says what belongs there.
     """
     root = Path(data_dir or os.environ.get("METARL_DATA") or home()).expanduser()
     for folder in (*(root / name for name in folders), root):
-        if any((folder / name).exists() for name in expected):
+        if expected and any((folder / name).exists() for name in expected):
+            return folder
+        if not expected and folder.is_dir() and (folder != root or data_dir):
             return folder
     how = "" if data_dir else ", or name another folder in data_dir or METARL_DATA"
-    raise DataError(f"{what} not found: put {' or '.join(expected)} into {root / folders[0]}{how}")
+    raise DataError(f"{what} not found: put {' or '.join(expected) or 'them'} into {root / folders[0]}{how}")
 
 
 def split_lines(file: str) -> list[str]:

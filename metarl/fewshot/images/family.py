@@ -22,7 +22,8 @@ class ImageFamily:
     """N-way K-shot classification of the images of a data set, which is read when the first episode is drawn.
 
     With the sampler "meta_dataset", numbers vary from episode to episode and from class to class: `ways` is then the
-    largest number of ways, `queries` the largest number of queries of a class, and `shots` has no meaning.
+    largest number of ways, `queries` and `test_queries` are the largest numbers of queries of a class (10 in its
+    paper), and `shots` has no meaning.
     """
 
     ways: int = 5

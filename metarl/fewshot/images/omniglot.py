@@ -16,15 +16,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from PIL import Image
 
-from metarl.fewshot.images.cache import Image as Pixels
 from metarl.fewshot.images.cache import decoded
 from metarl.fewshot.images.class_set import ClassPool, ImageClasses, pool_of
 from metarl.fewshot.images.data import DataError, data_folder, split_lines
 from metarl.fewshot.images.family import ImageFamily
+from metarl.fewshot.images.pixels import Pixels, Resize, square_pixels
 from metarl.protocols import Split
 
 PARTS = {"images_background": 19280, "images_evaluation": 13180}  # images in each
@@ -37,8 +36,6 @@ _SMALLEST = (  # of the background's alphabets, which Meta-Dataset validates on
     "Ojibwe_(Canadian_Aboriginal_Syllabics)",
     "Tagalog",
 )
-
-Resize = Literal["lanczos", "bicubic", "bilinear", "box", "nearest"]
 
 
 @dataclass(frozen=True)
@@ -213,6 +210,5 @@ def _images(folder: Path, size: int, resize: Resize) -> Iterator[Pixels]:
 
 
 def _decode(content: bytes, size: int, resize: Resize) -> Pixels:
-    with Image.open(io.BytesIO(content)) as image:
-        grey = image.convert("L").resize((size, size), Image.Resampling[resize.upper()])
-    return 255 - np.asarray(grey)[None]
+    with Image.open(io.BytesIO(content)) as picture:
+        return 255 - square_pixels(picture, channels=1, size=size, resize=resize)

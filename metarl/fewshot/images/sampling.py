@@ -108,7 +108,7 @@ def draw(pool: ClassPool, num_tasks: int, sampler: Sampler, generator: torch.Gen
     _check_enough(pool.source, classes, images, support, query)
     ranks = _shuffled(images, int((support + query).max()), generator)  # [N, W, most of a way]
     turns = pool.turns[members] + _random_turns(pool, members, generator)
-    chosen = _Chosen(pool.source, pool.source.starts[classes][..., None] + ranks, turns)
+    chosen = _Chosen(pool, pool.source.starts[classes][..., None] + ranks, turns)
     first = torch.zeros_like(support)
     return FewShotEpisode(
         chosen.examples(first, support, generator),
@@ -120,7 +120,7 @@ def draw(pool: ClassPool, num_tasks: int, sampler: Sampler, generator: torch.Gen
 class _Chosen:
     """The images that an episode may show."""
 
-    source: ImageClasses
+    pool: ClassPool
     images: Tensor  # [N, W, R] int64 into the source, in random order
     turns: Tensor  # [N, W] quarter turns
 
@@ -131,9 +131,16 @@ class _Chosen:
         index = self.images[tasks, way, (first[tasks, way] + shot).clamp(max=self.images.shape[2] - 1)]
         turns = self.turns[tasks, way]
         if valid.all():
-            return Examples(_turned(self.source.images[index], turns).float().div_(255), way)
-        x = _turned(self.source.images[index.where(valid, 0)], turns).float().div_(255)
+            return Examples(self._values(index, turns), way)
+        x = self._values(index.where(valid, 0), turns)
         return Examples(x * valid[..., None, None, None], way.where(valid, 0), valid=valid)
+
+    def _values(self, index: Tensor, turns: Tensor) -> Tensor:
+        """Images [N, K] of the source as numbers [N, K, C, H, W]."""
+        x = _turned(self.pool.source.images[index], turns).float().div_(255)
+        if self.pool.mean is not None and self.pool.std is not None:
+            x.sub_(self.pool.mean[:, None, None]).div_(self.pool.std[:, None, None])
+        return x
 
 
 def _draw_ways(pool: ClassPool, num_tasks: int, sampler: Sampler, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,235 @@
+"""Colour images that users bring: miniImageNet, tieredImageNet, CIFAR-FS and FC100 by their published splits, and any.
+
+Ravi, Larochelle. Optimization as a model for few-shot learning (2017), for the split of miniImageNet. Ren et al.
+Meta-learning for semi-supervised few-shot classification (2018), tieredImageNet. Bertinetto et al. Meta-learning with
+differentiable closed-form solvers (2019), CIFAR-FS. Oreshkin et al. TADAM (2018), FC100.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from metarl.fewshot.images.cifar import binary_folder, read_binary
+from metarl.fewshot.images.class_set import ClassPool, ImageClasses, channel_statistics, pool_of
+from metarl.fewshot.images.data import DataError, data_folder, split_lines
+from metarl.fewshot.images.family import ImageFamily
+from metarl.fewshot.images.folders import Form, ImageClass, check_number, classes_below, named_classes, read_classes
+from metarl.fewshot.images.pixels import Fit, Resize
+from metarl.protocols import Split
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class PhotoFamily(ImageFamily):
+    """Colour images of a folder, brought to one size.
+
+    Values lie in [0, 1], or are normalised by channel, with the statistics of ImageNet ("imagenet") or of the
+    images of the training classes ("train").
+    """
+
+    size: int = 84  # pixels a side
+    resize: Resize = "lanczos"
+    fit: Fit = "stretch"  # what is not square; "crop": cut to its middle
+    normalisation: Literal["none", "imagenet", "train"] = "none"
+
+    splits = ("train", "val", "test")
+    folders: ClassVar[tuple[str, ...]]  # in the data folder, where the data set is looked for
+    what: ClassVar[str]  # is needed, for the error when it is missing
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size < 1:
+            raise ValueError(f"size is {self.size}; it must be at least 1 pixel")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return 3, self.size, self.size
+
+    @property
+    def form(self) -> Form:
+        return Form(self.image_shape[0], self.size, self.resize, self.fit)
+
+    def pool(self, split: Split) -> ClassPool:
+        self._check_split(split)
+        folder = data_folder(self.data_dir, folders=self.folders, expected=(), what=self.what)
+        return _pool(self._without_sizes(), folder, split)
+
+    def read(self, folder: Path, split: Split) -> tuple[ImageClasses, Sequence[int]]:
+        """Images, and which classes of them are the split's."""
+        raise NotImplementedError
+
+
+@lru_cache(maxsize=32)
+def _pool(family: PhotoFamily, folder: Path, split: Split) -> ClassPool:
+    source, classes = family.read(folder, split)
+    pool = pool_of(source, classes)
+    if family.normalisation == "none":
+        return pool
+    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    if family.normalisation == "train":
+        mean, std = _training_statistics(replace(family, normalisation="none"), folder)
+    return replace(pool, mean=mean, std=std)
+
+
+@lru_cache(maxsize=8)
+def _training_statistics(family: PhotoFamily, folder: Path) -> tuple[Tensor, Tensor]:
+    return channel_statistics(_pool(family, folder, "train"))
+
+
+@dataclass(frozen=True)
+class MiniImageNet(PhotoFamily):
+    """100 classes of ImageNet, 600 images each: 64 / 16 / 20 for train / val / test (Ravi and Larochelle).
+
+    Read from folders that are named by class (n01532829, ...), on whatever level, or from files whose names begin so.
+    """
+
+    images_per_class: int | None = 600  # that each class must have; None: any number
+
+    name = "mini_imagenet"
+    folders = ("mini_imagenet", "miniimagenet", "mini-imagenet", "miniImageNet")
+    what = "miniImageNet (folders of images that are named n01532829, ..., or files whose names begin so)"
+
+    def read(self, folder: Path, split: Split) -> tuple[ImageClasses, Sequence[int]]:
+        wanted = [("", name) for name in split_lines(f"mini_imagenet_{split}.txt")]
+        return _all(self, named_classes(folder, wanted, self.images_per_class))
+
+
+@dataclass(frozen=True)
+class TieredImageNet(PhotoFamily):
+    """608 classes of ImageNet in 34 superclasses that splits do not share: 351 / 97 / 160 for train / val / test.
+
+    Read from folders that are named by class (n01530575, ...), on whatever level; ImageNet's own training folder will
+    do.
+    """
+
+    name = "tiered_imagenet"
+    folders = ("tiered_imagenet", "tieredimagenet", "tiered-imagenet", "tieredImageNet")
+    what = "tieredImageNet (folders of images that are named n01530575, ...)"
+
+    def read(self, folder: Path, split: Split) -> tuple[ImageClasses, Sequence[int]]:
+        return _all(self, named_classes(folder, _pairs(split_lines(f"tiered_imagenet_{split}.txt")), None))
+
+
+@dataclass(frozen=True)
+class CIFARFS(PhotoFamily):
+    """CIFAR-100, 64 / 16 / 20 classes for train / val / test.
+
+    Read from its binary version, or from folders that are named by class (apple, ...), on whatever level.
+    """
+
+    size: int = 32
+    images_per_class: int | None = 600  # that each class must have; None: any number
+
+    name = "cifar_fs"
+    folders = ("cifar100", "cifar-100-binary", "cifar_fs", "cifar-fs")
+    what = "CIFAR-100 (the folder cifar-100-binary of cs.toronto.edu/~kriz/cifar.html, or folders of images by class)"
+
+    def read(self, folder: Path, split: Split) -> tuple[ImageClasses, Sequence[int]]:
+        return _cifar(self, folder, _pairs(split_lines(f"cifar_fs_{split}.txt")), self.images_per_class)
+
+
+@dataclass(frozen=True)
+class FC100(PhotoFamily):
+    """CIFAR-100 with splits that share no superclass: 12 / 4 / 4 superclasses of five for train / val / test.
+
+    Read as CIFAR-FS is.
+    """
+
+    size: int = 32
+    images_per_class: int | None = 600  # that each class must have; None: any number
+
+    name = "fc100"
+    folders = ("cifar100", "cifar-100-binary", "fc100")
+    what = CIFARFS.what
+
+    def read(self, folder: Path, split: Split) -> tuple[ImageClasses, Sequence[int]]:
+        superclasses = split_lines(f"fc100_{split}.txt")
+        hundred = [pair for part in ("train", "val", "test") for pair in _pairs(split_lines(f"cifar_fs_{part}.txt"))]
+        wanted = [(group, name) for group, name in hundred if group in superclasses]
+        return _cifar(self, folder, wanted, self.images_per_class)
+
+
+@dataclass(frozen=True)
+class ImageFolder(PhotoFamily):
+    """Images of your own: `data_dir` holds a folder for each class, or such folders in train, val, test and ood.
+
+    Without a folder train, classes are dealt out at random by `split_shares` and `split_seed`.
+    """
+
+    channels: Literal[1, 3] = 3  # 1: grey
+    split_shares: tuple[float, float, float] = (0.64, 0.16, 0.2)  # of the classes, for train, val and test
+    split_seed: int = 0
+
+    name = "image_folder"
+    splits = ("train", "val", "test", "ood")
+    folders = ("image_folder",)
+    what = "Images (a folder for each class, or such folders in folders train, val and test)"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.split_shares) < 0 or not 0.999 < sum(self.split_shares) < 1.001:
+            raise ValueError(f"split_shares is {self.split_shares}; allowed are numbers from 0 that sum to 1")
+        if self.channels == 1 and self.normalisation == "imagenet":
+            raise ValueError("normalisation is 'imagenet'; images with channels 1 have 'none' or 'train'")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.channels, self.size, self.size
+
+    def read(self, folder: Path, split: Split) -> tuple[ImageClasses, Sequence[int]]:
+        classes = self._by_folder(folder, split) if (folder / "train").is_dir() else self._by_chance(folder, split)
+        if not classes:
+            raise ValueError(f"split is {split!r}; {folder} has no class for it")
+        return _all(self, classes)
+
+    def _by_folder(self, folder: Path, split: Split) -> list[ImageClass]:
+        names = ("val", "valid", "validation") if split == "val" else (split,)
+        classes = [each for name in names for each in classes_below(folder / name)]
+        if split != "train":
+            training = {each.name for each in classes_below(folder / "train")}
+            for each in classes:
+                if each.name in training:
+                    raise DataError(f"class {each.name} of {folder} is in train and in {split}; splits share no class")
+        return classes
+
+    def _by_chance(self, folder: Path, split: Split) -> list[ImageClass]:
+        classes = classes_below(folder)
+        order = torch.randperm(len(classes), generator=torch.Generator().manual_seed(self.split_seed)).tolist()
+        train, val = (round(share * len(classes)) for share in self.split_shares[:2])
+        parts = {"train": order[:train], "val": order[train : train + val], "test": order[train + val :]}
+        return [classes[index] for index in sorted(parts.get(split, []))]
+
+
+def _all(family: PhotoFamily, classes: Sequence[ImageClass]) -> tuple[ImageClasses, Sequence[int]]:
+    return read_classes(family.name, classes, family.form), range(len(classes))
+
+
+def _cifar(
+    family: PhotoFamily, folder: Path, wanted: Sequence[tuple[str, str]], images_per_class: int | None
+) -> tuple[ImageClasses, Sequence[int]]:
+    binary = binary_folder(folder)
+    if binary is None:
+        return _all(family, named_classes(folder, wanted, images_per_class))
+    source = _binary(binary, family.form)
+    number = {name: index for index, name in enumerate(source.names)}
+    for _, name in wanted:
+        check_number(name, int(source.counts[number[name]]) if name in number else 0, binary, images_per_class)
+    return source, [number[name] for _, name in wanted]
+
+
+@lru_cache(maxsize=4)
+def _binary(folder: Path, form: Form) -> ImageClasses:
+    return read_binary(folder, form)
+
+
+def _pairs(lines: Iterable[str]) -> list[tuple[str, str]]:
+    """Group and name of classes that are written group/name."""
+    return [(group, name) for group, name in (line.split("/") for line in lines)]
