@@ -1,7 +1,8 @@
-"""RL2: a recurrent policy whose memory learns to learn, trained by PPO over whole trials.
+"""RL2: a policy whose memory learns to learn, trained by PPO over whole trials.
 
 Duan et al. RL2: fast reinforcement learning via slow reinforcement learning (2016).
 Wang et al. Learning to reinforcement learn (2016).
+Mishra et al. A simple neural attentive meta-learner (2018), for the SNAIL as its memory.
 
 The memory reads the observation, the previous action, the previous reward and whether the previous step ended an
 episode; none of them is zeroed when an episode starts, and the memory is reset between trials only. Advantages are
@@ -18,14 +19,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from metarl.adaptation.sequence import Cell, Memory, RecurrentAdaptation
+from metarl.adaptation.recurrent import RecurrentConfig
+from metarl.adaptation.sequence import MemoryConfig, SequenceAdaptation, SequenceState
+from metarl.adaptation.snail import SnailConfig
+from metarl.adaptation.transformer import TransformerConfig
 from metarl.losses import (
     approximate_kl,
     clipped_surrogate,
@@ -40,16 +44,19 @@ from metarl.nets import Activation, PolicyHead, mlp
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
 
 Experience = Trajectory[ActorCriticDecision]
+MemoryKind = Literal["gru", "lstm", "snail", "transformer"]
 
 
 @dataclass(frozen=True)
 class RL2Config:
     """Settings of RL2 with PPO."""
 
-    cell: Cell = "gru"
-    memory_span: int | None = None  # steps that the untrained memory keeps, at most; None: about two
+    memory: MemoryKind = "gru"
+    memory_span: int | None = None  # steps that an untrained "gru" or "lstm" keeps, at most; None: about two
+    snail: SnailConfig = field(default_factory=SnailConfig)  # where it is the memory
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)  # likewise
     whole_transition: bool = False  # whether each item of the memory's input also holds the previous observation
-    hidden_size: int = 128  # units of the memory
+    hidden_size: int = 128  # of what is read from the memory: units, or a transformer's width
     encoder_sizes: tuple[int, ...] = ()  # hidden layers between the inputs and the memory
     head_sizes: tuple[int, ...] = (64,)  # hidden layers of the policy's and of the critic's head
     activation: Activation = "tanh"
@@ -78,8 +85,7 @@ class RL2Config:
         for name in ("encoder_sizes", "head_sizes"):
             if any(size < 1 for size in getattr(self, name)):
                 raise ValueError(f"{name} is {getattr(self, name)}; each must be at least 1")
-        if self.memory_span is not None and self.memory_span < 2:
-            raise ValueError(f"memory_span is {self.memory_span}; it must be at least 2, or None")
+        self._check_memory()
         for name in ("gamma", "lam"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
@@ -94,6 +100,34 @@ class RL2Config:
                 f"final_learning_rate is {self.final_learning_rate} and learning_rate {self.learning_rate}; "
                 "the final one must not be the larger"
             )
+
+    def _check_memory(self) -> None:
+        """Refuse settings of a memory that is not the one in use: they would be without effect."""
+        if self.memory not in get_args(MemoryKind):
+            allowed = ", ".join(repr(kind) for kind in get_args(MemoryKind))
+            raise ValueError(f"memory is {self.memory!r}; allowed are {allowed}")
+        if self.memory_span is not None and self.memory_span < 2:
+            raise ValueError(f"memory_span is {self.memory_span}; it must be at least 2, or None")
+        if self.memory_span is not None and self.memory not in ("gru", "lstm"):
+            raise ValueError(
+                f"memory_span is {self.memory_span} and memory {self.memory!r}; it needs memory 'gru' or 'lstm'"
+            )
+        for name, plain in (("snail", SnailConfig()), ("transformer", TransformerConfig())):
+            if self.memory != name and getattr(self, name) != plain:
+                raise ValueError(f"memory is {self.memory!r}; the settings given for {name} need memory {name!r}")
+        if self.memory == "transformer":
+            self.transformer.check_width(self.hidden_size)
+
+    @property
+    def memory_config(self) -> MemoryConfig:
+        """The settings of the memory in use."""
+        match self.memory:
+            case "snail":
+                return self.snail
+            case "transformer":
+                return self.transformer
+            case cell:
+                return RecurrentConfig(cell, self.memory_span)
 
     def make(
         self,
@@ -110,7 +144,7 @@ class RL2Config:
 class RL2State(Record):
     """What an agent within a trial carries from step to step."""
 
-    memory: Memory
+    memory: SequenceState
     obs: Tensor  # [B, O], the normalised observation that the memory has read last; zero before the first
 
 
@@ -156,14 +190,11 @@ class RL2Network(nn.Module):
         self.critic = mlp([*head_sizes, 1], output_gain=1.0, **make)
         item_size = obs_size * (2 if config.whole_transition else 1) + self.policy.num_actions + 2
         sizes = (item_size, *config.encoder_sizes)
-        self.memory = RecurrentAdaptation(
-            mlp(sizes, **make),
+        encoder = mlp(sizes, **make)
+        self.memory = SequenceAdaptation(
+            encoder,
+            config.memory_config.make(sizes[-1], config.hidden_size, generator=generator),
             lambda hidden, obs: self.policy.net(torch.cat([hidden, obs], -1)),
-            input_size=sizes[-1],
-            hidden_size=config.hidden_size,
-            cell=config.cell,
-            span=config.memory_span,
-            generator=generator,
         )
 
 

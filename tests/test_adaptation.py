@@ -5,33 +5,32 @@ from typing import get_args
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from metarl.adaptation.context import Aggregation, ContextAdaptation, vote_size
+from metarl.adaptation.external_memory import ExternalMemoryConfig
 from metarl.adaptation.gradient import GradientAdaptation, supervised_loss
 from metarl.adaptation.implicit import ImplicitAdaptation
-from metarl.adaptation.sequence import RecurrentAdaptation
+from metarl.adaptation.recurrent import RecurrentConfig
+from metarl.adaptation.sequence import MemoryConfig, SequenceAdaptation
+from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.step_sizes import FixedStepSizes
+from metarl.adaptation.transformer import PositionKind, TransformerConfig
 from metarl.nets import linear, mlp
 from metarl.records import Examples
 
 NUM_TASKS, NUM_ITEMS, ITEM, QUERY, OUT = 4, 6, 3, 2, 5
 
 
-def recurrent(cell: str, span: int | None = None) -> RecurrentAdaptation:
+def sequence(config: MemoryConfig, *, asked: bool = False) -> SequenceAdaptation:
+    """A memory whose head alone sees the query, or one that is asked it."""
     generator = torch.Generator().manual_seed(0)
-    head = linear(8 + QUERY, OUT, gain=1.0, generator=generator)
-    adaptation = RecurrentAdaptation(
-        mlp([ITEM, 7], activation="tanh", generator=generator),
-        lambda hidden, x: head(torch.cat([hidden, x], -1)),
-        input_size=7,
-        hidden_size=8,
-        cell=cell,  # type: ignore[arg-type]
-        span=span,
-        generator=generator,
-    )
+    encoder = mlp([ITEM, 7], activation="tanh", generator=generator)
+    memory = config.make(7, 8, generator=generator)
+    query = mlp([QUERY, 7], activation="tanh", generator=generator) if asked else None
+    adaptation = SequenceAdaptation(encoder, memory, Concatenated(memory.hidden_size, generator), query=query)
     for parameter in adaptation.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
-    head.double()
     return adaptation.double()
 
 
@@ -55,7 +54,7 @@ def belief(aggregation: Aggregation) -> ContextAdaptation:
 def gradient(**settings) -> GradientAdaptation:
     """On items whose first entries are a query's input and the last one what is asked for."""
     net = mlp([QUERY, 8, OUT], activation="tanh", output_gain=1.0, generator=torch.Generator().manual_seed(0)).double()
-    loss = supervised_loss(net, lambda prediction, y: (prediction - y).square().mean((-2, -1)))
+    loss = supervised_loss(net, lambda prediction, y: (prediction - y).square().mean(-1))
     kind = ImplicitAdaptation if "strength" in settings else GradientAdaptation
     return kind(net, lambda params, items: loss(params, as_examples(items)), FixedStepSizes(0.1), **settings)
 
@@ -72,12 +71,27 @@ def data() -> tuple[Tensor, Tensor]:
 
 AGGREGATIONS = get_args(Aggregation)
 BELIEFS = [belief(aggregation) for aggregation in AGGREGATIONS]
+MEMORIES: dict[str, MemoryConfig] = {
+    "gru": RecurrentConfig("gru"),
+    "lstm": RecurrentConfig("lstm"),
+    "snail": SnailConfig(filters=(3, 2), key_sizes=(4, 3), value_sizes=(2, 3), length=7),
+    "snail_from_attention": SnailConfig(filters=(3,), key_sizes=(4, 3), value_sizes=(2, 3), length=2),
+    **{
+        f"transformer_{kind}": TransformerConfig(num_heads=2, positions=kind, max_items=NUM_ITEMS + 1)
+        for kind in get_args(PositionKind)
+    },
+    "external": ExternalMemoryConfig(num_slots=5, slot_size=3, num_heads=2),
+}
+ASKED = ("gru", "lstm", "snail", "transformer_learned", "transformer_rotary", "external")
+SEQUENCES = {
+    **{name: sequence(config) for name, config in MEMORIES.items()},
+    **{f"{name}_asked": sequence(MEMORIES[name], asked=True) for name in ASKED},
+}
 
 everything = pytest.mark.parametrize(
     "adaptation",
     [
-        recurrent("gru"),
-        recurrent("lstm"),
+        *SEQUENCES.values(),
         *BELIEFS,
         gradient(num_steps=2),
         gradient(num_steps=2, batching="vmap"),
@@ -87,17 +101,15 @@ everything = pytest.mark.parametrize(
         gradient(adapted=["2.weight", "2.bias"]),
         gradient(num_steps=2, strength=1.0),
     ],
-    ids=["gru", "lstm", *AGGREGATIONS, "gradient", "vmap", "loop", "chunks", "first_order", "head", "implicit"],
+    ids=[*SEQUENCES, *AGGREGATIONS, "gradient", "vmap", "loop", "chunks", "first_order", "head", "implicit"],
 )
 unordered = pytest.mark.parametrize(
     "adaptation",
     [gradient(num_steps=3), gradient(num_steps=3, strength=1.0), *BELIEFS],
     ids=["gradient", "implicit", *AGGREGATIONS],
 )
-absorbing = pytest.mark.parametrize(
-    "adaptation", [recurrent("gru"), recurrent("lstm"), *BELIEFS], ids=["gru", "lstm", *AGGREGATIONS]
-)
-sequences = pytest.mark.parametrize("adaptation", [recurrent("gru"), recurrent("lstm")], ids=["gru", "lstm"])
+absorbing = pytest.mark.parametrize("adaptation", [*SEQUENCES.values(), *BELIEFS], ids=[*SEQUENCES, *AGGREGATIONS])
+sequences = pytest.mark.parametrize("adaptation", SEQUENCES.values(), ids=SEQUENCES)
 
 
 @everything
@@ -128,13 +140,59 @@ def test_absorbing_in_two_parts_is_absorbing_once(adaptation):
     torch.testing.assert_close(adaptation.predict(state, x), adaptation.predict(once, x))
 
 
+@everything
+def test_queries_do_not_see_each_other(adaptation):
+    context, x = data()
+    state = adaptation.adapt(adaptation.prior(NUM_TASKS), context)
+    each = [adaptation.predict(state, query) for query in x.split(1, 1)]
+    torch.testing.assert_close(adaptation.predict(state, x), torch.cat(each, 1))
+
+
 @sequences
-def test_unrolling_in_one_call_is_adapting_item_by_item(adaptation):
+@pytest.mark.parametrize("num_before", [0, 1, 4], ids=lambda number: f"after {number}")
+def test_unrolling_in_one_call_is_absorbing_item_by_item(adaptation, num_before):
     context, _ = data()
-    unrolled = adaptation.unroll(adaptation.prior(NUM_TASKS), context.transpose(0, 1))
-    for items in range(1, NUM_ITEMS + 1):
-        state = adaptation.adapt(adaptation.prior(NUM_TASKS), context[:, :items])
-        torch.testing.assert_close(unrolled[items - 1], state.hidden)
+    state = adaptation.adapt(adaptation.prior(NUM_TASKS), context[:, :num_before])
+    unrolled = adaptation.unroll(state, context[:, num_before:].transpose(0, 1))
+    for item, read in zip(context[:, num_before:].unbind(1), unrolled, strict=True):
+        state = adaptation.absorb(state, item)
+        torch.testing.assert_close(read, state.hidden)
+
+
+@sequences
+def test_two_ways_on_from_one_state_are_each_as_if_alone(adaptation):
+    context, x = data()
+    start = adaptation.adapt(adaptation.prior(NUM_TASKS), context[:, :3])
+    ways = [context[:, 3:], context[:, 3:].flip(1)]
+    states = [start, start]
+    for items in zip(*(way.unbind(1) for way in ways), strict=True):  # in turn
+        states = [adaptation.absorb(state, item) for state, item in zip(states, items, strict=True)]
+    for way, state in zip(ways, states, strict=True):
+        whole = adaptation.adapt(adaptation.prior(NUM_TASKS), torch.cat([context[:, :3], way], 1))
+        torch.testing.assert_close(adaptation.predict(state, x), adaptation.predict(whole, x))
+    assert not torch.allclose(states[0].hidden, states[1].hidden)
+
+
+@sequences
+def test_no_verb_writes_into_a_state(adaptation):
+    context, x = data()
+    state = adaptation.adapt(adaptation.prior(NUM_TASKS), context[:, :3])
+    before = state.map(torch.clone)
+    adaptation.adapt(state, context[:, 3:])
+    adaptation.absorb(state, context[:, 3])
+    adaptation.predict(state, x)
+    for ours, theirs in zip(tree_leaves(state), tree_leaves(before), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@sequences
+def test_rows_of_a_state_go_on_as_they_would_together(adaptation):
+    """What an agent does that keeps some rows, or copies a row."""
+    context, x = data()
+    state = adaptation.adapt(adaptation.prior(NUM_TASKS), context[:, :3])
+    rows = torch.tensor([2, 0])
+    together = adaptation.predict(adaptation.adapt(state, context[:, 3:]), x)[rows]
+    torch.testing.assert_close(adaptation.predict(adaptation.adapt(state[rows], context[rows, 3:]), x[rows]), together)
 
 
 @unordered
@@ -165,25 +223,8 @@ def test_the_memory_and_the_gradient_reach_back_to_the_first_item(adaptation):
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in adaptation.parameters())
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_a_longer_span_keeps_the_first_item_longer(cell):
-    """How far a change of the first item still moves the memory after a hundred others, before any training."""
-    generator = torch.Generator().manual_seed(2)
-    context = torch.randn(1, 100, ITEM, generator=generator, dtype=torch.float64)
-    changed = torch.cat([context[:, :1] + 1, context[:, 1:]], 1)
-    kept = []
-    for span in (None, 200):
-        adaptation = recurrent(cell, span)
-        ends = [adaptation.adapt(adaptation.prior(1), items).hidden for items in (context, changed)]
-        kept.append((ends[0] - ends[1]).norm())
-    assert kept[1] > 100 * kept[0]
-
-
-def test_a_span_below_two_is_named():
-    with pytest.raises(ValueError, match="span is 1; it must be at least 2"):
-        recurrent("gru", 1)
-
-
-def test_an_unknown_cell_is_named():
-    with pytest.raises(ValueError, match="'rnn'; allowed are 'gru' and 'lstm'"):
-        recurrent("rnn")
+@sequences
+def test_no_items_leave_the_state_as_it_is(adaptation):
+    context, x = data()
+    state = adaptation.prior(NUM_TASKS)
+    assert torch.equal(adaptation.predict(adaptation.adapt(state, context[:, :0]), x), adaptation.predict(state, x))

@@ -162,7 +162,10 @@ def test_a_wrong_config_names_the_field(recipe, place, value, message):
             "final_learning_rate is 0.0001 and learning_rate 5e-05; the final",
         ),
         ("train recipe.py --agent.learning-rate", "Missing value for argument '--agent.learning-rate'"),
-        ("train recipe.py --agent.cell gur", "--agent.cell is 'gur'; allowed are 'gru', 'lstm'"),
+        (
+            "train recipe.py --agent.memory gur",
+            "--agent.memory is 'gur'; allowed are 'gru', 'lstm', 'snail', 'transformer'",
+        ),
         (
             "train recipe.py --agent.hidden-siz 3",
             "unknown option --agent.hidden-siz; did you mean --agent.hidden-size?",

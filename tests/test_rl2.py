@@ -36,7 +36,7 @@ discrete_and_continuous = pytest.mark.parametrize(
 
 
 @discrete_and_continuous
-@pytest.mark.parametrize("settings", [{}, {"cell": "lstm"}, {"whole_transition": True}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"memory": "lstm"}, {"whole_transition": True}], ids=str)
 def test_learning_sees_the_policy_that_acted(family, settings):
     agent = make(family, **settings)
     for _ in range(2):  # the second time with normalisers that are not the identity

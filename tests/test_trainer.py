@@ -145,7 +145,7 @@ def test_an_update_that_spoils_the_network_is_not_saved_over_a_good_one():
     def spoil(trainer: Trainer, metrics: object) -> None:
         """After the second iteration, a gradient that is not a number."""
         if trainer.iteration == 2:
-            trainer.agent.net.memory.initial_hidden.register_hook(lambda gradient: gradient * torch.nan)
+            next(trainer.agent.net.parameters()).register_hook(lambda gradient: gradient * torch.nan)
 
     with pytest.raises(FloatingPointError, match=r"parameter .* is not finite after update 3, at learning_rate"):
         train(trainer, run, spoil)  # type: ignore[arg-type]

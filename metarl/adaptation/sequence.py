@@ -1,108 +1,110 @@
-"""Black-box adaptation: the state is the memory of a recurrent network that reads the data item by item.
+"""Black-box adaptation: the state is the memory of a sequence model that reads the data item by item.
 
+Hochreiter, Younger, Conwell. Learning to learn using gradient descent (2001).
+Santoro et al. Meta-learning with memory-augmented neural networks (2016).
 Duan et al. RL2: fast reinforcement learning via slow reinforcement learning (2016).
-Wang et al. Learning to reinforcement learn (2016).
-Cho et al. (2014) for the GRU; Hochreiter and Schmidhuber (1997) for the LSTM.
-Tallec, Ollivier. Can recurrent neural networks warp time? (2018), for the initial span of the memory.
+Mishra et al. A simple neural attentive meta-learner (2018).
 
-Deviations: 1. the initial memory is learned rather than zero (it starts at zero).
+What the memory is, is an argument: recurrent.py, snail.py, transformer.py, external_memory.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from metarl.records import Record
 
-Cell = Literal["gru", "lstm"]
-
 
 @dataclass(frozen=True)
-class Memory(Record):
-    """What a recurrent network remembers of each row."""
+class SequenceState(Record):
+    """What a memory holds of each row: what is read from it, and in records that extend this, all it needs to go on."""
 
-    hidden: Tensor  # [B, H], what is read
-    cell: Tensor | None = None  # [B, H], the LSTM's carry; None for the GRU
+    hidden: Tensor  # [B, H]
 
 
-class RecurrentAdaptation(nn.Module):
-    """Fold a GRU or LSTM over the items of a task; a head reads the memory together with the query.
+S = TypeVar("S", bound=SequenceState)
 
-    encoder: maps an item [..., item] to the network's input [..., input_size].
-    head: called as head(hidden [..., H], x [..., in]), returns the prediction.
-    span: about how many items the memory keeps before any training, spread over its units from 2 to `span` (the
-        chrono initialisation of the gates); None for no such bias, which keeps about two.
+
+class SequenceMemory(Protocol[S]):
+    """A module that reads items one after another; its state is passed, and an old one stays as it was."""
+
+    hidden_size: int  # H
+
+    def prior(self, num_rows: int) -> S:
+        """The memory before any item."""
+        ...
+
+    def step(self, state: S, x: Tensor) -> S:
+        """The memory after one more item x [B, in]."""
+        ...
+
+    def read(self, state: S, x: Tensor) -> tuple[Tensor, S]:
+        """What is read after each of the items x [T, B, in], in one call: [T, B, H]; and the memory after the last."""
+        ...
+
+    def ask(self, state: S, x: Tensor) -> Tensor:
+        """What would be read if one of x [B, Q, in] came next, for each of them apart from the others: [B, Q, H]."""
+        ...
+
+
+class MemoryConfig(Protocol):
+    """A frozen dataclass beside the memory that it configures."""
+
+    def make(self, input_size: int, hidden_size: int, *, generator: torch.Generator) -> Any:
+        """A fresh `SequenceMemory` on the generator's device, initialised from it."""
+        ...
+
+
+class SequenceAdaptation(nn.Module, Generic[S]):
+    """Let a memory read the items of a task; a head reads the memory together with the query.
+
+    encoder: maps an item [..., item] to the memory's input [..., in].
+    memory: a `SequenceMemory`, which is a module.
+    head: called as head(hidden [..., H], x [..., size]), returns the prediction.
+    query: maps a query [..., size] to the memory's input too, and each is read as one item more after those of the
+        task, unseen by the others; None: the memory does not read queries, and the head sees what the last item left.
     """
 
     def __init__(
         self,
         encoder: Callable[[Tensor], Tensor],
+        memory: SequenceMemory[S],
         head: Callable[[Tensor, Tensor], Tensor],
         *,
-        input_size: int,
-        hidden_size: int,
-        cell: Cell,
-        span: int | None = None,
-        generator: torch.Generator,
+        query: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
-        if cell not in ("gru", "lstm"):
-            raise ValueError(f"cell is {cell!r}; allowed are 'gru' and 'lstm'")
-        self.encoder, self.head, self.cell = encoder, head, cell
-        kind = nn.GRU if cell == "gru" else nn.LSTM
-        self.rnn = kind(input_size, hidden_size, device=generator.device)
-        for weight in self.rnn.all_weights[0]:  # input, recurrent and their biases; the gates lie one after another
-            if weight.ndim == 1:
-                nn.init.zeros_(weight)
-            else:
-                for gate in weight.split(hidden_size):
-                    nn.init.orthogonal_(gate, generator=generator)
-        if span is not None:
-            self._set_span(span, generator)
-        self.initial_hidden = nn.Parameter(torch.zeros(hidden_size, device=generator.device))
-        self.initial_cell = nn.Parameter(torch.zeros(hidden_size, device=generator.device)) if cell == "lstm" else None
+        self.encoder, self.memory, self.head, self.query = encoder, memory, head, query
 
-    def _set_span(self, span: int, generator: torch.Generator) -> None:
-        """Bias the gates so that unit i forgets after a time drawn from [2, span]."""
-        if span < 2:
-            raise ValueError(f"span is {span}; it must be at least 2, or None")
-        bias = self.rnn.all_weights[0][2].data  # of the input: reset, update, new; or input, forget, cell, output
-        size = self.rnn.hidden_size
-        keep = (1 + (span - 2) * torch.rand(size, generator=generator, device=bias.device)).log()
-        bias[size : 2 * size] = keep  # the gate that keeps: GRU's update, LSTM's forget
-        if self.cell == "lstm":
-            bias[:size] = -keep
+    def prior(self, num_tasks: int) -> S:
+        """The memory before any item, once per task."""
+        return self.memory.prior(num_tasks)
 
-    def prior(self, num_tasks: int) -> Memory:
-        """The learned initial memory, once per task."""
-        cell = None if self.initial_cell is None else self.initial_cell.expand(num_tasks, -1)
-        return Memory(self.initial_hidden.expand(num_tasks, -1), cell)
+    def adapt(self, state: S, context: Tensor) -> S:
+        """The memory after reading context [N, K, item] in its order."""
+        return self.memory.read(state, self.encoder(context.transpose(0, 1)))[1] if context.shape[1] else state
 
-    def adapt(self, state: Memory, context: Tensor) -> Memory:
-        """The memory after reading context [N, K, item], item after item."""
-        for item in context.unbind(1):
-            state = self.absorb(state, item)
-        return state
-
-    def absorb(self, state: Memory, item: Tensor) -> Memory:
+    def absorb(self, state: S, item: Tensor) -> S:
         """The memory after one more item [B, item]: one step of `adapt`, without the item axis."""
-        x, weights = self.encoder(item), self.rnn.all_weights[0]
-        if state.cell is None:
-            return Memory(torch.gru_cell(x, state.hidden, *weights))
-        return Memory(*torch.lstm_cell(x, (state.hidden, state.cell), *weights))
+        return self.memory.step(state, self.encoder(item))
 
-    def unroll(self, state: Memory, context: Tensor) -> Tensor:
-        """Hidden state after each item of context [T, B, item]: [T, B, H]; equals repeated `absorb`, in one call."""
-        x, hidden = self.encoder(context), state.hidden.unsqueeze(0).contiguous()
-        if state.cell is None:
-            return self.rnn(x, hidden)[0]
-        return self.rnn(x, (hidden, state.cell.unsqueeze(0).contiguous()))[0]
+    def unroll(self, state: S, context: Tensor) -> Tensor:
+        """What is read after each item of context [T, B, item]: [T, B, H]; equals repeated `absorb`, in one call."""
+        return self.memory.read(state, self.encoder(context))[0]
 
-    def predict(self, state: Memory, x: Tensor) -> Tensor:
-        """The head's outputs [N, Q, out] for queries x [N, Q, in]."""
-        return self.head(state.hidden.unsqueeze(1).expand(-1, x.shape[1], -1), x)
+    def predict(self, state: S, x: Tensor) -> Tensor:
+        """The head's outputs [N, Q, out] for queries x [N, Q, size]."""
+        if self.query is None:
+            return self.head(state.hidden.unsqueeze(1).expand(-1, x.shape[1], -1), x)
+        return self.head(self.memory.ask(state, self.query(x)), x)
+
+
+def ask_in_copies(memory: SequenceMemory[S], state: S, x: Tensor) -> Tensor:
+    """`SequenceMemory.ask` for memories of a fixed size: each query [B, Q, in] is one step of a copy of its row."""
+    copies = state.repeat_interleave(x.shape[1])
+    return memory.step(copies, x.flatten(0, 1)).hidden.unflatten(0, x.shape[:2])

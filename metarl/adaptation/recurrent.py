@@ -1,0 +1,104 @@
+"""Recurrent memories: a GRU or an LSTM, as `SequenceAdaptation` takes them.
+
+Cho et al. (2014) for the GRU; Hochreiter and Schmidhuber (1997) for the LSTM.
+Tallec, Ollivier. Can recurrent neural networks warp time? (2018), for the initial span of the memory.
+
+Deviations: 1. the initial memory is learned rather than zero (it starts at zero).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from metarl.adaptation.sequence import SequenceState, ask_in_copies
+
+Cell = Literal["gru", "lstm"]
+
+
+@dataclass(frozen=True)
+class RecurrentConfig:
+    """Settings of a GRU or LSTM."""
+
+    cell: Cell = "gru"
+    span: int | None = None  # items that the untrained memory keeps, at most; None: about two
+
+    def __post_init__(self) -> None:
+        if self.cell not in ("gru", "lstm"):
+            raise ValueError(f"cell is {self.cell!r}; allowed are 'gru' and 'lstm'")
+        if self.span is not None and self.span < 2:
+            raise ValueError(f"span is {self.span}; it must be at least 2, or None")
+
+    def make(self, input_size: int, hidden_size: int, *, generator: torch.Generator) -> Recurrent:
+        return Recurrent(self, input_size, hidden_size, generator=generator)
+
+
+@dataclass(frozen=True)
+class RecurrentState(SequenceState):
+    """What a recurrent network remembers of each row."""
+
+    cell: Tensor | None = None  # [B, H], the LSTM's carry; None for the GRU
+
+
+class Recurrent(nn.Module):
+    """A GRU or LSTM.
+
+    With a span in its settings, it keeps about that many items before any training, spread over its units from 2 to
+    `span` (the chrono initialisation of the gates); without one, about two.
+    """
+
+    def __init__(
+        self, config: RecurrentConfig, input_size: int, hidden_size: int, *, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.config, self.hidden_size = config, hidden_size
+        kind = nn.GRU if config.cell == "gru" else nn.LSTM
+        self.rnn = kind(input_size, hidden_size, device=generator.device)
+        for weight in self.rnn.all_weights[0]:  # input, recurrent and their biases; the gates lie one after another
+            if weight.ndim == 1:
+                nn.init.zeros_(weight)
+            else:
+                for gate in weight.split(hidden_size):
+                    nn.init.orthogonal_(gate, generator=generator)
+        if config.span is not None:
+            self._set_span(config.span, generator)
+        start = torch.zeros(hidden_size, device=generator.device)
+        self.initial_hidden = nn.Parameter(start)
+        self.initial_cell = nn.Parameter(start.clone()) if config.cell == "lstm" else None
+
+    def _set_span(self, span: int, generator: torch.Generator) -> None:
+        """Bias the gates so that unit i forgets after a time drawn from [2, span]."""
+        bias = self.rnn.all_weights[0][2].data  # of the input: reset, update, new; or input, forget, cell, output
+        size = self.hidden_size
+        keep = (1 + (span - 2) * torch.rand(size, generator=generator, device=bias.device)).log()
+        bias[size : 2 * size] = keep  # the gate that keeps: GRU's update, LSTM's forget
+        if self.config.cell == "lstm":
+            bias[:size] = -keep
+
+    def prior(self, num_rows: int) -> RecurrentState:
+        """The learned initial memory."""
+        cell = None if self.initial_cell is None else self.initial_cell.expand(num_rows, -1)
+        return RecurrentState(self.initial_hidden.expand(num_rows, -1), cell)
+
+    def step(self, state: RecurrentState, x: Tensor) -> RecurrentState:
+        """The memory after one more item x [B, in]."""
+        weights = self.rnn.all_weights[0]
+        if state.cell is None:
+            return RecurrentState(torch.gru_cell(x, state.hidden, *weights))
+        return RecurrentState(*torch.lstm_cell(x, (state.hidden, state.cell), *weights))
+
+    def read(self, state: RecurrentState, x: Tensor) -> tuple[Tensor, RecurrentState]:
+        """The hidden state after each of the items x [T, B, in]: [T, B, H]; and the memory after the last."""
+        hidden = state.hidden.unsqueeze(0).contiguous()
+        if state.cell is None:
+            read, _ = self.rnn(x, hidden)
+            return read, RecurrentState(read[-1])
+        read, (_, cell) = self.rnn(x, (hidden, state.cell.unsqueeze(0).contiguous()))
+        return read, RecurrentState(read[-1], cell[0])
+
+    def ask(self, state: RecurrentState, x: Tensor) -> Tensor:
+        """The hidden state [B, Q, H] that each of x [B, Q, in] would lead to."""
+        return ask_in_copies(self, state, x)

@@ -1,0 +1,127 @@
+"""SNAIL: convolutions over time that gather what is near, and attention that finds one item among all.
+
+Mishra, Rohaninejad, Chen, Abbeel. A simple neural attentive meta-learner (2018).
+
+Every block passes on its input with its own output appended, so that the blocks' inputs grow.
+
+Deviations: 1. convolutions are dilated by 1, 2, 4, ... until they reach back over `length` items, as the paper's text
+has it; its pseudo-code begins at 2 and would never see the item before. 2. where a `hidden_size` is asked for, a linear
+layer brings the last block's output to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import torch
+from torch import Tensor, nn
+
+from metarl.adaptation.attention import CausalStack, KeysValues, attend, no_keys, projections
+from metarl.nets import Linear, linear
+
+
+@dataclass(frozen=True)
+class SnailConfig:
+    """Settings of a SNAIL: blocks of convolutions and of attention in turn.
+
+    The kind of which there are more comes first; where they are as many, convolutions do.
+    """
+
+    filters: tuple[int, ...] = (32, 32)  # of each block of convolutions
+    key_sizes: tuple[int, ...] = (32, 32)  # of each block of attention
+    value_sizes: tuple[int, ...] = (32, 32)  # likewise
+    length: int = 64  # items that a block of convolutions reaches back over, its own among them
+
+    def __post_init__(self) -> None:
+        for name in ("filters", "key_sizes", "value_sizes"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed are one or more positive numbers")
+        if len(self.key_sizes) != len(self.value_sizes):
+            raise ValueError(f"key_sizes is {self.key_sizes} and value_sizes {self.value_sizes}; they must be as many")
+        if abs(len(self.filters) - len(self.key_sizes)) > 1:
+            raise ValueError(
+                f"filters is {self.filters} and key_sizes {self.key_sizes}; blocks alternate, so that "
+                "there can be one more of one kind at most"
+            )
+        if self.length < 2:
+            raise ValueError(f"length is {self.length}; it must be at least 2")
+
+    @property
+    def num_dilations(self) -> int:
+        """Layers in a block of convolutions: the logarithm of `length` to base 2, rounded up."""
+        return (self.length - 1).bit_length()
+
+    def make(self, input_size: int, hidden_size: int | None = None, *, generator: torch.Generator) -> CausalStack:
+        """A SNAIL; without a hidden_size, what is read from it is all that its last block gives."""
+        attention = list(zip(self.key_sizes, self.value_sizes, strict=True))
+        pairs = zip_longest(self.filters, attention)
+        if len(attention) > len(self.filters):
+            pairs = zip_longest(attention, self.filters)
+        blocks, size = [], input_size
+        for settings in (settings for pair in pairs for settings in pair if settings is not None):
+            if isinstance(settings, int):
+                blocks.append(Convolutions(size, settings, self.num_dilations, generator=generator))
+                size += settings * self.num_dilations
+            else:
+                blocks.append(Lookup(size, *settings, generator=generator))
+                size += settings[1]
+        leave = nn.Identity() if hidden_size is None else linear(size, hidden_size, gain=1.0, generator=generator)
+        return CausalStack(nn.Identity(), blocks, leave, hidden_size=size if hidden_size is None else hidden_size)
+
+
+class Convolutions(nn.Module):
+    """The paper's TC block: gated causal convolutions of two items 1, 2, 4, ... apart, each reading all before it.
+
+    Its past is the input of its last layer at as many items as that reaches back, [B, reach, size], zero before the
+    first item; the inputs of the other layers are the beginnings of it.
+    """
+
+    def __init__(self, input_size: int, filters: int, num_layers: int, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.filters, self.reach = filters, 2 ** (num_layers - 1)
+        sizes = [input_size + filters * layer for layer in range(num_layers)]
+        self.past_size = sizes[-1]
+        self.here = nn.ModuleList(projections(size, (filters, filters), generator=generator) for size in sizes)
+        self.before = nn.ModuleList(nn.Linear(size, 2 * filters, False, generator.device) for size in sizes)
+        for layer in (*self.here, *self.before):
+            for weight in layer.weight.split(filters):  # type: ignore[operator]
+                nn.init.orthogonal_(weight, 0.5**0.5, generator=generator)
+
+    def prior(self, num_rows: int) -> Tensor:
+        like = self.here[0].weight
+        assert isinstance(like, Tensor)
+        return like.new_zeros(num_rows, self.reach, self.past_size)
+
+    def forward(self, x: Tensor, past: Tensor, *, alone: bool) -> tuple[Tensor, Tensor]:
+        num_items, inputs = x.shape[1], x
+        for layer, (here, before) in enumerate(zip(self.here, self.before, strict=True)):
+            inputs, dilation, size = x, 2**layer, x.shape[-1]
+            if alone:
+                earlier = past[:, self.reach - dilation, None, :size]
+            elif num_items <= dilation:
+                start = self.reach - dilation
+                earlier = past[:, start : start + num_items, :size]
+            else:
+                earlier = torch.cat([past[:, self.reach - dilation :, :size], x[:, :-dilation]], 1)
+            value, gate = (here(x) + before(earlier)).chunk(2, -1)
+            x = torch.cat([x, value.tanh() * gate.sigmoid()], -1)
+        return x, past if alone else torch.cat([past, inputs], 1)[:, -self.reach :]
+
+
+class Lookup(nn.Module):
+    """The paper's attention block: one head, whose finding is appended to its input. Its past is keys and values."""
+
+    def __init__(self, input_size: int, key_size: int, value_size: int, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.key_size, self.value_size = key_size, value_size
+        self.sizes = [key_size, key_size, value_size]
+        self.project: Linear = projections(input_size, self.sizes, generator=generator)
+
+    def prior(self, num_rows: int) -> KeysValues:
+        return no_keys(num_rows, 1, self.key_size, self.value_size, self.project.weight)
+
+    def forward(self, x: Tensor, past: KeysValues, *, alone: bool) -> tuple[Tensor, KeysValues]:
+        query, key, value = self.project(x).unsqueeze(1).split(self.sizes, -1)
+        found, past = attend(query, KeysValues(key, value), past, alone=alone)
+        return torch.cat([x, found.squeeze(1)], -1), past

@@ -1,0 +1,172 @@
+"""A causal transformer as a memory: it learns in context, from the items that it has read.
+
+Vaswani et al. Attention is all you need (2017).
+Xiong et al. On layer normalization in the transformer architecture (2020): normalised before each part, not after.
+Su et al. RoFormer: enhanced transformer with rotary position embedding (2021).
+
+Deviations: 1. no dropout. 2. the layers that add to the stream start smaller, the more of them there are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from metarl.adaptation.attention import CausalStack, KeysValues, attend, no_keys, projections
+from metarl.nets import LayerNorm, linear
+
+PositionKind = Literal["none", "learned", "sinusoidal", "rotary"]
+
+_LONGEST_WAVE = 10_000.0  # of sinusoids and rotations, in items a radian
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Settings of a transformer; its width is what is read from it."""
+
+    num_layers: int = 2
+    num_heads: int = 4  # which divide the width
+    feedforward_ratio: int = 2  # hidden units of the part between attentions, for each of the width
+    positions: PositionKind = "rotary"  # "none" for a set of examples
+    max_items: int = 256  # where positions are learned, the most that can be read
+
+    def __post_init__(self) -> None:
+        for name in ("num_layers", "num_heads", "feedforward_ratio", "max_items"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.positions not in get_args(PositionKind):
+            allowed = ", ".join(repr(kind) for kind in get_args(PositionKind))
+            raise ValueError(f"positions is {self.positions!r}; allowed are {allowed}")
+
+    def check_width(self, hidden_size: int) -> None:
+        """
+        Raises:
+            ValueError: when a transformer of these settings cannot be of this width.
+        """
+        in_heads = {"rotary": 2 * self.num_heads, "sinusoidal": math.lcm(2, self.num_heads)}
+        needed = in_heads.get(self.positions, self.num_heads)
+        if hidden_size % needed:
+            raise ValueError(
+                f"hidden_size is {hidden_size}; with {self.num_heads} heads and positions {self.positions!r} "
+                f"it must be a multiple of {needed}"
+            )
+
+    def make(self, input_size: int, hidden_size: int, *, generator: torch.Generator) -> CausalStack:
+        """
+        Raises:
+            ValueError: when hidden_size, the width, does not fit the heads and positions.
+        """
+        self.check_width(hidden_size)
+        enter = linear(input_size, hidden_size, gain=1.0, generator=generator)
+        blocks: list[nn.Module] = []
+        if self.positions == "learned":
+            blocks.append(LearnedPositions(self.max_items, hidden_size, generator=generator))
+        elif self.positions == "sinusoidal":
+            blocks.append(SinusoidalPositions(hidden_size, device=generator.device))
+        blocks += [TransformerLayer(self, hidden_size, generator=generator) for _ in range(self.num_layers)]
+        leave = LayerNorm(hidden_size, device=generator.device)
+        return CausalStack(enter, blocks, leave, hidden_size=hidden_size)
+
+
+class TransformerLayer(nn.Module):
+    """Attention, then a layer for each item; both read the normalised stream and add to it. Its past: keys, values."""
+
+    def __init__(self, config: TransformerConfig, width: int, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.num_heads, self.rotary = config.num_heads, config.positions == "rotary"
+        gain = (2 * config.num_layers) ** -0.5
+        self.attention_norm = LayerNorm(width, device=generator.device)
+        self.project = projections(width, (width, width, width), generator=generator)
+        self.attention_output = linear(width, width, gain=gain, generator=generator)
+        self.feedforward = nn.Sequential(
+            LayerNorm(width, device=generator.device),
+            linear(width, config.feedforward_ratio * width, gain=math.sqrt(2), generator=generator),
+            nn.GELU(),
+            linear(config.feedforward_ratio * width, width, gain=gain, generator=generator),
+        )
+        frequencies = _frequencies(width // config.num_heads, generator.device)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    frequencies: Tensor  # [head_size / 2], of the rotation
+
+    def prior(self, num_rows: int) -> KeysValues:
+        head_size = self.attention_output.weight.shape[0] // self.num_heads
+        return no_keys(num_rows, self.num_heads, head_size, head_size, self.attention_output.weight)
+
+    def forward(self, x: Tensor, past: KeysValues, *, alone: bool) -> tuple[Tensor, KeysValues]:
+        parts = self.project(self.attention_norm(x)).chunk(3, -1)
+        query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
+        if self.rotary:
+            angle = _positions(x, past.num_items, alone)[:, None] * self.frequencies
+            query, key = rotated(query, angle), rotated(key, angle)
+        found, past = attend(query, KeysValues(key, value), past, alone=alone)
+        x = x + self.attention_output(found.transpose(1, 2).flatten(2))
+        return x + self.feedforward(x), past
+
+
+class LearnedPositions(nn.Module):
+    """Adds a learned vector for each position. Its past is the number of items read, [B] int64."""
+
+    def __init__(self, max_items: int, width: int, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(max_items, width, device=generator.device))
+        nn.init.normal_(self.table, std=0.02, generator=generator)
+
+    def prior(self, num_rows: int) -> Tensor:
+        return torch.zeros(num_rows, dtype=torch.int64, device=self.table.device)
+
+    def forward(self, x: Tensor, past: Tensor, *, alone: bool) -> tuple[Tensor, Tensor]:
+        """
+        Raises:
+            ValueError: when there are more items than positions.
+        """
+        num_past = int(past[0])  # the same in all rows, as they read together
+        positions = _positions(x, num_past, alone)
+        if int(positions[-1]) >= len(self.table):
+            raise ValueError(
+                f"max_items is {len(self.table)}, and this is item {int(positions[-1]) + 1}; it must be larger, "
+                "or positions not 'learned'"
+            )
+        return x + self.table[positions], past if alone else past + x.shape[1]
+
+
+class SinusoidalPositions(nn.Module):
+    """Adds sines and cosines of the position, in waves from 2 pi items up. Its past is as that of learned ones."""
+
+    def __init__(self, width: int, *, device: torch.device) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", _frequencies(width, device), persistent=False)
+
+    frequencies: Tensor  # [width / 2]
+
+    def prior(self, num_rows: int) -> Tensor:
+        return torch.zeros(num_rows, dtype=torch.int64, device=self.frequencies.device)
+
+    def forward(self, x: Tensor, past: Tensor, *, alone: bool) -> tuple[Tensor, Tensor]:
+        angle = _positions(x, int(past[0]), alone)[:, None] * self.frequencies
+        return x + torch.cat([angle.sin(), angle.cos()], -1), past if alone else past + x.shape[1]
+
+
+def _positions(x: Tensor, num_past: int, alone: bool) -> Tensor:
+    """Where the items of x [B, T, ...] stand in the sequence: [T] int64, all next to come where `alone`."""
+    positions = torch.arange(x.shape[1], device=x.device)
+    return (positions * 0 if alone else positions) + num_past
+
+
+def _frequencies(size: int, device: torch.device) -> Tensor:
+    """Radians an item [size / 2], from 1 down to near 1 / 10000."""
+    return _LONGEST_WAVE ** -(torch.arange(0, size, 2, device=device) / size)
+
+
+def rotated(x: Tensor, angle: Tensor) -> Tensor:
+    """x [..., T, size], each pair of its entries turned by an angle [T, size / 2] in proportion to its position.
+
+    Products of what is rotated depend on how far apart two items are, and on nothing else of their positions.
+    """
+    first, second = x.chunk(2, -1)
+    sin, cos = angle.sin(), angle.cos()
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
