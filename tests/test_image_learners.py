@@ -1,0 +1,139 @@
+"""Every few-shot learner of images: contracts, and a probe that fails before meta-training and succeeds after."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from experiments.names import LEARNERS, experiment_names
+from metarl.convnets import ConvConfig
+from metarl.fewshot.episode import FewShotEpisode, FewShotFamily
+from metarl.fewshot.learners import MAMLConfig
+from metarl.fewshot.metric_learners import PrototypicalConfig
+from metarl.records import Examples
+from metarl.trainer import TrainConfig, Trainer
+from tests.patterns import Patterns
+
+EMBEDDING = ConvConfig(filters=16, num_blocks=2, normalisation="running")
+STRIDED = ConvConfig(filters=16, num_blocks=2, downsampling="stride")
+
+# name: (small settings, iterations of the probe, accuracy that it reaches at least)
+IMAGE_LEARNERS: dict[str, tuple[Any, int, float]] = {
+    "maml": (MAMLConfig(conv=STRIDED, batching="vmap", inner_lr=0.4, outer_lr=3e-3), 120, 0.75),
+    "prototypical": (PrototypicalConfig(conv=EMBEDDING, outer_lr=5e-3), 100, 0.85),
+}
+image_learners = pytest.mark.parametrize("name", IMAGE_LEARNERS)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def small(name: str, num_iterations: int = 4, **settings: Any) -> Trainer:
+    config = TrainConfig(**{"num_iterations": num_iterations, "num_tasks": 8, "eval_tasks": 100, **settings})
+    return Trainer(Patterns(), IMAGE_LEARNERS[name][0], config, agent_name=name, seed=0)
+
+
+def test_patterns_are_a_family_whose_support_comes_shot_by_shot():
+    family = Patterns(shots=2)
+    assert isinstance(family, FewShotFamily)
+    episode = family.episode(4, "train", generator=seeded())
+    assert episode.support.x.shape == (4, 6, 1, 8, 8)
+    for shot in (episode.support.y[:, :3], episode.support.y[:, 3:]):
+        assert torch.equal(shot.sort().values, torch.arange(3).expand(4, 3))
+
+
+def test_every_learner_is_probed_on_functions_or_on_images():
+    recipes = {name.partition("/")[2] for name in experiment_names() if name.startswith("sinusoid/")}
+    assert set(LEARNERS) <= recipes | set(IMAGE_LEARNERS)
+
+
+@image_learners
+def test_it_resumes_bit_for_bit_and_moves_every_parameter(name):
+    whole, half, rest = (small(name, eval_tasks=5) for _ in range(3))
+    before = {key: value.clone() for key, value in whole.agent.adaptation.named_parameters()}
+    for _ in range(4):
+        whole.iterate()
+    for _ in range(2):
+        half.iterate()
+    rest.load_state_dict(half.state_dict())
+    for _ in range(2):
+        rest.iterate()
+    for key, value in whole.agent.adaptation.named_parameters():
+        assert torch.equal(value, dict(rest.agent.adaptation.named_parameters())[key])
+        assert not torch.equal(value, before[key]), key
+    assert whole.evaluate() == rest.evaluate()
+
+
+@image_learners
+def test_its_curve_begins_at_chance_and_says_what_it_rests_on(name):
+    trainer = small(name, eval_tasks=30)
+    evaluation = trainer.evaluate(num_episodes=1)
+    assert len(evaluation.episodes) == 2
+    assert evaluation.episodes[0].mean == pytest.approx(1 / 3, abs=0.15)
+    assert evaluation.metrics.keys() == {"nll", "ece"}
+    assert all(math.isfinite(value) for values in evaluation.metrics.values() for value in values)
+    assert {"episodes", "milliseconds_per_task", "adapted_parameters"} <= set(evaluation.facts)
+
+
+@image_learners
+def test_tasks_do_not_leak_into_each_other(name):
+    trainer = small(name)
+    episode = Patterns(shots=2).episode(3, "test", generator=seeded())
+    together = trainer.agent.predictions(episode, 1)
+    alone = trainer.agent.predictions(episode.map(lambda value: value[1:2]), 1)
+    torch.testing.assert_close(together[:, 1:2], alone, atol=1e-4, rtol=1e-4)
+
+
+@image_learners
+def test_names_of_classes_mean_nothing(name):
+    """With the labels of the support renamed, the predictions are renamed too, once it has learned a little."""
+    probabilities = []
+    for rename in (torch.tensor([0, 1, 2]), torch.tensor([1, 2, 0])):
+        trainer = small(name)
+        episode = Patterns().episode(3, "test", generator=seeded())
+        renamed = FewShotEpisode(replace(episode.support, y=rename[episode.support.y]), episode.query)
+        probabilities.append(trainer.agent.predictions(renamed, 1)[1].softmax(-1)[..., rename])
+    if name in NAMES_MATTER:
+        assert not torch.allclose(*probabilities)
+    else:
+        torch.testing.assert_close(*probabilities, atol=1e-4, rtol=1e-4)
+
+
+NAMES_MATTER = {"maml"}  # whose last layer begins somewhere, and is a different beginning for each name
+
+
+@image_learners
+def test_it_tells_patterns_apart_after_meta_training_and_not_before(name):
+    _, iterations, reached = IMAGE_LEARNERS[name]
+    trainer = small(name, iterations)
+    before = trainer.evaluate(num_episodes=1)
+    for _ in range(iterations):
+        trainer.iterate()
+    after = trainer.evaluate(num_episodes=1)
+    assert before.episodes[1].mean < 0.6
+    assert after.episodes[1].mean > reached, after.episodes[1].mean
+
+
+def test_a_learner_that_compares_takes_more_classes_and_one_with_a_head_does_not():
+    ten = Patterns(ways=10).episode(2, "test", generator=seeded())
+    assert small("prototypical").agent.predictions(ten, 1).shape == (2, 2, 50, 10)
+    with pytest.raises(ValueError, match="ways is 10; this learner's net has outputs for 3"):
+        small("maml").agent.predictions(ten, 1)
+
+
+def test_padding_is_of_no_class_and_missing_classes_are_never_predicted():
+    agent = small("prototypical").agent
+    agent.adaptation.eval()
+    x = Patterns().episode(1, "test", generator=seeded()).support.x
+    y = torch.tensor([[0, 1, 1]])
+    valid = torch.tensor([[True, False, True]])
+    adaptation: Any = agent.adaptation
+    padded = adaptation.adapt(adaptation.prior(1), Examples(x, y, valid))
+    plain = adaptation.adapt(adaptation.prior(1), Examples(x[:, [0, 2]], y[:, [0, 2]]))
+    torch.testing.assert_close(padded.means, plain.means)
+    lacking: Tensor = adaptation.predict(adaptation.adapt(adaptation.prior(1), Examples(x[:, 2:], y[:, 2:])), x)
+    assert bool((lacking.argmax(-1) == 1).all())
