@@ -179,12 +179,10 @@ def test_what_is_read_is_written_to_the_least_used_slot_and_to_those_read_before
         usage=torch.tensor([[0.5, 0.2, 0.9]]),
         read_weight=torch.tensor([[[0.6, 0.3, 0.1]]]),
     )
-    key, gate, weight = torch.tensor([[[1.0, -1.0]]]), torch.tensor([[0.25]]), torch.tensor([[[0.2, 0.0, 0.8]]])
-    slots, usage = write(state, key, gate, weight, usage_decay=0.9)
-    # .25 (.6, .3, .1) + .75 (0, 1, 0) = (.15, .825, .025)
+    slots, written = write(state, key=torch.tensor([[[1.0, -1.0]]]), gate=torch.tensor([[0.25]]))
+    # .25 (.6, .3, .1) + .75 (0, 1, 0)
+    torch.testing.assert_close(written, torch.tensor([[[0.15, 0.825, 0.025]]]))
     torch.testing.assert_close(slots, torch.tensor([[[1.15, -0.15], [0.825, -0.825], [3.025, 3.975]]]))
-    # .9 (.5, .2, .9) + (.2, 0, .8) + (.15, .825, .025)
-    torch.testing.assert_close(usage, torch.tensor([[0.8, 1.005, 1.635]]))
 
 
 def test_each_head_has_a_least_used_slot_of_its_own_the_first_of_equals():
@@ -195,7 +193,7 @@ def test_each_head_has_a_least_used_slot_of_its_own_the_first_of_equals():
         usage=torch.tensor([[0.3, 0.1, 0.0, 0.1]]),
         read_weight=torch.zeros(1, 2, 4),
     )
-    slots, _ = write(state, torch.tensor([[[5.0], [7.0]]]), torch.zeros(1, 2), torch.zeros(1, 2, 4), usage_decay=0.9)
+    slots, _ = write(state, torch.tensor([[[5.0], [7.0]]]), torch.zeros(1, 2))
     assert slots.flatten().tolist() == [1.0, 7.0, 5.0, 1.0]
 
 
@@ -230,6 +228,16 @@ def by_hand(memory: ExternalMemory, x: Tensor) -> Tensor:
         cell = keep.sigmoid() * cell + take.sigmoid() * new.tanh()
         hidden = give.sigmoid() * cell.tanh()
         keys = memory.key(hidden).tanh().split(size)
+        least = sorted(range(num_slots), key=lambda slot: usage[slot])[:heads]
+        usage = [0.99 * used for used in usage]
+        for slot in least:
+            slots[slot] = x.new_zeros(size)
+        for head in range(heads):
+            gate = memory.gate(hidden)[head].sigmoid()
+            for slot in range(num_slots):
+                written = gate * before[head][slot] + (1 - gate) * (1.0 if slot == least[head] else 0.0)
+                slots[slot] = slots[slot] + written * keys[head]
+                usage[slot] += float(written)
         weights = []
         for head in range(heads):
             sharp = 1 + (1 + memory.sharpness(hidden)[head].exp()).log()
@@ -238,15 +246,7 @@ def by_hand(memory: ExternalMemory, x: Tensor) -> Tensor:
             share = [(sharp * alike).exp() for alike in likeness]
             weights.append([one / sum(share) for one in share])
             found[head] = sum((w * slot for w, slot in zip(weights[head], slots, strict=True)), x.new_zeros(size))
-        least = sorted(range(num_slots), key=lambda slot: usage[slot])[:heads]
-        for slot in least:
-            slots[slot] = x.new_zeros(size)
-        for head in range(heads):
-            gate = memory.gate(hidden)[head].sigmoid()
-            for slot in range(num_slots):
-                written = gate * before[head][slot] + (1 - gate) * (1.0 if slot == least[head] else 0.0)
-                slots[slot] = slots[slot] + written * keys[head]
-                usage[slot] = (0.99 if head == 0 else 1) * usage[slot] + float(weights[head][slot] + written)
+            usage = [used + float(weight) for used, weight in zip(usage, weights[head], strict=True)]
         before = weights
         reads.append(torch.cat([hidden, *found]))
     return torch.stack(reads)

@@ -2,14 +2,15 @@
 
 Santoro, Bartunov, Botvinick, Wierstra, Lillicrap. Meta-learning with memory-augmented neural networks (2016).
 
-Each step reads, then writes. A head reads the slots that are like its key, and writes its key to the slots that it read
-the step before, to a slot that has been used the least, or to some of both; a gate decides. Least-used slots are erased
-first.
+Each step writes, then reads. A head writes its key to the slots that it read the step before, to a slot that has been
+used the least, or to some of both; a gate decides. Least-used slots are erased first. Then it reads the slots that are
+like its key, those that it has just written among them: so what comes a step later, such as the label of what was met
+now, can be written to the same place.
 
-Deviations: 1. heads read before the step's own write, so that an item does not find itself. 2. the controller also says
-how sharply a head reads, as in neural Turing machines (Graves et al. 2014); with the bare similarities, which lie
-between -1 and 1, no slot can stand out among a hundred. 3. of the least-used slots, as many as there are heads, each
-head writes to one of its own. 4. the controller's initial state is learned rather than zero (it starts at zero).
+Deviations: 1. the controller also says how sharply a head reads, as in neural Turing machines (Graves et al. 2014); by
+the bare likeness, which lies between -1 and 1, no slot can stand out among a hundred. 2. of the least-used slots, as many
+as there are heads, each head writes to one of its own. 3. the controller's initial state is learned rather than zero (it
+starts at zero).
 """
 
 from __future__ import annotations
@@ -98,10 +99,10 @@ class ExternalMemory(nn.Module):
         hidden, found = state.hidden.split([self.controller_size, self.hidden_size - self.controller_size], -1)
         hidden, cell = self.controller(torch.cat([x, found], -1), (hidden, state.cell))
         key = self.key(hidden).tanh().unflatten(-1, (self.config.num_heads, -1))  # [B, heads, size]
-        sharpness = 1 + softplus(self.sharpness(hidden))
-        weight = read_weight(key, state.slots, sharpness)
-        found = (weight @ state.slots).flatten(1)
-        slots, usage = write(state, key, self.gate(hidden).sigmoid(), weight, self.config.usage_decay)
+        slots, written = write(state, key, self.gate(hidden).sigmoid())
+        weight = read_weight(key, slots, 1 + softplus(self.sharpness(hidden)))
+        usage = self.config.usage_decay * state.usage + (written + weight).sum(1).detach()
+        found = (weight @ slots).flatten(1)
         return ExternalMemoryState(torch.cat([hidden, found], -1), cell, slots, usage, weight)
 
     def read(self, state: ExternalMemoryState, x: Tensor) -> tuple[Tensor, ExternalMemoryState]:
@@ -130,19 +131,15 @@ def _of_length_one(x: Tensor) -> Tensor:
     return x * (x.square().sum(-1, keepdim=True) + _NEXT_TO_NOTHING).rsqrt()
 
 
-def write(
-    state: ExternalMemoryState, key: Tensor, gate: Tensor, weight: Tensor, usage_decay: float
-) -> tuple[Tensor, Tensor]:
-    """Slots and their usage after heads have written key [B, heads, size], having read by weight [B, heads, slots].
+def write(state: ExternalMemoryState, key: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+    """The slots after each head has written its key [B, heads, size], and how much to each: [B, heads, slots].
 
     gate: [B, heads], the share that goes to the slots that the head read a step ago; the rest goes to a slot that has
     been used the least, the first of equals.
     """
-    num_heads, num_slots = weight.shape[1:]
-    least_used = one_hot(state.usage.argsort(stable=True, dim=-1)[:, :num_heads], num_slots).to(weight.dtype)
+    num_heads, num_slots = state.read_weight.shape[1:]
+    least_used = one_hot(state.usage.argsort(stable=True, dim=-1)[:, :num_heads], num_slots).to(key.dtype)
     share = gate.unsqueeze(-1)
-    write_weight = share * state.read_weight + (1 - share) * least_used  # [B, heads, slots]
+    written = share * state.read_weight + (1 - share) * least_used
     kept = 1 - least_used.sum(1)
-    slots = state.slots * kept.unsqueeze(-1) + write_weight.mT @ key
-    usage = usage_decay * state.usage + (weight + write_weight).sum(1)
-    return slots, usage.detach()
+    return state.slots * kept.unsqueeze(-1) + written.mT @ key, written
