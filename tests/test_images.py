@@ -197,6 +197,20 @@ def test_the_meta_dataset_sampler_by_hand():
 # Omniglot
 
 
+def test_the_meta_dataset_sampler_stays_in_one_alphabet():
+    family = Omniglot(ways=12, sampler="meta_dataset", rotations="none", queries=10, data_dir=real_data())
+    pool = family.pool("train")
+    assert pool.groups is not None
+    for group in range(33):
+        assert len({pool.source.groups[index] for index in pool.classes[pool.groups == group].tolist()}) == 1
+    assert int(pool.groups.max()) == 32
+    episode = family.episode(4, "train", generator=seeded())
+    assert episode.query.valid is not None
+    assert set(episode.query.valid.sum(1).tolist()) <= set(range(50, 121, 10))
+    with pytest.raises(ValueError, match="shots is 3; the sampler meta_dataset draws its own"):
+        family.episode(1, "train", shots=3, generator=seeded())
+
+
 def real_data() -> str:
     """The folder that holds the real images; without them, the test is skipped."""
     places = [Path(place) for place in (os.environ.get("METARL_DATA"), ROOT.parent / "shared" / "data") if place]
@@ -293,7 +307,8 @@ def test_the_filter_is_the_one_that_is_named():
         ({"ways": 1}, "ways is 1; it must be at least 2"),
         ({"shots": 0}, "shots is 0; it must be at least 1"),
         ({"queries": 0}, "queries is 0; it must be at least 1"),
-        ({"shots": 20}, "shots is 20; a class of Omniglot has 20 images, and one is for a query"),
+        ({"shots": 6}, r"shots \+ test_queries is 6 \+ 15 = 21; a class of omniglot has 20 images"),
+        ({"train_shots": 10, "queries": 11}, r"train_shots \+ queries is 10 \+ 11 = 21; a class of omniglot has 20"),
         ({"size": 0}, "size is 0; allowed are 1 to 105 pixels"),
         ({"random_sizes": (1600, 100, 0)}, r"random_sizes is \(1600, 100, 0\); allowed are numbers that sum to 1623"),
         ({"ways": 4, "sampler": "meta_dataset"}, "ways is 4; the sampler meta_dataset needs at least 5"),
@@ -302,6 +317,11 @@ def test_the_filter_is_the_one_that_is_named():
 def test_bad_fields_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         Omniglot(**settings)
+
+
+def test_training_may_have_shots_that_leave_no_images_for_the_queries_of_evaluation():
+    training = Omniglot(ways=5, train_ways=20, train_shots=10, queries=10).training
+    assert (training.ways, training.shots, training.queries) == (20, 10, 10)
 
 
 def test_an_unknown_split_is_named():

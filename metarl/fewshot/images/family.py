@@ -53,7 +53,8 @@ class ImageFamily:
         """The family as meta-training has it."""
         ways = self.ways if self.train_ways is None else self.train_ways
         shots = self.shots if self.train_shots is None else self.train_shots
-        return replace(self, ways=ways, shots=shots, train_ways=None, train_shots=None)
+        # Evaluation's queries may be too many beside the shots of training.
+        return replace(self, ways=ways, shots=shots, test_queries=self.queries, train_ways=None, train_shots=None)
 
     @property
     def problem(self) -> Classification:

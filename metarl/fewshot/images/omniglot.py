@@ -55,6 +55,7 @@ class Omniglot(ImageFamily):
     - ink: "bright" is 1 on 0; "dark" is 0 on 1 (Reptile, MAML++).
 
     Out of distribution: all ways are from one test alphabet that no class of training is from, in one orientation.
+    With the sampler "meta_dataset", all ways of an episode are from one alphabet in every split.
     """
 
     queries: int = 5
@@ -76,8 +77,11 @@ class Omniglot(ImageFamily):
             raise ValueError(f"size is {self.size}; allowed are 1 to 105 pixels")
         if min(self.random_sizes) < 0 or sum(self.random_sizes) > 1623:
             raise ValueError(f"random_sizes is {self.random_sizes}; allowed are numbers that sum to 1623 at most")
-        if self.sampler == "fixed" and self.shots + 1 > 20:
-            raise ValueError(f"shots is {self.shots}; a class of Omniglot has 20 images, and one is for a query")
+        if self.sampler == "fixed":
+            _check_images(shots=self.shots, test_queries=self.test_queries)
+            _check_images(
+                train_shots=self.shots if self.train_shots is None else self.train_shots, queries=self.queries
+            )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -86,6 +90,14 @@ class Omniglot(ImageFamily):
     def pool(self, split: Split) -> ClassPool:
         self._check_split(split)
         return _pool(self._without_sizes(), omniglot_folder(self.data_dir), split)
+
+
+def _check_images(**counts: int) -> None:
+    """Whether every class has that many images."""
+    total = sum(counts.values())
+    if total > 20:
+        numbers = " + ".join(map(str, counts.values()))
+        raise ValueError(f"{' + '.join(counts)} is {numbers} = {total}; a class of omniglot has 20 images")
 
 
 @lru_cache(maxsize=32)
