@@ -8,9 +8,9 @@ like its key, those that it has just written among them: so what comes a step la
 now, can be written to the same place.
 
 Deviations: 1. the controller also says how sharply a head reads, as in neural Turing machines (Graves et al. 2014); by
-the bare likeness, which lies between -1 and 1, no slot can stand out among a hundred. 2. of the least-used slots, as many
-as there are heads, each head writes to one of its own. 3. the controller's initial state is learned rather than zero (it
-starts at zero).
+the bare likeness, which lies between -1 and 1, no slot can stand out among a hundred. 2. of the least-used slots, as
+many as there are heads, each head writes to one of its own. 3. the controller's initial state is learned rather than
+zero (it starts at zero).
 """
 
 from __future__ import annotations
