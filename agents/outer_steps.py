@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from agents.meta_objective import MetaObjective
 from metarl.optim import trust_region_step
+from metarl.products import fast_products
 
 
 class OuterStep(Protocol):
@@ -50,6 +51,7 @@ class TrustRegion:
             "backtrack_ratio": backtrack_ratio,
         }
 
+    @fast_products()
     def __call__(self, objective: MetaObjective) -> dict[str, float]:
         last = len(objective.trial) - 1
         parts = objective.parts()
@@ -109,6 +111,7 @@ class GradientEpochs:
         self.kl_penalties = [kl_penalty] * num_inner_steps
         self.max_grad_norm = float("inf") if max_grad_norm is None else max_grad_norm
 
+    @fast_products()
     def __call__(self, objective: MetaObjective) -> dict[str, float]:
         parts = objective.parts()
         first_loss, norm = None, torch.zeros(())

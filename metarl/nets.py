@@ -6,7 +6,7 @@ import copy
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from gymnasium import spaces
@@ -25,7 +25,32 @@ class Tanh(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.tanh() if x.dtype != torch.float32 or x.device.type != "cpu" else (x + x).sigmoid().mul(2).sub_(1)
+        if x.dtype != torch.float32 or x.device.type != "cpu":
+            return x.tanh()
+        return _LogisticTanh.apply(x) if torch.is_grad_enabled() else _logistic_tanh(x)  # pyright: ignore
+
+
+def _logistic_tanh(x: Tensor) -> Tensor:
+    return (x + x).sigmoid_().mul_(2).sub_(1)
+
+
+class _LogisticTanh(torch.autograd.Function):
+    """Keeps its output alone for the derivatives, of any order: they are those of torch's own, one pass each."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return _logistic_tanh(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(output)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (output,) = ctx.saved_tensors
+        return torch.ops.aten.tanh_backward(slope, output)
 
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"tanh": Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
@@ -47,7 +72,7 @@ class Linear(nn.Linear):
         if self.weight.ndim == 2:
             return nn.functional.linear(x, self.weight) + bias
         if len(self.weight) == 1 and self.bias.ndim == 2:  # where a plain product is faster
-            return nn.functional.linear(x, self.weight[0], self.bias[0])
+            return nn.functional.linear(x, self.weight.squeeze(0), self.bias.squeeze(0))
         return torch.baddbmm(bias, x, self.weight.mT)
 
 
