@@ -124,9 +124,19 @@ class Trainer:
         }
 
     def evaluate(
-        self, split: Split = "test", num_tasks: int | None = None, num_episodes: int | None = None, seed: int = 0
+        self,
+        split: Split = "test",
+        num_tasks: int | None = None,
+        num_episodes: int | None = None,
+        seed: int = 0,
+        *,
+        family: FewShotFamily | None = None,
     ) -> Evaluation:
-        """The adaptation curve on held-out tasks; the training's own random streams are left as they are."""
+        """The adaptation curve on held-out tasks; the training's own random streams are left as they are.
+
+        family: of few-shot tasks other than those of training, such as with more classes; None: the trainer's own.
+        """
+        settings: dict[str, Any] = {} if family is None else {"family": family}
         return self.source.evaluate(
             self.agent,
             agent_name=self.agent_name,
@@ -134,6 +144,7 @@ class Trainer:
             num_tasks=self.config.eval_tasks if num_tasks is None else num_tasks,
             num_episodes=num_episodes,
             generator=torch.Generator(self.device).manual_seed(_EVALUATION_SEED + seed),
+            **settings,
         )
 
     def close_window(self) -> bool:

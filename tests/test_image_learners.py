@@ -1,5 +1,6 @@
 """Every few-shot learner of images: contracts, and a probe that fails before meta-training and succeeds after."""
 
+import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from experiments.cli import main
 from experiments.names import LEARNERS, experiment_names
 from metarl.convnets import ConvConfig
 from metarl.fewshot.episode import FewShotEpisode, FewShotFamily
@@ -26,6 +28,13 @@ IMAGE_LEARNERS: dict[str, tuple[Any, int, float]] = {
     "prototypical": (PrototypicalConfig(conv=EMBEDDING, outer_lr=5e-3), 100, 0.85),
 }
 image_learners = pytest.mark.parametrize("name", IMAGE_LEARNERS)
+
+
+def command(*words: str) -> int:
+    """The exit status of a command line."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(words))
+    return int(stop.value.code or 0)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -137,3 +146,41 @@ def test_padding_is_of_no_class_and_missing_classes_are_never_predicted():
     torch.testing.assert_close(padded.means, plain.means)
     lacking: Tensor = adaptation.predict(adaptation.adapt(adaptation.prior(1), Examples(x[:, 2:], y[:, 2:])), x)
     assert bool((lacking.argmax(-1) == 1).all())
+
+
+RECIPE = """
+from experiments.experiment import Experiment
+from metarl.convnets import ConvConfig
+from metarl.fewshot.metric_learners import PrototypicalConfig
+from metarl.trainer import TrainConfig
+from tests.patterns import Patterns
+
+experiment = Experiment(
+    Patterns(), PrototypicalConfig(conv=ConvConfig(filters=4, num_blocks=1)), TrainConfig(num_iterations=2, num_tasks=2)
+)
+"""
+
+
+def test_from_a_recipe_to_an_evaluation_with_more_classes_and_shots(tmp_path, capsys):
+    (tmp_path / "recipe.py").write_text(RECIPE)
+    run = str(tmp_path / "run")
+    words = ["--agent.conv.normalisation", "running", "--train.eval-tasks", "5", "--run-dir", run]
+    assert command("train", str(tmp_path / "recipe.py"), *words) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "share of queries named rightly on 5 test tasks" in output
+    assert "ways: 3; shots: 1; queries: 5; normalisation: running" in output
+    command("evaluate", run, "--tasks", "4", "--ways", "5", "--shots", "2", "--json")
+    evaluation = json.loads(capsys.readouterr().out)
+    assert (evaluation["facts"]["ways"], evaluation["facts"]["shots"]) == (5, 2)
+    assert [round(score["mean"], 6) for score in evaluation["episodes"][:1]] == [0.2]
+    assert len(evaluation["episodes"]) == 3
+    assert command("evaluate", run, "--tasks", "4", "--ways", "5") == 0
+    assert (tmp_path / "run" / "evaluation_test_4x1_5ways_i2_s0.png").is_file()
+
+
+def test_functions_have_no_classes(tmp_path, capsys):
+    run = str(tmp_path / "run")
+    words = ["--train.num-iterations", "1", "--train.eval-tasks", "5", "--run-dir", run]
+    assert command("train", "sinusoid/maml", *words) == 0
+    assert command("evaluate", run, "--tasks", "4", "--ways", "5") == 2
+    assert "--ways is 5; sinusoid has no ways" in capsys.readouterr().err

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json as json_format
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -19,6 +19,8 @@ class Arguments:
     split: Literal["train", "val", "test", "ood"] = "test"  # ood: outside the range of training
     tasks: int = 1000  # how many, each met by one agent that knows nothing of it
     episodes: int | None = None  # in each task, or steps of adaptation; if left out, as many as in training
+    ways: int | None = None  # classes in a task, for families of images; if left out, the run's own
+    shots: int | None = None  # examples of each class, for families of images; if left out, the run's own
     checkpoint: Literal["latest", "best"] = "latest"
     seed: int = 0  # of the tasks and of everything random; one seed, one result
     device: Literal["cpu", "cuda"] | None = None  # if left out, the one it was trained on
@@ -41,9 +43,12 @@ def main(argv: list[str]) -> None:
     experiment = from_config(run.config(), run.path)
     if arguments.device is not None:
         experiment = replace(experiment, device=arguments.device)
+    family = _resized(experiment.family, ways=arguments.ways, shots=arguments.shots)
     trainer = restored(experiment, run, arguments.checkpoint, to_train=False)
     try:
-        evaluation = trainer.evaluate(arguments.split, arguments.tasks, arguments.episodes, arguments.seed)
+        evaluation = trainer.evaluate(
+            arguments.split, arguments.tasks, arguments.episodes, arguments.seed, family=family
+        )
     except (ValueError, FloatingPointError, CrashedTooOften) as error:  # such as a split that the family does not have
         raise UserError(str(error)) from error
     subject = identity(trainer, arguments.checkpoint, arguments.seed)
@@ -51,7 +56,26 @@ def main(argv: list[str]) -> None:
         print(json_format.dumps({**evaluation.as_json(), **subject}))
         return
     print_evaluation(evaluation)
-    num_episodes = trainer.num_episodes if arguments.episodes is None else arguments.episodes
-    name = f"evaluation_{arguments.split}_{arguments.tasks}x{num_episodes}_i{trainer.iteration}_s{arguments.seed}"
+    num_points = len(evaluation.episodes) - (1 - evaluation.measure.first)
+    sizes = "".join(f"_{value}{name}" for name in ("ways", "shots") if (value := getattr(arguments, name)) is not None)
+    name = f"evaluation_{arguments.split}_{arguments.tasks}x{num_points}{sizes}_i{trainer.iteration}_s{arguments.seed}"
     print(f"Saved: {run.save_evaluation(evaluation, subject, name)}")
     print(f"Plot:  {plot_run(run, evaluation, name)}")
+
+
+def _resized(family: Any, **sizes: int | None) -> Any:
+    """The family with other numbers of classes and examples in a task; None where none is asked for.
+
+    Raises:
+        UserError: when the family has no such numbers, or refuses these.
+    """
+    given = {name: value for name, value in sizes.items() if value is not None}
+    if not given:
+        return None
+    for name, value in given.items():
+        if name not in {field.name for field in fields(family)}:
+            raise UserError(f"--{name} is {value}; {family.name} has no {name}")
+    try:
+        return replace(family, **given)
+    except ValueError as error:
+        raise UserError(f"--{error}") from error

@@ -18,7 +18,7 @@ from metarl.fewshot.episode import (
     FewShotLearnerConfig,
     generator_of,
 )
-from metarl.fewshot.problem import Outcome
+from metarl.fewshot.problem import Classification, Outcome
 from metarl.protocols import Split
 from metarl.records import cat
 
@@ -107,8 +107,9 @@ class FewShotSource:
             ValueError: when a number is below one, the family does not declare the split, or has fewer shots than are
                 asked for, or the learner cannot predict for this family.
         """
+        own_points = self.num_episodes if family is None or learner.point == "step" else family.shots
         family = self.family if family is None else family
-        num_points = self.num_episodes if num_episodes is None else num_episodes
+        num_points = own_points if num_episodes is None else num_episodes
         for name, value in (("num_tasks", num_tasks), ("num_episodes", num_points)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
@@ -122,7 +123,9 @@ class FewShotSource:
             outcomes.append(family.problem.outcome(predictions, episode.query))
             digest.add(episode)
         scores, metrics = family.problem.summary(outcomes)
-        facts: dict[str, Any] = {**learner.facts, "milliseconds_per_task": 1000 * seconds / num_tasks}
+        ways = {"ways": family.problem.ways} if isinstance(family.problem, Classification) else {}
+        sizes = {**ways, "shots": family.shots if shots is None else shots, "queries": family.test_queries}
+        facts: dict[str, Any] = {**sizes, **learner.facts, "milliseconds_per_task": 1000 * seconds / num_tasks}
         return Evaluation(
             family=family.name,
             agent=agent_name,
