@@ -214,9 +214,9 @@ def main(json: bool = False) -> None:
         print(json_format.dumps(result))
         return
     for name, milliseconds in result["milliseconds"].items():
-        print(f"{name:<16}{milliseconds:9.2f} ms")
+        print(f"{name:<26}{milliseconds:9.2f} ms")
     for name, ratio in result["ratios"].items():
-        print(f"{name:<32}{ratio:7.2f}")
+        print(f"{name:<42}{ratio:7.2f}")
     print(f"simulation is {result['simulation_share']:.0%} of an iteration of MAML with a trust region")
     for name, target in result["targets"].items():
         print(f"asked: {name} at least {target['at_least']:g}; {'met' if target['met'] else 'NOT met'}")
