@@ -14,18 +14,22 @@ from experiments.names import LEARNERS, experiment_names
 from metarl.convnets import ConvConfig
 from metarl.fewshot.episode import FewShotEpisode, FewShotFamily
 from metarl.fewshot.learners import MAMLConfig
-from metarl.fewshot.metric_learners import PrototypicalConfig
+from metarl.fewshot.metric_learners import MatchingConfig, PrototypicalConfig, RelationConfig
 from metarl.records import Examples
 from metarl.trainer import TrainConfig, Trainer
 from tests.patterns import Patterns
 
 EMBEDDING = ConvConfig(filters=16, num_blocks=2, normalisation="running")
+MAPS = replace(EMBEDDING, output="maps", num_downsampled=1)
 STRIDED = ConvConfig(filters=16, num_blocks=2, downsampling="stride")
 
 # name: (small settings, iterations of the probe, accuracy that it reaches at least)
 IMAGE_LEARNERS: dict[str, tuple[Any, int, float]] = {
     "maml": (MAMLConfig(conv=STRIDED, batching="vmap", inner_lr=0.4, outer_lr=3e-3), 120, 0.75),
     "prototypical": (PrototypicalConfig(conv=EMBEDDING, outer_lr=5e-3), 100, 0.85),
+    "matching": (MatchingConfig(conv=EMBEDDING, outer_lr=5e-3), 70, 0.85),
+    "matching_in_context": (MatchingConfig(conv=EMBEDDING, outer_lr=5e-3, context_steps=3), 70, 0.85),
+    "relation": (RelationConfig(conv=MAPS, outer_lr=5e-3), 100, 0.8),
 }
 image_learners = pytest.mark.parametrize("name", IMAGE_LEARNERS)
 
@@ -151,7 +155,7 @@ def test_padding_is_of_no_class_and_missing_classes_are_never_predicted():
 RECIPE = """
 from experiments.experiment import Experiment
 from metarl.convnets import ConvConfig
-from metarl.fewshot.metric_learners import PrototypicalConfig
+from metarl.fewshot.metric_learners import MatchingConfig, PrototypicalConfig, RelationConfig
 from metarl.trainer import TrainConfig
 from tests.patterns import Patterns
 

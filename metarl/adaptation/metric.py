@@ -6,12 +6,12 @@ Snell, Swersky, Zemel. Prototypical networks for few-shot learning (2017).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
-from metarl.records import Examples, Record
+from metarl.records import Examples, Record, cat
 
 Distance = Literal["euclidean", "cosine"]
 
@@ -23,10 +23,58 @@ class ClassSums(Record):
     count: Tensor  # [N, W] examples
     total: Tensor  # [N, W, D] of their embeddings
 
+    @classmethod
+    def none(cls, num_tasks: int, size: int, like: Tensor) -> Self:
+        """Nothing seen, of no class; of the type and on the device of `like`."""
+        return cls(like.new_zeros(num_tasks, 0), like.new_zeros(num_tasks, 0, size))
+
     @property
     def means(self) -> Tensor:
         """[N, W, D]; zero for classes of which nothing was seen."""
         return self.total / self.count.clamp(min=1).unsqueeze(-1)
+
+    def added(self, embedded: Tensor, y: Tensor, valid: Tensor | None) -> ClassSums:
+        """With further examples: embeddings [N, K, D] and classes [N, K]; `valid` [N, K] tells padding apart."""
+        ways = max(self.count.shape[1], num_classes(y))
+        member = one_hot(y, ways, valid).to(embedded.dtype)  # [N, K, W]
+        return ClassSums(
+            with_size(self.count, ways) + member.sum(1), with_size(self.total, ways) + member.mT @ embedded
+        )
+
+    def of_seen(self, logits: Tensor) -> Tensor:
+        """Logits [N, Q, W] with classes of which nothing was seen out of the question."""
+        return torch.where(self.count.unsqueeze(1) > 0, logits, -torch.inf)
+
+
+@dataclass(frozen=True)
+class Embedded(Record):
+    """All examples that were seen, in the order in which they were."""
+
+    x: Tensor  # [N, K, D] embeddings; zero where there is padding
+    y: Tensor  # [N, K] int64 their classes
+    valid: Tensor  # [N, K] bool, false for padding
+
+    @classmethod
+    def none(cls, num_tasks: int, size: int, like: Tensor) -> Self:
+        """No example; of the type and on the device of `like`."""
+        nothing = torch.zeros(num_tasks, 0, dtype=torch.int64, device=like.device)
+        return cls(like.new_zeros(num_tasks, 0, size), nothing, nothing.bool())
+
+    def added(self, embedded: Tensor, y: Tensor, valid: Tensor | None) -> Embedded:
+        """With further examples: embeddings [N, K, D] and classes [N, K]; `valid` [N, K] tells padding apart."""
+        valid = torch.ones_like(y, dtype=torch.bool) if valid is None else valid
+        embedded = torch.where(valid.unsqueeze(-1), embedded, 0.0)
+        more = Embedded(embedded, y, valid)
+        return cat([self, more], 1)
+
+    @property
+    def member(self) -> Tensor:
+        """Whether an example is of a class, [N, K, W] bool; padding is of none."""
+        return one_hot(self.y, num_classes(self.y), self.valid)
+
+    def of_seen(self, logits: Tensor) -> Tensor:
+        """Logits [N, Q, W] with classes of which nothing was seen out of the question."""
+        return torch.where(self.member.any(1, keepdim=True), logits, -torch.inf)
 
 
 class PrototypeAdaptation(nn.Module):
@@ -46,28 +94,25 @@ class PrototypeAdaptation(nn.Module):
             self.log_scale = nn.Parameter(torch.tensor(10.0).log())
 
     def prior(self, num_tasks: int) -> ClassSums:
-        """Nothing seen, of no class."""
-        like = next(self.parameters())
-        return ClassSums(like.new_zeros(num_tasks, 0), like.new_zeros(num_tasks, 0, self.size))
+        return ClassSums.none(num_tasks, self.size, next(self.parameters()))
 
     def adapt(self, state: ClassSums, context: Examples) -> ClassSums:
         """The sums with the examples of context [N, K, ...] added."""
-        embedded = self.embed(context.x)
-        ways = max(state.count.shape[1], int(context.y.max()) + 1)
-        member = one_hot(context.y, ways, context.valid).to(embedded.dtype)  # [N, K, W]
-        return ClassSums(
-            with_size(state.count, ways) + member.sum(1), with_size(state.total, ways) + member.mT @ embedded
-        )
+        return state.added(self.embed(context.x), context.y, context.valid)
 
     def predict(self, state: ClassSums, x: Tensor) -> Tensor:
         """Logits [N, Q, W] for queries x [N, Q, ...]."""
         query, prototypes = self.embed(x), state.means
         if self.distance == "cosine":
-            normalise = nn.functional.normalize
-            logits = self.log_scale.exp() * (normalise(query, dim=-1) @ normalise(prototypes, dim=-1).mT)
+            logits = self.log_scale.exp() * cosines(query, prototypes)
         else:
             logits = -squared_distances(query, prototypes)
-        return torch.where(state.count.unsqueeze(1) > 0, logits, -torch.inf)
+        return state.of_seen(logits)
+
+
+def num_classes(y: Tensor) -> int:
+    """As many as the largest number of a class [N, K] says; none without examples."""
+    return int(y.max()) + 1 if y.numel() else 0
 
 
 def one_hot(y: Tensor, ways: int, valid: Tensor | None = None) -> Tensor:
@@ -87,3 +132,8 @@ def with_size(values: Tensor, ways: int) -> Tensor:
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Squared euclidean distances [N, Q, W] of a [N, Q, D] and b [N, W, D], by one product of matrices."""
     return a.square().sum(-1, keepdim=True) - 2 * a @ b.mT + b.square().sum(-1).unsqueeze(1)
+
+
+def cosines(a: Tensor, b: Tensor) -> Tensor:
+    """Cosines [N, Q, W] between a [N, Q, D] and b [N, W, D]; zero with a vector of zeros."""
+    return nn.functional.normalize(a, dim=-1) @ nn.functional.normalize(b, dim=-1).mT

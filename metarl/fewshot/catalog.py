@@ -22,4 +22,6 @@ LEARNERS: dict[str, str] = {
     "cnp": "metarl.fewshot.neural_processes:CNPConfig",
     "np": "metarl.fewshot.neural_processes:NPConfig",
     "prototypical": "metarl.fewshot.metric_learners:PrototypicalConfig",
+    "matching": "metarl.fewshot.metric_learners:MatchingConfig",
+    "relation": "metarl.fewshot.metric_learners:RelationConfig",
 }

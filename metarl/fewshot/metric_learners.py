@@ -1,6 +1,8 @@
-"""Few-shot learners that compare examples: prototypical networks.
+"""Few-shot learners that compare examples: prototypical, matching and relation networks.
 
 Snell, Swersky, Zemel. Prototypical networks for few-shot learning (2017).
+Vinyals et al. Matching networks for one shot learning (2016).
+Sung et al. Learning to compare: relation network for few-shot learning (2018).
 
 Deviations: 1. support and queries are embedded apart, so that running statistics see them one after the other; the
 published code normalises both together in meta-training.
@@ -12,12 +14,15 @@ from dataclasses import dataclass
 
 import torch
 
+from metarl.adaptation.matching import FullContexts, MatchingAdaptation
 from metarl.adaptation.metric import Distance, PrototypeAdaptation
+from metarl.adaptation.relation import Pooling, Relation, RelationAdaptation
 from metarl.convnets import ConvConfig, ConvNet
 from metarl.fewshot.amortised import AmortisedLearner, OuterConfig
 from metarl.fewshot.problem import Classification, Problem
 
 EMBEDDING = ConvConfig(normalisation="running")
+MAPS = ConvConfig(normalisation="running", output="maps", num_downsampled=2)
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,59 @@ class PrototypicalConfig(OuterConfig):
         return AmortisedLearner(self, adaptation.to(generator.device), problem, num_iterations)
 
 
-def image_embedding(config: OuterConfig, conv: ConvConfig, problem: Problem, generator: torch.Generator) -> ConvNet:
-    """A convolutional net for the problem's images.
+@dataclass(frozen=True)
+class MatchingConfig(OuterConfig):
+    """Matching network: a query takes the classes of the examples that it attends to."""
+
+    conv: ConvConfig = EMBEDDING
+    context_steps: int = 0  # rounds of attention in full context embeddings; 0: each is embedded for itself
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.context_steps < 0:
+            raise ValueError(f"context_steps is {self.context_steps}; it must be 0 or more")
+
+    def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> AmortisedLearner:
+        embed = image_embedding(self, self.conv, problem, generator)
+        contexts = None
+        if self.context_steps:
+            contexts = FullContexts(embed.output_size, num_steps=self.context_steps, generator=generator)
+        adaptation = MatchingAdaptation(embed, size=embed.output_size, contexts=contexts)
+        return AmortisedLearner(self, adaptation.to(generator.device), problem, num_iterations)
+
+
+@dataclass(frozen=True)
+class RelationConfig(OuterConfig):
+    """Relation network: a second net scores how a query is related to each class."""
+
+    conv: ConvConfig = MAPS
+    hidden_size: int = 8  # between the relation's maps and its score
+    pooling: Pooling = "sum"  # of the maps of a class
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hidden_size < 1:
+            raise ValueError(f"hidden_size is {self.hidden_size}; it must be at least 1")
+
+    def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> AmortisedLearner:
+        embed = image_embedding(self, self.conv, problem, generator, maps=True)
+        relation = Relation(embed.map_shape, self.conv, hidden_size=self.hidden_size, generator=generator)
+        adaptation = RelationAdaptation(embed, relation, pooling=self.pooling)
+        return AmortisedLearner(self, adaptation.to(generator.device), problem, num_iterations)
+
+
+def image_embedding(
+    config: OuterConfig, conv: ConvConfig, problem: Problem, generator: torch.Generator, *, maps: bool = False
+) -> ConvNet:
+    """A convolutional net from the problem's images to features, or to maps.
 
     Raises:
-        ValueError: when the problem is not to tell classes of images apart.
+        ValueError: when the problem is not to tell classes of images apart, or the net's output is not of that kind.
     """
+    name = type(config).__name__
     if not isinstance(problem, Classification):
-        raise ValueError(f"agent is {type(config).__name__}, which tells classes of images apart; this family has none")
+        raise ValueError(f"agent is {name}, which tells classes of images apart; this family has none")
+    if (conv.output == "maps") != maps:
+        allowed = "'maps'" if maps else "'flat' or 'mean'"
+        raise ValueError(f"output is {conv.output!r}; {name} needs {allowed}")
     return ConvNet(conv, problem.image_shape, fused=True, generator=generator)

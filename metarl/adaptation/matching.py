@@ -1,0 +1,98 @@
+"""Adaptation by attention: the state is the embedded examples, and a query takes the classes of those it resembles.
+
+Vinyals et al. Matching networks for one shot learning (2016).
+Vinyals, Bengio, Kudlur. Order matters: sequence to sequence for sets (2016), for the attention of the queries.
+
+Deviations: 1. the cosines are multiplied by a learned scale (it starts at ten), as a softmax of numbers between -1 and
+1 can never be certain; 2. the LSTMs begin at a learned memory rather than at zero.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from metarl.adaptation.metric import Embedded, cosines
+from metarl.adaptation.recurrent import Recurrent, RecurrentConfig, RecurrentState
+from metarl.records import Examples
+
+
+class MatchingAdaptation(nn.Module):
+    """The share of a class is the attention on its examples: a softmax over the cosines to all of them.
+
+    embed: images [N, K, ...] -> [N, K, size]. contexts: full context embeddings, in which examples know of each other
+    and queries of the examples; None: each is embedded for itself, and the order of the examples is irrelevant.
+    """
+
+    def __init__(self, embed: nn.Module, *, size: int, contexts: FullContexts | None = None) -> None:
+        super().__init__()
+        self.embed, self.size, self.contexts = embed, size, contexts
+        self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+
+    def prior(self, num_tasks: int) -> Embedded:
+        return Embedded.none(num_tasks, self.size, self.log_scale)
+
+    def adapt(self, state: Embedded, context: Examples) -> Embedded:
+        """The examples of context [N, K, ...] beside those seen before."""
+        return state.added(self.embed(context.x), context.y, context.valid)
+
+    def predict(self, state: Embedded, x: Tensor) -> Tensor:
+        """Log-probabilities [N, Q, W] for queries x [N, Q, ...]."""
+        support, query = state.x, self.embed(x)
+        if self.contexts is not None:
+            support = self.contexts.of_support(state)
+            query = self.contexts.of_queries(query, support, state.valid)
+        similarity = self.log_scale.exp() * cosines(query, support)  # [N, Q, K]
+        attention = similarity.masked_fill(~state.valid.unsqueeze(1), -torch.inf).log_softmax(-1)
+        outside = ~state.member.mT.unsqueeze(1)  # [N, 1, W, K]
+        attention = attention.unsqueeze(2).masked_fill(outside, _NEVER)
+        return state.of_seen(attention.logsumexp(-1))
+
+
+_NEVER = -1e30  # a logarithm of zero whose gradient is zero too
+
+
+class FullContexts(nn.Module):
+    """Embeddings of examples that know of each other, and of queries that know of the examples.
+
+    g, of the examples: the embedding plus what an LSTM says there in either direction. f, of a query: the hidden state
+    of an LSTM that sees the embedding and reads the examples by attention, for `num_steps` rounds.
+    """
+
+    def __init__(self, size: int, *, num_steps: int, generator: torch.Generator) -> None:
+        super().__init__()
+        if num_steps < 1:
+            raise ValueError(f"num_steps is {num_steps}; it must be at least 1")
+        self.num_steps = num_steps
+        lstm = RecurrentConfig("lstm")
+        self.forward_g = lstm.make(size, size, generator=generator)
+        self.backward_g = lstm.make(size, size, generator=generator)
+        self.f = lstm.make(2 * size, size, generator=generator)
+
+    def of_support(self, examples: Embedded) -> Tensor:
+        """[N, K, size]. Padding is read last in either direction, so that nothing follows from it."""
+        places = torch.arange(examples.y.shape[1], device=examples.y.device)
+        read = examples.x
+        for lstm, order in ((self.forward_g, places), (self.backward_g, -places)):
+            order = torch.where(examples.valid, order, len(places)).argsort(-1)
+            read = read + _read_in(lstm, examples.x, order)
+        return read
+
+    def of_queries(self, query: Tensor, support: Tensor, valid: Tensor) -> Tensor:
+        """[N, Q, size] of queries [N, Q, size], each for itself, that read support [N, K, size]."""
+        num_tasks, num_queries, size = query.shape
+        state = self.f.prior(num_tasks * num_queries)
+        hidden = state.hidden.view_as(query)
+        for _ in range(self.num_steps):
+            attention = (hidden @ support.mT).masked_fill(~valid.unsqueeze(1), -torch.inf).softmax(-1)
+            seen = torch.cat([query, attention @ support], -1)
+            state = self.f.step(RecurrentState(hidden.reshape(-1, size), state.cell), seen.flatten(0, 1))
+            hidden = state.hidden.view_as(query) + query
+        return hidden
+
+
+def _read_in(lstm: Recurrent, x: Tensor, order: Tensor) -> Tensor:
+    """What an LSTM says of each of x [N, K, size] when it reads them in an order [N, K] of their own."""
+    order = order.unsqueeze(-1).expand_as(x)
+    read, _ = lstm.read(lstm.prior(len(x)), x.gather(1, order).transpose(0, 1))
+    return torch.zeros_like(x).scatter(1, order, read.transpose(0, 1))

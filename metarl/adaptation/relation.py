@@ -1,0 +1,97 @@
+"""Adaptation by a learned comparison: the state is the sum of each class's feature maps, compared by a second net.
+
+Sung et al. Learning to compare: relation network for few-shot learning (2018).
+
+Deviations: 1. the classes' maps may be averaged and not summed, so that the number of shots may change; with one shot
+they are the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from metarl.adaptation.metric import ClassSums, one_hot
+from metarl.convnets import ConvBlock, ConvConfig, ConvNet
+from metarl.nets import linear
+from metarl.records import Examples
+
+Pooling = Literal["sum", "mean"]
+
+
+class RelationAdaptation(nn.Module):
+    """A net scores between zero and one how a query is related to each class; learned by the squared error.
+
+    embed: a net with maps for outputs. relation: scores pairs of such maps.
+    """
+
+    def __init__(self, embed: ConvNet, relation: Relation, *, pooling: Pooling) -> None:
+        super().__init__()
+        if pooling not in get_args(Pooling):
+            raise ValueError(f"pooling is {pooling!r}; allowed are {', '.join(get_args(Pooling))}")
+        self.embed, self.relation, self.pooling = embed, relation, pooling
+
+    def prior(self, num_tasks: int) -> ClassSums:
+        return ClassSums.none(num_tasks, self.embed.output_size, next(self.parameters()))
+
+    def adapt(self, state: ClassSums, context: Examples) -> ClassSums:
+        """The sums of maps with those of context [N, K, C, H, W] added."""
+        return state.added(self.embed(context.x).flatten(2), context.y, context.valid)
+
+    def predict(self, state: ClassSums, x: Tensor) -> Tensor:
+        """The logarithm of each class's score [N, Q, W] for queries x [N, Q, C, H, W].
+
+        As the squared error makes a score the probability that query and class belong together, a softmax of this,
+        which is the scores divided by their sum, is the probability of each class.
+        """
+        classes = (state.total if self.pooling == "sum" else state.means).unflatten(2, self.embed.map_shape)
+        return state.of_seen(nn.functional.logsigmoid(self.relation(self.embed(x), classes)))
+
+    def losses(self, prediction: Tensor, y: Tensor) -> Tensor:
+        """The squared error of the scores, one for the right class and zero for others: [N, Q]."""
+        return (prediction.exp() - one_hot(y, prediction.shape[-1]).to(prediction.dtype)).square().mean(-1)
+
+
+class Relation(nn.Module):
+    """Scores pairs of maps: two convolutional blocks, and two layers to the log odds.
+
+    config: of the maps' net, whose kinds of blocks these are.
+    """
+
+    def __init__(
+        self, map_shape: tuple[int, ...], config: ConvConfig, *, hidden_size: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.config = config
+        first = replace(config, num_blocks=1, num_downsampled=None, downsampling="pool")
+        self.first = ConvBlock(2 * map_shape[0], first, halves=True, fused=True, generator=generator)
+        sizes = (config.filters, *(size // 2 for size in map_shape[1:]))
+        self.second = ConvNet(replace(first, output="flat"), sizes, fused=True, generator=generator)
+        self.head = nn.Sequential(
+            linear(self.second.output_size, hidden_size, gain=2**0.5, generator=generator),
+            nn.ReLU(),
+            linear(hidden_size, 1, gain=1.0, generator=generator),
+        )
+
+    def forward(self, query: Tensor, classes: Tensor) -> Tensor:
+        """Log odds [N, Q, W] of queries [N, Q, F, h, w] and classes [N, W, F, h, w]."""
+        pairs = torch.stack([self._first(*task) for task in zip(query, classes, strict=True)])
+        return self.head(self.second(pairs)).view(*query.shape[:2], -1)
+
+    def _first(self, query: Tensor, classes: Tensor) -> Tensor:
+        """The first block on all pairs of one task, [Q * W, F, h / 2, w / 2].
+
+        A convolution of two maps one upon the other is the sum of two, each of which is needed once and not for every
+        pair.
+        """
+        conv, features = self.first.conv, query.shape[1]
+        with torch.autocast(query.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            of_query = nn.functional.conv2d(query, conv.weight[:, :features], conv.bias, padding=1)
+            of_class = nn.functional.conv2d(classes, conv.weight[:, features:], padding=1)
+            pairs = (of_query.unsqueeze(1) + of_class.unsqueeze(0)).flatten(0, 1)
+            pairs = pairs.contiguous(memory_format=torch.channels_last)
+            pairs = nn.functional.max_pool2d(self.first.norm(pairs).relu(), 2)
+        return pairs.float() if self.config.precision == "bfloat16" else pairs
