@@ -110,8 +110,16 @@ class ConvNet(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         if x.ndim == 4:
             return self._features(x, context)
+        if self._image_by_image:
+            return self._features(x.flatten(0, 1), None).unflatten(0, x.shape[:2])
         pairs = zip(x, [None] * len(x) if context is None else context, strict=True)
         return torch.stack([self._features(images, own) for images, own in pairs])
+
+    @property
+    def _image_by_image(self) -> bool:
+        """Whether an image's features have nothing to do with other images, so that tasks need not be kept apart."""
+        mode = self.config.normalisation
+        return mode in ("layer", "instance", "none") or (mode == "running" and not self.training)
 
     def _features(self, x: Tensor, context: Tensor | None) -> Tensor:
         """Of the images of one task."""

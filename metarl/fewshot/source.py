@@ -30,6 +30,9 @@ class FewShotSource:
     """Draws `num_tasks` fresh training tasks, with the family's own numbers of shots and queries.
 
     Every batch of training tasks, and every test task, is a function of a seed and its number.
+
+    Raises:
+        ValueError: when there are copies, or the family cannot give what it says, such as for want of its data.
     """
 
     unit = "examples"
@@ -46,6 +49,7 @@ class FewShotSource:
     ) -> None:
         if copies != 1:
             raise ValueError(f"copies is {copies}; a task of {family.name} is met once, so that it must be 1")
+        family.training.episode(1, "train", generator=torch.Generator().manual_seed(0))  # data that lack are missed now
         self.family, self.num_tasks = family, num_tasks
         self.problem = family.problem
         self.num_episodes = CURVE_STEPS if num_steps is None else num_steps
