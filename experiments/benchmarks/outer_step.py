@@ -1,8 +1,8 @@
 """The outer step of ProMP and MAML: the meta-gradient of 40 tasks x 20 rollouts x 200 steps, as peers compute it too.
 
 A half cheetah's sizes (17 observations, 6 actions, a 64-64 tanh policy), one inner step, float32, samples drawn at
-random: their values do not matter to the time. The contenders' gradients are compared before any is timed. Ours multiply
-by the library that agents/outer_steps.py chooses, peers by torch's default; the loop is timed by both.
+random: their values do not matter to the time. The contenders' gradients are compared before any is timed. Ours are
+multiplied by the library that agents/outer_steps.py chooses, the others by torch's default, and the loop by both.
 """
 
 from __future__ import annotations
