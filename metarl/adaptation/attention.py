@@ -124,10 +124,16 @@ def attend(query: Tensor, new: KeysValues, past: KeysValues, *, alone: bool) -> 
     return scaled_dot_product_attention(query, new.keys, new.values, visible, is_causal=causal), new
 
 
-def projections(fan_in: int, sizes: Sequence[int], *, generator: torch.Generator) -> Linear:
-    """One linear layer to several outputs [..., sum of sizes], each with orthogonal weights of its own; zero bias."""
-    layer = Linear(fan_in, sum(sizes), device=generator.device)
-    for weight in layer.weight.split(list(sizes)):
+def queries_keys_values(fan_in: int, key_size: int, value_size: int, *, generator: torch.Generator) -> Linear:
+    """One linear layer to a query, a key and a value: [..., fan_in] -> [..., key_size + key_size + value_size].
+
+    Queries and keys begin alike, so that an item finds those that are like it from the start; with random ones it may
+    take long until anything is learned in context.
+    """
+    layer = Linear(fan_in, 2 * key_size + value_size, device=generator.device)
+    query, key, value = layer.weight.data.split([key_size, key_size, value_size])
+    for weight in (query, value):
         nn.init.orthogonal_(weight, generator=generator)
+    key.copy_(query)
     nn.init.zeros_(layer.bias)
     return layer

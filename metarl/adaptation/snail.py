@@ -6,7 +6,7 @@ Every block passes on its input with its own output appended, so that the blocks
 
 Deviations: 1. convolutions are dilated by 1, 2, 4, ... until they reach back over `length` items, as the paper's text
 has it; its pseudo-code begins at 2 and would never see the item before. 2. where a `hidden_size` is asked for, a linear
-layer brings the last block's output to it.
+layer brings the last block's output to it. 3. queries and keys begin alike.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from itertools import zip_longest
 import torch
 from torch import Tensor, nn
 
-from metarl.adaptation.attention import CausalStack, KeysValues, attend, no_keys, projections
-from metarl.nets import Linear, linear
+from metarl.adaptation.attention import CausalStack, KeysValues, attend, no_keys, queries_keys_values
+from metarl.nets import linear
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,13 @@ class Convolutions(nn.Module):
         self.filters, self.reach = filters, 2 ** (num_layers - 1)
         sizes = [input_size + filters * layer for layer in range(num_layers)]
         self.past_size = sizes[-1]
-        self.here = nn.ModuleList(projections(size, (filters, filters), generator=generator) for size in sizes)
+        self.here = nn.ModuleList(nn.Linear(size, 2 * filters, True, generator.device) for size in sizes)
         self.before = nn.ModuleList(nn.Linear(size, 2 * filters, False, generator.device) for size in sizes)
         for layer in (*self.here, *self.before):
             for weight in layer.weight.split(filters):  # type: ignore[operator]
                 nn.init.orthogonal_(weight, 0.5**0.5, generator=generator)
+        for layer in self.here:
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def prior(self, num_rows: int) -> Tensor:
         like = self.here[0].weight
@@ -116,7 +118,7 @@ class Lookup(nn.Module):
         super().__init__()
         self.key_size, self.value_size = key_size, value_size
         self.sizes = [key_size, key_size, value_size]
-        self.project: Linear = projections(input_size, self.sizes, generator=generator)
+        self.project = queries_keys_values(input_size, key_size, value_size, generator=generator)
 
     def prior(self, num_rows: int) -> KeysValues:
         return no_keys(num_rows, 1, self.key_size, self.value_size, self.project.weight)

@@ -4,7 +4,8 @@ Vaswani et al. Attention is all you need (2017).
 Xiong et al. On layer normalization in the transformer architecture (2020): normalised before each part, not after.
 Su et al. RoFormer: enhanced transformer with rotary position embedding (2021).
 
-Deviations: 1. no dropout. 2. the layers that add to the stream start smaller, the more of them there are.
+Deviations: 1. no dropout. 2. the layers that add to the stream start smaller, the more of them there are. 3. queries
+and keys begin alike.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from metarl.adaptation.attention import CausalStack, KeysValues, attend, no_keys, projections
+from metarl.adaptation.attention import CausalStack, KeysValues, attend, no_keys, queries_keys_values
 from metarl.nets import LayerNorm, linear
 
 PositionKind = Literal["none", "learned", "sinusoidal", "rotary"]
@@ -80,7 +81,7 @@ class TransformerLayer(nn.Module):
         self.num_heads, self.rotary = config.num_heads, config.positions == "rotary"
         gain = (2 * config.num_layers) ** -0.5
         self.attention_norm = LayerNorm(width, device=generator.device)
-        self.project = projections(width, (width, width, width), generator=generator)
+        self.project = queries_keys_values(width, width, width, generator=generator)
         self.attention_output = linear(width, width, gain=gain, generator=generator)
         self.feedforward = nn.Sequential(
             LayerNorm(width, device=generator.device),
