@@ -12,7 +12,8 @@ from experiments.experiment import Expected, load
 from experiments.names import LEARNERS, experiment_names
 from metarl.evaluation import RETURN
 from metarl.fewshot.episode import FewShotFamily
-from metarl.fewshot.learners import IMAMLConfig, MAMLConfig, MAMLPlusPlusConfig, step_weights
+from metarl.fewshot.gradient_learner import step_weights
+from metarl.fewshot.learners import IMAMLConfig, MAMLConfig, MAMLPlusPlusConfig
 from metarl.fewshot.neural_processes import CNPConfig, NPConfig
 from metarl.fewshot.problem import ERROR, Regression
 from metarl.fewshot.regression import Harmonic, Sinusoid

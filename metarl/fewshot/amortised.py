@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.fewshot.episode import FewShotEpisode, num_ways
-from metarl.fewshot.learners import set_learning_rate
+from metarl.fewshot.gradient_learner import set_learning_rate
 from metarl.fewshot.normalising import in_evaluation, normalisation_facts
 from metarl.fewshot.problem import Classification, Problem
 from metarl.losses import mean_over_examples

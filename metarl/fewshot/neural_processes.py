@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, vote_size
 from metarl.distributions import DiagonalGaussian
 from metarl.fewshot.episode import FewShotEpisode
-from metarl.fewshot.learners import set_learning_rate
+from metarl.fewshot.gradient_learner import set_learning_rate
 from metarl.fewshot.problem import Problem, Regression, squared_errors
 from metarl.nets import Activation, mlp
 from metarl.records import Examples, cat, stack

@@ -20,7 +20,8 @@ from metarl.adaptation.batching import Batching
 from metarl.adaptation.gradient import GradientAdaptation
 from metarl.convnets import STRIDED, ConvConfig
 from metarl.fewshot.episode import FewShotEpisode
-from metarl.fewshot.learners import MAMLConfig, check_ways, gradient_facts, gradient_predictions
+from metarl.fewshot.gradient_learner import check_ways, gradient_facts, gradient_predictions
+from metarl.fewshot.learners import MAMLConfig
 from metarl.fewshot.normalising import absorb_statistics
 from metarl.fewshot.problem import Problem
 from metarl.records import Examples, cat
