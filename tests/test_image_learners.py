@@ -14,7 +14,13 @@ from experiments.names import LEARNERS, experiment_names
 from metarl.convnets import ConvConfig
 from metarl.fewshot.episode import FewShotEpisode, FewShotFamily
 from metarl.fewshot.learners import MAMLConfig
-from metarl.fewshot.metric_learners import MatchingConfig, PrototypicalConfig, RelationConfig
+from metarl.fewshot.metric_learners import (
+    MatchingConfig,
+    MetaOptNetConfig,
+    PrototypicalConfig,
+    RelationConfig,
+    SiameseConfig,
+)
 from metarl.records import Examples
 from metarl.trainer import TrainConfig, Trainer
 from tests.patterns import Patterns
@@ -30,6 +36,9 @@ IMAGE_LEARNERS: dict[str, tuple[Any, int, float]] = {
     "matching": (MatchingConfig(conv=EMBEDDING, outer_lr=5e-3), 70, 0.85),
     "matching_in_context": (MatchingConfig(conv=EMBEDDING, outer_lr=5e-3, context_steps=3), 70, 0.85),
     "relation": (RelationConfig(conv=MAPS, outer_lr=5e-3), 100, 0.8),
+    "siamese": (SiameseConfig(conv=EMBEDDING, feature_size=32, outer_lr=5e-3), 50, 0.85),
+    "meta_opt_net": (MetaOptNetConfig(conv=EMBEDDING, num_steps=50, outer_lr=5e-3), 50, 0.85),
+    "meta_opt_net_ridge": (MetaOptNetConfig(conv=EMBEDDING, head="ridge", outer_lr=5e-3), 50, 0.85),
 }
 image_learners = pytest.mark.parametrize("name", IMAGE_LEARNERS)
 
@@ -155,7 +164,7 @@ def test_padding_is_of_no_class_and_missing_classes_are_never_predicted():
 RECIPE = """
 from experiments.experiment import Experiment
 from metarl.convnets import ConvConfig
-from metarl.fewshot.metric_learners import MatchingConfig, PrototypicalConfig, RelationConfig
+from metarl.fewshot.metric_learners import PrototypicalConfig
 from metarl.trainer import TrainConfig
 from tests.patterns import Patterns
 

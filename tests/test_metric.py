@@ -13,8 +13,15 @@ from torch.utils._pytree import tree_leaves
 from metarl.adaptation.matching import FullContexts, MatchingAdaptation
 from metarl.adaptation.metric import PrototypeAdaptation
 from metarl.adaptation.relation import Relation, RelationAdaptation
+from metarl.adaptation.siamese import SiameseAdaptation
 from metarl.convnets import ConvConfig, ConvNet
-from metarl.fewshot.metric_learners import MatchingConfig, PrototypicalConfig, RelationConfig
+from metarl.fewshot.metric_learners import (
+    MatchingConfig,
+    MetaOptNetConfig,
+    PrototypicalConfig,
+    RelationConfig,
+    SiameseConfig,
+)
 from metarl.fewshot.problem import Classification
 from metarl.records import Examples
 
@@ -29,6 +36,10 @@ CONFIGS: dict[str, Any] = {
     "matching_in_context": MatchingConfig(conv=FLAT, context_steps=3),
     "relation": RelationConfig(conv=MAPS),
     "relation_of_means": RelationConfig(conv=MAPS, pooling="mean"),
+    "siamese": SiameseConfig(conv=FLAT, feature_size=8),
+    "siamese_of_means": SiameseConfig(conv=FLAT, feature_size=8, likeness="mean"),
+    "ridge": MetaOptNetConfig(conv=FLAT, head="ridge"),
+    "svm": MetaOptNetConfig(conv=FLAT, head="svm", num_steps=500),
 }
 ORDERED = ("matching_in_context",)  # whose state is a sequence
 everything = pytest.mark.parametrize("name", CONFIGS)
@@ -260,10 +271,30 @@ def test_scores_of_relation_are_judged_by_their_squared_error():
     assert torch.isfinite(torch.autograd.grad(losses.sum(), log_scores)[0]).all()
 
 
+@pytest.mark.parametrize(("likeness", "expected"), [("best", [-1.0, -2.0]), ("mean", [-2.0, -2.0])])
+def test_pairs_by_hand(likeness, expected):
+    """Differences of features to a query at zero: 1 and 3 of the first class, 2 of the second; all weigh minus one."""
+    adaptation = SiameseAdaptation(PLAIN, size=1, feature_size=1, likeness=likeness, generator=torch.Generator())
+    adaptation.embed = nn.Sequential()
+    data = Examples(torch.tensor([[[1.0], [3.0], [-2.0]]]), torch.tensor([[0, 0, 1]]))
+    log_odds = adaptation.predict(absorbed(adaptation, [data]), torch.zeros(1, 1, 1))
+    torch.testing.assert_close(log_odds, torch.tensor([[expected]]))
+
+
+def test_pairs_are_judged_by_half_of_same_and_half_of_different():
+    """Odds of 3 for the right class, 1 for another, 0 for one that was not seen: logarithms of 4 / 3 and of 2."""
+    adaptation = SiameseAdaptation(PLAIN, size=1, feature_size=1, likeness="best", generator=torch.Generator())
+    losses = adaptation.losses(torch.tensor([[[3.0, 1.0, 0.0]]]).log(), torch.tensor([[0]]))
+    torch.testing.assert_close(losses, (torch.tensor([[4 / 3]]).log() + torch.tensor([[2.0]]).log()) / 2)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         (lambda: RelationConfig(hidden_size=0), "hidden_size is 0; it must be at least 1"),
+        (lambda: SiameseConfig(feature_size=0), "feature_size is 0; it must be at least 1"),
+        (lambda: MetaOptNetConfig(head="tree"), "head is 'tree'; allowed are 'svm' and 'ridge'"),  # type: ignore[arg-type]
+        (lambda: MetaOptNetConfig(cost=0.0), "cost is 0.0; it must be positive"),
         (lambda: MatchingConfig(context_steps=-1), "context_steps is -1; it must be 0 or more"),
         (
             lambda: RelationConfig(conv=FLAT).make_learner(PROBLEM, num_iterations=1, generator=torch.Generator()),

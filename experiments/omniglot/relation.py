@@ -17,6 +17,6 @@ experiment = Experiment(
         conv=ConvConfig(normalisation="running", output="maps", num_downsampled=2, precision="bfloat16"),
         max_grad_norm=0.5,
     ),
-    train=TrainConfig(num_iterations=6000, num_tasks=1, eval_every=1000, eval_tasks=600, checkpoint_every=1000),
+    train=TrainConfig(num_iterations=10000, num_tasks=1, eval_every=2000, eval_tasks=600, checkpoint_every=1000),
     expected=Expected(at_least=0.97, episode=1, source="Sung et al. 2018 reach 0.996"),
 )

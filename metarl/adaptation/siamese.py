@@ -1,0 +1,69 @@
+"""Adaptation by likeness of pairs: the state is the embedded examples; a net says of two images if they are of a class.
+
+Koch, Zemel, Salakhutdinov. Siamese neural networks for one-shot image recognition (2015).
+
+Deviations: 1. pairs are those of an episode's queries with its classes, and not drawn from all classes; as published,
+same and different ones weigh the same; 2. with several shots, a class is judged as it is at meta-test, by its likest
+example or by all; with one, that is each pair; 3. the net, and Adam in place of momenta by layer; images are not
+distorted.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from metarl.adaptation.metric import Embedded
+from metarl.nets import linear
+from metarl.records import Examples
+
+Likeness = Literal["best", "mean"]
+
+
+class SiameseAdaptation(nn.Module):
+    """The odds that two images are of one class, from a weighted sum of the differences between their features.
+
+    embed: images [N, K, ...] -> [N, K, size]; a layer of `feature_size` sigmoids, whose differences count, comes after
+    it. likeness: of a query to a class, that to its likest example, or the mean over them.
+    """
+
+    def __init__(
+        self, embed: nn.Module, *, size: int, feature_size: int, likeness: Likeness, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        if likeness not in get_args(Likeness):
+            raise ValueError(f"likeness is {likeness!r}; allowed are {', '.join(get_args(Likeness))}")
+        self.feature_size, self.likeness = feature_size, likeness
+        self.embed = nn.Sequential(embed, linear(size, feature_size, gain=1.0, generator=generator), nn.Sigmoid())
+        self.weight = nn.Parameter(torch.full((feature_size,), -(feature_size**-0.5), device=generator.device))
+        self.bias = nn.Parameter(torch.zeros((), device=generator.device))
+
+    def prior(self, num_tasks: int) -> Embedded:
+        return Embedded.none(num_tasks, self.feature_size, self.bias)
+
+    def adapt(self, state: Embedded, context: Examples) -> Embedded:
+        """The examples of context [N, K, ...] beside those seen before."""
+        return state.added(self.embed(context.x), context.y, context.valid)
+
+    def predict(self, state: Embedded, x: Tensor) -> Tensor:
+        """Log odds [N, Q, W] that queries x [N, Q, ...] are of a class.
+
+        Where same and different pairs weigh the same, odds are ratios of likelihoods, so that their softmax is the
+        probability of each of several classes.
+        """
+        difference = (self.embed(x).unsqueeze(2) - state.x.unsqueeze(1)).abs()  # [N, Q, K, feature_size]
+        pairs = (difference @ self.weight + self.bias).unsqueeze(2)  # [N, Q, 1, K]
+        member = state.member.mT.unsqueeze(1)  # [N, 1, W, K]
+        if self.likeness == "best":
+            return pairs.masked_fill(~member, -torch.inf).amax(-1)
+        share = member / member.sum(-1, keepdim=True).clamp(min=1)
+        return state.of_seen((pairs * share).sum(-1))
+
+    def losses(self, prediction: Tensor, y: Tensor) -> Tensor:
+        """The negative log-likelihood of same and different, each of which counts half: [N, Q]."""
+        same = prediction.gather(-1, y.unsqueeze(-1)).squeeze(-1)
+        different = nn.functional.softplus(prediction).sum(-1) - nn.functional.softplus(same)
+        num_others = (prediction.isfinite().sum(-1) - 1).clamp(min=1)
+        return (nn.functional.softplus(-same) + different / num_others) / 2
