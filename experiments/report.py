@@ -18,6 +18,7 @@ MEASURES = {  # in words, where the name alone would not do
     "mse": "mean squared error (lower is better)",
     "accuracy": "share of queries named rightly",
 }
+DIGITS = {"accuracy": 4}  # after the point; two elsewhere
 _FILE_WIDTH = 140  # characters, where no terminal sets a limit
 _TEXT_WIDTH = 20  # characters that a column of words has at least
 _FRAME = 3  # characters around a cell
@@ -29,16 +30,16 @@ def print_evaluation(evaluation: Evaluation, expected: Expected | None = None, c
     name = MEASURES.get(measure.name, measure.name)
     title = f"{evaluation.family}, {evaluation.agent}: {name} on {evaluation.num_tasks} {evaluation.split} tasks"
     columns = (measure.point, "mean", "IQM", "95 % interval", *map(_words, (*evaluation.bounds, *evaluation.metrics)))
-    rows = []
+    rows, digits = [], DIGITS.get(measure.name, 2)
     for number in logged_points(measure, len(points)):
         at = number - measure.first
         known = [values[at] for values in (*evaluation.bounds.values(), *evaluation.metrics.values())]
-        rows.append((str(number), *_cells(points[at], known)))
+        rows.append((str(number), *_cells(points[at], known, digits)))
     has_total = len(points) > 1 and measure.adds_up
     if has_total:
         known = [sum(values) for values in evaluation.bounds.values()]
         known += [fmean(values) for values in evaluation.metrics.values()]
-        rows.append(("all", *_cells(evaluation.total, known)))
+        rows.append(("all", *_cells(evaluation.total, known, digits)))
     console = Console() if console is None else console
     print_table(title, columns, rows, console, last_apart=has_total)
     if evaluation.facts:
@@ -90,16 +91,17 @@ def identity(trainer: Trainer, checkpoint: str, seed: int = 0) -> dict[str, Any]
     return {"seed": seed, "checkpoint": checkpoint, "iteration": trainer.iteration, "env_steps": trainer.env_steps}
 
 
-def _cells(score: Score, known: list[float]) -> list[str]:
-    low, high = score.ci95
-    return [_number(score.mean), _number(score.iqm), f"{_number(low)} to {_number(high)}", *map(_number, known)]
+def _cells(score: Score, known: list[float], digits: int) -> list[str]:
+    mean, iqm, low, high, *others = (_number(value, digits) for value in (score.mean, score.iqm, *score.ci95, *known))
+    return [mean, iqm, f"{low} to {high}", *others]
 
 
-def _number(value: float) -> str:
+def _number(value: float, digits: int) -> str:
+    """With so many digits after the point, where there are less than three before it."""
     size = abs(value)
     if size >= 100:
         return f"{value:,.0f}" if size >= 1000 else f"{value:.1f}"
-    return f"{value:.2f}"
+    return f"{value:.{digits}f}"
 
 
 def _stated(facts: Mapping[str, Any]) -> str:
@@ -124,4 +126,4 @@ def _verdict(evaluation: Evaluation, expected: Expected) -> str:
     else:
         return f"Expected {limit} in {measure.point} {number}, which this curve does not have."
     met = "reached" if expected.is_met(reached) else "NOT reached"
-    return f"Expected {what}: {limit} ({expected.source}); {met}: {_number(reached)}."
+    return f"Expected {what}: {limit} ({expected.source}); {met}: {_number(reached, DIGITS.get(measure.name, 2))}."
