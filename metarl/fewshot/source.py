@@ -49,8 +49,8 @@ class FewShotSource:
     ) -> None:
         if copies != 1:
             raise ValueError(f"copies is {copies}; a task of {family.name} is met once, so that it must be 1")
-        for where, split in ((family.training, "train"), (family, "test")):  # what cannot be drawn is known at once
-            where.episode(1, split, generator=torch.Generator().manual_seed(0))
+        family.training.episode(1, "train", generator=torch.Generator().manual_seed(0))  # what cannot be drawn
+        family.episode(1, "test", generator=torch.Generator().manual_seed(0))  # is known at once
         self.family, self.num_tasks = family, num_tasks
         self.problem = family.problem
         self.num_episodes = CURVE_STEPS if num_steps is None else num_steps
