@@ -1,12 +1,14 @@
 """PEARL tells from its exploration whether its ant should walk forward or backward.
 
-The settings of half_cheetah_vel/pearl, for two cores; `pearl_paper` has the published ones. What it reaches was not
-measured.
+The settings of half_cheetah_vel/pearl, for two cores; `pearl_paper` has the published ones. Watch velocity_along, the
+speed in the task's direction: an ant that merely stands returns 150 to 200 an episode. Seed 0 stood for 110,000 steps,
+then began to walk; it was stopped at 153,000.
 """
 
 from dataclasses import replace
 
 from experiments.ant_dir import pearl_paper
+from experiments.experiment import Expected
 from metarl.trainer import TrainConfig
 
 experiment = replace(
@@ -30,5 +32,10 @@ experiment = replace(
     ),
     train=TrainConfig(
         num_iterations=150, num_tasks=2, copies=4, num_episodes=3, eval_every=5, eval_tasks=30, checkpoint_every=5
+    ),
+    expected=Expected(
+        at_least=230,
+        episode=3,
+        source="our own aim, set once seed 0 had 247 after a third of the steps; standing pays 150",
     ),
 )
