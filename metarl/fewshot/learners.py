@@ -7,15 +7,17 @@ al. (2019). One learner; the methods are settings of it, and their classes say w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from metarl.adaptation.batching import Batching
 from metarl.adaptation.gradient import GradientAdaptation, parameters_of, supervised_loss
+from metarl.adaptation.head import HeadAdaptation
 from metarl.adaptation.implicit import ImplicitAdaptation
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes, PerStepStepSizes
+from metarl.convnets import ImageClassifier
 from metarl.fewshot.gradient_learner import GradientLearner, NetConfig, OuterStepsConfig
 from metarl.fewshot.problem import Problem
 
@@ -49,16 +51,16 @@ class MAMLConfig(OuterStepsConfig, NetConfig):
 
     def make_adaptation(self, net: nn.Module, problem: Problem, generator: torch.Generator) -> GradientAdaptation:
         adapted = parameters_of(net, self.adapted)
-        return GradientAdaptation(
-            net,
-            supervised_loss(net, problem.losses),
-            self.make_step_sizes(net, adapted, generator),
-            num_steps=self.num_inner_steps,
-            adapted=adapted,
-            first_order=self.first_order,
-            batching=self.batching,
-            chunk_size=self.chunk_size,
-        )
+        step_sizes = self.make_step_sizes(net, adapted, generator)
+        settings: dict[str, Any] = {
+            "num_steps": self.num_inner_steps,
+            "first_order": self.first_order,
+            "batching": self.batching,
+            "chunk_size": self.chunk_size,
+        }
+        if self.adapted == "head" and isinstance(net, ImageClassifier):
+            return HeadAdaptation(net, problem.losses, step_sizes, **settings)
+        return GradientAdaptation(net, supervised_loss(net, problem.losses), step_sizes, adapted=adapted, **settings)
 
     def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> GradientLearner:
         net = self.make_net(problem, generator)

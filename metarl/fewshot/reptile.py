@@ -2,9 +2,10 @@
 
 Nichol, Achiam, Schulman. On first-order meta-learning algorithms (2018).
 
-Deviations: 1. several tasks an update, whose moves are averaged (the paper's sinusoid has one). 2. no query set is held
-out of training: both sets of an episode are adapted to; the error that is logged is that on the last mini-batch before
-it is adapted to.
+Deviations: 1. the moves of an update's tasks are averaged, and tasks are adapted to side by side: what Adam remembers
+begins anew for each, where the published code hands it on from task to task. 2. no query set is held out of training:
+both sets of an episode are adapted to; the score that is logged is that on the last mini-batch before it is adapted to.
+3. mini-batches take examples in the order of the episode, so that they have as many of each class as they can.
 """
 
 from __future__ import annotations
@@ -14,53 +15,63 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from metarl.adaptation.batching import Batching
-from metarl.adaptation.gradient import GradientAdaptation
-from metarl.convnets import STRIDED, ConvConfig
+from metarl.adaptation.gradient import GradientAdaptation, Params, supervised_loss
+from metarl.adaptation.step_sizes import FixedStepSizes
+from metarl.adaptation.update_rules import AdamWithoutMomentum, RuleAdaptation, params_of
 from metarl.fewshot.episode import FewShotEpisode
-from metarl.fewshot.gradient_learner import check_ways, gradient_facts, gradient_predictions
-from metarl.fewshot.learners import MAMLConfig
-from metarl.fewshot.normalising import absorb_statistics
-from metarl.fewshot.problem import Problem
+from metarl.fewshot.gradient_learner import NetConfig, check_ways, gradient_facts
+from metarl.fewshot.normalising import absorb_statistics, in_evaluation, with_context
+from metarl.fewshot.problem import Classification, Problem
 from metarl.records import Examples, cat
 
 
 @dataclass(frozen=True)
-class ReptileConfig:
+class ReptileConfig(NetConfig):
     """Reptile: the initialisation moves towards the adapted parameters."""
 
-    hidden_sizes: tuple[int, ...] = (40, 40)  # of the net for vectors
-    activation: Literal["relu", "tanh", "silu"] = "relu"
-    conv: ConvConfig = STRIDED  # the net for images
+    inner_optimizer: Literal["sgd", "adam"] = "sgd"  # Adam without momentum
     inner_batch: int = 10  # examples of an inner step; an episode's examples divided by it is the number of steps
+    test_batch: int | None = None  # the same at meta-test; None: the whole support
     inner_lr: float = 0.02
     outer_lr: float = 1.0  # the share of the way towards the adapted parameters, falling linearly to zero
+    transduction: bool = True  # at meta-test queries are normalised together; otherwise each beside the support alone
     batching: Batching | Literal["auto"] = "vmap"
     chunk_size: int = 8  # tasks, where batching is "chunks"
 
     def __post_init__(self) -> None:
-        if self.inner_batch < 1:
-            raise ValueError(f"inner_batch is {self.inner_batch}; it must be at least 1")
-        if self.outer_lr <= 0:
-            raise ValueError(f"outer_lr is {self.outer_lr}; it must be positive")
-        self._as_maml()  # checks the rest
+        super().__post_init__()
+        for name in ("inner_batch", "test_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        for name in ("inner_lr", "outer_lr"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
 
-    def _as_maml(self) -> MAMLConfig:
-        return MAMLConfig(
-            hidden_sizes=self.hidden_sizes,
-            activation=self.activation,
-            conv=self.conv,
-            inner_lr=self.inner_lr,
+    def make_adaptation(
+        self, net: nn.Module, problem: Problem, adapted: list[str] | None = None
+    ) -> GradientAdaptation | RuleAdaptation:
+        gradients = GradientAdaptation(
+            net,
+            supervised_loss(net, problem.losses),
+            FixedStepSizes(self.inner_lr),
+            adapted=adapted,
+            first_order=True,
             batching=self.batching,
             chunk_size=self.chunk_size,
         )
+        return (
+            gradients
+            if self.inner_optimizer == "sgd"
+            else RuleAdaptation(gradients, AdamWithoutMomentum(self.inner_lr))
+        )
 
     def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> Reptile:
-        maml = self._as_maml()
-        net = maml.make_net(problem, generator)
-        return Reptile(self, maml.make_adaptation(net, problem, generator), problem, num_iterations)
+        net = self.make_net(problem, generator)
+        return Reptile(self, self.make_adaptation(net, problem), problem, num_iterations)
 
 
 class Reptile:
@@ -69,15 +80,22 @@ class Reptile:
     point = "step"
 
     def __init__(
-        self, config: ReptileConfig, adaptation: GradientAdaptation, problem: Problem, num_iterations: int
+        self,
+        config: ReptileConfig,
+        adaptation: GradientAdaptation | RuleAdaptation,
+        problem: Problem,
+        num_iterations: int,
     ) -> None:
-        self.config, self.adaptation, self.problem = config, adaptation, problem
-        self.num_iterations = num_iterations
+        self.config, self.problem, self.num_iterations = config, problem, num_iterations
+        self.adaptation: Any = adaptation
         self.num_updates = 0
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        return gradient_facts(self.adaptation)
+        facts = gradient_facts(self.adaptation)
+        if isinstance(self.problem, Classification) and not self.config.transduction:
+            facts["normalised"] = "each query beside the support"
+        return facts
 
     @torch.no_grad()
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
@@ -95,16 +113,46 @@ class Reptile:
                 score = self.problem.score(self.adaptation.predict(state, batch.x), batch).mean()
             state = self.adaptation.adapt(state, batch, 1)
         share = self.config.outer_lr * (1 - self.num_updates / self.num_iterations)
-        moves = {name: (state[name] - start[name]).mean(0) for name in self.adaptation.adapted}
-        for name, parameter in self.adaptation.net.named_parameters():
-            parameter += share * moves[name]
+        self._move(params_of(start), params_of(state), share)
         absorb_statistics(self.adaptation.net, experience)
         self.num_updates += 1
         return {f"train/query_{self.problem.measure.name}": float(score), "train/outer_lr": share}
 
+    def _move(self, start: Params, reached: Params, share: float) -> None:
+        """The initialisation, by a share of the mean way."""
+        moves = {name: (reached[name] - start[name]).mean(0) for name in self.adaptation.adapted}
+        for name, move in moves.items():
+            self.adaptation.net.get_parameter(name).add_(share * move)
+
     def predictions(self, episode: FewShotEpisode, num_points: int) -> Tensor:
+        """What is predicted for the queries after 0, 1, ... steps on the support: [num_points + 1, N, Q, out].
+
+        Raises:
+            ValueError: when the support is no whole number of mini-batches, or has too many classes.
+        """
         check_ways(self.problem, episode)
-        return gradient_predictions(self.adaptation, episode, num_points)
+        support, query = with_context(self.adaptation.net, episode)
+        size = self.config.test_batch or support.x.shape[1]
+        if support.x.shape[1] % size:
+            raise ValueError(f"test_batch is {size}; it must divide the {support.x.shape[1]} examples of a support set")
+        batches = _in_batches(support, size)
+        with torch.no_grad(), in_evaluation(self.adaptation.net):
+            state = self.adaptation.prior(len(support))
+            predictions = [self._answers(state, support, query)]
+            for step in range(num_points):
+                state = self.adaptation.adapt(state, batches[step % len(batches)], 1)
+                predictions.append(self._answers(state, support, query))
+        return torch.stack(predictions)
+
+    def _answers(self, state: Any, support: Examples, query: Examples) -> Tensor:
+        """To all queries at once, or to each one in a batch with the support alone."""
+        if self.config.transduction or not isinstance(self.problem, Classification):
+            return self.adaptation.predict(state, query.x, query.context)
+        answers = [
+            self.adaptation.predict(state, torch.cat([support.x, one], 1), query.context)[:, -1:]
+            for one in query.x.split(1, 1)
+        ]
+        return torch.cat(answers, 1)
 
     def state_dict(self) -> dict[str, Any]:
         return {"adaptation": self.adaptation.state_dict(), "num_updates": self.num_updates}
@@ -123,4 +171,8 @@ def mini_batches(episode: FewShotEpisode, size: int) -> list[Examples]:
     data = cat([episode.support, episode.query], 1)
     if data.x.shape[1] % size:
         raise ValueError(f"inner_batch is {size}; it must divide the {data.x.shape[1]} examples of a task's episode")
+    return _in_batches(data, size)
+
+
+def _in_batches(data: Examples, size: int) -> list[Examples]:
     return [Examples(x, y) for x, y in zip(data.x.split(size, 1), data.y.split(size, 1), strict=True)]
