@@ -75,10 +75,8 @@ class AmortisedLearner:
         """One step of Adam; the score that is logged is that before it."""
         progress = self.num_updates / self.num_iterations
         set_learning_rate(self.optimizer, self.config.outer_lr, self.config.final_outer_lr, progress)
-        support, query = experience.support, experience.query
-        state = self.adaptation.adapt(self.adaptation.prior(len(support)), support)
-        prediction = self.adaptation.predict(state, query.x)
-        loss = mean_over_examples(self.losses(prediction, query.y), query.valid).mean()
+        query = experience.query
+        loss, prediction = self._judged(experience.support, query)
         self.optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.adaptation.parameters(), self.config.max_grad_norm or math.inf)
@@ -90,6 +88,12 @@ class AmortisedLearner:
             "train/loss": float(loss.detach()),
             "train/grad_norm": float(norm),
         }
+
+    def _judged(self, support: Examples, query: Examples) -> tuple[Tensor, Tensor]:
+        """The loss of a batch of tasks, and what was predicted for their queries."""
+        state = self.adaptation.adapt(self.adaptation.prior(len(support)), support)
+        prediction = self.adaptation.predict(state, query.x)
+        return mean_over_examples(self.losses(prediction, query.y), query.valid).mean(), prediction
 
     def predictions(self, episode: FewShotEpisode, num_points: int) -> Tensor:
         """After 0, 1, ... shots of all classes, or examples of a function: [num_points + 1, N, Q, out].
@@ -113,7 +117,7 @@ class AmortisedLearner:
                 predictions = [self.adaptation.predict(prior, query.x)]
             for point in range(1, num_points + 1):
                 state = self.adaptation.adapt(prior, support.map(lambda value: value[:, : point * size]))  # noqa: B023
-                predictions.append(self.adaptation.predict(state, query.x))
+                predictions.append(self.adaptation.predict(state, query.x)[..., : predictions[0].shape[-1]])
         return torch.stack(predictions)
 
     def state_dict(self) -> dict[str, Any]:

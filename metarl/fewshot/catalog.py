@@ -30,4 +30,8 @@ LEARNERS: dict[str, str] = {
     "relation": "metarl.fewshot.metric_learners:RelationConfig",
     "siamese": "metarl.fewshot.metric_learners:SiameseConfig",
     "meta_opt_net": "metarl.fewshot.metric_learners:MetaOptNetConfig",
+    "snail": "metarl.fewshot.sequence_learners:SnailLearnerConfig",
+    "transformer": "metarl.fewshot.sequence_learners:TransformerLearnerConfig",
+    "mann": "metarl.fewshot.sequence_learners:MANNConfig",
+    "lstm": "metarl.fewshot.sequence_learners:LSTMConfig",
 }

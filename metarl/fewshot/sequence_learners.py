@@ -1,0 +1,199 @@
+"""Few-shot learners that read their examples one after another: SNAIL, a transformer, MANN and an LSTM.
+
+Mishra et al. A simple neural attentive meta-learner (2018). Santoro et al. Meta-learning with memory-augmented neural
+networks (2016). Hochreiter, Younger, Conwell. Learning to learn using gradient descent (2001).
+
+An item is an example with its label; a query is one more item whose label is missing, unseen by the other queries.
+MANN and the LSTM get labels late, as published: an item is an example with the label of the one before, so that each is
+a query first. They then learn from every example of the support too, and after k shots what they say of a query is what
+the paper scores as presentation k + 1.
+
+Deviations: 1. many queries follow one support, each on its own, in place of one. 2. MANN and the LSTM see images by way
+of convolutions; the paper's see pixels, which `embedding` "pixels" gives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from metarl.adaptation.external_memory import ExternalMemoryConfig
+from metarl.adaptation.metric import one_hot
+from metarl.adaptation.recurrent import RecurrentConfig
+from metarl.adaptation.sequence import SequenceState
+from metarl.adaptation.snail import SnailConfig
+from metarl.adaptation.transformer import TransformerConfig
+from metarl.convnets import ConvConfig, ConvNet
+from metarl.fewshot.amortised import AmortisedLearner, OuterConfig
+from metarl.fewshot.problem import Classification, Problem
+from metarl.nets import linear, mlp
+from metarl.records import Examples, Record
+
+EMBEDDING = ConvConfig(normalisation="running")
+OMNIGLOT_SNAIL = SnailConfig(filters=(128, 128), key_sizes=(64, 256, 512), value_sizes=(32, 128, 256), length=6)
+
+
+@dataclass(frozen=True)
+class SequenceLearnerConfig(OuterConfig):
+    """What learners that read examples in their order share."""
+
+    embedding: Literal["conv", "pixels"] = "conv"  # what the memory sees of an image
+    conv: ConvConfig = EMBEDDING
+    hidden_sizes: tuple[int, ...] = (64, 64)  # of the net that the memory sees numbers through
+    late_labels: bool = False  # whether an example's label comes with the next one
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if any(size < 1 for size in self.hidden_sizes):
+            raise ValueError(f"hidden_sizes is {self.hidden_sizes}; each must be at least 1")
+
+    def make_memory(self, input_size: int, generator: torch.Generator) -> Any:
+        """A `SequenceMemory`."""
+        raise NotImplementedError
+
+    def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> AmortisedLearner:
+        adaptation = ExampleReader(self, problem, generator)
+        kind = OnlineLearner if self.late_labels else AmortisedLearner
+        return kind(self, adaptation, problem, num_iterations)
+
+
+@dataclass(frozen=True)
+class SnailLearnerConfig(SequenceLearnerConfig):
+    """SNAIL: convolutions over the examples, and attention to any of them."""
+
+    snail: SnailConfig = OMNIGLOT_SNAIL  # the paper's for Omniglot; its length is that of the support and a query
+
+    def make_memory(self, input_size: int, generator: torch.Generator) -> Any:
+        return self.snail.make(input_size, generator=generator)
+
+
+@dataclass(frozen=True)
+class TransformerLearnerConfig(SequenceLearnerConfig):
+    """A transformer that learns in context; without positions, as examples are a set."""
+
+    width: int = 128
+    transformer: TransformerConfig = field(default_factory=lambda: TransformerConfig(positions="none"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.transformer.check_width(self.width)
+
+    def make_memory(self, input_size: int, generator: torch.Generator) -> Any:
+        return self.transformer.make(input_size, self.width, generator=generator)
+
+
+@dataclass(frozen=True)
+class MANNConfig(SequenceLearnerConfig):
+    """Memory-augmented neural network: an LSTM with an external memory."""
+
+    hidden_size: int = 200
+    slots: ExternalMemoryConfig = field(default_factory=ExternalMemoryConfig)
+    late_labels: bool = True
+
+    def make_memory(self, input_size: int, generator: torch.Generator) -> Any:
+        return self.slots.make(input_size, self.hidden_size, generator=generator)
+
+
+@dataclass(frozen=True)
+class LSTMConfig(SequenceLearnerConfig):
+    """An LSTM, or a GRU: the memory of RL2."""
+
+    hidden_size: int = 200
+    recurrent: RecurrentConfig = field(default_factory=lambda: RecurrentConfig("lstm"))
+    late_labels: bool = True
+
+    def make_memory(self, input_size: int, generator: torch.Generator) -> Any:
+        return self.recurrent.make(input_size, self.hidden_size, generator=generator)
+
+
+@dataclass(frozen=True)
+class ReaderState(Record):
+    """What was read of each task."""
+
+    memory: SequenceState
+    late_label: Tensor  # [N, L] of the last example, where it is yet to come; else zero
+
+
+class ExampleReader(nn.Module):
+    """Lets a memory read labelled examples; a linear head turns what it says of a query to a prediction.
+
+    A label is a class as a one-hot vector, or numbers and a one beside them; one that is missing is zero.
+    """
+
+    def __init__(self, config: SequenceLearnerConfig, problem: Problem, generator: torch.Generator) -> None:
+        super().__init__()
+        self.late_labels = config.late_labels
+        self.ways = problem.ways if isinstance(problem, Classification) else None
+        self.label_size = problem.output_size + (0 if self.ways else 1)
+        if not self.ways:
+            sizes = (*problem.input_shape, *config.hidden_sizes)
+            self.embed, size = mlp(sizes, activation="relu", generator=generator), sizes[-1]
+        elif config.embedding == "conv":
+            self.embed = ConvNet(config.conv, problem.input_shape, fused=True, generator=generator)
+            size = self.embed.output_size
+        else:
+            self.embed, size = nn.Flatten(-3), torch.Size(problem.input_shape).numel()
+        memory = config.make_memory(size + self.label_size, generator)
+        self.memory = memory
+        self.head = linear(memory.hidden_size, problem.output_size, gain=1.0, generator=generator)
+        self.to(generator.device)
+
+    def prior(self, num_tasks: int) -> ReaderState:
+        """Nothing read."""
+        return ReaderState(self.memory.prior(num_tasks), self.head.bias.new_zeros(num_tasks, self.label_size))
+
+    def adapt(self, state: ReaderState, context: Examples) -> ReaderState:
+        """The memory after the examples of context [N, K, ...], in their order."""
+        return self.read(state, context)[1] if context.x.shape[1] else state
+
+    def read(self, state: ReaderState, context: Examples) -> tuple[Tensor, ReaderState]:
+        """What is said after each of the examples of context [N, K, ...], and the memory after the last.
+
+        [N, K, out]; with late labels, a prediction of its own label.
+
+        Raises:
+            ValueError: when examples are padding, or there are more classes than the head has outputs.
+        """
+        if context.valid is not None:
+            raise ValueError("the support has padding, and this learner reads every example; use another sampler")
+        label = self._labels(context.y)
+        given = label
+        if self.late_labels:
+            given = torch.cat([state.late_label.unsqueeze(1), label[:, :-1]], 1)
+        items = torch.cat([self._embedded(context.x), given], -1)
+        said, memory = self.memory.read(state.memory, items.transpose(0, 1))
+        last = label[:, -1] if self.late_labels else state.late_label
+        return self.head(said.transpose(0, 1)), ReaderState(memory, last)
+
+    def predict(self, state: ReaderState, x: Tensor) -> Tensor:
+        """Logits, or numbers, [N, Q, out] for queries x [N, Q, ...], each as the next item."""
+        label = state.late_label.unsqueeze(1).expand(-1, x.shape[1], -1)
+        return self.head(self.memory.ask(state.memory, torch.cat([self._embedded(x), label], -1)))
+
+    def _labels(self, y: Tensor) -> Tensor:
+        """[N, K, L]"""
+        if self.ways is None:
+            return torch.cat([y, torch.ones_like(y[..., :1])], -1)
+        ways = int(y.max()) + 1
+        if ways > self.ways:
+            raise ValueError(f"ways is {ways}; this learner's net has outputs for {self.ways}")
+        return one_hot(y, self.ways).to(self.head.bias.dtype)
+
+    def _embedded(self, x: Tensor) -> Tensor:
+        """Features [N, K, D]; those of all tasks at once, where no image is normalised by those of its task."""
+        if isinstance(self.embed, ConvNet) and self.embed.config.normalisation not in ("transductive", "tasknorm"):
+            return self.embed(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return self.embed(x)
+
+
+class OnlineLearner(AmortisedLearner):
+    """Learns from what is said of every example of the support before its label has come, and of the queries."""
+
+    def _judged(self, support: Examples, query: Examples) -> tuple[Tensor, Tensor]:
+        early, state = self.adaptation.read(self.adaptation.prior(len(support)), support)
+        prediction = self.adaptation.predict(state, query.x)
+        losses = torch.cat([self.losses(early, support.y), self.losses(prediction, query.y)], 1)
+        return losses.mean(), prediction
