@@ -27,7 +27,7 @@ from metarl.trainer import TrainConfig, Trainer
 from tests.patterns import Patterns
 
 FAMILY = Patterns(shots=2, size=2)
-CONFIGS: dict[str, SequenceLearnerConfig] = {
+CONFIGS: dict[str, Any] = {
     "snail": SnailLearnerConfig(snail=SnailConfig((4,), (8,), (8,), length=11), hidden_sizes=(32,), outer_lr=3e-3),
     "transformer": TransformerLearnerConfig(
         width=32, transformer=TransformerConfig(num_heads=2, positions="none"), hidden_sizes=(32,), outer_lr=3e-3
@@ -81,7 +81,8 @@ def written_by(late_labels: bool, parts: int) -> tuple[Tensor, Tensor, Examples]
         state = reader.adapt(state, episode.support.map(lambda value: value[:, number * size : (number + 1) * size]))  # noqa: B023
     reader.predict(state, episode.query.x[:, :1])
     pages = torch.stack(reader.memory.pages)
-    return *pages.split([4, 3], -1), episode.support
+    images, labels = pages.split([4, 3], -1)
+    return images, labels, episode.support
 
 
 @pytest.mark.parametrize("parts", [1, 2, 6])
