@@ -1,5 +1,6 @@
 """The gradient family on images, as small as a probe allows: settings, iterations, accuracy after one step at least."""
 
+from dataclasses import replace
 from typing import Any
 
 from metarl.convnets import ConvConfig
@@ -7,6 +8,7 @@ from metarl.fewshot.learned_optimizer import LearnedOptimizerConfig
 from metarl.fewshot.learners import ANILConfig, IMAMLConfig, MAMLConfig, MetaSGDConfig
 from metarl.fewshot.lora import ReptileLoRAConfig
 from metarl.fewshot.meta_learner_lstm import MetaLearnerLSTMConfig
+from metarl.fewshot.meta_networks import MetaNetworkConfig
 from metarl.fewshot.reptile import ReptileConfig
 from metarl.fewshot.t_net import TNetConfig
 
@@ -28,6 +30,11 @@ GRADIENT_LEARNERS: dict[str, tuple[Any, int, float]] = {
     "mt_net": (TNetConfig(conv=CONV, inner_lr=0.4, outer_lr=1e-2, gated=True), 60, 0.68),
     "reptile": (ReptileConfig(inner_lr=1e-2, **_ADAM), 100, 0.62),
     "reptile_lora": (ReptileLoRAConfig(inner_lr=2e-2, **_ADAM), 100, 0.65),
+    "meta_networks": (
+        MetaNetworkConfig(conv=replace(CONV, normalisation="running"), hidden_size=16, outer_lr=1e-2),
+        80,
+        0.8,
+    ),
     "meta_learner_lstm": (
         MetaLearnerLSTMConfig(conv=CONV, num_inner_steps=2, hidden_size=8, inner_lr=0.3, outer_lr=1e-2),
         50,

@@ -21,6 +21,7 @@ LEARNERS: dict[str, str] = {
     "imaml": "metarl.fewshot.learners:IMAMLConfig",
     "t_net": "metarl.fewshot.t_net:TNetConfig",
     "reptile_lora": "metarl.fewshot.lora:ReptileLoRAConfig",
+    "meta_networks": "metarl.fewshot.meta_networks:MetaNetworkConfig",
     "meta_learner_lstm": "metarl.fewshot.meta_learner_lstm:MetaLearnerLSTMConfig",
     "learned_optimizer": "metarl.fewshot.learned_optimizer:LearnedOptimizerConfig",
     "cnp": "metarl.fewshot.neural_processes:CNPConfig",

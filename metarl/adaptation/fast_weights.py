@@ -1,0 +1,125 @@
+"""Fast weights made from loss gradients: a slow net, and beside it one that learned nets write for each task.
+
+Munkhdalai, Yu. Meta networks (2017).
+
+A slow net embeds and classifies each example of the support; the gradients of its losses are turned into fast weights,
+number by number, by nets that all numbers share. Those of the embedding serve the whole task; those of the classifier
+are kept for each example, and a query reads them by attention, by how its embedding resembles the examples'. Every
+layer with fast weights adds what it says with them to what it says with its own.
+
+Deviations: 1. convolutions have slow weights only; the fast ones are the linear layers' after them. 2. the task's fast
+weights are a mean over examples of what a perceptron says of each gradient, where the paper has an LSTM that reads
+them in turn, so that their order means nothing; what they say of an embedding is added without a relu. 3. the
+embedding's loss is that of the classifier's own last layer on it. 4. cosines are multiplied by a learned scale (it
+starts at ten). 5. gradients are written out rather than recorded, and are numbers to what reads them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from metarl.adaptation.learned_updates import log_and_sign
+from metarl.adaptation.metric import Embedded, cosines
+from metarl.nets import linear, mlp
+from metarl.records import Examples, Record
+
+_READER = 20  # units of a layer of the nets that turn gradients into fast weights
+
+
+@dataclass(frozen=True)
+class FastWeights(Record):
+    """The examples, and what was written for them: H hidden units, D features, W ways."""
+
+    examples: Embedded  # [N, K, 2 D] features for the embedding and for the classifier
+    embedding: Tensor  # [N, H, D] of the task
+    keys: Tensor  # [N, K, H] embeddings of the examples
+    hidden: Tensor  # [N, K, H, D] of each example
+    output: Tensor  # [N, K, W, H]
+
+
+class FastWeightAdaptation(nn.Module):
+    """A meta network: `key_net` and `net` turn images [N, K, ...] into features [N, K, D].
+
+    ways: classes that the classifier has outputs for.
+    """
+
+    def __init__(
+        self,
+        key_net: nn.Module,
+        net: nn.Module,
+        *,
+        size: int,
+        hidden_size: int,
+        ways: int,
+        scale: float,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.key_net, self.net, self.size, self.ways, self.scale = key_net, net, size, ways, scale
+        self.embedding = linear(size, hidden_size, gain=2**0.5, generator=generator)
+        self.hidden = linear(size, hidden_size, gain=2**0.5, generator=generator)
+        self.output = linear(hidden_size, ways, gain=1.0, generator=generator)
+        self.of_task, self.of_example = (
+            mlp([2, _READER, _READER, 1], activation="relu", output_gain=1.0, generator=generator) for _ in range(2)
+        )
+        self.log_scale = nn.Parameter(torch.tensor(10.0, device=generator.device).log())
+
+    def prior(self, num_tasks: int) -> FastWeights:
+        """Nothing seen, nothing written."""
+        examples = Embedded.none(num_tasks, 2 * self.size, self.log_scale)
+        return self._written(examples)
+
+    def adapt(self, state: FastWeights, context: Examples) -> FastWeights:
+        """Written anew from the examples of context [N, K, ...] and those seen before.
+
+        Raises:
+            ValueError: when there are more classes than outputs.
+        """
+        if int(context.y.max()) >= self.ways:
+            raise ValueError(f"ways is {int(context.y.max()) + 1}; this learner's net has outputs for {self.ways}")
+        features = torch.cat([self.key_net(context.x), self.net(context.x)], -1)
+        return self._written(state.examples.added(features, context.y, context.valid))
+
+    def predict(self, state: FastWeights, x: Tensor) -> Tensor:
+        """Logits [N, Q, W] for queries x [N, Q, ...]."""
+        similarity = self.log_scale.exp() * cosines(self._embedded(self.key_net(x), state.embedding), state.keys)
+        padding = ~state.examples.valid.unsqueeze(1)
+        attention = similarity.masked_fill(padding, -torch.inf).softmax(-1)  # [N, Q, K]
+        features = self.net(x)  # [N, Q, D]
+        fast = torch.einsum("nqk,nkhd,nqd->nqh", attention, state.hidden, features)
+        hidden = self.hidden(features).relu() + fast.relu()
+        return self.output(hidden) + torch.einsum("nqk,nkwh,nqh->nqw", attention, state.output, hidden)
+
+    def _embedded(self, features: Tensor, fast: Tensor) -> Tensor:
+        """[N, K, H], by the slow weights and the task's own."""
+        return self.embedding(features).relu() + features @ fast.mT
+
+    def _written(self, examples: Embedded) -> FastWeights:
+        key_features, features = examples.x.split(self.size, -1)
+        with torch.no_grad():
+            of_embedding, _ = self.gradients(self.embedding, key_features, examples.y)
+            of_hidden, of_output = self.gradients(self.hidden, features, examples.y)
+        valid = examples.valid.to(features.dtype).unsqueeze(-1)
+        each = self._read(self.of_task, of_embedding) * valid.unsqueeze(-1)
+        embedding = each.sum(1) / valid.sum(1, keepdim=True).clamp(min=1)
+        keys = self._embedded(key_features, embedding)
+        return FastWeights(
+            examples, embedding, keys, self._read(self.of_example, of_hidden), self._read(self.of_example, of_output)
+        )
+
+    def _read(self, reader: nn.Module, gradient: Tensor) -> Tensor:
+        """Fast weights, of the shape of the gradients."""
+        return self.scale * reader(log_and_sign(gradient)).squeeze(-1)
+
+    def gradients(self, first: nn.Module, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each example's negative log-likelihood by `first`, relu and the output, in the weights of both.
+
+        features [N, K, D], y [N, K] -> [N, K, H, D], [N, K, W, H].
+        """
+        hidden = first(features).relu()
+        error = self.output(hidden).softmax(-1) - nn.functional.one_hot(y, self.ways)  # [N, K, W]
+        back = (error @ self.output.weight) * (hidden > 0)  # [N, K, H]
+        return back.unsqueeze(-1) * features.unsqueeze(-2), error.unsqueeze(-1) * hidden.unsqueeze(-2)
