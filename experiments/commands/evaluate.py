@@ -12,6 +12,12 @@ import tyro
 from experiments.arguments import parse
 from metarl.errors import UserError
 
+_SIZES = {
+    "ways": "ways",
+    "shots": "shots",
+    "queries": "test_queries",
+}  # arguments, and the fields of families of images
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -21,6 +27,7 @@ class Arguments:
     episodes: int | None = None  # in each task, or steps of adaptation; if left out, as many as in training
     ways: int | None = None  # classes in a task, for families of images; if left out, the run's own
     shots: int | None = None  # examples of each class, for families of images; if left out, the run's own
+    queries: int | None = None  # of each class, for families of images; if left out, the run's own
     checkpoint: Literal["latest", "best"] = "latest"
     seed: int = 0  # of the tasks and of everything random; one seed, one result
     device: Literal["cpu", "cuda"] | None = None  # if left out, the one it was trained on
@@ -43,7 +50,8 @@ def main(argv: list[str]) -> None:
     experiment = from_config(run.config(), run.path)
     if arguments.device is not None:
         experiment = replace(experiment, device=arguments.device)
-    family = _resized(experiment.family, ways=arguments.ways, shots=arguments.shots)
+    sizes = {name: getattr(arguments, name) for name in _SIZES}
+    family = _resized(experiment.family, sizes)
     trainer = restored(experiment, run, arguments.checkpoint, to_train=False)
     try:
         evaluation = trainer.evaluate(
@@ -57,13 +65,13 @@ def main(argv: list[str]) -> None:
         return
     print_evaluation(evaluation)
     num_points = len(evaluation.episodes) - (1 - evaluation.measure.first)
-    sizes = "".join(f"_{value}{name}" for name in ("ways", "shots") if (value := getattr(arguments, name)) is not None)
-    name = f"evaluation_{arguments.split}_{arguments.tasks}x{num_points}{sizes}_i{trainer.iteration}_s{arguments.seed}"
+    suffix = "".join(f"_{value}{name}" for name, value in sizes.items() if value is not None)
+    name = f"evaluation_{arguments.split}_{arguments.tasks}x{num_points}{suffix}_i{trainer.iteration}_s{arguments.seed}"
     print(f"Saved: {run.save_evaluation(evaluation, subject, name)}")
     print(f"Plot:  {plot_run(run, evaluation, name)}")
 
 
-def _resized(family: Any, **sizes: int | None) -> Any:
+def _resized(family: Any, sizes: dict[str, int | None]) -> Any:
     """The family with other numbers of classes and examples in a task; None where none is asked for.
 
     Raises:
@@ -73,9 +81,9 @@ def _resized(family: Any, **sizes: int | None) -> Any:
     if not given:
         return None
     for name, value in given.items():
-        if name not in {field.name for field in fields(family)}:
-            raise UserError(f"--{name} is {value}; {family.name} has no {name}")
+        if _SIZES[name] not in {field.name for field in fields(family)}:
+            raise UserError(f"--{name} is {value}; {family.name} has no {name} of classes")
     try:
-        return replace(family, **given)
+        return replace(family, **{_SIZES[name]: value for name, value in given.items()})
     except ValueError as error:
-        raise UserError(f"--{error}") from error
+        raise UserError(str(error)) from error
