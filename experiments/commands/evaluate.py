@@ -16,7 +16,7 @@ _SIZES = {
     "ways": "ways",
     "shots": "shots",
     "queries": "test_queries",
-}  # arguments, and the fields of families of images
+}  # arguments, and fields of families
 
 
 @dataclass(frozen=True)
