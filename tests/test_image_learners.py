@@ -14,34 +14,18 @@ from experiments.names import LEARNERS, experiment_names
 from metarl.adaptation.external_memory import ExternalMemoryConfig
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
-from metarl.convnets import ConvConfig
 from metarl.fewshot.episode import FewShotEpisode, FewShotFamily
-from metarl.fewshot.metric_learners import (
-    MatchingConfig,
-    MetaOptNetConfig,
-    PrototypicalConfig,
-    RelationConfig,
-    SiameseConfig,
-)
 from metarl.fewshot.sequence_learners import LSTMConfig, MANNConfig, SnailLearnerConfig, TransformerLearnerConfig
 from metarl.records import Examples
 from metarl.trainer import TrainConfig, Trainer
 from tests.gradient_learners import GRADIENT_LEARNERS
+from tests.metric_learners import EMBEDDING, METRIC_LEARNERS
 from tests.patterns import Patterns
-
-EMBEDDING = ConvConfig(filters=16, num_blocks=2, normalisation="running")
-MAPS = replace(EMBEDDING, output="maps", num_downsampled=1)
 
 # name: (small settings, iterations of the probe, accuracy that it reaches at least)
 IMAGE_LEARNERS: dict[str, tuple[Any, int, float]] = {
     **GRADIENT_LEARNERS,
-    "prototypical": (PrototypicalConfig(conv=EMBEDDING, outer_lr=5e-3), 100, 0.85),
-    "matching": (MatchingConfig(conv=EMBEDDING, outer_lr=5e-3), 70, 0.85),
-    "matching_in_context": (MatchingConfig(conv=EMBEDDING, outer_lr=5e-3, context_steps=3), 70, 0.85),
-    "relation": (RelationConfig(conv=MAPS, outer_lr=5e-3), 100, 0.8),
-    "siamese": (SiameseConfig(conv=EMBEDDING, feature_size=32, outer_lr=5e-3), 50, 0.85),
-    "meta_opt_net": (MetaOptNetConfig(conv=EMBEDDING, num_steps=50, outer_lr=5e-3), 50, 0.85),
-    "meta_opt_net_ridge": (MetaOptNetConfig(conv=EMBEDDING, head="ridge", outer_lr=5e-3), 50, 0.85),
+    **METRIC_LEARNERS,
     "snail": (
         SnailLearnerConfig(conv=EMBEDDING, snail=SnailConfig((16,), (16, 16), (16, 16), length=4), outer_lr=5e-3),
         130,

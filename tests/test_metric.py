@@ -15,6 +15,8 @@ from metarl.adaptation.metric import PrototypeAdaptation
 from metarl.adaptation.relation import Relation, RelationAdaptation
 from metarl.adaptation.siamese import SiameseAdaptation
 from metarl.convnets import ConvConfig, ConvNet
+from metarl.fewshot.bayesian import LaplaceConfig, VersaConfig
+from metarl.fewshot.hypernetworks import FilmConfig, HypernetworkConfig
 from metarl.fewshot.metric_learners import (
     MatchingConfig,
     MetaOptNetConfig,
@@ -40,6 +42,12 @@ CONFIGS: dict[str, Any] = {
     "siamese_of_means": SiameseConfig(conv=FLAT, feature_size=8, likeness="mean"),
     "ridge": MetaOptNetConfig(conv=FLAT, head="ridge"),
     "svm": MetaOptNetConfig(conv=FLAT, head="svm", num_steps=500),
+    "film": FilmConfig(conv=FLAT, code_size=3, encoder_blocks=1, hidden_size=5),
+    "hypernetwork": HypernetworkConfig(conv=FLAT, code_size=3, hidden_size=5),
+    "versa": VersaConfig(conv=FLAT, hidden_size=5),
+    "versa_of_means": VersaConfig(conv=FLAT, hidden_size=5, num_points=0),
+    "laplace": LaplaceConfig(conv=FLAT, num_steps=15),
+    "laplace_of_means": LaplaceConfig(conv=FLAT, num_steps=15, num_points=0),
 }
 ORDERED = ("matching_in_context",)  # whose state is a sequence
 everything = pytest.mark.parametrize("name", CONFIGS)

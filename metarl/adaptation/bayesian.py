@@ -1,0 +1,219 @@
+"""Adaptation to a distribution over a classifier's last layer: queries are answered by the mean over it.
+
+Gordon et al. Meta-learning probabilistic inference for prediction (2019), VERSA: the distribution is written by a net,
+class by class.
+MacKay. A practical Bayesian framework for backpropagation networks (1992), and Rasmussen, Williams. Gaussian processes
+for machine learning (2006), section 3.5: Laplace's approximation, the Gaussian around a softmax layer's likeliest
+weights.
+
+A prediction is a mean of softmaxes over logits at fixed points of their distribution: the first 2^n of a Sobol
+sequence, whose values in each class are so many quantiles, each once. Classes take the sequence's axes by the order of
+their mean logits, so that their numbers mean nothing. No draw is random, in meta-training and at meta-test alike.
+
+Deviations: 1. VERSA draws weights, at random; as logits under weights that are independent Gaussians are so too, points
+are drawn there; 2. its net says what to add to the mean of a class's features, as in hypernetwork.py, and sees no
+number of shots; 3. Laplace's weights have no bias.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from metarl.adaptation.hypernetwork import ClassWeights, linear_logits
+from metarl.adaptation.metric import ClassSums, Embedded
+from metarl.nets import mlp
+from metarl.records import Examples, Record
+
+_UNLIKELY = -1e9  # logit of a class that was not seen, whose gradient is finite
+_INITIAL_TEMPERATURE = 0.1
+_SHARES = (1.0, 0.5, 0.25, 0.1, 0.02)  # of a step, that are tried
+_INITIAL_LOG_VARIANCE = -5.0  # of a weight
+
+
+@dataclass(frozen=True)
+class GaussianWeights(Record):
+    """What was seen of each class, and the distribution of its weights and bias."""
+
+    seen: ClassSums
+    mean: Tensor  # [N, W, D + 1]
+    variance: Tensor  # [N, W, D + 1]
+
+
+class AmortisedPosterior(nn.Module):
+    """Independent Gaussians over a last layer's weights, written from the mean features of each class (VERSA).
+
+    embed: images [N, K, ...] -> [N, K, size]. num_points: of the distribution, a power of two, over which predictions
+    are averaged; 0: the mean weights alone, a plain softmax layer.
+    """
+
+    def __init__(
+        self, embed: nn.Module, *, size: int, hidden_size: int, num_points: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.embed, self.size, self.num_points = embed, size, num_points
+        self.mean = ClassWeights(size, hidden_size, generator=generator)
+        if num_points:
+            sizes = (size, hidden_size, size + 1)
+            self.log_variance = mlp(sizes, activation="relu", output_gain=0.1, generator=generator)
+            list(self.log_variance.parameters())[-1].data.fill_(_INITIAL_LOG_VARIANCE)
+
+    def prior(self, num_tasks: int) -> GaussianWeights:
+        return self._written(ClassSums.none(num_tasks, self.size, next(self.parameters())))
+
+    def adapt(self, state: GaussianWeights, context: Examples) -> GaussianWeights:
+        """The weights for the examples of context [N, K, ...] and for those seen before."""
+        return self._written(state.seen.added(self.embed(context.x), context.y, context.valid))
+
+    def predict(self, state: GaussianWeights, x: Tensor) -> Tensor:
+        """Log-probabilities [N, Q, W] for queries x [N, Q, ...]; without points, logits."""
+        features = self.embed(x)
+        logits = linear_logits(features, state.mean)
+        if not self.num_points:
+            return state.seen.of_seen(logits)
+        logits = torch.where(state.seen.count.unsqueeze(1) > 0, logits, _UNLIKELY)
+        variance = linear_logits(features.square(), state.variance)
+        order = logits.sort(dim=-1, descending=True, stable=True).indices
+        deviations = variance.gather(-1, order).sqrt() * normal_points(self.num_points, logits).unsqueeze(1).unsqueeze(
+            1
+        )
+        return state.seen.of_seen(mean_of_softmaxes(logits, order, deviations))
+
+    def _written(self, seen: ClassSums) -> GaussianWeights:
+        means = seen.means
+        mean = self.mean(means)
+        return GaussianWeights(
+            seen, mean, self.log_variance(means).exp() if self.num_points else torch.zeros_like(mean)
+        )
+
+
+@dataclass(frozen=True)
+class Mode(Record):
+    """The examples, and the likeliest logits of them with the curvature there."""
+
+    seen: Embedded
+    residual: Tensor  # [N, K, W] one for the right class, less the probabilities
+    precision: Tensor  # [N, W, K, K] of logits, with which observing them would say as much as the classes do
+
+
+class LaplaceAdaptation(nn.Module):
+    """A softmax layer's likeliest weights for the examples, under a Gaussian prior, and the Gaussian around them.
+
+    Both are found exactly, in terms of the examples' logits, which are no more than there are examples. The prior's
+    variance is learned; so is the embedding, by how well the mean over the Gaussian predicts.
+
+    embed, num_points: as in `AmortisedPosterior`. num_steps: of Newton's method.
+    """
+
+    def __init__(self, embed: nn.Module, *, size: int, num_points: int, num_steps: int) -> None:
+        super().__init__()
+        self.embed, self.size, self.num_points, self.num_steps = embed, size, num_points, num_steps
+        self.log_variance = nn.Parameter(torch.tensor(math.log(100 / size)))
+        if num_points:
+            self.log_temperature = nn.Parameter(torch.tensor(_INITIAL_TEMPERATURE).log())
+
+    def prior(self, num_tasks: int) -> Mode:
+        seen = Embedded.none(num_tasks, self.size, self.log_variance)
+        return Mode(seen, seen.x.new_zeros(num_tasks, 0, 0), seen.x.new_zeros(num_tasks, 0, 0, 0))
+
+    def adapt(self, state: Mode, context: Examples) -> Mode:
+        """The Gaussian for the examples of context [N, K, ...] and for those seen before."""
+        seen = state.seen.added(self.embed(context.x), context.y, context.valid)
+        gram, member = self.log_variance.exp() * seen.x @ seen.x.mT, seen.member
+        with torch.no_grad():
+            dual = likeliest(gram, member, self.num_steps)
+        dual, _, _ = newton_step(gram, member, gram @ dual)  # from where it ends, one step has its whole derivative
+        _, residual, precision = newton_step(gram, member, gram @ dual)
+        return Mode(seen, residual, precision)
+
+    def predict(self, state: Mode, x: Tensor) -> Tensor:
+        """Log-probabilities [N, Q, W] for queries x [N, Q, ...]; without points, the likeliest weights' logits."""
+        query = self.embed(x)
+        cross = self.log_variance.exp() * query @ state.seen.x.mT  # [N, Q, K]
+        logits = cross @ state.residual
+        if not self.num_points:
+            return state.seen.of_seen(logits)
+        own = self.log_variance.exp() * query.square().sum(-1)  # [N, Q]
+        covariance = self.log_temperature.exp() * _covariance(cross, own, state.precision)
+        seen = state.seen.member.any(1).unsqueeze(1)  # [N, 1, W]
+        logits = torch.where(seen, logits, _UNLIKELY)
+        order = logits.sort(dim=-1, descending=True, stable=True).indices
+        across = order.unsqueeze(-1).expand(covariance.shape)
+        covariance = covariance.gather(-2, across).gather(-1, across.mT)
+        root = torch.linalg.cholesky(covariance)
+        points = normal_points(self.num_points, logits)  # [points, W]
+        deviations = (root @ points.T).movedim(-1, 0)  # [points, N, Q, W]
+        return state.seen.of_seen(mean_of_softmaxes(logits, order, deviations))
+
+
+def likeliest(gram: Tensor, member: Tensor, num_steps: int) -> Tensor:
+    """The dual variables a [N, K, W] of the likeliest logits, which are gram @ a, by Newton's method from zero.
+
+    gram [N, K, K]: the prior covariance of logits. member [N, K, W] bool: the class of each example. Of each step, that
+    part is taken which is the most likely.
+    """
+    shares = torch.tensor(_SHARES, dtype=gram.dtype, device=gram.device)[:, None, None, None]
+    competing = member.any(1, keepdim=True)
+    dual = torch.zeros_like(member, dtype=gram.dtype)
+    tasks = torch.arange(len(gram), device=gram.device)
+    for _ in range(num_steps):
+        ahead, _, _ = newton_step(gram, member, gram @ dual)
+        choices = dual + shares * (ahead - dual)  # [shares, N, K, W]
+        logits = gram @ choices
+        log_prob = logits.masked_fill(~competing, -torch.inf).log_softmax(-1).masked_fill(~member, 0.0)
+        best = (log_prob - choices * logits / 2).sum((-2, -1)).argmax(0)
+        dual = choices[best, tasks]
+    return dual
+
+
+def newton_step(gram: Tensor, member: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of Newton's method from logits [N, K, W] of the examples; see `likeliest`.
+
+    Returns the dual variables of the new logits; and, where the old ones are, the residuals and the precisions of
+    `Mode`. Rasmussen and Williams, algorithm 3.3.
+    """
+    target = member.to(gram.dtype)
+    competing = member.any(1, keepdim=True)
+    probability = logits.masked_fill(~competing, -torch.inf).softmax(-1)
+    residual = target - probability
+    diagonal = torch.diag_embed(probability.mT)  # [N, W, K, K]
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    precision = torch.linalg.solve(eye + diagonal @ gram.unsqueeze(1), diagonal)
+    b = probability * logits - probability * (probability * logits).sum(-1, keepdim=True) + residual  # [N, K, W]
+    c = (precision @ (gram @ b).mT.unsqueeze(-1)).squeeze(-1)  # [N, W, K]
+    shared = torch.linalg.solve(precision.sum(1), c.sum(1))  # [N, K]
+    dual = b - c.mT + (precision @ shared[:, None, :, None]).squeeze(-1).mT
+    return dual, residual, precision
+
+
+def _covariance(cross: Tensor, own: Tensor, precision: Tensor) -> Tensor:
+    """Of a query's logits, [N, Q, W, W]: its prior variances own [N, Q], and covariances with the examples [N, Q, K].
+
+    Rasmussen and Williams, algorithm 3.4.
+    """
+    explained = cross.unsqueeze(1) @ precision  # [N, W, Q, K]
+    each = own.unsqueeze(1) - (explained * cross.unsqueeze(1)).sum(-1)  # [N, W, Q]
+    shared = torch.linalg.solve(precision.sum(1).unsqueeze(1), explained.mT)  # [N, W, K, Q]
+    between = torch.einsum("nvqk,nwkq->nqvw", explained, shared)
+    slack = 1e-6 * own.unsqueeze(1) + 1e-6  # for rounding, by which a variance may fall below zero
+    return (between + between.mT) / 2 + torch.diag_embed((each.clamp(min=0) + slack).movedim(1, -1))
+
+
+def mean_of_softmaxes(logits: Tensor, order: Tensor, deviations: Tensor) -> Tensor:
+    """The logarithm of the mean of softmaxes over points.
+
+    logits [N, Q, W], mean ones; order [N, Q, W]: their order; deviations [points, N, Q, W] from them, in that order.
+    """
+    each = (logits.gather(-1, order) + deviations).log_softmax(-1)
+    mean = each.logsumexp(0) - math.log(len(each))
+    return torch.empty_like(mean).scatter(-1, order, mean)
+
+
+def normal_points(num_points: int, like: Tensor) -> Tensor:
+    """Points [num_points, W] of a standard normal distribution in as many axes as `like` [..., W] has classes."""
+    engine = torch.quasirandom.SobolEngine(like.shape[-1])
+    uniform = engine.draw(num_points, dtype=torch.float64) + 0.5 / num_points
+    return torch.special.ndtri(uniform).to(like)

@@ -1,0 +1,76 @@
+"""Few-shot learners that know what they do not know: a distribution over the last layer's weights for each task.
+
+Gordon et al. Meta-learning probabilistic inference for prediction (2019), VERSA.
+MacKay. A practical Bayesian framework for backpropagation networks (1992), for Laplace's approximation of a last layer.
+
+What is minimised is the negative log-likelihood of the queries under the mean over the weights, as in VERSA.
+
+Deviations: those of metarl/adaptation/bayesian.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from metarl.adaptation.bayesian import AmortisedPosterior, LaplaceAdaptation
+from metarl.convnets import ConvConfig
+from metarl.fewshot.amortised import AmortisedLearner, OuterConfig
+from metarl.fewshot.metric_learners import EMBEDDING, image_embedding
+from metarl.fewshot.problem import Problem
+
+
+@dataclass(frozen=True)
+class BayesianConfig(OuterConfig):
+    """What learners of a distribution over the last layer share."""
+
+    conv: ConvConfig = EMBEDDING
+    num_points: int = 32  # of the distribution, a power of two, that predictions are averaged over; 0: its mean alone
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_points < 0 or self.num_points & (self.num_points - 1):
+            raise ValueError(f"num_points is {self.num_points}; allowed are 0 and powers of two")
+
+
+@dataclass(frozen=True)
+class VersaConfig(BayesianConfig):
+    """VERSA: a net writes a Gaussian over the last layer's weights, class by class."""
+
+    hidden_size: int = 64  # of the nets that write
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hidden_size < 1:
+            raise ValueError(f"hidden_size is {self.hidden_size}; it must be at least 1")
+
+    def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> AmortisedLearner:
+        embed = image_embedding(self, self.conv, problem, generator)
+        adaptation = AmortisedPosterior(
+            embed,
+            size=embed.output_size,
+            hidden_size=self.hidden_size,
+            num_points=self.num_points,
+            generator=generator,
+        )
+        return AmortisedLearner(self, adaptation, problem, num_iterations)
+
+
+@dataclass(frozen=True)
+class LaplaceConfig(BayesianConfig):
+    """Laplace: the likeliest last layer for the examples, and the Gaussian of its weights around it."""
+
+    num_steps: int = 8  # of Newton's method
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps is {self.num_steps}; it must be at least 1")
+
+    def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> AmortisedLearner:
+        embed = image_embedding(self, self.conv, problem, generator)
+        adaptation = LaplaceAdaptation(
+            embed, size=embed.output_size, num_points=self.num_points, num_steps=self.num_steps
+        )
+        return AmortisedLearner(self, adaptation.to(generator.device), problem, num_iterations)

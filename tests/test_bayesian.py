@@ -1,0 +1,122 @@
+"""Means over a last layer's weights: the points, the means of softmaxes, and Laplace's Gaussian against its Hessian."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd.functional import hessian
+
+from metarl.adaptation.bayesian import (
+    AmortisedPosterior,
+    GaussianWeights,
+    LaplaceAdaptation,
+    likeliest,
+    mean_of_softmaxes,
+    normal_points,
+)
+from metarl.adaptation.metric import ClassSums
+from metarl.fewshot.bayesian import LaplaceConfig, VersaConfig
+from metarl.records import Examples
+
+
+def test_points_are_quantiles_each_once_and_the_same_every_time():
+    like = torch.zeros(3, 5, dtype=torch.float64)
+    points = normal_points(16, like)
+    quantiles = torch.special.ndtri((torch.arange(16, dtype=torch.float64) + 0.5) / 16)
+    torch.testing.assert_close(points.sort(0).values, quantiles.unsqueeze(1).expand(-1, 5))
+    assert torch.equal(points, normal_points(16, like))
+    assert torch.equal(points[:, :3], normal_points(16, like[..., :3]))  # more classes change nothing for these
+
+
+def test_mean_of_two_softmaxes_by_hand():
+    """Logits (0, ln 3) and deviations (0, 0) and (0, -2 ln 3), of the likelier class: 3 / 4 and 1 / 4, so one half."""
+    three = math.log(3)
+    logits = torch.tensor([[[0.0, three]]])
+    deviations = torch.tensor([[[[0.0, 0.0]]], [[[-2 * three, 0.0]]]])
+    mean = mean_of_softmaxes(logits, torch.tensor([[[1, 0]]]), deviations)
+    torch.testing.assert_close(mean.exp(), torch.tensor([[[0.5, 0.5]]]))
+
+
+@pytest.mark.parametrize("num_points", [32, 1024])
+def test_predictions_under_independent_weights_are_those_of_many_random_ones(num_points):
+    generator = torch.Generator().manual_seed(0)
+    adaptation = AmortisedPosterior(nn.Identity(), size=3, hidden_size=2, num_points=num_points, generator=generator)
+    mean = torch.randn(1, 4, 4, generator=generator)
+    variance = 3 * torch.rand(1, 4, 4, generator=generator)
+    state = GaussianWeights(ClassSums(torch.ones(1, 4), torch.zeros(1, 4, 3)), mean, variance)
+    x = torch.randn(1, 2, 3, generator=generator)
+    weights = mean + variance.sqrt() * torch.randn(100_000, 4, 4, generator=generator)
+    drawn = (x[0] @ weights[..., :3].mT + weights[..., 3].unsqueeze(1)).softmax(-1).mean(0)
+    tolerance = 0.04 if num_points == 32 else 0.004
+    torch.testing.assert_close(adaptation.predict(state, x).exp()[0], drawn, atol=tolerance, rtol=0)
+
+
+def few_examples() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(5, 2, generator=generator, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 2])
+
+
+def test_laplace_is_the_gaussian_of_the_weights():
+    """Against the slope and the Hessian of the log posterior over the weights, of a layer of two by three."""
+    x, y = few_examples()
+    adaptation = LaplaceAdaptation(nn.Identity(), size=2, num_points=1024, num_steps=20).double()
+    adaptation.log_variance.data.fill_(math.log(2.0))
+    adaptation.log_temperature.data.zero_()
+    state = adaptation.adapt(adaptation.prior(1), Examples(x.unsqueeze(0), y.unsqueeze(0)))
+    best = 2.0 * (state.residual[0].T @ x).detach()  # [W, D]
+
+    def surprise(weights: Tensor) -> Tensor:
+        logits = x @ weights.view(3, 2).T
+        return nn.functional.cross_entropy(logits, y, reduction="sum") + weights.square().sum() / (2 * 2.0)
+
+    slope = torch.func.grad(surprise)(best.flatten())
+    torch.testing.assert_close(slope, torch.zeros_like(slope))
+    curvature: Any = hessian(surprise, best.flatten())
+    covariance = curvature.inverse()
+    query = torch.tensor([[0.3, -1.2]], dtype=torch.float64)
+    root = torch.linalg.cholesky(covariance)
+    normal = torch.randn(200_000, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    weights = best.flatten() + normal @ root.T
+    drawn = (weights.view(-1, 3, 2) @ query[0]).softmax(-1).mean(0)
+    torch.testing.assert_close(adaptation.predict(state, query.unsqueeze(0)).exp()[0, 0], drawn, atol=0.004, rtol=0)
+    adaptation.num_points = 0
+    torch.testing.assert_close(adaptation.predict(state, query.unsqueeze(0))[0], query @ best.T)
+
+
+@pytest.mark.parametrize(("ways", "shots", "variance"), [(5, 1, 100.0), (10, 5, 2.0), (20, 1, 10.0)])
+def test_the_likeliest_logits_are_found_from_far_away(ways, shots, variance):
+    """There, dual variables are one for the right class, less the probabilities."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(4, ways, 64, generator=generator, dtype=torch.float64).repeat(1, shots, 1)
+    x = (centres + 0.7 * torch.randn(centres.shape, generator=generator, dtype=torch.float64)).relu()
+    member = torch.eye(ways, dtype=torch.bool).repeat(shots, 1).expand(4, -1, -1)
+    gram = variance * x @ x.mT
+    dual = likeliest(gram, member, 8)
+    torch.testing.assert_close(dual, member.double() - (gram @ dual).softmax(-1), atol=1e-6, rtol=0)
+
+
+def test_more_examples_make_more_certain():
+    """The same example five times: the likelier class is more probable, and the logit's variance less than before."""
+    x, y = torch.tensor([[1.0, 0], [0, 1]]).repeat(5, 1), torch.tensor([0, 1]).repeat(5)
+    adaptation = LaplaceAdaptation(nn.Identity(), size=2, num_points=64, num_steps=8)
+    probability = []
+    for count in (2, 10):
+        data = Examples(x[:count].unsqueeze(0), y[:count].unsqueeze(0))
+        state = adaptation.adapt(adaptation.prior(1), data)
+        probability.append(adaptation.predict(state, torch.tensor([[[1.0, 0]]])).exp()[0, 0, 0])
+    assert 0.5 < probability[0] < probability[1] < 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (lambda: VersaConfig(num_points=12), "num_points is 12; allowed are 0 and powers of two"),
+        (lambda: VersaConfig(hidden_size=0), "hidden_size is 0; it must be at least 1"),
+        (lambda: LaplaceConfig(num_steps=0), "num_steps is 0; it must be at least 1"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        settings()
