@@ -5,7 +5,7 @@ from typing import Any
 
 from metarl.convnets import ConvConfig
 from metarl.fewshot.learned_optimizer import LearnedOptimizerConfig
-from metarl.fewshot.learners import ANILConfig, IMAMLConfig, MAMLConfig, MetaSGDConfig
+from metarl.fewshot.learners import ANILConfig, IMAMLConfig, MAMLConfig, MAMLPlusPlusConfig, MetaSGDConfig
 from metarl.fewshot.lora import ReptileLoRAConfig
 from metarl.fewshot.meta_learner_lstm import MetaLearnerLSTMConfig
 from metarl.fewshot.meta_networks import MetaNetworkConfig
@@ -17,6 +17,13 @@ _ADAM: dict[str, Any] = {"conv": CONV, "inner_optimizer": "adam", "inner_batch":
 
 GRADIENT_LEARNERS: dict[str, tuple[Any, int, float]] = {
     "maml": (MAMLConfig(conv=CONV, batching="vmap", inner_lr=0.4, outer_lr=1e-2), 60, 0.68),
+    "maml_plus_plus": (
+        MAMLPlusPlusConfig(
+            conv=CONV, batching="vmap", num_inner_steps=2, inner_lr=0.4, multi_step_share=1.0, outer_lr=1e-2
+        ),
+        60,
+        0.65,
+    ),
     "meta_sgd": (MetaSGDConfig(conv=CONV, batching="vmap", inner_lr=0.4, outer_lr=1e-2), 60, 0.8),
     "anil": (ANILConfig(conv=CONV, batching="vmap", inner_lr=1.0, num_inner_steps=3, outer_lr=1e-2), 60, 0.62),
     "imaml": (

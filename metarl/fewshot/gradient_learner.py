@@ -113,13 +113,17 @@ class GradientLearner:
             prediction = self.adaptation.predict(states[-1], query.x, query.context)
             score = self.problem.score(prediction, query).mean()
         self.optimizer.step()
-        absorb_statistics(self.adaptation.net, experience)
+        self._absorb_statistics(states, experience)
         self.num_updates += 1
         return {f"train/query_{self.problem.measure.name}": float(score), "train/grad_norm": float(norm)}
 
     def _prior(self, num_tasks: int, generator: torch.Generator) -> Any:
         """Where adaptation begins in meta-training."""
         return self.adaptation.prior(num_tasks)
+
+    def _absorb_statistics(self, states: list[Any], experience: FewShotEpisode) -> None:
+        """Running statistics, where the net keeps any, after an update that went through these states."""
+        absorb_statistics(self.adaptation.net, experience)
 
     def predictions(self, episode: FewShotEpisode, num_points: int) -> Tensor:
         check_ways(self.problem, episode)

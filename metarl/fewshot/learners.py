@@ -2,6 +2,9 @@
 
 Finn, Abbeel, Levine (2017). Li et al. (2017). Antoniou, Edwards, Storkey (2019). Raghu et al. (2020). Rajeswaran et
 al. (2019). One learner; the methods are settings of it, and their classes say which.
+
+Deviations: 1. MAML++: with "running" normalisation each step's statistics are those that its paper describes; its
+published code keeps such statistics and normalises by the batch all the same, which is "transductive" here.
 """
 
 from __future__ import annotations
@@ -16,8 +19,10 @@ from metarl.adaptation.batching import Batching
 from metarl.adaptation.gradient import GradientAdaptation, parameters_of, supervised_loss
 from metarl.adaptation.head import HeadAdaptation
 from metarl.adaptation.implicit import ImplicitAdaptation
+from metarl.adaptation.per_step_norms import PerStepNormAdaptation, per_step_names
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes, PerStepStepSizes
 from metarl.convnets import ImageClassifier
+from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.gradient_learner import GradientLearner, NetConfig, OuterStepsConfig
 from metarl.fewshot.problem import Problem
 
@@ -90,6 +95,37 @@ class MAMLPlusPlusConfig(MAMLConfig):
     first_order_share: float = 0.1
     multi_step_share: float = 0.1
     final_outer_lr: float | None = 1e-5
+    per_step_norms: bool = True  # each step has scales, shifts and running statistics of its own, in nets with any
+
+    def make_adaptation(self, net: nn.Module, problem: Problem, generator: torch.Generator) -> GradientAdaptation:
+        own_of_step = per_step_names(net)
+        if not (self.per_step_norms and own_of_step):
+            return super().make_adaptation(net, problem, generator)
+        adapted = [name for name in parameters_of(net, self.adapted) if name not in own_of_step]
+        return PerStepNormAdaptation(
+            net,
+            supervised_loss(net, problem.losses),
+            self.make_step_sizes(net, adapted, generator),
+            adapted=adapted,
+            num_steps=self.num_inner_steps,
+            first_order=self.first_order,
+            batching=self.batching,
+            chunk_size=self.chunk_size,
+        )
+
+    def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> GradientLearner:
+        net = self.make_net(problem, generator)
+        return MAMLPlusPlus(self, self.make_adaptation(net, problem, generator), problem, num_iterations)
+
+
+class MAMLPlusPlus(GradientLearner):
+    """Keeps the running statistics of each step of adaptation."""
+
+    def _absorb_statistics(self, states: list[Any], experience: FewShotEpisode) -> None:
+        if isinstance(self.adaptation, PerStepNormAdaptation):
+            self.adaptation.record(states, experience.support, experience.query)
+        else:
+            super()._absorb_statistics(states, experience)
 
 
 @dataclass(frozen=True)
