@@ -316,6 +316,8 @@ def test_without_transduction_each_query_is_answered_beside_the_support_alone():
     )
     torch.testing.assert_close(answers[0][:, :1], beside[:, -1:])
     assert "normalised" not in together.facts
+    apart = replace(config, conv=replace(CONV, normalisation="tasknorm"))
+    assert "normalised" not in apart.make_learner(PROBLEM, num_iterations=2, generator=seeded()).facts
 
 
 def test_mini_batches_of_meta_test_take_turns():

@@ -23,8 +23,8 @@ from metarl.adaptation.step_sizes import FixedStepSizes
 from metarl.adaptation.update_rules import AdamWithoutMomentum, RuleAdaptation, params_of
 from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.gradient_learner import NetConfig, check_ways, gradient_facts
-from metarl.fewshot.normalising import absorb_statistics, in_evaluation, with_context
-from metarl.fewshot.problem import Classification, Problem
+from metarl.fewshot.normalising import absorb_statistics, in_evaluation, normalisation_facts, with_context
+from metarl.fewshot.problem import Problem
 from metarl.records import Examples, cat
 
 
@@ -93,9 +93,15 @@ class Reptile:
     @property
     def facts(self) -> Mapping[str, Any]:
         facts = gradient_facts(self.adaptation)
-        if isinstance(self.problem, Classification) and not self.config.transduction:
+        if self._one_by_one:
             facts["normalised"] = "each query beside the support"
         return facts
+
+    @property
+    def _one_by_one(self) -> bool:
+        """Whether queries have to be kept apart; only where the others would say something of each."""
+        modes = normalisation_facts(self.adaptation.net).get("normalisation", "")
+        return "transductive" in modes and not self.config.transduction
 
     @torch.no_grad()
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
@@ -146,7 +152,7 @@ class Reptile:
 
     def _answers(self, state: Any, support: Examples, query: Examples) -> Tensor:
         """To all queries at once, or to each one in a batch with the support alone."""
-        if self.config.transduction or not isinstance(self.problem, Classification):
+        if not self._one_by_one:
             return self.adaptation.predict(state, query.x, query.context)
         answers = [
             self.adaptation.predict(state, torch.cat([support.x, one], 1), query.context)[:, -1:]
