@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from metarl.convnets import ConvConfig
-from metarl.fewshot.bayesian import LaplaceConfig, VersaConfig
+from metarl.fewshot.bayesian import GaussianPrototypesConfig, LaplaceConfig, VersaConfig
 from metarl.fewshot.hypernetworks import FilmConfig, HypernetworkConfig
 from metarl.fewshot.metric_learners import (
     MatchingConfig,
@@ -33,5 +33,6 @@ METRIC_LEARNERS: dict[str, tuple[Any, int, float]] = {
     "film": (FilmConfig(code_size=16, encoder_blocks=1, hidden_size=32, **_FAST), 80, 0.85),
     "hypernetwork": (HypernetworkConfig(code_size=16, **_SLOW), 120, 0.85),
     "versa": (VersaConfig(**_SLOW), 120, 0.8),
+    "gaussian_prototypes": (GaussianPrototypesConfig(**_FAST), 80, 0.85),
     "laplace": (LaplaceConfig(**_FAST), 50, 0.85),
 }

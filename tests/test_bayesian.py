@@ -16,9 +16,13 @@ from metarl.adaptation.bayesian import (
     mean_of_softmaxes,
     normal_points,
 )
+from metarl.adaptation.gaussian_prototypes import GaussianPrototypes
 from metarl.adaptation.metric import ClassSums
 from metarl.fewshot.bayesian import LaplaceConfig, VersaConfig
+from metarl.fewshot.problem import Classification, calibration_error
 from metarl.records import Examples
+
+PROBLEM = Classification((1, 2, 2), ways=10)
 
 
 def test_points_are_quantiles_each_once_and_the_same_every_time():
@@ -107,6 +111,35 @@ def test_more_examples_make_more_certain():
         state = adaptation.adapt(adaptation.prior(1), data)
         probability.append(adaptation.predict(state, torch.tensor([[[1.0, 0]]])).exp()[0, 0, 0])
     assert 0.5 < probability[0] < probability[1] < 1
+
+
+def test_gaussian_prototypes_by_hand():
+    """With centre zero and all variances one: after 2, mean 2 / 2 and variance 1 / 2; after 0 three times, 0 and 1 / 4.
+
+    A query at 1 has variances 3 / 2 and 5 / 4, and is 0 and 1 away.
+    """
+    adaptation = GaussianPrototypes(nn.Identity(), size=1)
+    data = Examples(torch.tensor([[[2.0], [0.0], [0.0], [0.0]]]), torch.tensor([[0, 1, 1, 1]]))
+    state = adaptation.adapt(adaptation.prior(1), data)
+    mean, variance = adaptation.belief(state)
+    torch.testing.assert_close(mean, torch.tensor([[[1.0], [0.0]]]))
+    torch.testing.assert_close(variance, torch.tensor([[[0.5], [0.25]]]))
+    expected = torch.tensor([[[-math.log(1.5) / 2, -(1 / 1.25 + math.log(1.25)) / 2]]])
+    torch.testing.assert_close(adaptation.predict(state, torch.tensor([[[1.0]]])), expected)
+
+
+@pytest.mark.parametrize("shots", [1, 5])
+def test_gaussian_prototypes_know_how_often_they_are_right(shots):
+    """On data that are as the model has them."""
+    generator = torch.Generator().manual_seed(0)
+    adaptation = GaussianPrototypes(nn.Identity(), size=4)
+    means = torch.randn(500, 10, 4, generator=generator)
+    x = means.repeat(1, shots, 1) + torch.randn(500, 10 * shots, 4, generator=generator)
+    state = adaptation.adapt(adaptation.prior(500), Examples(x, torch.arange(10).repeat(shots).expand(500, -1)))
+    query = Examples(means + torch.randn(500, 10, 4, generator=generator), torch.arange(10).expand(500, -1))
+    outcome = PROBLEM.outcome(adaptation.predict(state, query.x).unsqueeze(0), query)
+    assert outcome.confidence is not None
+    assert calibration_error(outcome.confidence).item() < 0.03
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from metarl.adaptation.metric import PrototypeAdaptation
 from metarl.adaptation.relation import Relation, RelationAdaptation
 from metarl.adaptation.siamese import SiameseAdaptation
 from metarl.convnets import ConvConfig, ConvNet
-from metarl.fewshot.bayesian import LaplaceConfig, VersaConfig
+from metarl.fewshot.bayesian import GaussianPrototypesConfig, LaplaceConfig, VersaConfig
 from metarl.fewshot.hypernetworks import FilmConfig, HypernetworkConfig
 from metarl.fewshot.metric_learners import (
     MatchingConfig,
@@ -46,6 +46,7 @@ CONFIGS: dict[str, Any] = {
     "hypernetwork": HypernetworkConfig(conv=FLAT, code_size=3, hidden_size=5),
     "versa": VersaConfig(conv=FLAT, hidden_size=5),
     "versa_of_means": VersaConfig(conv=FLAT, hidden_size=5, num_points=0),
+    "gaussian_prototypes": GaussianPrototypesConfig(conv=FLAT),
     "laplace": LaplaceConfig(conv=FLAT, num_steps=15),
     "laplace_of_means": LaplaceConfig(conv=FLAT, num_steps=15, num_points=0),
 }

@@ -1,11 +1,12 @@
-"""Few-shot learners that know what they do not know: a distribution over the last layer's weights for each task.
+"""Few-shot learners with a distribution for each task: over the last layer's weights, or over the classes' means.
 
 Gordon et al. Meta-learning probabilistic inference for prediction (2019), VERSA.
 MacKay. A practical Bayesian framework for backpropagation networks (1992), for Laplace's approximation of a last layer.
+Harrison, Sharma, Finn, Pavone. Continuous meta-learning without tasks (2020), for Gaussian prototypes.
 
-What is minimised is the negative log-likelihood of the queries under the mean over the weights, as in VERSA.
+What is minimised is the negative log-likelihood of the queries under the mean over the distribution, as in VERSA.
 
-Deviations: those of metarl/adaptation/bayesian.py.
+Deviations: those of metarl/adaptation/bayesian.py and gaussian_prototypes.py.
 """
 
 from __future__ import annotations
@@ -15,10 +16,23 @@ from dataclasses import dataclass
 import torch
 
 from metarl.adaptation.bayesian import AmortisedPosterior, LaplaceAdaptation
+from metarl.adaptation.gaussian_prototypes import GaussianPrototypes
 from metarl.convnets import ConvConfig
 from metarl.fewshot.amortised import AmortisedLearner, OuterConfig
 from metarl.fewshot.metric_learners import EMBEDDING, image_embedding
 from metarl.fewshot.problem import Problem
+
+
+@dataclass(frozen=True)
+class GaussianPrototypesConfig(OuterConfig):
+    """Gaussian prototypes: a class is a belief about the mean of its embeddings, the wider the fewer its examples."""
+
+    conv: ConvConfig = EMBEDDING
+
+    def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> AmortisedLearner:
+        embed = image_embedding(self, self.conv, problem, generator)
+        adaptation = GaussianPrototypes(embed, size=embed.output_size)
+        return AmortisedLearner(self, adaptation.to(generator.device), problem, num_iterations)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ LEARNERS: dict[str, str] = {
     "film": "metarl.fewshot.hypernetworks:FilmConfig",
     "hypernetwork": "metarl.fewshot.hypernetworks:HypernetworkConfig",
     "versa": "metarl.fewshot.bayesian:VersaConfig",
+    "gaussian_prototypes": "metarl.fewshot.bayesian:GaussianPrototypesConfig",
     "laplace": "metarl.fewshot.bayesian:LaplaceConfig",
     "snail": "metarl.fewshot.sequence_learners:SnailLearnerConfig",
     "transformer": "metarl.fewshot.sequence_learners:TransformerLearnerConfig",
