@@ -1,7 +1,7 @@
-"""MAML with a trust region finds out from ten episodes how fast its half cheetah should run.
+"""MAML with a trust region finds out from twenty episodes how fast its half cheetah should run.
 
-Actions are five times as noisy as in the paper and a step has half as many episodes: a body that hardly moves learns
-slowly, and more updates of less data save steps. `maml_trpo_paper` has the published settings.
+The settings of half_cheetah_dir/maml_trpo, which says why they differ from the published ones of `maml_trpo_paper`.
+Velocities go up to 3 m/s here. Seed 0 had -149 after 60 iterations, and was still learning.
 """
 
 from agents.maml import MAMLTRPOConfig
@@ -11,7 +11,7 @@ from metarl.trainer import TrainConfig
 
 experiment = Experiment(
     family=HalfCheetahVel(),
-    agent=MAMLTRPOConfig(action_scale=2.0, num_rollouts=10, max_kl=0.03),
-    train=TrainConfig(num_iterations=250, num_tasks=20, eval_every=20, eval_tasks=40, checkpoint_every=10),
+    agent=MAMLTRPOConfig(action_scale=2.0, inner_objective="likelihood_ratio", max_kl=0.05),
+    train=TrainConfig(num_iterations=200, num_tasks=20, eval_every=20, eval_tasks=40, checkpoint_every=10),
     expected=Expected(at_least=-80, source="Finn et al. 2017 reach -79 on rllab's cheetah, up to 2 m/s", episode=1),
 )
