@@ -33,6 +33,7 @@ def test_film_scales_and_shifts_what_the_normalisation_gives():
     state = adaptation.adapt(adaptation.prior(1), Examples(x, y))
     film = adaptation.film(encoder(x[0]).mean(0)).view(1, 2, 3)
     torch.testing.assert_close(state.film[0], film)
+    assert adaptation.adapted_parameters == film.numel()
 
     def features(images: torch.Tensor) -> torch.Tensor:
         scale, shift = (value.view(-1, 1, 1) for value in film[0])
@@ -69,6 +70,7 @@ def test_layers_differ_between_tasks_of_the_same_classes():
     x[1, 0] = x[0, 0]
     state = adaptation.adapt(adaptation.prior(2), Examples(x, torch.tensor([[0, 1], [0, 1]])))
     assert not torch.allclose(state.weights[0, 0], state.weights[1, 0])
+    assert adaptation.adapted_parameters == state.layer[0].numel()
 
 
 @pytest.mark.parametrize(

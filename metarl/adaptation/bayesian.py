@@ -12,7 +12,9 @@ their mean logits, so that their numbers mean nothing. No draw is random, in met
 
 Deviations: 1. VERSA draws weights, at random; as logits under weights that are independent Gaussians are so too, points
 are drawn there; 2. its net says what to add to the mean of a class's features, as in hypernetwork.py, and sees no
-number of shots; 3. Laplace's weights have no bias.
+number of shots; 3. Laplace's weights have no bias; of each step of Newton's method, the best part is taken; 4. its
+covariance is multiplied by a learned temperature, which starts at a tenth: after one example the curvature is that of a
+nearly certain class, next to nothing, and the Gaussian as wide as the prior.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from metarl.nets import mlp
 from metarl.records import Examples, Record
 
 _UNLIKELY = -1e9  # logit of a class that was not seen, whose gradient is finite
-_INITIAL_TEMPERATURE = 0.1
-_SHARES = (1.0, 0.5, 0.25, 0.1, 0.02)  # of a step, that are tried
+_INITIAL_TEMPERATURE = 0.1  # of Laplace's covariance
+_SHARES = (1.0, 0.5, 0.25, 0.1, 0.02)  # of a step of Newton's method, that are tried
 _INITIAL_LOG_VARIANCE = -5.0  # of a weight
 
 
@@ -77,9 +79,8 @@ class AmortisedPosterior(nn.Module):
         logits = torch.where(state.seen.count.unsqueeze(1) > 0, logits, _UNLIKELY)
         variance = linear_logits(features.square(), state.variance)
         order = logits.sort(dim=-1, descending=True, stable=True).indices
-        deviations = variance.gather(-1, order).sqrt() * normal_points(self.num_points, logits).unsqueeze(1).unsqueeze(
-            1
-        )
+        points = normal_points(self.num_points, logits)[:, None, None]  # [points, 1, 1, W]
+        deviations = variance.gather(-1, order).sqrt() * points
         return state.seen.of_seen(mean_of_softmaxes(logits, order, deviations))
 
     def _written(self, seen: ClassSums) -> GaussianWeights:
@@ -198,7 +199,7 @@ def _covariance(cross: Tensor, own: Tensor, precision: Tensor) -> Tensor:
     each = own.unsqueeze(1) - (explained * cross.unsqueeze(1)).sum(-1)  # [N, W, Q]
     shared = torch.linalg.solve(precision.sum(1).unsqueeze(1), explained.mT)  # [N, W, K, Q]
     between = torch.einsum("nvqk,nwkq->nqvw", explained, shared)
-    slack = 1e-6 * own.unsqueeze(1) + 1e-6  # for rounding, by which a variance may fall below zero
+    slack = 1e-5 * own.unsqueeze(1) + 1e-6  # for rounding, by which a variance may fall below zero
     return (between + between.mT) / 2 + torch.diag_embed((each.clamp(min=0) + slack).movedim(1, -1))
 
 

@@ -77,6 +77,11 @@ class FilmAdaptation(nn.Module):
         self.film = mlp((code_size, hidden_size, size), activation="relu", output_gain=0.1, generator=generator)
         self.head = ClassWeights(embed.output_size, hidden_size, generator=generator)
 
+    @property
+    def adapted_parameters(self) -> int:
+        """Numbers that are written for the task as a whole."""
+        return torch.Size(self.film_shape).numel()
+
     def prior(self, num_tasks: int) -> FilmState:
         like = next(self.parameters())
         seen = Embedded.none(num_tasks, torch.Size(self.image_shape).numel(), like)
@@ -139,6 +144,11 @@ class WrittenLayersAdaptation(nn.Module):
         nn.init.orthogonal_(common, 2**0.5, generator=generator)
         self.layer.bias.data = common.flatten()
         self.head = ClassWeights(hidden_size, hidden_size, generator=generator)
+
+    @property
+    def adapted_parameters(self) -> int:
+        """Numbers that are written for the task as a whole."""
+        return self.hidden_size * (self.size + 1)
 
     def prior(self, num_tasks: int) -> WrittenState:
         like = next(self.parameters())

@@ -69,7 +69,9 @@ class AmortisedLearner:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        return {**normalisation_facts(self.adaptation), "adapted_parameters": 0}
+        """How the net normalises, and how many numbers of it are written for a task, beside those of each class."""
+        written = getattr(self.adaptation, "adapted_parameters", 0)
+        return {**normalisation_facts(self.adaptation), "adapted_parameters": written}
 
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam; the score that is logged is that before it."""
