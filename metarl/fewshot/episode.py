@@ -74,7 +74,8 @@ class FewShotFamily(Protocol):
 class FewShotLearner(Protocol):
     """A learner that predicts."""
 
-    point: str  # what its adaptation is counted in: a "step", or a "shot" or an "example" that it absorbs
+    @property
+    def point(self) -> str: ...  # what its adaptation is counted in: a "step", or a "shot" or an "example" absorbed
 
     @property
     def facts(self) -> Mapping[str, Any]:

@@ -18,43 +18,31 @@ Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class SinusoidTasks(Record):
-    """The function of each task."""
-
-    amplitude: Tensor  # [N]
-    phase: Tensor  # [N] radians
-
-
-@dataclass(frozen=True)
-class Sinusoid:
-    """y = amplitude sin(x - phase), amplitude ~ U[0.1, 5], phase ~ U[0, pi], x ~ U[-5, 5].
-
-    Finn, Abbeel, Levine. Model-agnostic meta-learning for fast adaptation of deep networks (2017).
-    Out of distribution: amplitudes and phases beyond those of training.
-    """
+class FunctionFamily:
+    """Functions of one number, of which fresh points are drawn."""
 
     shots: int = 10
     queries: int = 10
-    amplitude: Range = (0.1, 5.0)
-    phase: Range = (0.0, math.pi)
-    x: Range = (-5.0, 5.0)
-    ood_amplitude: Range = (5.0, 8.0)
-    ood_phase: Range = (math.pi, 1.5 * math.pi)
 
-    name = "sinusoid"
     test_queries = 100
     problem = Regression(input_size=1, output_size=1)
 
     def __post_init__(self) -> None:
-        _check_counts(shots=self.shots, queries=self.queries)
-        for field in ("amplitude", "phase", "x", "ood_amplitude", "ood_phase"):
-            low, high = getattr(self, field)
-            if not low < high:
-                raise ValueError(f"{field} is {(low, high)}; allowed are ranges from a lower to a higher number")
+        for name in ("shots", "queries"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
 
     @property
     def training(self) -> Self:
         return self
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> Any:
+        """Functions with leading axis `num_tasks`. An undeclared split raises ValueError."""
+        raise NotImplementedError
+
+    def examples(self, tasks: Any, num_examples: int, generator: torch.Generator) -> Examples:
+        """Fresh points of each function: x and y [N, num_examples, 1]."""
+        raise NotImplementedError
 
     def episode(
         self,
@@ -66,16 +54,51 @@ class Sinusoid:
         generator: torch.Generator,
     ) -> FewShotEpisode:
         """Fresh functions and fresh points of them; see FewShotFamily."""
-        return _fresh(self, self.sample(num_tasks, split, generator), shots, queries, generator)
+        tasks = self.sample(num_tasks, split, generator)
+        support, query = (
+            self.examples(tasks, own if given is None else given, generator)
+            for given, own in ((shots, self.shots), (queries, self.queries))
+        )
+        return FewShotEpisode(support, query)
+
+
+@dataclass(frozen=True)
+class SinusoidTasks(Record):
+    """The function of each task."""
+
+    amplitude: Tensor  # [N]
+    phase: Tensor  # [N] radians
+
+
+@dataclass(frozen=True)
+class Sinusoid(FunctionFamily):
+    """y = amplitude sin(x - phase), amplitude ~ U[0.1, 5], phase ~ U[0, pi], x ~ U[-5, 5].
+
+    Finn, Abbeel, Levine. Model-agnostic meta-learning for fast adaptation of deep networks (2017).
+    Out of distribution: amplitudes and phases beyond those of training.
+    """
+
+    amplitude: Range = (0.1, 5.0)
+    phase: Range = (0.0, math.pi)
+    x: Range = (-5.0, 5.0)
+    ood_amplitude: Range = (5.0, 8.0)
+    ood_phase: Range = (math.pi, 1.5 * math.pi)
+
+    name = "sinusoid"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in ("amplitude", "phase", "x", "ood_amplitude", "ood_phase"):
+            low, high = getattr(self, field)
+            if not low < high:
+                raise ValueError(f"{field} is {(low, high)}; allowed are ranges from a lower to a higher number")
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> SinusoidTasks:
-        """Functions with leading axis `num_tasks`. An undeclared split raises ValueError."""
         ood = _is_ood(split, self.name)
         amplitude = _uniform(self.ood_amplitude if ood else self.amplitude, (num_tasks,), generator)
         return SinusoidTasks(amplitude, _uniform(self.ood_phase if ood else self.phase, (num_tasks,), generator))
 
     def examples(self, tasks: SinusoidTasks, num_examples: int, generator: torch.Generator) -> Examples:
-        """Fresh points of each function: x and y [N, num_examples, 1]."""
         x = _uniform(self.x, (len(tasks), num_examples, 1), generator)
         return Examples(x, tasks.amplitude[:, None, None] * (x - tasks.phase[:, None, None]).sin())
 
@@ -91,26 +114,22 @@ class HarmonicTasks(Record):
 
 
 @dataclass(frozen=True)
-class Harmonic:
+class Harmonic(FunctionFamily):
     """y = a1 sin(w x + b1) + a2 sin(2 w x + b2) + noise around a center of its own: a and x - center ~ N(0, 1).
 
     After Lacoste et al. Uncertainty in multitask transfer learning (2018): w ~ U[5, 7], b ~ U[0, 2 pi],
     center ~ U[-4, 4]. Out of distribution: higher frequencies.
     """
 
-    shots: int = 10
-    queries: int = 10
     frequency: Range = (5.0, 7.0)
     center: Range = (-4.0, 4.0)
     noise_std: float = 0.1
     ood_frequency: Range = (7.0, 9.0)
 
     name = "harmonic"
-    test_queries = 100
-    problem = Regression(input_size=1, output_size=1)
 
     def __post_init__(self) -> None:
-        _check_counts(shots=self.shots, queries=self.queries)
+        super().__post_init__()
         for field in ("frequency", "center", "ood_frequency"):
             low, high = getattr(self, field)
             if not low < high:
@@ -118,24 +137,7 @@ class Harmonic:
         if self.noise_std < 0:
             raise ValueError(f"noise_std is {self.noise_std}; it must be 0 or more")
 
-    @property
-    def training(self) -> Self:
-        return self
-
-    def episode(
-        self,
-        num_tasks: int,
-        split: Split,
-        *,
-        shots: int | None = None,
-        queries: int | None = None,
-        generator: torch.Generator,
-    ) -> FewShotEpisode:
-        """Fresh functions and fresh points of them; see FewShotFamily."""
-        return _fresh(self, self.sample(num_tasks, split, generator), shots, queries, generator)
-
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> HarmonicTasks:
-        """Functions with leading axis `num_tasks`. An undeclared split raises ValueError."""
         frequency = self.ood_frequency if _is_ood(split, self.name) else self.frequency
         return HarmonicTasks(
             amplitude=_normal((num_tasks, 2), generator),
@@ -145,7 +147,6 @@ class Harmonic:
         )
 
     def examples(self, tasks: HarmonicTasks, num_examples: int, generator: torch.Generator) -> Examples:
-        """Fresh points of each function: x and y [N, num_examples, 1]."""
         x = tasks.center[:, None] + _normal((len(tasks), num_examples), generator)  # [N, K]
         multiple = torch.tensor([1.0, 2.0], device=x.device)
         angle = (tasks.frequency[:, None] * x)[..., None] * multiple + tasks.phase[:, None]  # [N, K, 2]
@@ -153,26 +154,10 @@ class Harmonic:
         return Examples(x[..., None], y[..., None])
 
 
-def _fresh(
-    family: Sinusoid | Harmonic, tasks: Any, shots: int | None, queries: int | None, generator: torch.Generator
-) -> FewShotEpisode:
-    support, query = (
-        family.examples(tasks, own if given is None else given, generator)
-        for given, own in ((shots, family.shots), (queries, family.queries))
-    )
-    return FewShotEpisode(support, query)
-
-
 def _is_ood(split: Split, family: str) -> bool:
     if split not in ("train", "test", "ood"):
         raise ValueError(f"split is {split!r}; {family} has train, test and ood")
     return split == "ood"
-
-
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
 
 
 def _uniform(limits: Range, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
