@@ -43,7 +43,7 @@ IMAGE_LEARNERS: dict[str, tuple[Any, int, float]] = {
         200,
         0.75,
     ),
-    "lstm": (LSTMConfig(embedding="pixels", hidden_size=64, outer_lr=1e-2), 150, 0.8),
+    "lstm": (LSTMConfig(embedding="pixels", hidden_size=64, outer_lr=1e-2), 200, 0.8),
 }
 PLAIN = Patterns(faintness=1.0, shadow=0.0)
 EASIER = {  # for learners that have yet to find out that examples are to be compared; and the tasks in a batch
@@ -215,4 +215,4 @@ def test_functions_have_no_classes(tmp_path, capsys):
     words = ["--train.num-iterations", "1", "--train.eval-tasks", "5", "--run-dir", run]
     assert command("train", "sinusoid/maml", *words) == 0
     assert command("evaluate", run, "--tasks", "4", "--ways", "5") == 2
-    assert "--ways is 5; sinusoid has no ways" in capsys.readouterr().err
+    assert "--ways is 5; sinusoid has no ways of classes" in capsys.readouterr().err

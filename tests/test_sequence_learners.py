@@ -145,6 +145,23 @@ def test_with_late_labels_what_is_said_of_an_example_is_what_would_be_said_of_it
         torch.testing.assert_close(asked[:, 0], said[:, count], atol=1e-5, rtol=1e-4)
 
 
+def test_late_labels_are_met_in_an_order_that_tells_nothing_of_the_next_class():
+    """Were it shot after shot, the last of three images of a shot would always be of the class that is left."""
+    trainer = Trainer(
+        replace(FAMILY, shots=4),
+        NotebookConfig(embedding="pixels", late_labels=True),
+        TrainConfig(2, 50),
+        agent_name="lstm",
+        seed=0,
+    )
+    trainer.iterate()
+    pages = torch.stack(trainer.agent.adaptation.memory.pages)[1:13]  # [12, N, 4 + 3]: labels of all images
+    labels = pages[..., 4:].argmax(-1).T  # [N, 12]
+    assert torch.equal(labels.sort().values, torch.arange(3).repeat_interleave(4).expand(50, 12))
+    third_is_left = (labels.unflatten(1, (4, 3)).sort().values == torch.arange(3)).all(-1)
+    assert third_is_left.double().mean() < 0.5
+
+
 def test_padding_and_too_many_classes_are_refused():
     reader = ExampleReader(replace(CONFIGS["lstm"], embedding="pixels"), FAMILY.problem, seeded())
     support = FAMILY.episode(2, "train", generator=seeded()).support

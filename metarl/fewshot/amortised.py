@@ -78,7 +78,7 @@ class AmortisedLearner:
         progress = self.num_updates / self.num_iterations
         set_learning_rate(self.optimizer, self.config.outer_lr, self.config.final_outer_lr, progress)
         query = experience.query
-        loss, prediction = self._judged(experience.support, query)
+        loss, prediction = self._judged(experience.support, query, generator)
         self.optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.adaptation.parameters(), self.config.max_grad_norm or math.inf)
@@ -91,7 +91,7 @@ class AmortisedLearner:
             "train/grad_norm": float(norm),
         }
 
-    def _judged(self, support: Examples, query: Examples) -> tuple[Tensor, Tensor]:
+    def _judged(self, support: Examples, query: Examples, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The loss of a batch of tasks, and what was predicted for their queries."""
         state = self.adaptation.adapt(self.adaptation.prior(len(support)), support)
         prediction = self.adaptation.predict(state, query.x)

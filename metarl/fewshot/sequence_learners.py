@@ -190,9 +190,16 @@ class ExampleReader(nn.Module):
 
 
 class OnlineLearner(AmortisedLearner):
-    """Learns from what is said of every example of the support before its label has come, and of the queries."""
+    """Learns from what is said of every example of the support before its label has come, and of the queries.
 
-    def _judged(self, support: Examples, query: Examples) -> tuple[Tensor, Tensor]:
+    It meets the support in an order without regard to shots: where every class comes once in each, those yet to come
+    can be told without a look at the image, and that is all that would be learned for long.
+    """
+
+    def _judged(self, support: Examples, query: Examples, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        order = torch.rand(support.x.shape[:2], generator=generator, device=support.x.device).argsort(-1)
+        rows = torch.arange(len(order), device=order.device).unsqueeze(-1)
+        support = support.map(lambda value: value[rows, order])
         early, state = self.adaptation.read(self.adaptation.prior(len(support)), support)
         prediction = self.adaptation.predict(state, query.x)
         losses = torch.cat([self.losses(early, support.y), self.losses(prediction, query.y)], 1)
