@@ -15,7 +15,9 @@ from metarl.fewshot.learners import IMAMLConfig
 
 experiment = replace(
     maml.experiment,
-    agent=IMAMLConfig(conv=STRIDED, inner_lr=0.1, outer_lr=3e-3, final_outer_lr=1e-5, batching="vmap"),
+    agent=IMAMLConfig(
+        conv=STRIDED, inner_lr=0.1, outer_lr=3e-3, final_outer_lr=1e-5, max_grad_norm=1.0, batching="vmap"
+    ),
     train=replace(
         maml.experiment.train, num_iterations=2500, num_tasks=8, num_episodes=16, eval_every=1250, checkpoint_every=250
     ),
