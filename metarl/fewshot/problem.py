@@ -144,16 +144,17 @@ def calibration_error(confidence: Tensor) -> Tensor:
 def _is_right(prediction: Tensor, y: Tensor) -> Tensor:
     """One where the likeliest class is the right one, else zero; where several are, the share of one: [..., Q].
 
-    So that a learner that says the same of all classes is at chance, and not at what the first class is worth.
+    So that a learner that says the same of all classes is at chance, and not at what the first class is worth. What is
+    not a number is wrong.
     """
     best = prediction == prediction.amax(-1, keepdim=True)
     y = y.expand(prediction.shape[:-1])
-    return best.gather(-1, y.unsqueeze(-1)).squeeze(-1) / best.sum(-1)
+    return best.gather(-1, y.unsqueeze(-1)).squeeze(-1) / best.sum(-1).clamp(min=1)
 
 
 def _confidence(predictions: Tensor, y: Tensor, valid: Tensor | None) -> Tensor:
     """What was stated and what was right, by confidence: [P, bins, 3]."""
-    stated = predictions.softmax(-1).amax(-1).double()  # [P, N, Q]
+    stated = predictions.softmax(-1).amax(-1).double().nan_to_num()  # [P, N, Q]
     each = torch.stack([torch.ones_like(stated), stated, _is_right(predictions, y).double()], -1)
     if valid is not None:
         each = each * valid.unsqueeze(-1)
