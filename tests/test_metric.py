@@ -285,6 +285,7 @@ def test_pairs_by_hand(likeness, expected):
     """Differences of features to a query at zero: 1 and 3 of the first class, 2 of the second; all weigh minus one."""
     adaptation = SiameseAdaptation(PLAIN, size=1, feature_size=1, likeness=likeness, generator=torch.Generator())
     adaptation.embed = nn.Sequential()
+    adaptation.threshold.data.zero_()
     data = Examples(torch.tensor([[[1.0], [3.0], [-2.0]]]), torch.tensor([[0, 0, 1]]))
     log_odds = adaptation.predict(absorbed(adaptation, [data]), torch.zeros(1, 1, 1))
     torch.testing.assert_close(log_odds, torch.tensor([[expected]]))

@@ -5,7 +5,8 @@ Koch, Zemel, Salakhutdinov. Siamese neural networks for one-shot image recogniti
 Deviations: 1. pairs are those of an episode's queries with its classes, and not drawn from all classes; as published,
 same and different ones weigh the same; 2. with several shots, a class is judged as it is at meta-test, by its likest
 example or by all; with one, that is each pair; 3. the net, and Adam in place of momenta by layer; images are not
-distorted.
+distorted; 4. differences count from a learned threshold, which says the same as a bias; where that grows from zero,
+the embedding shrinks before it has grown.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from metarl.nets import linear
 from metarl.records import Examples
 
 Likeness = Literal["best", "mean"]
+
+_TYPICAL_DIFFERENCE = 0.15  # between a sigmoid's values for two images, of a net that has learned nothing
 
 
 class SiameseAdaptation(nn.Module):
@@ -38,10 +41,10 @@ class SiameseAdaptation(nn.Module):
         self.feature_size, self.likeness = feature_size, likeness
         self.embed = nn.Sequential(embed, linear(size, feature_size, gain=1.0, generator=generator), nn.Sigmoid())
         self.weight = nn.Parameter(torch.full((feature_size,), -(feature_size**-0.5), device=generator.device))
-        self.bias = nn.Parameter(torch.zeros((), device=generator.device))
+        self.threshold = nn.Parameter(torch.full((), _TYPICAL_DIFFERENCE, device=generator.device))
 
     def prior(self, num_tasks: int) -> Embedded:
-        return Embedded.none(num_tasks, self.feature_size, self.bias)
+        return Embedded.none(num_tasks, self.feature_size, self.weight)
 
     def adapt(self, state: Embedded, context: Examples) -> Embedded:
         """The examples of context [N, K, ...] beside those seen before."""
@@ -54,7 +57,7 @@ class SiameseAdaptation(nn.Module):
         probability of each of several classes.
         """
         difference = (self.embed(x).unsqueeze(2) - state.x.unsqueeze(1)).abs()  # [N, Q, K, feature_size]
-        pairs = (difference @ self.weight + self.bias).unsqueeze(2)  # [N, Q, 1, K]
+        pairs = ((difference - self.threshold) @ self.weight).unsqueeze(2)  # [N, Q, 1, K]
         member = state.member.mT.unsqueeze(1)  # [N, 1, W, K]
         if self.likeness == "best":
             return pairs.masked_fill(~member, -torch.inf).amax(-1)
