@@ -15,6 +15,7 @@ from metarl.adaptation.external_memory import ExternalMemoryConfig
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.fewshot.episode import FewShotEpisode, FewShotFamily
+from metarl.fewshot.metric_learners import PrototypicalConfig
 from metarl.fewshot.sequence_learners import LSTMConfig, MANNConfig, SnailLearnerConfig, TransformerLearnerConfig
 from metarl.records import Examples
 from metarl.trainer import TrainConfig, Trainer
@@ -45,6 +46,7 @@ IMAGE_LEARNERS: dict[str, tuple[Any, int, float]] = {
     ),
     "lstm": (LSTMConfig(embedding="pixels", hidden_size=64, outer_lr=1e-2), 200, 0.8),
 }
+TASKNORM = replace(EMBEDDING, normalisation="tasknorm")
 PLAIN = Patterns(faintness=1.0, shadow=0.0)
 EASIER = {  # for learners that have yet to find out that examples are to be compared; and the tasks in a batch
     "snail": (PLAIN, 16),
@@ -216,3 +218,9 @@ def test_functions_have_no_classes(tmp_path, capsys):
     assert command("train", "sinusoid/maml", *words) == 0
     assert command("evaluate", run, "--tasks", "4", "--ways", "5") == 2
     assert "--ways is 5; sinusoid has no ways of classes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", [PrototypicalConfig, SnailLearnerConfig])
+def test_statistics_of_the_support_are_refused_where_queries_are_embedded_without_it(config):
+    with pytest.raises(ValueError, match=r"normalisation is 'tasknorm', and .* embeds queries without the support"):
+        config(conv=TASKNORM).make_learner(Patterns().problem, num_iterations=1, generator=seeded())

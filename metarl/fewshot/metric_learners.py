@@ -24,6 +24,7 @@ from metarl.adaptation.relation import Pooling, Relation, RelationAdaptation
 from metarl.adaptation.siamese import Likeness, SiameseAdaptation
 from metarl.convnets import ConvConfig, ConvNet
 from metarl.fewshot.amortised import AmortisedLearner, OuterConfig
+from metarl.fewshot.normalising import check_context
 from metarl.fewshot.problem import Classification, Problem
 
 EMBEDDING = ConvConfig(normalisation="running")
@@ -145,9 +146,11 @@ def image_embedding(
     """A convolutional net from the problem's images to features, or to maps.
 
     Raises:
-        ValueError: when the problem is not to tell classes of images apart, or the net's output is not of that kind.
+        ValueError: when the problem is not to tell classes of images apart, the net's output is not of that kind, or
+            it would normalise queries by a support that they are embedded without.
     """
     name = type(config).__name__
+    check_context(conv, name)
     if not isinstance(problem, Classification):
         raise ValueError(f"agent is {name}, which tells classes of images apart; this family has none")
     if (conv.output == "maps") != maps:

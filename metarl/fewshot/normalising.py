@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
 
+from metarl.convnets import ConvConfig
 from metarl.fewshot.episode import FewShotEpisode
-from metarl.normalisation import Norm
+from metarl.normalisation import Norm, Normalisation
 from metarl.records import Examples
 
 
@@ -30,6 +31,19 @@ def with_context(net: nn.Module, episode: FewShotEpisode) -> tuple[Examples, Exa
     if not any(norm.takes_context for norm in _norms(net)):
         return episode.support, episode.query
     return episode.support, replace(episode.query, context=episode.support.x)
+
+
+def check_context(conv: ConvConfig, name: str) -> None:
+    """Refuse statistics of the support where queries are embedded without it; `name` is the learner's.
+
+    Raises:
+        ValueError: naming what is allowed.
+    """
+    if conv.normalisation == "tasknorm":
+        allowed = ", ".join(repr(mode) for mode in get_args(Normalisation) if mode != conv.normalisation)
+        raise ValueError(
+            f"normalisation is 'tasknorm', and {name} embeds queries without the support; allowed are {allowed}"
+        )
 
 
 @torch.no_grad()

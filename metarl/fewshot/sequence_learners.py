@@ -28,6 +28,7 @@ from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.convnets import ConvConfig, ConvNet
 from metarl.fewshot.amortised import AmortisedLearner, OuterConfig
+from metarl.fewshot.normalising import check_context
 from metarl.fewshot.problem import Classification, Problem
 from metarl.nets import linear, mlp
 from metarl.records import Examples, Record
@@ -132,6 +133,7 @@ class ExampleReader(nn.Module):
             sizes = (*problem.input_shape, *config.hidden_sizes)
             self.embed, size = mlp(sizes, activation="relu", generator=generator), sizes[-1]
         elif config.embedding == "conv":
+            check_context(config.conv, type(config).__name__)
             self.embed = ConvNet(config.conv, problem.input_shape, fused=True, generator=generator)
             size = self.embed.output_size
         else:
