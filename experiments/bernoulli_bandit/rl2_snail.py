@@ -1,6 +1,7 @@
 """RL2 with a SNAIL as its memory, on five Bernoulli arms and ten pulls: convolutions over time, and attention.
 
-The budget of the recipe rl2; the learning rate was chosen among three by returns of training.
+The budget of the recipe rl2. Of the learning rates .001, .002 and .004 the last earned most after 120 iterations of
+training, at a time when queries and keys did not yet begin alike.
 """
 
 from dataclasses import replace

@@ -1,6 +1,7 @@
 """RL2 with a transformer as its memory, on five Bernoulli arms and ten pulls.
 
-The budget of the recipe rl2; the learning rate was chosen among two by returns of training.
+The budget of the recipe rl2. Of the learning rates .0005 and .001 the second earned a little more after 120 iterations
+of training, at twice the width and at a time when queries and keys did not yet begin alike.
 """
 
 from dataclasses import replace
