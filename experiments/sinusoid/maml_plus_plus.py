@@ -1,4 +1,7 @@
-"""MAML++ regresses sinusoids, with a learned step size for each layer and step: judged after its five steps."""
+"""MAML++ regresses sinusoids, with a learned step size for each layer and step: judged after its five steps.
+
+Meta-gradients are cut: without that, one seed in two ends at .2 to 1.
+"""
 
 from experiments.experiment import Expected, Experiment
 from metarl.fewshot.learners import MAMLPlusPlusConfig
@@ -7,7 +10,7 @@ from metarl.trainer import TrainConfig
 
 experiment = Experiment(
     family=Sinusoid(),
-    agent=MAMLPlusPlusConfig(outer_lr=3e-3),
+    agent=MAMLPlusPlusConfig(outer_lr=3e-3, max_grad_norm=1.0),
     train=TrainConfig(num_iterations=4000, num_tasks=25, eval_every=500, eval_tasks=600, checkpoint_every=500),
     expected=Expected(at_most=0.16, episode=5, source="MAML's after five steps, in a re-run of its paper"),
 )
