@@ -7,24 +7,17 @@ from dataclasses import replace
 
 from experiments.experiment import Expected
 from experiments.half_cheetah_dir import pearl_paper
+from experiments.half_cheetah_vel.pearl import TWO_CORES
 from metarl.trainer import TrainConfig
 
 experiment = replace(
     pearl_paper.experiment,
     agent=replace(
         pearl_paper.experiment.agent,
-        hidden_sizes=(128, 128),
-        encoder_sizes=(100, 100),
+        **TWO_CORES,
         initial_episodes=20,
-        extra_episodes=4,
         num_gradient_steps=1000,
         meta_batch=4,
-        batch=64,
-        context=64,
-        learning_rate=1e-3,
-        target_share=0.01,
-        reward_scale=1.0,
-        temperature=0.2,
         kl_weight=0.1,
         prior_episodes=4,
     ),

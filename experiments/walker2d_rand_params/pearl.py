@@ -6,6 +6,7 @@ published ones. After 138,000 steps: 171, 176 and 233 in three episodes (experim
 
 from dataclasses import replace
 
+from experiments.half_cheetah_vel.pearl import TWO_CORES
 from experiments.walker2d_rand_params import pearl_paper
 from metarl.trainer import TrainConfig
 
@@ -13,18 +14,10 @@ experiment = replace(
     pearl_paper.experiment,
     agent=replace(
         pearl_paper.experiment.agent,
-        hidden_sizes=(128, 128),
-        encoder_sizes=(100, 100),
+        **TWO_CORES,
         initial_episodes=4,
-        extra_episodes=4,
         num_gradient_steps=1000,
         meta_batch=10,
-        batch=64,
-        context=64,
-        learning_rate=1e-3,
-        target_share=0.01,
-        reward_scale=1.0,
-        temperature=0.2,
         kl_weight=0.04,
     ),
     train=TrainConfig(
