@@ -6,17 +6,15 @@ weights. Whatever has the three verbs on Examples can be learned by it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from metarl.fewshot.episode import FewShotEpisode, num_ways
-from metarl.fewshot.gradient_learner import set_learning_rate
 from metarl.fewshot.normalising import in_evaluation, normalisation_facts
+from metarl.fewshot.outer_step import OuterConfig, OuterStep
 from metarl.fewshot.problem import Classification, Problem
 from metarl.losses import mean_over_examples
 from metarl.records import Examples
@@ -34,21 +32,6 @@ class AbsorbsExamples(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class OuterConfig:
-    """How the meta-learned parameters are optimised: Adam, along a schedule."""
-
-    outer_lr: float = 1e-3
-    final_outer_lr: float | None = 1e-5  # reached along a cosine; None: constant
-    max_grad_norm: float | None = None  # None: unlimited
-
-    def __post_init__(self) -> None:
-        for name in ("outer_lr", "final_outer_lr", "max_grad_norm"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} is {value}; it must be positive")
-
-
 class AmortisedLearner:
     """Learns an adaptation by Adam on the loss of the queries, given the support.
 
@@ -57,11 +40,10 @@ class AmortisedLearner:
     """
 
     def __init__(self, config: OuterConfig, adaptation: nn.Module, problem: Problem, num_iterations: int) -> None:
-        self.config, self.problem, self.num_iterations = config, problem, num_iterations
+        self.problem = problem
         self.adaptation: Any = adaptation
         self.losses = getattr(adaptation, "losses", problem.losses)
-        self.optimizer = torch.optim.Adam(adaptation.parameters(), lr=config.outer_lr)
-        self.num_updates = 0
+        self.outer_step = OuterStep(config, adaptation, num_iterations)
 
     @property
     def point(self) -> str:
@@ -75,20 +57,14 @@ class AmortisedLearner:
 
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam; the score that is logged is that before it."""
-        progress = self.num_updates / self.num_iterations
-        set_learning_rate(self.optimizer, self.config.outer_lr, self.config.final_outer_lr, progress)
         query = experience.query
         loss, prediction = self._judged(experience.support, query, generator)
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.adaptation.parameters(), self.config.max_grad_norm or math.inf)
-        self.optimizer.step()
-        self.num_updates += 1
+        norm = self.outer_step(loss)
         score = self.problem.score(prediction.detach(), query).mean()
         return {
             f"train/query_{self.problem.measure.name}": float(score),
             "train/loss": float(loss.detach()),
-            "train/grad_norm": float(norm),
+            "train/grad_norm": norm,
         }
 
     def _judged(self, support: Examples, query: Examples, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -123,13 +99,7 @@ class AmortisedLearner:
         return torch.stack(predictions)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "adaptation": self.adaptation.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "num_updates": self.num_updates,
-        }
+        return self.outer_step.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.adaptation.load_state_dict(state["adaptation"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.num_updates = state["num_updates"]
+        self.outer_step.load_state_dict(state)

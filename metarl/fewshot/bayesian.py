@@ -18,8 +18,9 @@ import torch
 from metarl.adaptation.bayesian import AmortisedPosterior, LaplaceAdaptation
 from metarl.adaptation.gaussian_prototypes import GaussianPrototypes
 from metarl.convnets import ConvConfig
-from metarl.fewshot.amortised import AmortisedLearner, OuterConfig
+from metarl.fewshot.amortised import AmortisedLearner
 from metarl.fewshot.metric_learners import EMBEDDING, image_embedding
+from metarl.fewshot.outer_step import OuterConfig
 from metarl.fewshot.problem import Problem
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -13,7 +12,9 @@ from torch import Tensor, nn
 from metarl.convnets import STRIDED, ConvConfig, ImageClassifier
 from metarl.fewshot.episode import FewShotEpisode, num_ways
 from metarl.fewshot.normalising import absorb_statistics, in_evaluation, normalisation_facts, with_context
+from metarl.fewshot.outer_step import OuterConfig, OuterStep
 from metarl.fewshot.problem import Classification, Problem
+from metarl.losses import mean_over_examples
 from metarl.nets import mlp
 from metarl.records import Examples
 
@@ -30,8 +31,6 @@ class AdaptsBySteps(Protocol):
     def path(
         self, state: Any, context: Examples, num_steps: int | None = None, *, first_order: bool | None = None
     ) -> list[Any]: ...
-
-    def losses(self, state: Any, data: Examples) -> Tensor: ...
 
     def predict(self, state: Any, x: Tensor, context: Tensor | None = None) -> Tensor: ...
 
@@ -56,21 +55,16 @@ class NetConfig:
 
 
 @dataclass(frozen=True)
-class OuterStepsConfig:
+class OuterStepsConfig(OuterConfig):
     """How a meta-gradient through adaptation is taken, and what Adam makes of it."""
 
     first_order: bool = False
     first_order_share: float = 0.0  # of all iterations, in which the outer gradient is first order; then second order
     multi_step_share: float = 0.0  # of all iterations, over which losses after earlier steps fade out (MAML++)
-    outer_lr: float = 1e-3
-    final_outer_lr: float | None = None  # reached along a cosine; None: constant
-    max_grad_norm: float | None = None  # of the meta-gradient; None: unlimited
+    final_outer_lr: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("outer_lr", "final_outer_lr", "max_grad_norm"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} is {value}; it must be positive")
+        super().__post_init__()
         for name in ("first_order_share", "multi_step_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
@@ -84,9 +78,7 @@ class GradientLearner:
     def __init__(self, config: OuterStepsConfig, adaptation: nn.Module, problem: Problem, num_iterations: int) -> None:
         self.config, self.problem = config, problem
         self.adaptation: Any = adaptation  # one that AdaptsBySteps
-        self.num_iterations = num_iterations
-        self.optimizer = torch.optim.Adam(adaptation.parameters(), lr=config.outer_lr)
-        self.num_updates = 0
+        self.outer_step = OuterStep(config, adaptation, num_iterations)
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -94,28 +86,22 @@ class GradientLearner:
 
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam; the score that is logged is that of the inner steps before it."""
-        config, progress = self.config, self.num_updates / self.num_iterations
-        set_learning_rate(self.optimizer, config.outer_lr, config.final_outer_lr, progress)
+        config, progress = self.config, self.outer_step.progress
         first_order = config.first_order or progress < config.first_order_share
         check_ways(self.problem, experience)
         support, query = with_context(self.adaptation.net, experience)
         states = self.adaptation.path(self._prior(len(support), generator), support, first_order=first_order)
         weights = step_weights(self.adaptation.num_steps, progress, config.multi_step_share)
-        losses = [
-            weight * self.adaptation.losses(state, query).mean()
-            for state, weight in zip(states[1:], weights, strict=True)
-            if weight
-        ]
-        self.optimizer.zero_grad()
-        torch.stack(losses).sum().backward()
-        norm = nn.utils.clip_grad_norm_(self.adaptation.parameters(), config.max_grad_norm or math.inf)
-        with torch.no_grad():
-            prediction = self.adaptation.predict(states[-1], query.x, query.context)
-            score = self.problem.score(prediction, query).mean()
-        self.optimizer.step()
+        losses, prediction = [], query.x
+        for state, weight in zip(states[1:], weights, strict=True):
+            if weight:  # that of the last step always is
+                prediction = self.adaptation.predict(state, query.x, query.context)
+                of_examples = self.problem.losses(prediction, query.y)
+                losses.append(weight * mean_over_examples(of_examples, query.valid).mean())
+        score = self.problem.score(prediction.detach(), query).mean()
+        norm = self.outer_step(torch.stack(losses).sum())
         self._absorb_statistics(states, experience)
-        self.num_updates += 1
-        return {f"train/query_{self.problem.measure.name}": float(score), "train/grad_norm": float(norm)}
+        return {f"train/query_{self.problem.measure.name}": float(score), "train/grad_norm": norm}
 
     def _prior(self, num_tasks: int, generator: torch.Generator) -> Any:
         """Where adaptation begins in meta-training."""
@@ -130,16 +116,10 @@ class GradientLearner:
         return gradient_predictions(self.adaptation, episode, num_points)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "adaptation": self.adaptation.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "num_updates": self.num_updates,
-        }
+        return self.outer_step.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.adaptation.load_state_dict(state["adaptation"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.num_updates = state["num_updates"]
+        self.outer_step.load_state_dict(state)
 
 
 def gradient_predictions(adaptation: AdaptsBySteps, episode: FewShotEpisode, num_steps: int) -> Tensor:
@@ -175,10 +155,3 @@ def step_weights(num_steps: int, progress: float, share: float) -> list[float]:
     left = max(0.0, 1 - progress / share) if share else 0.0
     early = left / num_steps
     return [early] * (num_steps - 1) + [1 - early * (num_steps - 1)]
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, start: float, end: float | None, progress: float) -> None:
-    """From `start` to `end` along half a cosine; constant where `end` is None."""
-    rate = start if end is None else end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
-    for group in optimizer.param_groups:
-        group["lr"] = rate

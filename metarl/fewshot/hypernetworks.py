@@ -14,8 +14,9 @@ import torch
 
 from metarl.adaptation.hypernetwork import FilmAdaptation, WrittenLayersAdaptation
 from metarl.convnets import ConvConfig, ConvNet
-from metarl.fewshot.amortised import AmortisedLearner, OuterConfig
+from metarl.fewshot.amortised import AmortisedLearner
 from metarl.fewshot.metric_learners import EMBEDDING, image_embedding
+from metarl.fewshot.outer_step import OuterConfig
 from metarl.fewshot.problem import Problem
 
 

@@ -11,8 +11,9 @@ import torch
 
 from metarl.adaptation.fast_weights import FastWeightAdaptation
 from metarl.convnets import ConvConfig
-from metarl.fewshot.amortised import AmortisedLearner, OuterConfig
+from metarl.fewshot.amortised import AmortisedLearner
 from metarl.fewshot.metric_learners import EMBEDDING, image_embedding
+from metarl.fewshot.outer_step import OuterConfig
 from metarl.fewshot.problem import Classification, Problem
 
 

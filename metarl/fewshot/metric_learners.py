@@ -23,8 +23,9 @@ from metarl.adaptation.metric import Distance, PrototypeAdaptation
 from metarl.adaptation.relation import Pooling, Relation, RelationAdaptation
 from metarl.adaptation.siamese import Likeness, SiameseAdaptation
 from metarl.convnets import ConvConfig, ConvNet
-from metarl.fewshot.amortised import AmortisedLearner, OuterConfig
+from metarl.fewshot.amortised import AmortisedLearner
 from metarl.fewshot.normalising import check_context
+from metarl.fewshot.outer_step import OuterConfig
 from metarl.fewshot.problem import Classification, Problem
 
 EMBEDDING = ConvConfig(normalisation="running")

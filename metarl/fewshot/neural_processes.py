@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, vote_size
 from metarl.distributions import DiagonalGaussian
 from metarl.fewshot.episode import FewShotEpisode
-from metarl.fewshot.gradient_learner import set_learning_rate
+from metarl.fewshot.outer_step import OuterConfig, OuterStep
 from metarl.fewshot.problem import Problem, Regression, squared_errors
 from metarl.nets import Activation, mlp
 from metarl.records import Examples, cat, stack
@@ -31,7 +31,7 @@ _INITIAL_RAW_VARIANCE = -3.0  # of one example's vote; its softplus is the varia
 
 
 @dataclass(frozen=True)
-class CNPConfig:
+class CNPConfig(OuterConfig):
     """Conditional neural process: the mean of deterministic votes of the examples."""
 
     hidden_sizes: tuple[int, ...] = (128, 128)  # of the encoder, and of the head
@@ -39,14 +39,11 @@ class CNPConfig:
     activation: Activation = "relu"
     aggregation: Aggregation = "mean"
     min_std: float = 0.1  # of what is predicted
-    outer_lr: float = 1e-3
-    final_outer_lr: float | None = 1e-5  # reached along a cosine; None: constant
 
     def __post_init__(self) -> None:
-        for name in ("min_std", "outer_lr", "final_outer_lr"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} is {value}; it must be positive")
+        super().__post_init__()
+        if self.min_std <= 0:
+            raise ValueError(f"min_std is {self.min_std}; it must be positive")
         if not self.hidden_sizes or min(self.hidden_sizes) < 1:
             raise ValueError(f"hidden_sizes is {self.hidden_sizes}; allowed are one or more positive numbers")
 
@@ -95,21 +92,15 @@ class NeuralProcess:
     point = "example"
 
     def __init__(self, config: CNPConfig, adaptation: ContextAdaptation, num_iterations: int) -> None:
-        self.config, self.adaptation, self.num_iterations = config, adaptation, num_iterations
-        self.optimizer = torch.optim.Adam(adaptation.parameters(), lr=config.outer_lr)
-        self.num_updates = 0
+        self.config, self.adaptation = config, adaptation
+        self.outer_step = OuterStep(config, adaptation, num_iterations)
 
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam; `train/query_mse` is the mean squared error after the whole support, before it."""
-        progress = self.num_updates / self.num_iterations
-        set_learning_rate(self.optimizer, self.config.outer_lr, self.config.final_outer_lr, progress)
         support, query = experience.support, experience.query
         loss, error = self._judge(support, query, generator)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        self.num_updates += 1
-        return {"train/query_mse": float(error), "train/loss": float(loss.detach())}
+        norm = self.outer_step(loss)
+        return {"train/query_mse": float(error), "train/loss": float(loss.detach()), "train/grad_norm": norm}
 
     def _judge(self, support: Examples, query: Examples, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The loss on a batch of tasks, over support and queries; and the error on queries after the whole support."""
@@ -159,16 +150,10 @@ class NeuralProcess:
         return DiagonalGaussian(mean, std.log())
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "adaptation": self.adaptation.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "num_updates": self.num_updates,
-        }
+        return self.outer_step.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.adaptation.load_state_dict(state["adaptation"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.num_updates = state["num_updates"]
+        self.outer_step.load_state_dict(state)
 
 
 def _items(data: Examples) -> Tensor:

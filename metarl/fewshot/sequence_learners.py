@@ -27,8 +27,9 @@ from metarl.adaptation.sequence import SequenceState
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.convnets import ConvConfig, ConvNet
-from metarl.fewshot.amortised import AmortisedLearner, OuterConfig
+from metarl.fewshot.amortised import AmortisedLearner
 from metarl.fewshot.normalising import check_context
+from metarl.fewshot.outer_step import OuterConfig
 from metarl.fewshot.problem import Classification, Problem
 from metarl.nets import linear, mlp
 from metarl.records import Examples, Record

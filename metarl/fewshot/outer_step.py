@@ -1,0 +1,67 @@
+"""The meta-update that few-shot learners share: Adam on all that is meta-learned, along a schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class OuterConfig:
+    """How the meta-learned parameters are optimised."""
+
+    outer_lr: float = 1e-3
+    final_outer_lr: float | None = 1e-5  # reached along half a cosine; None: constant
+    max_grad_norm: float | None = None  # of the meta-gradient; None: unlimited
+
+    def __post_init__(self) -> None:
+        for name in ("outer_lr", "final_outer_lr", "max_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is {value}; it must be positive")
+
+
+class OuterStep:
+    """Steps of Adam on a module's parameters, `num_iterations` of them in all; what it saves has the module in it."""
+
+    def __init__(self, config: OuterConfig, module: nn.Module, num_iterations: int) -> None:
+        self.config, self.module, self.num_iterations = config, module, num_iterations
+        self.optimizer = torch.optim.Adam(module.parameters(), lr=config.outer_lr)
+        self.num_updates = 0
+
+    @property
+    def progress(self) -> float:
+        """The share of all iterations that is over."""
+        return self.num_updates / self.num_iterations
+
+    def __call__(self, loss: Tensor) -> float:
+        """One step down this loss; returns the length of its gradient before any cut."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate()
+        self.optimizer.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.max_grad_norm or math.inf)
+        self.optimizer.step()
+        self.num_updates += 1
+        return float(norm)
+
+    def _learning_rate(self) -> float:
+        start, end = self.config.outer_lr, self.config.final_outer_lr
+        return start if end is None else end + (start - end) * (1 + math.cos(math.pi * self.progress)) / 2
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "adaptation": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "num_updates": self.num_updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.module.load_state_dict(state["adaptation"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.num_updates = state["num_updates"]
