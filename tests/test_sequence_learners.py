@@ -162,13 +162,63 @@ def test_late_labels_are_met_in_an_order_that_tells_nothing_of_the_next_class():
     assert third_is_left.double().mean() < 0.5
 
 
-def test_padding_and_too_many_classes_are_refused():
+def test_too_many_classes_are_refused():
     reader = ExampleReader(replace(CONFIGS["lstm"], embedding="pixels"), FAMILY.problem, seeded())
     support = FAMILY.episode(2, "train", generator=seeded()).support
-    with pytest.raises(ValueError, match="the support has padding, and this learner reads every example"):
-        reader.adapt(reader.prior(2), replace(support, valid=support.y >= 0))
     with pytest.raises(ValueError, match="ways is 4; this learner's net has outputs for 3"):
         reader.adapt(reader.prior(2), replace(support, y=support.y + 1))
+
+
+@late_or_not
+@learners
+def test_padding_is_as_if_it_were_not_there(name, late_labels):
+    """Four tasks with 4, 2, 0 and 4 of 6 examples, read at once, in two parts, and each alone."""
+    config = replace(CONFIGS[name], embedding="pixels", late_labels=late_labels)
+    reader = ExampleReader(config, FAMILY.problem, seeded())
+    episode = FAMILY.episode(4, "train", generator=seeded())
+    kept = [[0, 2, 3, 5], [1, 4], [], [0, 1, 2, 3]]
+    valid = torch.tensor([[place in row for place in range(6)] for row in kept])
+    support = replace(episode.support, x=episode.support.x.where(valid[..., None, None, None], 7.0), valid=valid)
+    said, state = reader.read(reader.prior(4), support)
+    answers, in_parts = reader.predict(state, episode.query.x), reader.prior(4)
+    for part in (support.map(lambda value: value[:, :3]), support.map(lambda value: value[:, 3:])):
+        in_parts = reader.adapt(in_parts, part)
+    torch.testing.assert_close(reader.predict(in_parts, episode.query.x), answers, atol=1e-5, rtol=1e-4)
+    for task, places in enumerate(kept):
+        alone = reader.prior(1)
+        if places:
+            own = episode.support.map(lambda value: value[task : task + 1, places])  # noqa: B023
+            said_alone, alone = reader.read(alone, own)
+            torch.testing.assert_close(said[task, places], said_alone[0], atol=1e-5, rtol=1e-4)
+        expected = reader.predict(alone, episode.query.x[task : task + 1])[0]
+        torch.testing.assert_close(answers[task], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_learning_from_padded_tasks_is_learning_from_each_without_padding():
+    """The gradient of a batch is the mean of those of its tasks, each with its own number of examples."""
+    config = replace(CONFIGS["lstm"], embedding="pixels")
+    learner = config.make_learner(FAMILY.problem, num_iterations=1, generator=seeded())
+    episode = FAMILY.episode(2, "train", generator=seeded())
+    valid = torch.tensor([[True] * 6, [True] * 3 + [False] * 3])
+    padded = replace(episode.support, valid=valid)
+    together, _ = learner._judged(padded, episode.query, seeded())
+    slopes = torch.autograd.grad(together, learner.adaptation.head.weight)[0]
+    order = torch.rand(2, 6, generator=seeded()).argsort(-1)
+    expected = torch.zeros_like(slopes)
+    for task in range(2):
+        places = [place for place in order[task].tolist() if valid[task, place]]
+        own = episode.support.map(lambda value: value[task : task + 1, places])  # noqa: B023
+        early, state = learner.adaptation.read(learner.adaptation.prior(1), own)
+        query = episode.query[task : task + 1]
+        losses = torch.cat(
+            [
+                FAMILY.problem.losses(early, own.y),
+                FAMILY.problem.losses(learner.adaptation.predict(state, query.x), query.y),
+            ],
+            1,
+        )
+        expected += torch.autograd.grad(losses.mean() / 2, learner.adaptation.head.weight)[0]
+    torch.testing.assert_close(slopes, expected, atol=1e-5, rtol=1e-4)
 
 
 @learners

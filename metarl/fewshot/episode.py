@@ -30,7 +30,9 @@ class FewShotEpisode(Record):
 
     @property
     def num_examples(self) -> int:
-        return sum(data.x.shape[0] * data.x.shape[1] for data in (self.support, self.query))
+        """Of all tasks together, without padding."""
+        sets = (self.support, self.query)
+        return sum(data.x.shape[:2].numel() if data.valid is None else int(data.valid.sum()) for data in sets)
 
 
 @runtime_checkable

@@ -31,6 +31,7 @@ from metarl.fewshot.amortised import AmortisedLearner
 from metarl.fewshot.normalising import check_context
 from metarl.fewshot.outer_step import OuterConfig
 from metarl.fewshot.problem import Classification, Problem
+from metarl.losses import mean_over_examples
 from metarl.nets import linear, mlp
 from metarl.records import Examples, Record
 
@@ -119,6 +120,27 @@ class ReaderState(Record):
     late_label: Tensor  # [N, L] of the last example, where it is yet to come; else zero
 
 
+@dataclass(frozen=True)
+class GroupedState:
+    """What was read of tasks that have different numbers of examples, those with as many together."""
+
+    groups: tuple[tuple[Tensor, ReaderState], ...]  # which of the N tasks, and what was read of them
+
+
+Reading = ReaderState | GroupedState
+
+
+def groups_of(state: Reading) -> tuple[tuple[Tensor, ReaderState], ...]:
+    if isinstance(state, GroupedState):
+        return state.groups
+    return ((torch.arange(len(state), device=state.late_label.device), state),)
+
+
+def valid_of(data: Examples) -> Tensor:
+    """Which examples are no padding, [N, K]."""
+    return data.x.new_ones(data.x.shape[:2], dtype=torch.bool) if data.valid is None else data.valid
+
+
 class ExampleReader(nn.Module):
     """Lets a memory read labelled examples; a linear head turns what it says of a query to a prediction.
 
@@ -148,20 +170,39 @@ class ExampleReader(nn.Module):
         """Nothing read."""
         return ReaderState(self.memory.prior(num_tasks), self.head.bias.new_zeros(num_tasks, self.label_size))
 
-    def adapt(self, state: ReaderState, context: Examples) -> ReaderState:
+    def adapt(self, state: Reading, context: Examples) -> Reading:
         """The memory after the examples of context [N, K, ...], in their order."""
         return self.read(state, context)[1] if context.x.shape[1] else state
 
-    def read(self, state: ReaderState, context: Examples) -> tuple[Tensor, ReaderState]:
+    def read(self, state: Reading, context: Examples) -> tuple[Tensor, Reading]:
         """What is said after each of the examples of context [N, K, ...], and the memory after the last.
 
-        [N, K, out]; with late labels, a prediction of its own label.
+        [N, K, out]; with late labels, a prediction of its own label; zero where there is none. Tasks with different
+        numbers of examples are read apart.
 
         Raises:
-            ValueError: when examples are padding, or there are more classes than the head has outputs.
+            ValueError: when there are more classes than the head has outputs.
         """
-        if context.valid is not None:
-            raise ValueError("the support has padding, and this learner reads every example; use another sampler")
+        if isinstance(state, ReaderState) and context.valid is None:
+            return self._read(state, context)
+        said = self.head.bias.new_zeros(*context.y.shape[:2], len(self.head.bias))
+        valid = valid_of(context)
+        groups: list[tuple[Tensor, ReaderState]] = []
+        for rows, before in groups_of(state):
+            counts = valid[rows].sum(1)
+            for count in counts.unique():
+                chosen, rows_read = counts == count, rows[counts == count]
+                group, shown = before[chosen], torch.zeros_like(valid)
+                shown[rows_read] = valid[rows_read]
+                if count:
+                    x, y = (value[shown].unflatten(0, (-1, int(count))) for value in (context.x, context.y))
+                    answers, group = self._read(group, Examples(x, y))
+                    said[shown] = answers.flatten(0, 1)
+                groups.append((rows_read, group))
+        return said, GroupedState(tuple(groups))
+
+    def _read(self, state: ReaderState, context: Examples) -> tuple[Tensor, ReaderState]:
+        """`read` for tasks with equally many examples."""
         label = self._labels(context.y)
         given = label
         if self.late_labels:
@@ -171,8 +212,14 @@ class ExampleReader(nn.Module):
         last = label[:, -1] if self.late_labels else state.late_label
         return self.head(said.transpose(0, 1)), ReaderState(memory, last)
 
-    def predict(self, state: ReaderState, x: Tensor) -> Tensor:
+    def predict(self, state: Reading, x: Tensor) -> Tensor:
         """Logits, or numbers, [N, Q, out] for queries x [N, Q, ...], each as the next item."""
+        if isinstance(state, ReaderState):
+            return self._predict(state, x)
+        answers = torch.cat([self._predict(group, x[rows]) for rows, group in state.groups])
+        return answers[torch.cat([rows for rows, _ in state.groups]).argsort()]
+
+    def _predict(self, state: ReaderState, x: Tensor) -> Tensor:
         label = state.late_label.unsqueeze(1).expand(-1, x.shape[1], -1)
         return self.head(self.memory.ask(state.memory, torch.cat([self._embedded(x), label], -1)))
 
@@ -206,4 +253,4 @@ class OnlineLearner(AmortisedLearner):
         early, state = self.adaptation.read(self.adaptation.prior(len(support)), support)
         prediction = self.adaptation.predict(state, query.x)
         losses = torch.cat([self.losses(early, support.y), self.losses(prediction, query.y)], 1)
-        return losses.mean(), prediction
+        return mean_over_examples(losses, torch.cat([valid_of(support), valid_of(query)], 1)).mean(), prediction
