@@ -41,10 +41,10 @@ IMAGE_LEARNERS: dict[str, tuple[Any, int, float]] = {
     ),
     "mann": (
         MANNConfig(embedding="pixels", hidden_size=32, slots=ExternalMemoryConfig(12, 16, num_heads=2), outer_lr=1e-2),
-        200,
+        260,
         0.75,
     ),
-    "lstm": (LSTMConfig(embedding="pixels", hidden_size=64, outer_lr=1e-2), 200, 0.8),
+    "lstm": (LSTMConfig(embedding="pixels", hidden_size=64, outer_lr=1e-2), 260, 0.8),
 }
 TASKNORM = replace(EMBEDDING, normalisation="tasknorm")
 PLAIN = Patterns(faintness=1.0, shadow=0.0)

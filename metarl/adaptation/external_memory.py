@@ -8,13 +8,14 @@ like its key, those that it has just written among them: so what comes a step la
 now, can be written to the same place.
 
 Deviations: 1. the controller also says how sharply a head reads, as in neural Turing machines (Graves et al. 2014); by
-the bare likeness, which lies between -1 and 1, no slot can stand out among a hundred. 2. of the least-used slots, as
-many as there are heads, each head writes to one of its own. 3. the controller's initial state is learned rather than
-zero (it starts at zero).
+the bare likeness, which lies between -1 and 1, no slot can stand out among a hundred; heads begin sharp enough to find
+the slot that they have just written among all that are empty. 2. of the least-used slots, as many as there are heads,
+each head writes to one of its own. 3. the controller's initial state is learned rather than zero (it starts at zero).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -79,6 +80,8 @@ class ExternalMemory(nn.Module):
         self.key = linear(controller_size, reads, gain=1.0, generator=generator)
         self.gate = linear(controller_size, config.num_heads, gain=1.0, generator=generator)
         self.sharpness = linear(controller_size, config.num_heads, gain=1.0, generator=generator)
+        # a slot like the key outweighs all the empty ones together by their number
+        nn.init.constant_(self.sharpness.bias, 2 * math.log(config.num_slots))
         self.initial_hidden = nn.Parameter(torch.zeros(controller_size, device=generator.device))
         self.initial_cell = nn.Parameter(torch.zeros(controller_size, device=generator.device))
 

@@ -14,6 +14,7 @@ of convolutions; the paper's see pixels, which `embedding` "pixels" gives.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -136,15 +137,11 @@ def groups_of(state: Reading) -> tuple[tuple[Tensor, ReaderState], ...]:
     return ((torch.arange(len(state), device=state.late_label.device), state),)
 
 
-def valid_of(data: Examples) -> Tensor:
-    """Which examples are no padding, [N, K]."""
-    return data.x.new_ones(data.x.shape[:2], dtype=torch.bool) if data.valid is None else data.valid
-
-
 class ExampleReader(nn.Module):
     """Lets a memory read labelled examples; a linear head turns what it says of a query to a prediction.
 
-    A label is a class as a one-hot vector, or numbers and a one beside them; one that is missing is zero.
+    A label is a class as a one-hot vector, about as long as an image's features, or numbers and a one beside them; one
+    that is missing is zero.
     """
 
     def __init__(self, config: SequenceLearnerConfig, problem: Problem, generator: torch.Generator) -> None:
@@ -161,6 +158,7 @@ class ExampleReader(nn.Module):
             size = self.embed.output_size
         else:
             self.embed, size = nn.Flatten(-3), torch.Size(problem.input_shape).numel()
+        self.label_length = math.sqrt(size / 2)  # that of so many numbers of variance one, cut at zero
         memory = config.make_memory(size + self.label_size, generator)
         self.memory = memory
         self.head = linear(memory.hidden_size, problem.output_size, gain=1.0, generator=generator)
@@ -186,7 +184,7 @@ class ExampleReader(nn.Module):
         if isinstance(state, ReaderState) and context.valid is None:
             return self._read(state, context)
         said = self.head.bias.new_zeros(*context.y.shape[:2], len(self.head.bias))
-        valid = valid_of(context)
+        valid = torch.ones_like(said[..., 0], dtype=torch.bool) if context.valid is None else context.valid
         groups: list[tuple[Tensor, ReaderState]] = []
         for rows, before in groups_of(state):
             counts = valid[rows].sum(1)
@@ -230,7 +228,7 @@ class ExampleReader(nn.Module):
         ways = int(y.max()) + 1
         if ways > self.ways:
             raise ValueError(f"ways is {ways}; this learner's net has outputs for {self.ways}")
-        return one_hot(y, self.ways).to(self.head.bias.dtype)
+        return self.label_length * one_hot(y, self.ways).to(self.head.bias.dtype)
 
     def _embedded(self, x: Tensor) -> Tensor:
         """Features [N, K, D]; those of all tasks at once, where no image is normalised by those of its task."""
@@ -242,15 +240,27 @@ class ExampleReader(nn.Module):
 class OnlineLearner(AmortisedLearner):
     """Learns from what is said of every example of the support before its label has come, and of the queries.
 
-    It meets the support in an order without regard to shots: where every class comes once in each, those yet to come
-    can be told without a look at the image, and that is all that would be learned for long.
+    In each update it meets a random number of examples, each drawn from the whole support: where every class comes
+    equally often, labels can be told by counting those that have come, without a look at the image, and that is all
+    that would be learned for long; and what is found out with few examples holds for many.
     """
 
     def _judged(self, support: Examples, query: Examples, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        order = torch.rand(support.x.shape[:2], generator=generator, device=support.x.device).argsort(-1)
-        rows = torch.arange(len(order), device=order.device).unsqueeze(-1)
-        support = support.map(lambda value: value[rows, order])
-        early, state = self.adaptation.read(self.adaptation.prior(len(support)), support)
+        met = drawn(support, generator)
+        early, state = self.adaptation.read(self.adaptation.prior(len(met)), met)
         prediction = self.adaptation.predict(state, query.x)
-        losses = torch.cat([self.losses(early, support.y), self.losses(prediction, query.y)], 1)
-        return mean_over_examples(losses, torch.cat([valid_of(support), valid_of(query)], 1)).mean(), prediction
+        losses = torch.cat([self.losses(early, met.y), self.losses(prediction, query.y)], 1)
+        if query.valid is None:
+            return losses.mean(), prediction
+        valid = torch.cat([query.valid.new_ones(met.x.shape[:2]), query.valid], 1)
+        return mean_over_examples(losses, valid).mean(), prediction
+
+
+def drawn(support: Examples, generator: torch.Generator) -> Examples:
+    """Examples of the support, with replacement and without padding: as many in each task, up to all, [N, 1 to K]."""
+    device, (num_tasks, most) = support.x.device, support.x.shape[:2]
+    count = int(torch.randint(most, (), generator=generator, device=device)) + 1
+    weight = torch.ones(num_tasks, most, device=device) if support.valid is None else support.valid.float()
+    chosen = weight.multinomial(count, replacement=True, generator=generator)
+    rows = torch.arange(num_tasks, device=device).unsqueeze(-1)
+    return Examples(support.x[rows, chosen], support.y[rows, chosen])
