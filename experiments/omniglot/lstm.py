@@ -5,8 +5,6 @@ one step late as for the baseline of Santoro et al. (2016): --agent.late-labels 
 k + 1.
 """
 
-from dataclasses import replace
-
 from experiments.experiment import Expected, Experiment
 from experiments.omniglot import mann
 from metarl.adaptation.recurrent import RecurrentConfig
@@ -14,7 +12,7 @@ from metarl.fewshot.sequence_learners import LSTMConfig
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(
-    family=replace(mann.experiment.family, queries=4),
+    family=mann.experiment.family,
     agent=LSTMConfig(
         conv=mann.EMBEDDING,
         recurrent=RecurrentConfig("lstm", span=50),
