@@ -1,9 +1,9 @@
 """A memory-augmented network names characters that it meets again and again, each with its label.
 
 Santoro et al. (2016): five characters, ten times each, in pictures of 20 x 20; an LSTM of 200 units, 128 slots of 40
-numbers, four heads, 100,000 tasks in batches of 16. Here tasks are fewer and pictures are seen by convolutions, and an
-example comes with its label, in place of the label of the one before. Theirs: --agent.late-labels true --agent.embedding
-pixels --agent.outer-lr 1e-3 --train.num-iterations 6250. After k shots comes presentation k + 1.
+numbers, four heads, 100,000 tasks in batches of 16. Here tasks are fewer, pictures are seen by convolutions, and an
+example comes with its own label, not with that of the one before. Theirs: --agent.late-labels true
+--agent.embedding pixels --agent.outer-lr 1e-3 --train.num-iterations 6250. After k shots comes presentation k + 1.
 """
 
 from experiments.experiment import Expected, Experiment
