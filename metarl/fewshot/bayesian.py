@@ -14,33 +14,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from metarl.adaptation.bayesian import AmortisedPosterior, LaplaceAdaptation
 from metarl.adaptation.gaussian_prototypes import GaussianPrototypes
-from metarl.convnets import ConvConfig
-from metarl.fewshot.amortised import AmortisedLearner
-from metarl.fewshot.metric_learners import EMBEDDING, image_embedding
-from metarl.fewshot.outer_step import OuterConfig
-from metarl.fewshot.problem import Problem
+from metarl.convnets import ConvNet
+from metarl.fewshot.embedding import EmbeddingConfig
+from metarl.fewshot.problem import Classification
 
 
 @dataclass(frozen=True)
-class GaussianPrototypesConfig(OuterConfig):
+class GaussianPrototypesConfig(EmbeddingConfig):
     """Gaussian prototypes: a class is a belief about the mean of its embeddings, the wider the fewer its examples."""
 
-    conv: ConvConfig = EMBEDDING
-
-    def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> AmortisedLearner:
-        embed = image_embedding(self, self.conv, problem, generator)
-        adaptation = GaussianPrototypes(embed, size=embed.output_size)
-        return AmortisedLearner(self, adaptation.to(generator.device), problem, num_iterations)
+    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+        return GaussianPrototypes(embed, size=embed.output_size)
 
 
 @dataclass(frozen=True)
-class BayesianConfig(OuterConfig):
+class BayesianConfig(EmbeddingConfig):
     """What learners of a distribution over the last layer share."""
 
-    conv: ConvConfig = EMBEDDING
     num_points: int = 32  # of the distribution, a power of two, that predictions are averaged over; 0: its mean alone
 
     def __post_init__(self) -> None:
@@ -60,16 +54,14 @@ class VersaConfig(BayesianConfig):
         if self.hidden_size < 1:
             raise ValueError(f"hidden_size is {self.hidden_size}; it must be at least 1")
 
-    def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> AmortisedLearner:
-        embed = image_embedding(self, self.conv, problem, generator)
-        adaptation = AmortisedPosterior(
+    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+        return AmortisedPosterior(
             embed,
             size=embed.output_size,
             hidden_size=self.hidden_size,
             num_points=self.num_points,
             generator=generator,
         )
-        return AmortisedLearner(self, adaptation, problem, num_iterations)
 
 
 @dataclass(frozen=True)
@@ -83,9 +75,5 @@ class LaplaceConfig(BayesianConfig):
         if self.num_steps < 1:
             raise ValueError(f"num_steps is {self.num_steps}; it must be at least 1")
 
-    def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> AmortisedLearner:
-        embed = image_embedding(self, self.conv, problem, generator)
-        adaptation = LaplaceAdaptation(
-            embed, size=embed.output_size, num_points=self.num_points, num_steps=self.num_steps
-        )
-        return AmortisedLearner(self, adaptation.to(generator.device), problem, num_iterations)
+    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+        return LaplaceAdaptation(embed, size=embed.output_size, num_points=self.num_points, num_steps=self.num_steps)

@@ -11,20 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from metarl.adaptation.hypernetwork import FilmAdaptation, WrittenLayersAdaptation
-from metarl.convnets import ConvConfig, ConvNet
-from metarl.fewshot.amortised import AmortisedLearner
-from metarl.fewshot.metric_learners import EMBEDDING, image_embedding
-from metarl.fewshot.outer_step import OuterConfig
-from metarl.fewshot.problem import Problem
+from metarl.convnets import ConvNet
+from metarl.fewshot.embedding import EmbeddingConfig
+from metarl.fewshot.problem import Classification
 
 
 @dataclass(frozen=True)
-class WriterConfig(OuterConfig):
+class WriterConfig(EmbeddingConfig):
     """What learners whose net is written for the task share."""
 
-    conv: ConvConfig = EMBEDDING
     hidden_size: int = 64  # of the nets that write, and of the layer that is written
     code_size: int = 64  # of what the examples say of the task
 
@@ -46,12 +44,11 @@ class FilmConfig(WriterConfig):
         if self.encoder_blocks < 1:
             raise ValueError(f"encoder_blocks is {self.encoder_blocks}; it must be at least 1")
 
-    def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> AmortisedLearner:
-        embed = image_embedding(self, self.conv, problem, generator)
+    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
         reader = replace(
             self.conv, filters=self.code_size, num_blocks=self.encoder_blocks, num_downsampled=None, output="mean"
         )
-        adaptation = FilmAdaptation(
+        return FilmAdaptation(
             embed,
             ConvNet(reader, problem.input_shape, fused=True, generator=generator),
             image_shape=problem.input_shape,
@@ -59,20 +56,17 @@ class FilmConfig(WriterConfig):
             hidden_size=self.hidden_size,
             generator=generator,
         )
-        return AmortisedLearner(self, adaptation, problem, num_iterations)
 
 
 @dataclass(frozen=True)
 class HypernetworkConfig(WriterConfig):
     """Hypernetwork: a hidden layer is written for the task, and the last layer class by class."""
 
-    def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> AmortisedLearner:
-        embed = image_embedding(self, self.conv, problem, generator)
-        adaptation = WrittenLayersAdaptation(
+    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+        return WrittenLayersAdaptation(
             embed,
             size=embed.output_size,
             code_size=self.code_size,
             hidden_size=self.hidden_size,
             generator=generator,
         )
-        return AmortisedLearner(self, adaptation, problem, num_iterations)

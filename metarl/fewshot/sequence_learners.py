@@ -29,6 +29,7 @@ from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.convnets import ConvConfig, ConvNet
 from metarl.fewshot.amortised import AmortisedLearner
+from metarl.fewshot.embedding import EMBEDDING
 from metarl.fewshot.normalising import check_context
 from metarl.fewshot.outer_step import OuterConfig
 from metarl.fewshot.problem import Classification, Problem
@@ -36,7 +37,6 @@ from metarl.losses import mean_over_examples
 from metarl.nets import linear, mlp
 from metarl.records import Examples, Record
 
-EMBEDDING = ConvConfig(normalisation="running")
 OMNIGLOT_SNAIL = SnailConfig(filters=(128, 128), key_sizes=(64, 256, 512), value_sizes=(32, 128, 256), length=6)
 
 
