@@ -9,7 +9,9 @@ a query first. They then learn from every example of the support too, and after 
 the paper scores as presentation k + 1.
 
 Deviations: 1. many queries follow one support, each on its own, in place of one. 2. MANN and the LSTM see images by way
-of convolutions; the paper's see pixels, which `embedding` "pixels" gives.
+of convolutions; the paper's see pixels, which `embedding` "pixels" gives. 3. a label is as long as what is seen of an
+image, where the papers' have length one beside it. 4. with late labels meta-training draws examples with replacement;
+the papers show each of ten once.
 """
 
 from __future__ import annotations
