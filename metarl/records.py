@@ -196,5 +196,5 @@ class Examples(Record):
 
     x: Tensor  # [..., K, in], or images [..., K, C, H, W]
     y: Tensor  # [..., K, out], or [..., K] int64 for classes
-    valid: Tensor | None = None  # [..., K] bool where some are padding, without meaning; None: all are valid
+    valid: Tensor | None = None  # [..., K] bool where some are padding, which means nothing; None: all are valid
     context: Tensor | None = None  # [..., S, in]: other inputs whose statistics normalise x, for nets that take them

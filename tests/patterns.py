@@ -29,6 +29,7 @@ class Patterns:
 
     name = "patterns"
     test_queries = 5
+    varies = False
 
     @property
     def training(self) -> Self:

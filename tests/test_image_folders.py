@@ -2,8 +2,10 @@
 
 import hashlib
 import io
+import math
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
-from metarl.fewshot.episode import FewShotFamily
+from metarl.convnets import ConvConfig
+from metarl.fewshot.episode import FewShotFamily, num_ways
 from metarl.fewshot.images import cache, omniglot, photos
 from metarl.fewshot.images.class_set import channel_statistics
 from metarl.fewshot.images.data import DataError, split_lines
 from metarl.fewshot.images.photos import CIFARFS, FC100, ImageFolder, MiniImageNet, TieredImageNet
 from metarl.fewshot.images.picture import episode_picture
 from metarl.fewshot.images.pixels import square_pixels
+from metarl.fewshot.metric_learners import PrototypicalConfig
+from metarl.fewshot.reptile import ReptileConfig
+from metarl.fewshot.sequence_learners import LSTMConfig
+from metarl.trainer import TrainConfig, Trainer
 
 SPLITS = ("train", "val", "test")
 
@@ -495,3 +502,53 @@ def test_an_episode_can_be_looked_at(tmp_path):
         image = episode.support.x[1][episode.support.y[1] == way][0]
         expected = ((image[:, 0, 0] - low) / (high - low) * 255).round()
         assert shown[way * side + 20, 20].tolist() == expected.tolist()
+
+
+# Numbers that vary, as those of the user's own images do
+
+
+def uneven_folders(root: Path) -> ImageFolder:
+    """Eight classes in each split, of 4 to 11 images."""
+    for split in SPLITS:
+        for number in range(8):
+            class_folders(root / split, [f"{split}{number}"], images=4 + number)
+    return ImageFolder(
+        ways=8, queries=2, test_queries=2, sampler="meta_dataset", size=4, channels=1, data_dir=str(root)
+    )
+
+
+CONV = ConvConfig(filters=4, num_blocks=1, normalisation="running")
+ABSORBING = {"prototypical": PrototypicalConfig(conv=CONV), "lstm": LSTMConfig(conv=CONV, hidden_size=8)}
+
+
+@pytest.mark.parametrize("name", ABSORBING)
+def test_where_shots_vary_the_whole_support_is_absorbed_at_once(name, tmp_path):
+    family = uneven_folders(tmp_path)
+    trainer = Trainer(family, ABSORBING[name], TrainConfig(num_iterations=1, num_tasks=3), agent_name=name, seed=0)
+    assert math.isfinite(trainer.iterate()["train/loss"])
+    evaluation = trainer.evaluate(num_tasks=4)
+    assert len(evaluation.episodes) == 2
+    assert evaluation.facts["ways"] == "up to 8"
+    assert evaluation.facts["shots"] == "varied"
+    assert evaluation.facts["queries"] == "up to 2"
+    episode = family.episode(1, "test", queries=2, generator=seeded(3))
+    support = replace(episode.support, valid=None)
+    assert support.y.shape[1] > num_ways(episode)
+    adaptation = trainer.agent.adaptation.eval()
+    whole = adaptation.predict(adaptation.adapt(adaptation.prior(1), support), episode.query.x)
+    torch.testing.assert_close(trainer.agent.predictions(episode, 1)[1], whole)
+
+
+def test_a_curve_over_shots_is_refused_where_their_number_varies_before_anything_is_trained(tmp_path):
+    family, one = uneven_folders(tmp_path), TrainConfig(num_iterations=1, num_tasks=3, num_episodes=2)
+    with pytest.raises(ValueError, match="num_episodes is 2; tasks have different numbers of shots"):
+        Trainer(family, ABSORBING["prototypical"], one, agent_name="prototypical", seed=0)
+    reptile = ReptileConfig(conv=CONV)
+    Trainer(family, reptile, one, agent_name="reptile", seed=0)  # it counts steps
+
+
+def test_a_curve_that_is_longer_than_a_class_is_refused_before_anything_is_trained(tmp_path):
+    family = replace(uneven_folders(tmp_path), sampler="fixed", ways=5)
+    curve = TrainConfig(num_iterations=1, num_tasks=3, num_episodes=10)
+    with pytest.raises(ValueError, match=r"shots \+ queries is 10 \+ 2 = 12; class test\d has \d+ images"):
+        Trainer(family, ABSORBING["prototypical"], curve, agent_name="prototypical", seed=0)

@@ -52,6 +52,9 @@ class FewShotFamily(Protocol):
     def test_queries(self) -> int: ...  # in a query set of evaluation, where more leave less to chance
 
     @property
+    def varies(self) -> bool: ...  # whether tasks have different numbers of shots; supports then have `valid`
+
+    @property
     def training(self) -> FewShotFamily: ...  # as meta-training has it; itself, where that is no different
 
     @property

@@ -25,6 +25,7 @@ class FunctionFamily:
     queries: int = 10
 
     test_queries = 100
+    varies = False
     problem = Regression(input_size=1, output_size=1)
 
     def __post_init__(self) -> None:

@@ -181,4 +181,4 @@ def mini_batches(episode: FewShotEpisode, size: int) -> list[Examples]:
 
 
 def _in_batches(data: Examples, size: int) -> list[Examples]:
-    return [Examples(x, y) for x, y in zip(data.x.split(size, 1), data.y.split(size, 1), strict=True)]
+    return [data.map(lambda value: value[:, start : start + size]) for start in range(0, data.x.shape[1], size)]  # noqa: B023

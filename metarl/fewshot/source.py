@@ -50,7 +50,7 @@ class FewShotSource:
         if copies != 1:
             raise ValueError(f"copies is {copies}; a task of {family.name} is met once, so that it must be 1")
         family.training.episode(1, "train", generator=torch.Generator().manual_seed(0))  # what cannot be drawn
-        family.episode(1, "test", generator=torch.Generator().manual_seed(0))  # is known at once
+        family.episode(1, "test", generator=torch.Generator().manual_seed(0))  # is known at once; see make_learner
         self.family, self.num_tasks = family, num_tasks
         self.problem = family.problem
         self.num_episodes = CURVE_STEPS if num_steps is None else num_steps
@@ -63,7 +63,8 @@ class FewShotSource:
         """The learner of a configuration.
 
         Raises:
-            ValueError: when the configuration is of an agent that acts, or does not fit the family's problem.
+            ValueError: when the configuration is of an agent that acts, or does not fit the family's problem, or when
+                the family has no tasks for the points of the learner's curve.
         """
         if not hasattr(config, "make_learner"):
             raise ValueError(
@@ -74,7 +75,10 @@ class FewShotSource:
         )
         self.measure = replace(self.problem.measure, point=learner.point)
         if learner.point != "step" and not self._num_steps_given:
-            self.num_episodes = self.family.shots
+            self.num_episodes = most_points(self.family)
+        shots = _shots(learner, self.family, self.num_episodes)
+        sizes: Any = {"shots": shots, "queries": self.family.test_queries}
+        self.family.episode(1, "test", **sizes, generator=torch.Generator().manual_seed(0))
         return learner
 
     def draw(self, learner: FewShotLearner) -> FewShotEpisode:
@@ -112,13 +116,13 @@ class FewShotSource:
             ValueError: when a number is below one, the family does not declare the split, or has fewer shots than are
                 asked for, or the learner cannot predict for this family.
         """
-        own_points = self.num_episodes if family is None or learner.point == "step" else family.shots
+        own_points = self.num_episodes if family is None or learner.point == "step" else most_points(family)
         family = self.family if family is None else family
         num_points = own_points if num_episodes is None else num_episodes
         for name, value in (("num_tasks", num_tasks), ("num_episodes", num_points)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
-        shots = None if learner.point == "step" else num_points
+        shots = _shots(learner, family, num_points)
         outcomes: list[Outcome] = []
         digest, seconds = Digest(), 0.0
         for episode in _test_tasks(family, split, num_tasks, shots, generator):
@@ -130,6 +134,8 @@ class FewShotSource:
         scores, metrics = family.problem.summary(outcomes)
         ways = {"ways": family.problem.ways} if isinstance(family.problem, Classification) else {}
         sizes = {**ways, "shots": family.shots if shots is None else shots, "queries": family.test_queries}
+        if family.varies:
+            sizes = {"ways": f"up to {sizes['ways']}", "shots": "varied", "queries": f"up to {family.test_queries}"}
         facts: dict[str, Any] = {**sizes, **learner.facts, "milliseconds_per_task": 1000 * seconds / num_tasks}
         return Evaluation(
             family=family.name,
@@ -143,6 +149,26 @@ class FewShotSource:
             measure=self.measure,
             facts=facts | {"episodes": str(digest)},
         )
+
+
+def most_points(family: FewShotFamily) -> int:
+    """Points of the curve of a learner that absorbs the support: its shots, or one where their number varies."""
+    return 1 if family.varies else family.shots
+
+
+def _shots(learner: FewShotLearner, family: FewShotFamily, num_points: int) -> int | None:
+    """The shots of a test task for a curve of so many points; None: the family's own.
+
+    Raises:
+        ValueError: when points are to be counted in shots, and their number varies.
+    """
+    if learner.point == "step":
+        return None
+    if not family.varies:
+        return num_points
+    if num_points > 1:
+        raise ValueError(f"num_episodes is {num_points}; tasks have different numbers of shots, so that it must be 1")
+    return None
 
 
 def _test_tasks(

@@ -57,6 +57,10 @@ class ImageFamily:
         return replace(self, ways=ways, shots=shots, test_queries=self.queries, train_ways=None, train_shots=None)
 
     @property
+    def varies(self) -> bool:
+        return self.sampler == "meta_dataset"
+
+    @property
     def problem(self) -> Classification:
         return Classification(image_shape=self.image_shape, ways=self.ways)
 

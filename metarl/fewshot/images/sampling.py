@@ -23,6 +23,8 @@ from metarl.records import Examples
 class Sampler(Protocol):
     """How many ways an episode has, and how many examples each of them."""
 
+    varies: bool  # whether that differs between episodes or ways
+
     @property
     def least_ways(self) -> int: ...
 
@@ -45,6 +47,8 @@ class FixedSampler:
     num_ways: int
     shots: int
     queries: int
+
+    varies = False
 
     @property
     def least_ways(self) -> int:
@@ -72,6 +76,8 @@ class MetaDatasetSampler:
     least_ways: int = 5
     log_weight: float = math.log(2)  # of a class among others, at most, up and down
 
+    varies = True
+
     def ways(self, available: Tensor, generator: torch.Generator) -> Tensor:
         choices = available.clamp(max=self.most_ways) - self.least_ways + 1
         share = torch.rand(available.shape, generator=generator, device=available.device)
@@ -96,7 +102,8 @@ def draw(pool: ClassPool, num_tasks: int, sampler: Sampler, generator: torch.Gen
     """Episodes of fresh tasks on the generator's device, where the pool has to be too: support and query images differ.
 
     x [N, K, C, H, W] float32 in [0, 1] and y [N, K] int64, shot after shot: one example of every way in random order,
-    then a second one of each, ... Where numbers vary, rows are filled up with zeros that `valid` [N, K] tells apart.
+    then a second one of each, ... Where numbers vary, `valid` [N, K] tells which are there; rows are filled up
+    with their own examples once more, so that statistics of a batch are those of images.
 
     Raises:
         ValueError: when the pool has fewer classes than ways, or a class fewer images than are needed.
@@ -108,7 +115,7 @@ def draw(pool: ClassPool, num_tasks: int, sampler: Sampler, generator: torch.Gen
     _check_enough(pool.source, classes, images, support, query)
     ranks = _shuffled(images, int((support + query).max()), generator)  # [N, W, most of a way]
     turns = pool.turns[members] + _random_turns(pool, members, generator)
-    chosen = _Chosen(pool, pool.source.starts[classes][..., None] + ranks, turns)
+    chosen = _Chosen(pool, pool.source.starts[classes][..., None] + ranks, turns, sampler.varies)
     first = torch.zeros_like(support)
     return FewShotEpisode(
         chosen.examples(first, support, generator),
@@ -123,6 +130,7 @@ class _Chosen:
     pool: ClassPool
     images: Tensor  # [N, W, R] int64 into the source, in random order
     turns: Tensor  # [N, W] quarter turns
+    varies: bool  # whether to say which examples are there
 
     def examples(self, first: Tensor, count: Tensor, generator: torch.Generator) -> Examples:
         """Of each way, `count` [N, W] images from number `first` [N, W] on."""
@@ -130,10 +138,11 @@ class _Chosen:
         tasks = torch.arange(len(way), device=way.device)[:, None]
         index = self.images[tasks, way, (first[tasks, way] + shot).clamp(max=self.images.shape[2] - 1)]
         turns = self.turns[tasks, way]
-        if valid.all():
+        if not self.varies:
             return Examples(self._values(index, turns), way)
-        x = self._values(index.where(valid, 0), turns)
-        return Examples(x * valid[..., None, None, None], way.where(valid, 0), valid=valid)
+        again = torch.arange(valid.shape[1], device=valid.device) % valid.sum(1, keepdim=True)
+        index, turns, way = (value.gather(1, again) for value in (index, turns, way))
+        return Examples(self._values(index, turns), way, valid=valid)
 
     def _values(self, index: Tensor, turns: Tensor) -> Tensor:
         """Images [N, K] of the source as numbers [N, K, C, H, W]."""
