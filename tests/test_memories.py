@@ -14,7 +14,7 @@ from metarl.adaptation.external_memory import (
     ExternalMemory,
     ExternalMemoryConfig,
     ExternalMemoryState,
-    read_weight,
+    likeness,
     write,
 )
 from metarl.adaptation.recurrent import RecurrentConfig
@@ -170,14 +170,14 @@ def test_items_beyond_learned_positions_are_refused():
         memory.ask(state, x[4:].transpose(0, 1))
 
 
-def test_what_is_read_is_written_to_the_least_used_slot_and_to_those_read_before():
+def test_a_key_is_written_to_the_least_used_slot_and_to_those_like_the_key_before():
     """Three slots of two numbers, one head. Slot 1 has been used the least: it is erased and gets three quarters."""
     state = ExternalMemoryState(
         hidden=torch.zeros(1, 0),
         cell=torch.zeros(1, 0),
         slots=torch.tensor([[[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]]]),
         usage=torch.tensor([[0.5, 0.2, 0.9]]),
-        read_weight=torch.tensor([[[0.6, 0.3, 0.1]]]),
+        likeness=torch.tensor([[[0.6, 0.3, 0.1]]]),
     )
     slots, written = write(state, key=torch.tensor([[[1.0, -1.0]]]), gate=torch.tensor([[0.25]]))
     # .25 (.6, .3, .1) + .75 (0, 1, 0)
@@ -191,15 +191,15 @@ def test_each_head_has_a_least_used_slot_of_its_own_the_first_of_equals():
         cell=torch.zeros(1, 0),
         slots=torch.ones(1, 4, 1),
         usage=torch.tensor([[0.3, 0.1, 0.0, 0.1]]),
-        read_weight=torch.zeros(1, 2, 4),
+        likeness=torch.zeros(1, 2, 4),
     )
     slots, _ = write(state, torch.tensor([[[5.0], [7.0]]]), torch.zeros(1, 2))
     assert slots.flatten().tolist() == [1.0, 7.0, 5.0, 1.0]
 
 
-def test_slots_are_read_by_the_angle_to_the_key_and_not_by_their_length():
+def test_slots_are_like_a_key_by_their_angle_to_it_and_not_by_their_length():
     slots = torch.tensor([[[2.0, 0.0], [0.0, 3.0], [0.0, 0.0]]])
-    weight = read_weight(torch.tensor([[[0.5, 0.0]]]), slots, torch.tensor([[math.log(8.0)]]))
+    weight = likeness(torch.tensor([[[0.5, 0.0]]]), slots, torch.tensor([[math.log(8.0)]]))
     torch.testing.assert_close(weight, torch.tensor([[[0.8, 0.1, 0.1]]]), rtol=0, atol=1e-3)
 
 
@@ -210,6 +210,13 @@ def test_an_external_memory_is_the_paper_step_by_step():
     read, _ = memory.read(memory.prior(2), x)
     for row in range(2):
         torch.testing.assert_close(read[:, row], by_hand(memory, x[:, row]))
+
+
+def shares(key: Tensor, slots: list[Tensor], sharp: Tensor) -> list[Tensor]:
+    """How like the key each slot is, by the cosine of their angle; of sum one."""
+    lengths = [((key @ key + 1e-4) * (slot @ slot + 1e-4)).sqrt() for slot in slots]
+    alike = [(sharp * (key @ slot / length)).exp() for slot, length in zip(slots, lengths, strict=True)]
+    return [one / sum(alike) for one in alike]
 
 
 def by_hand(memory: ExternalMemory, x: Tensor) -> Tensor:
@@ -228,8 +235,13 @@ def by_hand(memory: ExternalMemory, x: Tensor) -> Tensor:
         cell = keep.sigmoid() * cell + take.sigmoid() * new.tanh()
         hidden = give.sigmoid() * cell.tanh()
         keys = memory.key(hidden).tanh().split(size)
+        sharp = [1 + (1 + value.exp()).log() for value in memory.sharpness(hidden)]
         least = sorted(range(num_slots), key=lambda slot: usage[slot])[:heads]
         usage = [0.99 * used for used in usage]
+        for head in range(heads):
+            share = shares(keys[head], slots, sharp[head])
+            found[head] = sum((w * slot for w, slot in zip(share, slots, strict=True)), x.new_zeros(size))
+            usage = [used + float(weight) for used, weight in zip(usage, share, strict=True)]
         for slot in least:
             slots[slot] = x.new_zeros(size)
         for head in range(heads):
@@ -238,16 +250,7 @@ def by_hand(memory: ExternalMemory, x: Tensor) -> Tensor:
                 written = gate * before[head][slot] + (1 - gate) * (1.0 if slot == least[head] else 0.0)
                 slots[slot] = slots[slot] + written * keys[head]
                 usage[slot] += float(written)
-        weights = []
-        for head in range(heads):
-            sharp = 1 + (1 + memory.sharpness(hidden)[head].exp()).log()
-            lengths = [((keys[head] @ keys[head] + 1e-4) * (slot @ slot + 1e-4)).sqrt() for slot in slots]
-            likeness = [keys[head] @ slot / length for slot, length in zip(slots, lengths, strict=True)]
-            share = [(sharp * alike).exp() for alike in likeness]
-            weights.append([one / sum(share) for one in share])
-            found[head] = sum((w * slot for w, slot in zip(weights[head], slots, strict=True)), x.new_zeros(size))
-            usage = [used + float(weight) for used, weight in zip(usage, weights[head], strict=True)]
-        before = weights
+        before = [shares(keys[head], slots, sharp[head]) for head in range(heads)]
         reads.append(torch.cat([hidden, *found]))
     return torch.stack(reads)
 

@@ -2,15 +2,17 @@
 
 Santoro, Bartunov, Botvinick, Wierstra, Lillicrap. Meta-learning with memory-augmented neural networks (2016).
 
-Each step writes, then reads. A head writes its key to the slots that it read the step before, to a slot that has been
-used the least, or to some of both; a gate decides. Least-used slots are erased first. Then it reads the slots that are
-like its key, those that it has just written among them: so what comes a step later, such as the label of what was met
-now, can be written to the same place.
+Each step reads the slots that are like a key, then writes the key: to the slots that were like the key of the step
+before, to a slot that has been used the least, or to some of both; a gate decides. Least-used slots are erased first.
+What was just written is likest to its key, so that what comes a step later, such as the label of what was met now, can
+be written to the same place.
 
 Deviations: 1. the controller also says how sharply a head reads, as in neural Turing machines (Graves et al. 2014); by
 the bare likeness, which lies between -1 and 1, no slot can stand out among a hundred; heads begin sharp enough to find
 the slot that they have just written among all that are empty. 2. of the least-used slots, as many as there are heads,
 each head writes to one of its own. 3. the controller's initial state is learned rather than zero (it starts at zero).
+4. a head reads before it writes; the paper's formulas read what a step leaves behind, where a sharp head finds its own
+key before all else.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ class ExternalMemoryState(SequenceState):
     cell: Tensor  # [B, C], the controller's carry
     slots: Tensor  # [B, slots, size]
     usage: Tensor  # [B, slots]
-    read_weight: Tensor  # [B, heads, slots], of the last step
+    likeness: Tensor  # [B, heads, slots] of the last step's keys and what the slots then held; sums to one
 
 
 class ExternalMemory(nn.Module):
@@ -94,7 +96,7 @@ class ExternalMemory(nn.Module):
             cell=self.initial_cell.expand(num_rows, -1),
             slots=zeros(num_rows, config.num_slots, config.slot_size),
             usage=zeros(num_rows, config.num_slots),
-            read_weight=zeros(num_rows, config.num_heads, config.num_slots),
+            likeness=zeros(num_rows, config.num_heads, config.num_slots),
         )
 
     def step(self, state: ExternalMemoryState, x: Tensor) -> ExternalMemoryState:
@@ -102,11 +104,13 @@ class ExternalMemory(nn.Module):
         hidden, found = state.hidden.split([self.controller_size, self.hidden_size - self.controller_size], -1)
         hidden, cell = self.controller(torch.cat([x, found], -1), (hidden, state.cell))
         key = self.key(hidden).tanh().unflatten(-1, (self.config.num_heads, -1))  # [B, heads, size]
+        sharpness = 1 + softplus(self.sharpness(hidden))
+        read = likeness(key, state.slots, sharpness)
+        found = (read @ state.slots).flatten(1)
         slots, written = write(state, key, self.gate(hidden).sigmoid())
-        weight = read_weight(key, slots, 1 + softplus(self.sharpness(hidden)))
-        usage = self.config.usage_decay * state.usage + (written + weight).sum(1).detach()
-        found = (weight @ slots).flatten(1)
-        return ExternalMemoryState(torch.cat([hidden, found], -1), cell, slots, usage, weight)
+        usage = self.config.usage_decay * state.usage + (written + read).sum(1).detach()
+        hidden = torch.cat([hidden, found], -1)
+        return ExternalMemoryState(hidden, cell, slots, usage, likeness(key, slots, sharpness))
 
     def read(self, state: ExternalMemoryState, x: Tensor) -> tuple[Tensor, ExternalMemoryState]:
         """What is read after each of the items x [T, B, in]: [T, B, H]; and the memory after the last."""
@@ -121,8 +125,8 @@ class ExternalMemory(nn.Module):
         return ask_in_copies(self, state, x)
 
 
-def read_weight(key: Tensor, slots: Tensor, sharpness: Tensor) -> Tensor:
-    """How much each head reads of each slot [B, heads, slots], by likeness of key [B, heads, size] and slot.
+def likeness(key: Tensor, slots: Tensor, sharpness: Tensor) -> Tensor:
+    """How like each slot is to a head's key [B, heads, size], beside the other slots: [B, heads, slots], of sum one.
 
     slots: [B, slots, size]. sharpness: [B, heads], what the cosine of the angle between the two is multiplied by.
     """
@@ -137,12 +141,12 @@ def _of_length_one(x: Tensor) -> Tensor:
 def write(state: ExternalMemoryState, key: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
     """The slots after each head has written its key [B, heads, size], and how much to each: [B, heads, slots].
 
-    gate: [B, heads], the share that goes to the slots that the head read a step ago; the rest goes to a slot that has
-    been used the least, the first of equals.
+    gate: [B, heads], the share that goes to the slots that were like the head's key a step ago; the rest goes to a slot
+    that has been used the least, the first of equals.
     """
-    num_heads, num_slots = state.read_weight.shape[1:]
+    num_heads, num_slots = state.likeness.shape[1:]
     least_used = one_hot(state.usage.argsort(stable=True, dim=-1)[:, :num_heads], num_slots).to(key.dtype)
     share = gate.unsqueeze(-1)
-    written = share * state.read_weight + (1 - share) * least_used
+    written = share * state.likeness + (1 - share) * least_used
     kept = 1 - least_used.sum(1)
     return state.slots * kept.unsqueeze(-1) + written.mT @ key, written
