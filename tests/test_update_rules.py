@@ -55,7 +55,7 @@ def examples(seed: int, size: int = 4) -> Examples:
 
 SUPPORT, QUERY = examples(1), examples(2, 6)
 RULES: dict[str, Any] = {
-    "adam": lambda net: AdamWithoutMomentum(0.05),
+    "adam": lambda net: AdamWithoutMomentum(dict(net.named_parameters()), 0.05),
     "learned_optimizer": lambda net: LearnedOptimizer(4, 0.1, generator=seeded(1)),
     "meta_learner_lstm": lambda net: MetaLearnerLSTM(4, 0.2, 0.9, generator=seeded(1)),
     "gates": lambda net: GatedDescent(dict(net.named_parameters()), 0.3),
@@ -92,6 +92,36 @@ def test_the_laws_of_adaptation_hold(rule):
         torch.testing.assert_close(adaptation.predict(alone, QUERY.x[1:2]), predicted[1:2])
         turned = adaptation.adapt(state, SUPPORT.map(lambda value: value.flip(1)), 2)
         torch.testing.assert_close(adaptation.predict(turned, QUERY.x), predicted)
+
+
+def test_adam_without_momentum_is_torchs_and_hands_on_what_it_remembers():
+    """One task, five steps, handed on after two: as one optimizer that goes on."""
+    value = torch.randn(3, generator=seeded(), dtype=torch.float64)
+    slopes = torch.randn(5, 3, generator=seeded(1), dtype=torch.float64)
+    theirs = nn.Parameter(value.clone())
+    adam = torch.optim.Adam([theirs], lr=0.1, betas=(0.0, 0.999))
+    rule = AdamWithoutMomentum({"w": value}, 0.1)
+    params, memory = {"w": value[None]}, rule.start({"w": value[None]}, None)
+    for step, slope in enumerate(slopes):
+        theirs.grad = slope
+        adam.step()
+        params, memory = rule(params, {"w": slope[None]}, None, memory)
+        if step == 1:
+            rule.hand_on(memory)
+            memory = rule.start(params, None)
+        torch.testing.assert_close(params["w"][0], theirs.detach())
+
+
+def test_what_adam_hands_on_is_the_mean_over_tasks_and_is_saved():
+    rule = AdamWithoutMomentum({"w": torch.zeros(2)}, 0.1)
+    slopes = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+    _, memory = rule({"w": torch.zeros(2, 2)}, {"w": slopes}, None, rule.start({"w": torch.zeros(2, 2)}, None))
+    rule.hand_on(memory)
+    again = AdamWithoutMomentum({"w": torch.zeros(2)}, 0.1)
+    again.load_state_dict(rule.state_dict())
+    begun = again.start({"w": torch.zeros(3, 2)}, None)
+    assert begun["count"].tolist() == [1.0] * 3
+    torch.testing.assert_close(begun["square"]["w"], 0.001 * torch.tensor([5.0, 2.0]).expand(3, 2))
 
 
 @pytest.mark.parametrize(("rule", "first_order"), [(r, f) for r in RULES for f in (True, False) if f or r != "adam"])

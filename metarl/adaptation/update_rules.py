@@ -104,21 +104,38 @@ class RuleAdaptation(nn.Module):
 class AdamWithoutMomentum(nn.Module):
     """Adam whose beta1 is zero: gradients over the root of the mean of their squares so far.
 
+    Every task begins with what was handed on (`hand_on`) from tasks before it; nothing, as long as there were none.
     For first order only: the root has no slope where a gradient is zero.
+
+    params: those that adapt, by name, without an axis of tasks.
     """
 
     reads_losses = False
+    count: Tensor  # steps that squares were gathered in
 
-    def __init__(self, inner_lr: float, *, beta: float = 0.999, epsilon: float = 1e-8) -> None:
+    def __init__(
+        self, params: Mapping[str, Tensor], inner_lr: float, *, beta: float = 0.999, epsilon: float = 1e-8
+    ) -> None:
         super().__init__()
         self.inner_lr, self.beta, self.epsilon = inner_lr, beta, epsilon
+        self.register_buffer("count", next(iter(params.values())).new_zeros(()))
+        self._buffer_of = {name: f"square_{number}" for number, name in enumerate(params)}
+        for name, value in params.items():
+            self.register_buffer(self._buffer_of[name], torch.zeros_like(value))
 
     def start(self, params: Params, generator: torch.Generator | None) -> dict[str, Any]:
-        some = next(iter(params.values()))
-        square = {
-            name: torch.zeros_like(value, memory_format=torch.contiguous_format) for name, value in params.items()
+        num_tasks = len(next(iter(params.values())))
+        square = {name: self.get_buffer(self._buffer_of[name]) for name in params}
+        return {
+            "count": self.count.expand(num_tasks),
+            "square": {name: value.expand(num_tasks, *value.shape) for name, value in square.items()},
         }
-        return {"count": some.new_zeros(len(some)), "square": square}
+
+    def hand_on(self, memory: dict[str, Any]) -> None:
+        """Later tasks begin with the mean of what these remember."""
+        self.count.copy_(memory["count"].mean())
+        for name, square in memory["square"].items():
+            self.get_buffer(self._buffer_of[name]).copy_(square.mean(0))
 
     def forward(
         self, params: Params, gradient: Params, losses: Tensor | None, memory: dict[str, Any]

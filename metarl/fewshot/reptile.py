@@ -2,10 +2,11 @@
 
 Nichol, Achiam, Schulman. On first-order meta-learning algorithms (2018).
 
-Deviations: 1. the moves of an update's tasks are averaged, and tasks are adapted to side by side: what Adam remembers
-begins anew for each, where the published code hands it on from task to task. 2. no query set is held out of training:
-both sets of an episode are adapted to; the score that is logged is that on the last mini-batch before it is adapted to.
-3. mini-batches take examples in the order of the episode, so that they have as many of each class as they can.
+Deviations: 1. tasks of an update are adapted to side by side, and their moves are averaged; so is what Adam remembers
+of them, which later tasks begin with. The published code hands it on from task to task. 2. no query set is held out of
+training: both sets of an episode are adapted to; the score that is logged is that on the last mini-batch before it is
+adapted to. 3. mini-batches take examples in the order of the episode, so that they have as many of each class as they
+can.
 """
 
 from __future__ import annotations
@@ -63,11 +64,10 @@ class ReptileConfig(NetConfig):
             batching=self.batching,
             chunk_size=self.chunk_size,
         )
-        return (
-            gradients
-            if self.inner_optimizer == "sgd"
-            else RuleAdaptation(gradients, AdamWithoutMomentum(self.inner_lr))
-        )
+        if self.inner_optimizer == "sgd":
+            return gradients
+        params = {name: net.get_parameter(name) for name in gradients.adapted}
+        return RuleAdaptation(gradients, AdamWithoutMomentum(params, self.inner_lr))
 
     def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> Reptile:
         net = self.make_net(problem, generator)
@@ -120,6 +120,8 @@ class Reptile:
             state = self.adaptation.adapt(state, batch, 1)
         share = self.config.outer_lr * (1 - self.num_updates / self.num_iterations)
         self._move(params_of(start), params_of(state), share)
+        if isinstance(self.adaptation, RuleAdaptation):
+            self.adaptation.rule.hand_on(state.memory)
         absorb_statistics(self.adaptation.net, experience)
         self.num_updates += 1
         return {f"train/query_{self.problem.measure.name}": float(score), "train/outer_lr": share}
