@@ -191,14 +191,15 @@ class ExampleReader(nn.Module):
         for rows, before in groups_of(state):
             counts = valid[rows].sum(1)
             for count in counts.unique():
-                chosen, rows_read = counts == count, rows[counts == count]
-                group, shown = before[chosen], torch.zeros_like(valid)
-                shown[rows_read] = valid[rows_read]
+                alike = counts == count
+                group, members = before[alike], rows[alike]
                 if count:
+                    shown = torch.zeros_like(valid)
+                    shown[members] = valid[members]
                     x, y = (value[shown].unflatten(0, (-1, int(count))) for value in (context.x, context.y))
                     answers, group = self._read(group, Examples(x, y))
                     said[shown] = answers.flatten(0, 1)
-                groups.append((rows_read, group))
+                groups.append((members, group))
         return said, GroupedState(tuple(groups))
 
     def _read(self, state: ReaderState, context: Examples) -> tuple[Tensor, ReaderState]:
