@@ -437,7 +437,8 @@ def test_no_worker_is_left(end):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_no_worker_survives_its_owner(number):
     script = """
-import torch, sys
+import signal, torch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which what is started in the background is without
 from envs.gymnasium_family import GymnasiumFamily
 from envs.samplers import Uniform
 family = GymnasiumFamily("Pendulum-v1", {"g": Uniform(5, 15)}, num_workers=2)
@@ -454,7 +455,10 @@ while True:
         assert owner.stdout is not None
         pids = json.loads(owner.stdout.readline())
         (os.killpg if number == signal.SIGINT else os.kill)(owner.pid, number)  # Ctrl-C reaches the whole group
-        owner.wait(timeout=20)
+        try:
+            owner.wait(timeout=20)
+        finally:
+            owner.kill()  # or leaving this block would wait without end
     assert wait_for_end(pids) == []
 
 
