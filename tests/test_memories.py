@@ -203,7 +203,7 @@ def test_slots_are_like_a_key_by_their_angle_to_it_and_not_by_their_length():
     torch.testing.assert_close(weight, torch.tensor([[[0.8, 0.1, 0.1]]]), rtol=0, atol=1e-3)
 
 
-def test_an_external_memory_is_the_paper_step_by_step():
+def test_an_external_memory_is_its_formulas_step_by_step():
     config = ExternalMemoryConfig(num_slots=4, slot_size=2, num_heads=2, usage_decay=0.99)
     memory, x = made(config, 5), items(6)
     assert isinstance(memory, ExternalMemory)

@@ -160,6 +160,17 @@ def test_late_labels_are_those_of_examples_that_tell_nothing_of_the_next():
     assert (shares - 1 / 3).abs().max() < 0.07  # of 500 pairs or more: three standard deviations
 
 
+def test_meta_training_with_late_labels_meets_random_numbers_of_examples_in_their_place():
+    family, config = replace(FAMILY, shots=4), NotebookConfig(embedding="pixels", late_labels=True)
+    trainer = Trainer(family, config, TrainConfig(12, 5), agent_name="lstm", seed=0)
+    met, pages = [], trainer.agent.adaptation.memory.pages
+    for _ in range(12):
+        before = len(pages)
+        trainer.iterate()
+        met.append(len(pages) - before - 3 * FAMILY.queries)
+    assert 1 <= min(met) < max(met) <= 12
+
+
 def test_an_example_is_met_with_its_own_label_and_padding_never():
     support = FAMILY.episode(50, "train", generator=seeded()).support
     valid = torch.arange(6) < torch.randint(1, 7, (50, 1), generator=seeded())

@@ -75,10 +75,9 @@ class FewShotSource:
         )
         self.measure = replace(self.problem.measure, point=learner.point)
         if learner.point != "step" and not self._num_steps_given:
-            self.num_episodes = most_points(self.family)
-        shots = _shots(learner, self.family, self.num_episodes)
-        sizes: Any = {"shots": shots, "queries": self.family.test_queries}
-        self.family.episode(1, "test", **sizes, generator=torch.Generator().manual_seed(0))
+            self.num_episodes = _most_points(self.family)
+        shots, queries = _shots(learner, self.family, self.num_episodes), self.family.test_queries
+        self.family.episode(1, "test", shots=shots, queries=queries, generator=torch.Generator().manual_seed(0))
         return learner
 
     def draw(self, learner: FewShotLearner) -> FewShotEpisode:
@@ -116,7 +115,7 @@ class FewShotSource:
             ValueError: when a number is below one, the family does not declare the split, or has fewer shots than are
                 asked for, or the learner cannot predict for this family.
         """
-        own_points = self.num_episodes if family is None or learner.point == "step" else most_points(family)
+        own_points = self.num_episodes if family is None or learner.point == "step" else _most_points(family)
         family = self.family if family is None else family
         num_points = own_points if num_episodes is None else num_episodes
         for name, value in (("num_tasks", num_tasks), ("num_episodes", num_points)):
@@ -151,7 +150,7 @@ class FewShotSource:
         )
 
 
-def most_points(family: FewShotFamily) -> int:
+def _most_points(family: FewShotFamily) -> int:
     """Points of the curve of a learner that absorbs the support: its shots, or one where their number varies."""
     return 1 if family.varies else family.shots
 
