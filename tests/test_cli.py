@@ -288,6 +288,40 @@ def test_an_evaluation_that_is_asked_for_later_has_a_file_of_its_own(recipe, cap
     assert json.loads(run(capsys, *words, "--json")[1]).keys() == saved.keys()
 
 
+def test_an_evaluation_takes_other_settings_than_training(recipe, capsys):
+    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+    config = Path("run/config.json").read_bytes()
+    words = ["evaluate", "run", "--tasks", "6"]
+    longer = ["--family.num-pulls", "30", "--seed", "1", "--agent.normalise-obs", "true"]
+    status, output, errors = run(capsys, *words, *longer, "--json")
+    assert status == 0, errors
+    answer = json.loads(output)
+    assert answer["facts"] == {"family.num_pulls": 30}  # what is as it was is not named
+    assert answer["seed"] == 1
+    assert len(answer["episodes"]) == 30
+    assert run(capsys, *words, *longer)[0] == 0
+    assert Path("run/evaluation_test_6x30_family.num_pulls=30_i3_s1.json").is_file()
+    assert Path("run/config.json").read_bytes() == config
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--family.num-pull 4", "unknown option --family.num-pull; did you mean --family.num-pulls?"),
+        ("--family.num-pulls x", "--family.num-pulls is 'x'; it takes INT"),
+        ("--family.num-pulls 0", "num_pulls of BernoulliBandit is 0: allowed are integers from 1"),
+        ("--agent.hidden-size 16", "checkpoints/latest.pt does not fit the settings in run/config.json: agent."),
+        ("--family.num-arms 3", "checkpoints/latest.pt does not fit the settings in run/config.json: agent."),
+        ("--train.num-tasks 3", "unknown argument '--train.num-tasks'"),
+    ],
+)
+def test_settings_that_an_evaluation_cannot_take(recipe, words, message, capsys):
+    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+    status, _, errors = run(capsys, "evaluate", "run", "--tasks", "6", *words.split())
+    assert (status, errors.count("\n")) == (2, 1)
+    assert message in errors
+
+
 def test_an_evaluation_is_shown_even_where_it_cannot_be_saved(recipe, capsys):
     assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
     Path("run/.evaluation_test_6x3_i3_s0.json.partial").mkdir()  # in the way of the file

@@ -210,6 +210,12 @@ def test_from_a_recipe_to_an_evaluation_with_more_classes_and_shots(tmp_path, ca
     assert len(evaluation["episodes"]) == 3
     assert command("evaluate", run, "--tasks", "4", "--ways", "5") == 0
     assert (tmp_path / "run" / "evaluation_test_4x1_5ways_i2_s0.png").is_file()
+    words = ["--tasks", "4", "--family.faintness", "0.5", "--agent.conv.precision", "bfloat16"]
+    assert command("evaluate", run, *words, "--ways", "4") == 0
+    name = "evaluation_test_4x1_4ways_family.faintness=0.5_agent.conv.precision=bfloat16_i2_s0.json"
+    assert json.loads((tmp_path / "run" / name).read_text())["facts"]["agent.conv.precision"] == "bfloat16"
+    assert command("evaluate", run, "--family.size", "12") == 2
+    assert "inputs of patterns have shape [1, 12, 12]; this learner reads [1, 8, 8]" in capsys.readouterr().err
 
 
 def test_functions_have_no_classes(tmp_path, capsys):

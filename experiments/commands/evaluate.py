@@ -1,22 +1,31 @@
-"""Shows how a trained agent adapts to tasks it has not met: metarl evaluate RUN [--split test] [--json]."""
+"""Shows how a trained agent adapts to tasks it has not met: metarl evaluate RUN [--split test] [--json].
+
+After RUN, any field of the run's family or agent can be given another value than in training, as in metarl train:
+--family.FIELD VALUE --agent.FIELD VALUE.
+"""
 
 from __future__ import annotations
 
 import json as json_format
-from dataclasses import dataclass, fields, replace
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, make_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from experiments.arguments import parse
+from experiments.written import written
 from metarl.errors import UserError
 
-_SIZES = {
-    "ways": "ways",
-    "shots": "shots",
-    "queries": "test_queries",
-}  # arguments, and fields of families
+if TYPE_CHECKING:
+    from experiments.experiment import Experiment
+    from metarl.run import Run
+    from metarl.trainer import Trainer
+
+_PARTS = ("--family.", "--agent.")  # whose fields can be given other values
+_SIZES = {"ways": "ways", "shots": "shots", "queries": "test_queries"}  # arguments, and fields of families
 
 
 @dataclass(frozen=True)
@@ -35,55 +44,114 @@ class Arguments:
 
 
 def main(argv: list[str]) -> None:
-    arguments = parse(Arguments, argv, prog="metarl evaluate", description=__doc__ or "")
+    own, of_parts = _apart(argv)
+    arguments = parse(Arguments, own, prog="metarl evaluate", description=__doc__ or "")
     for name in ("tasks", "episodes"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} is {value}; it must be at least 1")
     from envs.third_party import CrashedTooOften
-    from experiments.experiment import from_config, restored
+    from experiments.experiment import from_config
     from experiments.plots import plot_run
     from experiments.report import identity, print_evaluation
     from metarl.run import Run
 
     run = Run.open(arguments.run)
-    experiment = from_config(run.config(), run.path)
+    trained = from_config(run.config(), run.path)
     if arguments.device is not None:
-        experiment = replace(experiment, device=arguments.device)
-    sizes = {name: getattr(arguments, name) for name in _SIZES}
-    family = _resized(experiment.family, sizes)
-    trainer = restored(experiment, run, arguments.checkpoint, to_train=False)
+        trained = replace(trained, device=arguments.device)
+    asked = _with_fields(trained, of_parts)
+    settings = _differences(trained, asked)
+    sizes = {name: value for name in _SIZES if (value := getattr(arguments, name)) is not None}
+    asked = replace(asked, family=_resized(asked.family, sizes))
+    trainer, family = _restored(trained, asked, run, arguments.checkpoint)
     try:
         evaluation = trainer.evaluate(
             arguments.split, arguments.tasks, arguments.episodes, arguments.seed, family=family
         )
     except (ValueError, FloatingPointError, CrashedTooOften) as error:  # such as a split that the family does not have
         raise UserError(str(error)) from error
+    evaluation = replace(evaluation, facts={**evaluation.facts, **settings})
     subject = identity(trainer, arguments.checkpoint, arguments.seed)
     if arguments.json:
         print(json_format.dumps({**evaluation.as_json(), **subject}))
         return
     print_evaluation(evaluation)
     num_points = len(evaluation.episodes) - (1 - evaluation.measure.first)
-    suffix = "".join(f"_{value}{name}" for name, value in sizes.items() if value is not None)
+    suffix = "".join(f"_{value}{name}" for name, value in sizes.items())
+    suffix += "".join("_" + re.sub(r"[^\w.=-]", "", f"{name}={value}") for name, value in settings.items())
     name = f"evaluation_{arguments.split}_{arguments.tasks}x{num_points}{suffix}_i{trainer.iteration}_s{arguments.seed}"
     print(f"Saved: {run.save_evaluation(evaluation, subject, name)}")
     print(f"Plot:  {plot_run(run, evaluation, name)}")
 
 
-def _resized(family: Any, sizes: dict[str, int | None]) -> Any:
-    """The family with other numbers of classes and examples in a task; None where none is asked for.
+def _apart(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The command's own words, and those that give fields of the family or the agent other values."""
+    own: list[str] = []
+    of_parts: list[str] = []
+    words = own
+    for word in argv:
+        if word.startswith("--"):
+            words = of_parts if word.startswith(_PARTS) else own
+        words.append(word)
+    return own, of_parts
+
+
+def _with_fields(experiment: Experiment[Any, Any], words: Sequence[str]) -> Experiment[Any, Any]:
+    """The experiment with the fields that `words` name.
+
+    Raises:
+        UserError: for an unknown field, or a value that it does not take.
+    """
+    if not words:
+        return experiment
+    from experiments.experiment import typed
+
+    field = Annotated[typed(type(experiment.family), type(experiment.agent)), tyro.conf.arg(name="")]
+    settings: Any = make_dataclass("Settings", [("experiment", field)])
+    return parse(settings, words, prog="metarl evaluate RUN", default=settings(experiment)).experiment
+
+
+def _differences(before: Experiment[Any, Any], after: Experiment[Any, Any]) -> dict[str, Any]:
+    """What is set otherwise in the family or the agent, by name."""
+
+    def flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        named = {f"{prefix}.{name}": value for name, value in values.items()}
+        inner = [flat(value, name) for name, value in named.items() if isinstance(value, Mapping)]
+        leaves = {name: value for name, value in named.items() if not isinstance(value, Mapping)}
+        return {name: value for part in (leaves, *inner) for name, value in part.items()}
+
+    old, new = (flat(written(one.family), "family") | flat(written(one.agent), "agent") for one in (before, after))
+    return {name: value for name, value in new.items() if value != old.get(name)}
+
+
+def _restored(
+    trained: Experiment[Any, Any], asked: Experiment[Any, Any], run: Run, checkpoint: str
+) -> tuple[Trainer, Any]:
+    """A trainer with what the checkpoint learned, and the family to evaluate it on; None for the trainer's own.
+
+    A few-shot learner is one for its own family's classes, and meets others as they are; an agent that acts is made for
+    the worlds that it meets.
+    """
+    from experiments.experiment import restored
+    from metarl.fewshot.episode import FewShotFamily
+
+    if not isinstance(asked.family, FewShotFamily):
+        return restored(asked, run, checkpoint, to_train=False), None
+    trainer = restored(replace(asked, family=trained.family), run, checkpoint, to_train=False)
+    return trainer, None if asked.family == trained.family else asked.family
+
+
+def _resized(family: Any, sizes: Mapping[str, int]) -> Any:
+    """The family with other numbers of classes and examples in a task.
 
     Raises:
         UserError: when the family has no such numbers, or refuses these.
     """
-    given = {name: value for name, value in sizes.items() if value is not None}
-    if not given:
-        return None
-    for name, value in given.items():
+    for name, value in sizes.items():
         if _SIZES[name] not in {field.name for field in fields(family)}:
             raise UserError(f"--{name} is {value}; {family.name} has no {name} of classes")
     try:
-        return replace(family, **{_SIZES[name]: value for name, value in given.items()})
+        return replace(family, **{_SIZES[name]: value for name, value in sizes.items()})
     except ValueError as error:
         raise UserError(str(error)) from error

@@ -49,8 +49,7 @@ class FewShotSource:
     ) -> None:
         if copies != 1:
             raise ValueError(f"copies is {copies}; a task of {family.name} is met once, so that it must be 1")
-        family.training.episode(1, "train", generator=torch.Generator().manual_seed(0))  # what cannot be drawn
-        family.episode(1, "test", generator=torch.Generator().manual_seed(0))  # is known at once; see make_learner
+        family.training.episode(1, "train", generator=torch.Generator().manual_seed(0))  # what cannot be drawn is known
         self.family, self.num_tasks = family, num_tasks
         self.problem = family.problem
         self.num_episodes = CURVE_STEPS if num_steps is None else num_steps
@@ -76,7 +75,7 @@ class FewShotSource:
         self.measure = replace(self.problem.measure, point=learner.point)
         if learner.point != "step" and not self._num_steps_given:
             self.num_episodes = _most_points(self.family)
-        shots, queries = _shots(learner, self.family, self.num_episodes), self.family.test_queries
+        shots, queries = _shots(learner, self.family, self.num_episodes), self.family.test_queries  # known at once, too
         self.family.episode(1, "test", shots=shots, queries=queries, generator=torch.Generator().manual_seed(0))
         return learner
 
@@ -113,10 +112,13 @@ class FewShotSource:
 
         Raises:
             ValueError: when a number is below one, the family does not declare the split, or has fewer shots than are
-                asked for, or the learner cannot predict for this family.
+                asked for, or the learner cannot predict for this family, as when its inputs have another shape.
         """
         own_points = self.num_episodes if family is None or learner.point == "step" else _most_points(family)
         family = self.family if family is None else family
+        if family.problem.input_shape != self.problem.input_shape:
+            shapes = f"{list(family.problem.input_shape)}; this learner reads {list(self.problem.input_shape)}"
+            raise ValueError(f"inputs of {family.name} have shape {shapes}")
         num_points = own_points if num_episodes is None else num_episodes
         for name, value in (("num_tasks", num_tasks), ("num_episodes", num_points)):
             if value < 1:
