@@ -1,0 +1,140 @@
+"""A family around a family, and its environment around the other's: what all of them share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from envs.samplers import Sampler, all_inside, task_record
+from envs.torch_env import check_split
+from metarl.protocols import Split, VectorEnv
+from metarl.records import Record
+
+
+@dataclass(frozen=True)
+class Wrapped:
+    """What all of these families share."""
+
+    family: Any  # a `TaskFamily`
+
+    suffix: ClassVar[str]  # of the name
+    strengths: ClassVar[tuple[str, ...]] = ()  # fields that are a number or a range
+
+    def __post_init__(self) -> None:
+        owner, tasks = type(self).__name__, vars(self.family.sample(1, "train", torch.Generator()))
+        for name in self.strengths:
+            value = getattr(self, name)
+            is_range = isinstance(value, Sampler)
+            if is_range and name in tasks:
+                raise ValueError(f"{name} of {owner} is a range, but tasks of {self.family.name} have {name} already")
+            if not is_range and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise ValueError(f"{name} of {owner} is {value!r}: allowed are numbers and ranges of them")
+            least = float(draws(value).min()) if is_range else value
+            if not 0 <= least < math.inf:
+                raise ValueError(f"{name} of {owner} is {value}: allowed are finite numbers from 0, and ranges of them")
+
+    @property
+    def name(self) -> str:
+        return f"{self.family.name}_{self.suffix}"
+
+    @property
+    def horizon(self) -> int:
+        return self.family.horizon
+
+    @property
+    def num_episodes(self) -> int:
+        return self.family.num_episodes
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        return self.family.observation_space
+
+    @property
+    def action_space(self) -> spaces.Box | spaces.Discrete:
+        return self.family.action_space
+
+    @property
+    def parameters(self) -> Mapping[str, Sampler]:
+        """What tasks have beside the inner family's."""
+        values = {name: getattr(self, name) for name in self.strengths}
+        return {name: value for name, value in values.items() if isinstance(value, Sampler)}
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> Record:
+        """The inner family's tasks with this one's own parameters.
+
+        Of the split "ood", everything lies outside that can; what cannot is as in "test".
+
+        Raises:
+            ValueError: for an unknown split, or "ood" where nothing can lie outside.
+        """
+        check_split(self.name, split)
+        inner_split = split
+        if split == "ood" and not self._inner_has_ood():
+            if not any(sampler.has_ood for sampler in self.parameters.values()):
+                raise ValueError(f"split of {self.name} is 'ood': allowed are 'train', 'test'")
+            inner_split = "test"
+        tasks = self.family.sample(num_tasks, inner_split, generator)
+        if not self.parameters:
+            return tasks
+        values = {name: sampler.sample((num_tasks,), split, generator) for name, sampler in self.parameters.items()}
+        return task_record(tuple(values), type(tasks))(**vars(tasks), **values)
+
+    @property
+    def in_training_range(self) -> Callable[[Record], Tensor] | None:
+        """Which tasks training can draw; None where the inner family, whose tasks may lie outside, does not say."""
+        inner: Callable[[Record], Tensor] | None = getattr(self.family, "in_training_range", None)
+        own = self.parameters
+        if not own:
+            return inner
+        if inner is None:
+            return None if self._inner_has_ood() else lambda tasks: all_inside(tasks, own)
+        return lambda tasks: inner(tasks) & all_inside(tasks, own)
+
+    def bounds(self, tasks: Record, num_episodes: int) -> dict[str, list[float]]:
+        """Empty: the inner family's hold without what lies between."""
+        return {}
+
+    def _inner_has_ood(self) -> bool:
+        try:
+            self.family.sample(1, "ood", torch.Generator())
+        except ValueError:
+            return False
+        return True
+
+
+class WrappedEnv:
+    """An environment around another; `VectorEnv`, and whatever else the other is."""
+
+    def __init__(self, env: VectorEnv, family: Wrapped) -> None:
+        self.env, self.family = env, family
+        self.num_rows, self.device = env.num_rows, env.device
+        self.observation_space, self.action_space = family.observation_space, family.action_space
+        for name in ("render", "seconds_per_step", "metric_names"):  # by which `Renders` and `Measures` are known
+            if hasattr(env, name):
+                setattr(self, name, getattr(env, name))
+
+    def __getattr__(self, name: str) -> Any:
+        """What is not of the contract, such as `num_diverged`, `close` or what a viewer needs."""
+        if name == "env":  # not made yet
+            raise AttributeError(name)
+        return getattr(self.env, name)
+
+    def strength(self, name: str, tasks: Record) -> Tensor:
+        """Of each row, [B] float32."""
+        value = getattr(self.family, name)
+        if isinstance(value, Sampler):
+            return getattr(tasks, name).repeat_interleave(self.num_rows // len(tasks)).to(self.device)
+        return torch.full((self.num_rows,), float(value), device=self.device)
+
+
+def draws(sampler: Sampler) -> Tensor:
+    """Many values of every split."""
+    generator = torch.Generator().manual_seed(0)
+    splits: tuple[Split, ...] = ("train", "ood") if sampler.has_ood else ("train",)
+    return torch.cat([sampler.sample((1000,), split, generator) for split in splits])
