@@ -101,16 +101,39 @@ def test_the_likeliest_logits_are_found_from_far_away(ways, shots, variance):
     torch.testing.assert_close(dual, member.double() - (gram @ dual).softmax(-1), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(("ways", "shots"), [(5, 1), (5, 5), (20, 5)])
+def test_an_embedding_in_float32_costs_laplace_no_digits(ways, shots):
+    """Examples of squared length 150, which are nearly equal within a class, under a prior of 100 / 64."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(2, ways, 64, generator=generator).repeat(1, shots + 1, 1)
+    x = 1.5 * (centres + 0.1 * torch.randn(centres.shape, generator=generator))
+    y = torch.arange(ways).repeat(shots).expand(2, -1)
+    predictions = []
+    for dtype in (torch.float32, torch.float64):
+        adaptation = LaplaceAdaptation(nn.Identity(), size=64, num_points=32, num_steps=8).to(dtype)
+        own = x.to(dtype)
+        state = adaptation.adapt(adaptation.prior(2), Examples(own[:, ways:], y))
+        predictions.append(adaptation.predict(state, own[:, :ways]).exp())
+        assert predictions[-1].dtype == dtype
+    torch.testing.assert_close(predictions[0].double(), predictions[1], atol=1e-4, rtol=0)
+
+
 def test_more_examples_make_more_certain():
-    """The same example five times: the likelier class is more probable, and the logit's variance less than before."""
+    """The same example five times: the likelier class is more probable, and the Gaussian narrower."""
     x, y = torch.tensor([[1.0, 0], [0, 1]]).repeat(5, 1), torch.tensor([0, 1]).repeat(5)
     adaptation = LaplaceAdaptation(nn.Identity(), size=2, num_points=64, num_steps=8)
     probability = []
+    cost = []  # of not knowing the weights, in nats
     for count in (2, 10):
         data = Examples(x[:count].unsqueeze(0), y[:count].unsqueeze(0))
         state = adaptation.adapt(adaptation.prior(1), data)
-        probability.append(adaptation.predict(state, torch.tensor([[[1.0, 0]]])).exp()[0, 0, 0])
+        query = torch.tensor([[[1.0, 0]]])
+        probability.append(adaptation.predict(state, query).exp()[0, 0, 0])
+        adaptation.num_points = 0
+        cost.append(adaptation.predict(state, query).log_softmax(-1)[0, 0, 0] - probability[-1].log())
+        adaptation.num_points = 64
     assert 0.5 < probability[0] < probability[1] < 1
+    assert 0 < cost[1] < cost[0]
 
 
 def test_gaussian_prototypes_by_hand():

@@ -96,15 +96,16 @@ class Mode(Record):
     """The examples, and the likeliest logits of them with the curvature there."""
 
     seen: Embedded
-    residual: Tensor  # [N, K, W] one for the right class, less the probabilities
-    precision: Tensor  # [N, W, K, K] of logits, with which observing them would say as much as the classes do
+    residual: Tensor  # [N, K, W] float64, one for the right class, less the probabilities
+    precision: Tensor  # [N, W, K, K] float64 of logits, with which observing them would say as much as the classes do
 
 
 class LaplaceAdaptation(nn.Module):
     """A softmax layer's likeliest weights for the examples, under a Gaussian prior, and the Gaussian around them.
 
-    Both are found exactly, in terms of the examples' logits, which are no more than there are examples. The prior's
-    variance is learned; so is the embedding, by how well the mean over the Gaussian predicts.
+    Both are found exactly, in terms of the examples' logits, which are no more than there are examples, and in float64:
+    a prior much wider than a logit's noise leaves float32 no digits. The prior's variance is learned; so is the
+    embedding, by how well the mean over the Gaussian predicts.
 
     embed, num_points: as in `AmortisedPosterior`. num_steps: of Newton's method.
     """
@@ -118,12 +119,14 @@ class LaplaceAdaptation(nn.Module):
 
     def prior(self, num_tasks: int) -> Mode:
         seen = Embedded.none(num_tasks, self.size, self.log_variance)
-        return Mode(seen, seen.x.new_zeros(num_tasks, 0, 0), seen.x.new_zeros(num_tasks, 0, 0, 0))
+        nothing = seen.x.new_zeros(num_tasks, 0, 0, dtype=torch.float64)
+        return Mode(seen, nothing, nothing.unsqueeze(-1))
 
     def adapt(self, state: Mode, context: Examples) -> Mode:
         """The Gaussian for the examples of context [N, K, ...] and for those seen before."""
         seen = state.seen.added(self.embed(context.x), context.y, context.valid)
-        gram, member = self.log_variance.exp() * seen.x @ seen.x.mT, seen.member
+        x, member = seen.x.double(), seen.member
+        gram = self.log_variance.exp() * x @ x.mT
         with torch.no_grad():
             dual = likeliest(gram, member, self.num_steps)
         dual, _, _ = newton_step(gram, member, gram @ dual)  # from where it ends, one step has its whole derivative
@@ -132,11 +135,12 @@ class LaplaceAdaptation(nn.Module):
 
     def predict(self, state: Mode, x: Tensor) -> Tensor:
         """Log-probabilities [N, Q, W] for queries x [N, Q, ...]; without points, the likeliest weights' logits."""
-        query = self.embed(x)
-        cross = self.log_variance.exp() * query @ state.seen.x.mT  # [N, Q, K]
+        features = self.embed(x)
+        query = features.double()
+        cross = self.log_variance.exp() * query @ state.seen.x.double().mT  # [N, Q, K]
         logits = cross @ state.residual
         if not self.num_points:
-            return state.seen.of_seen(logits)
+            return state.seen.of_seen(logits.to(features))
         own = self.log_variance.exp() * query.square().sum(-1)  # [N, Q]
         covariance = self.log_temperature.exp() * _covariance(cross, own, state.precision)
         seen = state.seen.member.any(1).unsqueeze(1)  # [N, 1, W]
@@ -147,7 +151,7 @@ class LaplaceAdaptation(nn.Module):
         root = torch.linalg.cholesky(covariance)
         points = normal_points(self.num_points, logits)  # [points, W]
         deviations = (root @ points.T).movedim(-1, 0)  # [points, N, Q, W]
-        return state.seen.of_seen(mean_of_softmaxes(logits, order, deviations))
+        return state.seen.of_seen(mean_of_softmaxes(logits, order, deviations).to(features))
 
 
 def likeliest(gram: Tensor, member: Tensor, num_steps: int) -> Tensor:

@@ -56,7 +56,7 @@ class Ridge:
 class SupportVectors:
     """Crammer and Singer's machine: the right class's logit leads each other one by one, or it costs.
 
-    num_steps: of its solver; after 200, logits of five classes with fifteen examples each are right to a thousandth.
+    num_steps: of its solver, by which it must know which examples and classes bind.
     """
 
     ridge: float  # beside the squared weights, of the dual variables; as in the published code, for a solution alone

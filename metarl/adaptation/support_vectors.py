@@ -24,13 +24,12 @@ def dual_variables(gram: Tensor, member: Tensor, cost: float, num_steps: int, *,
     """The optimum a [N, K, W], differentiable in `gram`.
 
     gram [N, K, K]: symmetric, with no eigenvalue below `least` > 0. member [N, K, W] bool: one class for each example,
-    none for padding, whose variables are zero; classes without an example do not compete.
+    none for padding, whose variables are zero; classes without an example do not compete. The steps need only find which
+    variables are free, which takes more of them the larger gram is beside `least`.
     """
     target = member.to(gram.dtype)
     with torch.no_grad():
         inside = _simplices(gram, target, cost, num_steps, least)  # b
-    if not (torch.is_grad_enabled() and gram.requires_grad):
-        return cost * target - inside
     return _on_free(gram, target, cost, inside > _ACTIVE * cost)
 
 
@@ -65,20 +64,16 @@ def nearest_in_simplex(values: Tensor, competing: Tensor, size: float) -> Tensor
 def _on_free(gram: Tensor, target: Tensor, cost: float, free: Tensor) -> Tensor:
     """a [N, K, W], where only `free` entries may differ from C [w = y]: the solution of linear equations.
 
-    Unknown are a, and a price [N, K] of each example's sum.
+    Unknown are a, and a price [N, K] of each example's sum. Given the prices, each class's variables are solved for by
+    themselves; that all sums are zero then gives the prices.
     """
-    num_tasks, num_examples, ways = target.shape
-    size = num_examples * ways
-    fixed = cost * target * ~free
-    weight = free.to(gram.dtype)
-    eye = torch.eye(ways, dtype=gram.dtype, device=gram.device)
-    curvature = (gram[:, :, None, :, None] * eye[:, None, :]).reshape(num_tasks, size, size)
-    weight_of = weight.flatten(1)
-    curvature = weight_of.unsqueeze(2) * curvature * weight_of.unsqueeze(1) + torch.diag_embed(1 - weight_of)
-    sums = torch.eye(num_examples, dtype=gram.dtype, device=gram.device).repeat_interleave(ways, 0)  # [K * W, K]
-    sums = weight_of.unsqueeze(2) * sums
+    fixed = (cost * target * ~free).mT  # [N, W, K]
+    mask = free.mT.to(gram.dtype)
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    curvature = mask.unsqueeze(-1) * gram.unsqueeze(1) * mask.unsqueeze(-2) + torch.diag_embed(1 - mask)  # [N, W, K, K]
+    inverse = torch.linalg.solve(curvature, eye.expand(curvature.shape))
+    inverse = inverse * mask.unsqueeze(-1) * mask.unsqueeze(-2)
+    unpriced = fixed + (inverse @ (target.mT - fixed @ gram).unsqueeze(-1)).squeeze(-1)
     no_sum = torch.diag_embed((~free.any(-1)).to(gram.dtype))  # of padding, the price is zero
-    equations = torch.cat([torch.cat([curvature, sums], 2), torch.cat([sums.mT, no_sum], 2)], 1)
-    right = torch.cat([(weight * (target - gram @ fixed) + fixed).flatten(1), -fixed.sum(-1)], 1)
-    solution = torch.linalg.solve(equations, right)
-    return solution[:, :size].view(num_tasks, num_examples, ways)
+    price = torch.linalg.solve(inverse.sum(1) + no_sum, unpriced.sum(1))
+    return (unpriced - (inverse @ price[:, None, :, None]).squeeze(-1)).mT
