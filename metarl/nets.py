@@ -88,6 +88,11 @@ def takes_tasks(net: nn.Module) -> bool:
     )
 
 
+def key_of(name: str) -> str:
+    """A parameter's name as modules can hold something by it, in an nn.ParameterDict or as a buffer."""
+    return name.replace(".", "/")
+
+
 def linear(fan_in: int, fan_out: int, *, gain: float, generator: torch.Generator) -> Linear:
     """A linear layer with orthogonal weights of the given gain and zero bias, on the generator's device."""
     layer = Linear(fan_in, fan_out, device=generator.device)

@@ -104,6 +104,12 @@ def test_before_any_example_the_slow_net_answers():
     torch.testing.assert_close(META_NET.predict(META_NET.prior(2), QUERY), slow)
 
 
+def test_classes_without_examples_are_never_predicted():
+    logits = predicted(Examples(SUPPORT.x, SUPPORT.y, SUPPORT.y != 2))
+    assert bool(logits[..., 2].isneginf().all())
+    assert bool(logits[..., :2].isfinite().all())
+
+
 def test_what_is_wrong_is_named():
     with pytest.raises(ValueError, match="ways is 4; this learner's net has outputs for 3"):
         META_NET.adapt(META_NET.prior(2), Examples(SUPPORT.x, SUPPORT.y + 1))

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from metarl.convnets import ConvConfig
-from metarl.fewshot.episode import FewShotFamily, num_ways
+from metarl.fewshot.episode import FewShotEpisode, FewShotFamily, num_ways
 from metarl.fewshot.images import cache, omniglot, photos
 from metarl.fewshot.images.class_set import channel_statistics
 from metarl.fewshot.images.data import DataError, split_lines
@@ -22,8 +22,9 @@ from metarl.fewshot.images.photos import CIFARFS, FC100, ImageFolder, MiniImageN
 from metarl.fewshot.images.picture import episode_picture
 from metarl.fewshot.images.pixels import square_pixels
 from metarl.fewshot.metric_learners import PrototypicalConfig
-from metarl.fewshot.reptile import ReptileConfig
+from metarl.fewshot.reptile import ReptileConfig, mini_batches
 from metarl.fewshot.sequence_learners import LSTMConfig
+from metarl.records import Examples
 from metarl.trainer import TrainConfig, Trainer
 
 SPLITS = ("train", "val", "test")
@@ -379,6 +380,7 @@ def test_cifar_is_read_from_class_folders_too(tmp_path):
     family = FC100(size=8, images_per_class=2, data_dir=str(tmp_path))
     assert family.pool("val").source.image_shape == (3, 8, 8)
     assert len(family.pool("val")) == 20
+    plain(root / "data" / "shark" / "whale_shark.png", (9, 9, 9))  # not of the class whale
     assert CIFARFS(size=8, images_per_class=2, data_dir=str(root)).pool("test").source.names == tuple(
         line.split("/")[1] for line in split_lines("cifar_fs_test.txt")
     )
@@ -537,6 +539,29 @@ def test_where_shots_vary_the_whole_support_is_absorbed_at_once(name, tmp_path):
     adaptation = trainer.agent.adaptation.eval()
     whole = adaptation.predict(adaptation.adapt(adaptation.prior(1), support), episode.query.x)
     torch.testing.assert_close(trainer.agent.predictions(episode, 1)[1], whole)
+
+
+@pytest.mark.parametrize("test_batch", [None, 3])
+def test_where_shots_vary_the_last_mini_batch_of_reptile_is_filled_up(test_batch, tmp_path):
+    family, train = uneven_folders(tmp_path), TrainConfig(num_iterations=4, num_tasks=3, num_episodes=2)
+    config = ReptileConfig(conv=CONV, inner_batch=6, test_batch=test_batch, inner_optimizer="adam")
+    trainer = Trainer(family, config, train, agent_name="reptile", seed=0)
+    sizes = {family.training.episode(3, "train", generator=seeded(seed)).support.x.shape[1] % 6 for seed in range(4)}
+    assert sizes - {0}  # not all of them divide
+    for _ in range(4):
+        assert math.isfinite(trainer.iterate()["train/query_accuracy"])
+    assert len(trainer.evaluate(num_tasks=4).episodes) == 3
+
+
+def test_examples_that_fill_a_mini_batch_up_teach_nothing():
+    x, y = torch.randn(1, 4, 1, 8, 8, generator=seeded()), torch.tensor([[0, 1, 0, 1]])
+    valid = torch.ones(1, 4, dtype=torch.bool)
+    episode = FewShotEpisode(Examples(x[:, :2], y[:, :2], valid[:, :2]), Examples(x[:, 2:], y[:, 2:], valid[:, 2:]))
+    first, last = mini_batches(episode, 3)
+    assert first.valid is not None and bool(first.valid.all())  # noqa: PT018, for the type
+    assert last.valid is not None
+    assert last.valid.tolist() == [[True, False, False]]
+    torch.testing.assert_close(last.x, x[:, [3, 0, 1]])  # images of the task, of which statistics are taken
 
 
 def test_a_curve_over_shots_is_refused_where_their_number_varies_before_anything_is_trained(tmp_path):

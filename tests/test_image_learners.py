@@ -129,7 +129,7 @@ def test_tasks_do_not_leak_into_each_other(name):
 
 @image_learners
 def test_names_of_classes_mean_nothing(name):
-    """With the labels of the support renamed, the predictions are renamed too, once it has learned a little."""
+    """With the labels of the support renamed, the predictions are renamed too."""
     probabilities = []
     for rename in (torch.tensor([0, 1, 2]), torch.tensor([1, 2, 0])):
         trainer = small(name)

@@ -8,7 +8,9 @@ weights.
 
 A prediction is a mean of softmaxes over logits at fixed points of their distribution: the first 2^n of a Sobol
 sequence, whose values in each class are so many quantiles, each once. Classes take the sequence's axes by the order of
-their mean logits, so that their numbers mean nothing. No draw is random, in meta-training and at meta-test alike.
+their mean logits, so that their numbers mean nothing. No draw is random, in meta-training and at meta-test alike. With
+few points some axes are nearly alike (of eight points, the first and the fifth are the same), as if those classes'
+logits rose and fell together.
 
 Deviations: 1. VERSA draws weights, at random; as logits under weights that are independent Gaussians are so too, points
 are drawn there; 2. its net says what to add to the mean of a class's features, as in hypernetwork.py, and sees no

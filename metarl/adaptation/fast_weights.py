@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.learned_updates import log_and_sign
-from metarl.adaptation.metric import Embedded, cosines
+from metarl.adaptation.metric import Embedded, cosines, one_hot
 from metarl.nets import linear, mlp
 from metarl.records import Examples, Record
 
@@ -59,6 +59,7 @@ class FastWeightAdaptation(nn.Module):
     ) -> None:
         super().__init__()
         self.key_net, self.net, self.size, self.ways, self.scale = key_net, net, size, ways, scale
+        self.adapted_parameters = hidden_size * size  # of the task; those of each example come on top
         self.embedding = linear(size, hidden_size, gain=2**0.5, generator=generator)
         self.hidden = linear(size, hidden_size, gain=2**0.5, generator=generator)
         self.output = linear(hidden_size, ways, gain=1.0, generator=generator)
@@ -84,14 +85,16 @@ class FastWeightAdaptation(nn.Module):
         return self._written(state.examples.added(features, context.y, context.valid))
 
     def predict(self, state: FastWeights, x: Tensor) -> Tensor:
-        """Logits [N, Q, W] for queries x [N, Q, ...]."""
+        """Logits [N, Q, W] for queries x [N, Q, ...]; once there are examples, never a class without any."""
         similarity = self.log_scale.exp() * cosines(self._embedded(self.key_net(x), state.embedding), state.keys)
         padding = ~state.examples.valid.unsqueeze(1)
         attention = similarity.masked_fill(padding, -torch.inf).softmax(-1)  # [N, Q, K]
         features = self.net(x)  # [N, Q, D]
         fast = torch.einsum("nqk,nkhd,nqd->nqh", attention, state.hidden, features)
         hidden = self.hidden(features).relu() + fast.relu()
-        return self.output(hidden) + torch.einsum("nqk,nkwh,nqh->nqw", attention, state.output, hidden)
+        logits = self.output(hidden) + torch.einsum("nqk,nkwh,nqh->nqw", attention, state.output, hidden)
+        seen = one_hot(state.examples.y, self.ways, state.examples.valid).any(1, keepdim=True)
+        return logits.masked_fill(~seen & seen.any(-1, keepdim=True), -torch.inf)
 
     def _embedded(self, features: Tensor, fast: Tensor) -> Tensor:
         """[N, K, H], by the slow weights and the task's own."""

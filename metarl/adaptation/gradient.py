@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad
+from torch.func import functional_call, grad_and_value
 
 from metarl.adaptation.batching import BATCHINGS, Batching, over_tasks
 from metarl.losses import mean_over_examples
@@ -114,16 +114,20 @@ class GradientAdaptation(nn.Module):
 
     def gradient(self, state: Params, context: Any) -> Params:
         """Gradient of each task's loss in the parameters that adapt: [N, ...] each."""
+        return self.gradient_and_losses(state, context)[0]
+
+    def gradient_and_losses(self, state: Params, context: Any) -> tuple[Params, Tensor]:
+        """The gradient, and each task's loss [N] there."""
         if self.batching == "batched":
             return self._batched_gradient(state, context)
 
-        def of_task(params: Params, data: Any) -> Params:
+        def of_task(params: Params, data: Any) -> tuple[Params, Tensor]:
             own = {name: params[name] for name in self.adapted}
-            return grad(lambda own: self.loss(params | own, data))(own)
+            return grad_and_value(lambda own: self.loss(params | own, data))(own)
 
         return self._over_tasks(of_task)(state, context)
 
-    def _batched_gradient(self, state: Params, context: Any) -> Params:
+    def _batched_gradient(self, state: Params, context: Any) -> tuple[Params, Tensor]:
         """As tasks share nothing of what adapts, the gradient of the sum of their losses is each one's own."""
         create_graph = torch.is_grad_enabled()
         with torch.enable_grad():
@@ -132,7 +136,7 @@ class GradientAdaptation(nn.Module):
                 own = {name: value.detach().requires_grad_() for name, value in own.items()}
             losses = self.losses(state | own, context)
             gradients = torch.autograd.grad(losses.sum(), list(own.values()), create_graph=create_graph)
-        return dict(zip(self.adapted, gradients, strict=True))
+        return dict(zip(self.adapted, gradients, strict=True)), losses
 
     def losses(self, state: Params, data: Any) -> Tensor:
         """Each task's loss on data [N, Q, ...]: [N].

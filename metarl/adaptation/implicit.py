@@ -4,11 +4,13 @@ Rajeswaran et al. Meta-learning with implicit gradients (2019).
 
 With phi the minimum of loss(phi) + lambda / 2 |phi - theta|^2, the meta-gradient of a query loss is the solution u of
 (I + H / lambda) u = d query / d phi, where H is the Hessian of the loss at phi. Conjugate gradient solves it for all
-tasks at once; memory does not grow with the number of inner steps.
+tasks at once; memory does not grow with the number of inner steps. As after a few steps phi is not yet that minimum,
+nor H surely positive, the system may be damped: ((1 + damping) I + H / (lambda + strength_damping)) u.
 
-Deviations: 1. every task takes the same number of conjugate-gradient steps, as they run side by side. 2. inner steps
-may be cut to a length. Nothing in an implicit gradient keeps the initialisation where plain gradient steps are stable,
-and longer meta-training leaves that region.
+Deviations: 1. every task takes the same number of conjugate-gradient steps, as they run side by side. 2. every inner
+step is pulled, as in the paper; in the published code (aravindr93/imaml_dev) they are plain, one step of the pull comes
+after them, and none at meta-test. 3. inner steps may be cut to a length. Nothing in an implicit gradient keeps the
+initialisation where plain gradient steps are stable, and longer meta-training leaves that region.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from metarl.optim import conjugate_gradient
 class ImplicitAdaptation(GradientAdaptation):
     """Gradient descent on the task's loss with a pull towards where it started; its meta-gradient is implicit.
 
-    strength: lambda above. num_cg_steps: of conjugate gradient. damping: added to the system's diagonal. max_move: the
+    strength: lambda above. num_cg_steps: of conjugate gradient. damping, strength_damping: see above. max_move: the
     length that a task's inner step is cut to, as a norm over all parameters; None: as it comes. The step sizes receive
     no meta-gradient. Other arguments: as those of `GradientAdaptation`.
     """
@@ -42,6 +44,7 @@ class ImplicitAdaptation(GradientAdaptation):
         strength: float,
         num_cg_steps: int = 5,
         damping: float = 0.0,
+        strength_damping: float = 0.0,
         max_move: float | None = None,
         **settings: Any,
     ) -> None:
@@ -49,14 +52,16 @@ class ImplicitAdaptation(GradientAdaptation):
             raise ValueError(f"strength is {strength}; it must be positive")
         if num_cg_steps < 1:
             raise ValueError(f"num_cg_steps is {num_cg_steps}; it must be at least 1")
-        if damping < 0:
-            raise ValueError(f"damping is {damping}; it must be 0 or more")
+        for name, value in (("damping", damping), ("strength_damping", strength_damping)):
+            if value < 0:
+                raise ValueError(f"{name} is {value}; it must be 0 or more")
         super().__init__(net, loss, step_sizes, **settings)
         if len(self.adapted) < len(self._dims):
             raise ValueError("adapted names some parameters only; implicit gradients need all of them to adapt")
         if max_move is not None and max_move <= 0:
             raise ValueError(f"max_move is {max_move}; it must be positive")
-        self.strength, self.num_cg_steps, self.damping, self.max_move = strength, num_cg_steps, damping, max_move
+        self.strength, self.num_cg_steps, self.max_move = strength, num_cg_steps, max_move
+        self.damping, self.strength_damping = damping, strength_damping
 
     def path(
         self, state: Params, context: Any, num_steps: int | None = None, *, first_order: bool | None = None
@@ -84,7 +89,7 @@ class ImplicitAdaptation(GradientAdaptation):
         if self.max_move is None:
             return {name: at[name] + move[name] for name in at}
         length = torch.stack([part.flatten(1).square().sum(1) for part in move.values()]).sum(0).sqrt()  # [N]
-        share = (self.max_move / length.clamp(min=self.max_move)).nan_to_num()
+        share = self.max_move / length.clamp(min=self.max_move)
         return {name: at[name] + share.view(-1, *(1,) * (move[name].ndim - 1)) * move[name] for name in at}
 
     def _implicit(self, start: Params, reached: Params, context: Any) -> Params:
@@ -99,9 +104,10 @@ class ImplicitAdaptation(GradientAdaptation):
         return dict(zip(reached, values, strict=True))
 
     def _system(self, state: Params, context: Any, vector: Params) -> Params:
-        """(1 + damping) v + H v / strength for each task."""
+        """(1 + damping) v + H v / (strength + strength_damping) for each task."""
         curvature = self._curvature(state, context, vector)
-        return {name: (1 + self.damping) * v + curvature[name] / self.strength for name, v in vector.items()}
+        over = self.strength + self.strength_damping
+        return {name: (1 + self.damping) * v + curvature[name] / over for name, v in vector.items()}
 
     def _curvature(self, state: Params, context: Any, vector: Params) -> Params:
         """H v for each task: the gradient of the slope along v."""

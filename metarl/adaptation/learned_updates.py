@@ -35,20 +35,18 @@ class LearnedOptimizer(nn.Module):
     scale: small, so that untrained updates are.
     """
 
-    reads_losses = False
-
     def __init__(self, hidden_size: int, scale: float, *, generator: torch.Generator) -> None:
         super().__init__()
         self.hidden_size, self.scale = hidden_size, scale
-        self.first = _cell(2, hidden_size, generator)
-        self.second = _cell(hidden_size, hidden_size, generator)
+        self.first = _Cell(2, hidden_size, generator)
+        self.second = _Cell(hidden_size, hidden_size, generator)
         self.head = linear(hidden_size, 1, gain=1.0, generator=generator)
 
     def start(self, params: Params, generator: torch.Generator | None) -> dict[str, Any]:
         return {"units": _joined(params).new_zeros(*_joined(params).shape, 4, self.hidden_size)}  # [N, P, 4, H]
 
     def forward(
-        self, params: Params, gradient: Params, losses: Tensor | None, memory: dict[str, Any]
+        self, params: Params, gradient: Params, losses: Tensor, memory: dict[str, Any]
     ) -> tuple[Params, dict[str, Any]]:
         read = log_and_sign(_joined(gradient)).flatten(0, 1)  # [N * P, 2]
         units = memory["units"]
@@ -67,15 +65,13 @@ class MetaLearnerLSTM(nn.Module):
     inner_lr, keep: what the input and the forget gate are before any training.
     """
 
-    reads_losses = True
-
     def __init__(self, hidden_size: int, inner_lr: float, keep: float, *, generator: torch.Generator) -> None:
         super().__init__()
         for name, value in (("inner_lr", inner_lr), ("keep", keep)):
             if not 0 < value < 1:
                 raise ValueError(f"{name} is {value}; it must lie between 0 and 1")
         self.hidden_size = hidden_size
-        self.reader = _cell(4, hidden_size, generator)
+        self.reader = _Cell(4, hidden_size, generator)
         self.gates = nn.ModuleList(linear(hidden_size + 2, 1, gain=0.01, generator=generator) for _ in range(2))
         self.starting = (inner_lr, keep)
         for gate, share in zip(self.gates, self.starting, strict=True):
@@ -87,9 +83,8 @@ class MetaLearnerLSTM(nn.Module):
         return {"units": numbers.new_zeros(*numbers.shape, 2, self.hidden_size), "gates": gates}
 
     def forward(
-        self, params: Params, gradient: Params, losses: Tensor | None, memory: dict[str, Any]
+        self, params: Params, gradient: Params, losses: Tensor, memory: dict[str, Any]
     ) -> tuple[Params, dict[str, Any]]:
-        assert losses is not None
         slope, number = _joined(gradient), _joined(params)  # [N, P]
         told = log_and_sign(losses).unsqueeze(1).expand(-1, slope.shape[1], -1)
         read = torch.cat([log_and_sign(slope), told], -1)  # [N, P, 4]
@@ -119,10 +114,6 @@ class _Cell(nn.Module):
         w = self.net.weight
         zeros = torch.zeros_like(self.net.bias)
         return torch.lstm_cell(x, (hidden, cell), w[:, :-size], w[:, -size:], self.net.bias, zeros)
-
-
-def _cell(input_size: int, hidden_size: int, generator: torch.Generator) -> _Cell:
-    return _Cell(input_size, hidden_size, generator)
 
 
 def _joined(params: Params) -> Tensor:

@@ -17,6 +17,7 @@ from torch import nn
 from torch.func import functional_call
 
 from metarl.adaptation.gradient import GradientAdaptation, Params, StepSizes, TaskLoss
+from metarl.nets import key_of
 from metarl.normalisation import Norm
 from metarl.records import Examples
 
@@ -47,12 +48,12 @@ class PerStepNormAdaptation(GradientAdaptation):
         own = {name: net.get_parameter(name) for name in learned}
         self.later = nn.ParameterDict()  # the first set is the net's own
         if num_steps > 1:
-            self.later.update({_key(name): value.detach().repeat(num_steps - 1, 1) for name, value in own.items()})
+            self.later.update({key_of(name): value.detach().repeat(num_steps - 1, 1) for name, value in own.items()})
         for name, norm in self._norms:
             if norm.keeps_statistics:
                 for kind in _STATISTICS:
                     value: torch.Tensor = getattr(norm, kind)
-                    self.register_buffer(_key(f"{name}.{kind}"), value.repeat(num_steps, 1))
+                    self.register_buffer(key_of(f"{name}.{kind}"), value.repeat(num_steps, 1))
                     self._dims[f"{name}.{kind}"] = None
 
     def prior(self, num_tasks: int) -> Params:
@@ -67,11 +68,11 @@ class PerStepNormAdaptation(GradientAdaptation):
         index = min(step, self.num_steps - 1)
         chosen = {}
         for name in per_step_names(self.net):
-            chosen[name] = self.later[_key(name)][index - 1] if index else self.net.get_parameter(name)
+            chosen[name] = self.later[key_of(name)][index - 1] if index else self.net.get_parameter(name)
         for name, _ in self._norms:
             for kind in _STATISTICS:
                 if f"{name}.{kind}" in self._dims:
-                    chosen[f"{name}.{kind}"] = self.get_buffer(_key(f"{name}.{kind}"))[index]
+                    chosen[f"{name}.{kind}"] = self.get_buffer(key_of(f"{name}.{kind}"))[index]
         return chosen
 
     @torch.no_grad()
@@ -100,8 +101,3 @@ def per_step_names(net: nn.Module) -> list[str]:
     """Names of the scales and shifts of a net's normalisation."""
     norms = [name for name, module in net.named_modules() if isinstance(module, Norm)]
     return [f"{name}.{part}" for name in norms for part in ("weight", "bias")]
-
-
-def _key(name: str) -> str:
-    """The name as modules can hold it."""
-    return name.replace(".", "/")

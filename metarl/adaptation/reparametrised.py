@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from metarl.nets import key_of
+
 Params = dict[str, Tensor]
 
 
@@ -46,11 +48,11 @@ class LowRank(Reparametrised):
         weights = {name: net.get_parameter(name) for name in self.matrices}
         self.down = nn.ParameterDict(
             {
-                _key(name): _uniform((rank, w[0].numel()), 1 / math.sqrt(w[0].numel()), generator)
+                key_of(name): _uniform((rank, w[0].numel()), 1 / math.sqrt(w[0].numel()), generator)
                 for name, w in weights.items()
             }
         )
-        self.up = nn.ParameterDict({_key(name): w.new_zeros(len(w), rank) for name, w in weights.items()})
+        self.up = nn.ParameterDict({key_of(name): w.new_zeros(len(w), rank) for name, w in weights.items()})
 
     @property
     def small(self) -> list[str]:
@@ -61,12 +63,12 @@ class LowRank(Reparametrised):
     def effective(self) -> Params:
         params: Params = dict(self.net.named_parameters())
         for name in self.matrices:
-            params[name] = params[name] + (self.up[_key(name)] @ self.down[_key(name)]).view_as(params[name])
+            params[name] = params[name] + (self.up[key_of(name)] @ self.down[key_of(name)]).view_as(params[name])
         return params
 
     def product(self, params: Params, name: str) -> Tensor:
         """up @ down of a matrix, [..., *shape of the matrix], for parameters with or without a task axis."""
-        product = params[f"up.{_key(name)}"] @ params[f"down.{_key(name)}"]
+        product = params[f"up.{key_of(name)}"] @ params[f"down.{key_of(name)}"]
         return product.unflatten(-1, self.net.get_parameter(name).shape[1:])
 
 
@@ -77,7 +79,7 @@ class Transformed(Reparametrised):
         super().__init__(net)
         weights = {name: net.get_parameter(name) for name in self.matrices}
         self.maps = nn.ParameterDict(
-            {_key(name): torch.eye(len(w), dtype=w.dtype, device=w.device) for name, w in weights.items()}
+            {key_of(name): torch.eye(len(w), dtype=w.dtype, device=w.device) for name, w in weights.items()}
         )
 
     @property
@@ -88,7 +90,7 @@ class Transformed(Reparametrised):
     def effective(self) -> Params:
         params: Params = dict(self.net.named_parameters())
         for name in self.matrices:
-            after = self.maps[_key(name)]
+            after = self.maps[key_of(name)]
             params[name] = (after @ params[name].flatten(1)).view_as(params[name])
             bias = f"{name.rpartition('.')[0]}.bias".removeprefix(".")
             if bias in params:
@@ -98,8 +100,3 @@ class Transformed(Reparametrised):
 
 def _uniform(shape: tuple[int, ...], limit: float, generator: torch.Generator) -> Tensor:
     return torch.empty(shape, device=generator.device).uniform_(-limit, limit, generator=generator)
-
-
-def _key(name: str) -> str:
-    """The name as nn.ParameterDict can hold it."""
-    return name.replace(".", "/")

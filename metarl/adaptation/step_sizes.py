@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from metarl.nets import key_of
+
 
 class FixedStepSizes(nn.Module):
     """One number for all parameters, or one for each step of which the last serves all later ones."""
@@ -44,7 +46,7 @@ class PerParameterStepSizes(nn.Module):
             raise ValueError(f"inner_lr is {inner_lr}; allowed are a positive number or a range of them")
         self.values = nn.ParameterDict(
             {
-                _key(name): torch.empty_like(value).uniform_(low, high, generator=generator)
+                key_of(name): torch.empty_like(value).uniform_(low, high, generator=generator)
                 if low < high
                 else torch.full_like(value, low)
                 for name, value in params.items()
@@ -52,7 +54,7 @@ class PerParameterStepSizes(nn.Module):
         )
 
     def forward(self, name: str, step: int) -> Tensor:
-        return self.values[_key(name)]
+        return self.values[key_of(name)]
 
 
 class PerStepStepSizes(nn.Module):
@@ -67,18 +69,13 @@ class PerStepStepSizes(nn.Module):
         if inner_lr <= 0:
             raise ValueError(f"inner_lr is {inner_lr}; it must be positive")
         self.logs = nn.ParameterDict(
-            {_key(_layer(name)): value.new_full((num_steps,), math.log(inner_lr)) for name, value in params.items()}
+            {key_of(_layer(name)): value.new_full((num_steps,), math.log(inner_lr)) for name, value in params.items()}
         )
 
     def forward(self, name: str, step: int) -> Tensor:
-        logs = self.logs[_key(_layer(name))]  # [num_steps]
+        logs = self.logs[key_of(_layer(name))]  # [num_steps]
         return logs[min(step, len(logs) - 1)].exp()
 
 
 def _layer(name: str) -> str:
     return name.rpartition(".")[0] or name
-
-
-def _key(name: str) -> str:
-    """The name as nn.ParameterDict can hold it."""
-    return name.replace(".", "/")

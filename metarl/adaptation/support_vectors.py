@@ -24,8 +24,8 @@ def dual_variables(gram: Tensor, member: Tensor, cost: float, num_steps: int, *,
     """The optimum a [N, K, W], differentiable in `gram`.
 
     gram [N, K, K]: symmetric, with no eigenvalue below `least` > 0. member [N, K, W] bool: one class for each example,
-    none for padding, whose variables are zero; classes without an example do not compete. The steps need only find which
-    variables are free, which takes more of them the larger gram is beside `least`.
+    none for padding, whose variables are zero; classes without an example do not compete. The steps need only find
+    which variables are free, which takes more of them the larger gram is beside `least`.
     """
     target = member.to(gram.dtype)
     with torch.no_grad():

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.gradient import GradientAdaptation, Params
+from metarl.nets import key_of
 from metarl.records import Record
 
 
@@ -29,16 +30,14 @@ class UpdateState(Record):
 class UpdateRule(Protocol):
     """How parameters [N, ...] move, given the gradient of each task's loss; an nn.Module."""
 
-    reads_losses: bool
-
     def start(self, params: Params, generator: torch.Generator | None) -> dict[str, Any]:
         """What it remembers before the first step; what is drawn in meta-training is drawn from the generator."""
         ...
 
     def __call__(
-        self, params: Params, gradient: Params, losses: Tensor | None, memory: dict[str, Any]
+        self, params: Params, gradient: Params, losses: Tensor, memory: dict[str, Any]
     ) -> tuple[Params, dict[str, Any]]:
-        """The parameters after a step, and what is remembered then. losses: [N], where the rule reads them."""
+        """The parameters after a step, and what is remembered then. losses: [N], before it."""
         ...
 
 
@@ -86,8 +85,7 @@ class RuleAdaptation(nn.Module):
         """The state after one step of the rule."""
         first_order = self.gradients.first_order if first_order is None else first_order
         with torch.set_grad_enabled(torch.is_grad_enabled() and not first_order):
-            gradient = self.gradients.gradient(state.params, context)
-            losses = self.gradients.losses(state.params, context) if self.rule.reads_losses else None
+            gradient, losses = self.gradients.gradient_and_losses(state.params, context)
         own = {name: state.params[name] for name in self.adapted}
         moved, memory = self.rule(own, gradient, losses, state.memory)
         return UpdateState(state.params | moved, memory)
@@ -110,7 +108,6 @@ class AdamWithoutMomentum(nn.Module):
     params: those that adapt, by name, without an axis of tasks.
     """
 
-    reads_losses = False
     count: Tensor  # steps that squares were gathered in
 
     def __init__(
@@ -138,7 +135,7 @@ class AdamWithoutMomentum(nn.Module):
             self.get_buffer(self._buffer_of[name]).copy_(square.mean(0))
 
     def forward(
-        self, params: Params, gradient: Params, losses: Tensor | None, memory: dict[str, Any]
+        self, params: Params, gradient: Params, losses: Tensor, memory: dict[str, Any]
     ) -> tuple[Params, dict[str, Any]]:
         count = memory["count"] + 1
         square = {
@@ -160,14 +157,12 @@ class GatedDescent(nn.Module):
     gate is as it is likelier to be. Units are the first axis of matrices, and all numbers of vectors.
     """
 
-    reads_losses = False
-
     def __init__(self, params: Mapping[str, Tensor], inner_lr: float, *, open_share: float = 0.9) -> None:
         super().__init__()
         self.inner_lr = inner_lr
         odds = math.log(open_share / (1 - open_share))
         self.logits = nn.ParameterDict(
-            {name.replace(".", "/"): value.new_full((len(value),), odds) for name, value in params.items()}
+            {key_of(name): value.new_full((len(value),), odds) for name, value in params.items()}
         )
 
     def start(self, params: Params, generator: torch.Generator | None) -> dict[str, Any]:
@@ -175,7 +170,7 @@ class GatedDescent(nn.Module):
 
     def _gate(self, name: str, value: Tensor, generator: torch.Generator | None) -> Tensor:
         """Ones and zeros [N, out, 1, ...]."""
-        logits = self.logits[name.replace(".", "/")].expand(len(value), -1)  # [N, out]
+        logits = self.logits[key_of(name)].expand(len(value), -1)  # [N, out]
         if generator is None:
             gate = (logits > 0).to(logits.dtype)
         else:
@@ -185,7 +180,7 @@ class GatedDescent(nn.Module):
         return gate.view(*gate.shape, *(1,) * (value.ndim - 2))
 
     def forward(
-        self, params: Params, gradient: Params, losses: Tensor | None, memory: dict[str, Any]
+        self, params: Params, gradient: Params, losses: Tensor, memory: dict[str, Any]
     ) -> tuple[Params, dict[str, Any]]:
         gates = memory["gates"]
         return {name: v - self.inner_lr * gates[name] * gradient[name] for name, v in params.items()}, memory

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from metarl.adaptation.metric import one_hot
 from metarl.fewshot.episode import FewShotEpisode, num_ways
 from metarl.fewshot.normalising import in_evaluation, normalisation_facts
 from metarl.fewshot.outer_step import OuterConfig, OuterStep
@@ -77,8 +78,8 @@ class AmortisedLearner:
         """After 0, 1, ... shots of all classes, or examples of a function: [num_points + 1, N, Q, out].
 
         Each point absorbs its part of the support at once, as training does; before any shot all classes are equally
-        likely, as their numbers mean nothing yet. A support with padding, whose classes
-        have different numbers of shots, is one point.
+        likely, as their numbers mean nothing yet. A support with padding, whose classes have different numbers of
+        shots, is one point.
 
         Raises:
             ValueError: when the support has fewer.
@@ -90,7 +91,9 @@ class AmortisedLearner:
         prior = self.adaptation.prior(len(support))
         with torch.no_grad(), in_evaluation(self.adaptation):
             if isinstance(self.problem, Classification):
-                predictions = [query.x.new_zeros(*query.y.shape, num_ways(episode))]
+                theirs = one_hot(support.y, num_ways(episode), support.valid).any(1, keepdim=True)  # [N, 1, W]
+                equal = query.x.new_zeros(*query.y.shape, num_ways(episode))
+                predictions = [equal.masked_fill(~theirs, -torch.inf)]
             else:
                 predictions = [self.adaptation.predict(prior, query.x)]
             for point in range(1, num_points + 1):

@@ -142,7 +142,8 @@ class IMAMLConfig(MAMLConfig):
     num_inner_steps: int = 16
     strength: float = 2.0  # of the pull, lambda
     num_cg_steps: int = 5
-    cg_damping: float = 1.0
+    cg_damping: float = 1.0  # these two as in the published code; both 0: the paper's equation
+    strength_damping: float = 10.0
     max_move: float | None = None  # the length that an inner step is cut to, as a norm over all parameters
 
     def __post_init__(self) -> None:
@@ -162,6 +163,7 @@ class IMAMLConfig(MAMLConfig):
             strength=self.strength,
             num_cg_steps=self.num_cg_steps,
             damping=self.cg_damping,
+            strength_damping=self.strength_damping,
             max_move=self.max_move,
             batching=self.batching,
             chunk_size=self.chunk_size,

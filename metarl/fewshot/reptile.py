@@ -12,7 +12,7 @@ can.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -141,9 +141,7 @@ class Reptile:
         check_ways(self.problem, episode)
         support, query = with_context(self.adaptation.net, episode)
         size = self.config.test_batch or support.x.shape[1]
-        if support.x.shape[1] % size:
-            raise ValueError(f"test_batch is {size}; it must divide the {support.x.shape[1]} examples of a support set")
-        batches = _in_batches(support, size)
+        batches = _in_batches(support, size, "test_batch", "a support set")
         with torch.no_grad(), in_evaluation(self.adaptation.net):
             state = self.adaptation.prior(len(support))
             predictions = [self._answers(state, support, query)]
@@ -174,13 +172,18 @@ def mini_batches(episode: FewShotEpisode, size: int) -> list[Examples]:
     """All examples of an episode, support first, in batches [N, size, ...].
 
     Raises:
-        ValueError: when they do not divide.
+        ValueError: when they do not divide, and there is no padding.
     """
-    data = cat([episode.support, episode.query], 1)
-    if data.x.shape[1] % size:
-        raise ValueError(f"inner_batch is {size}; it must divide the {data.x.shape[1]} examples of a task's episode")
-    return _in_batches(data, size)
+    return _in_batches(cat([episode.support, episode.query], 1), size, "inner_batch", "a task's episode")
 
 
-def _in_batches(data: Examples, size: int) -> list[Examples]:
+def _in_batches(data: Examples, size: int, name: str, owner: str) -> list[Examples]:
+    """Batches [N, size, ...], the last one filled up with padding where there is some already."""
+    missing = -data.x.shape[1] % size
+    if missing and data.valid is None:
+        raise ValueError(f"{name} is {size}; it must divide the {data.x.shape[1]} examples of {owner}")
+    if missing:
+        again = torch.arange(missing, device=data.x.device) % data.x.shape[1]
+        more = data.map(lambda value: value[:, again])
+        data = cat([data, replace(more, valid=torch.zeros_like(more.y, dtype=torch.bool))], 1)
     return [data.map(lambda value: value[:, start : start + size]) for start in range(0, data.x.shape[1], size)]  # noqa: B023

@@ -129,6 +129,8 @@ class FewShotSource:
         for episode in _test_tasks(family, split, num_tasks, shots, generator):
             started = time.perf_counter()
             predictions = learner.predictions(episode, num_points)
+            if predictions.is_cuda:
+                torch.cuda.synchronize(predictions.device)
             seconds += time.perf_counter() - started
             outcomes.append(family.problem.outcome(predictions, episode.query))
             digest.add(episode)

@@ -3,8 +3,8 @@
 Lee, Choi. Gradient-based meta-learning with learned layerwise metric and subspace (2018).
 
 Deviations: 1. a gate is open for nine units in ten at first, and is tossed apart for a layer's weights, its biases and
-the scales and shifts of its normalisation; 2. in meta-training gates are shut or open in value, with the slope of soft
-ones; at meta-test each is as it is likelier to be.
+the scales and shifts of its normalisation, which adapt in both nets; 2. in meta-training gates are shut or open in
+value, with the slope of soft ones; at meta-test each is as it is likelier to be.
 """
 
 from __future__ import annotations

@@ -51,9 +51,15 @@ def classes_below(folder: Path) -> list[ImageClass]:
 
 
 def named_classes(
-    folder: Path, wanted: Sequence[tuple[str, str]], images_per_class: int | None = None
+    folder: Path,
+    wanted: Sequence[tuple[str, str]],
+    images_per_class: int | None = None,
+    *,
+    by_file: bool = False,
 ) -> list[ImageClass]:
-    """Classes by (group, name): the folders of those names on whatever level, or files whose names begin so.
+    """Classes by (group, name): the folders of those names on whatever level.
+
+    by_file: also files whose names begin so, where all names are of one length.
 
     Raises:
         DataError: when a class is missing, is in two places, or has not as many images as it must have.
@@ -64,6 +70,7 @@ def named_classes(
     for place, files in _images_below(folder):
         if place.name in found:
             found[place.name].append((place, files))
+        if place.name in found or not by_file:
             continue
         by_start: dict[str, list[Path]] = {}
         for file in files:

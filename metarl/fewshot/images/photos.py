@@ -99,7 +99,7 @@ class MiniImageNet(PhotoFamily):
 
     def read(self, folder: Path, split: Split) -> tuple[ImageClasses, Sequence[int]]:
         wanted = [("", name) for name in split_lines(f"mini_imagenet_{split}.txt")]
-        return _all(self, named_classes(folder, wanted, self.images_per_class))
+        return _all(self, named_classes(folder, wanted, self.images_per_class, by_file=True))
 
 
 @dataclass(frozen=True)
