@@ -9,7 +9,8 @@ step improves the last block's return through all inner steps. The log standard 
 Deviations from Finn et al.: 1. curvature is measured on every `curvature_stride`-th step of the data, which saves most
 of the time; 1 is the whole. 2. the Fisher matrix's products are exact, by double back-propagation, in place of finite
 differences. 3. `action_scale` states what a wrapper of their environments does to actions: with 10, a policy's unit is
-a tenth of the action space's half-width.
+a tenth of the action space's half-width. 4. weights begin orthogonal, those of the last layer small, in place of
+Xavier's.
 """
 
 from __future__ import annotations
@@ -87,6 +88,11 @@ class MAMLTRPOConfig:
         for name in ("min_std", "exploration_credit", "cg_damping", "kl_penalty"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be zero or positive, and finite")
+        for name, plain in (("kl_penalty", 0.0), ("target_kl", None), ("max_grad_norm", None)):
+            if self.outer == "trust_region" and getattr(self, name) != plain:
+                raise ValueError(f"{name} is {getattr(self, name)}; with outer 'trust_region' it has no effect")
+        if self.target_kl is not None and not self.kl_penalty:
+            raise ValueError(f"target_kl is {self.target_kl}; kl_penalty, which adapts to it, must not be 0")
 
     def make(
         self,

@@ -12,8 +12,9 @@ was seen, which is absorbed after each episode; the policy acts by its mode.
 Deviations: 1. two critics with slow copies, and no value net; the temperature may be learned. The published fixed one
 is temperature 1 with the rewards scaled up. 2. `kl_weight` weighs the mean over tasks of the divergence (summed over z)
 against the mean over tasks of the critics' errors, so that it does not depend on the number of tasks in a batch. The
-published code sums over tasks: its 0.1 with 16 tasks is 1.6 here. 3. z is drawn once for all losses of a step; the
-published code draws it twice. 4. the observation of the next step may enter the context for any family.
+published code sums over tasks: its 0.1 with 16 tasks is 1.6 here. 3. the observation of the next step may enter the
+context for any family. 4. weights begin orthogonal, the policy's last layer times `actor_gain`; in the published code
+they are uniform.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ from metarl.replay import Replay, Transition
 
 Experience = Trajectory[Decision]
 
-_COUNTS = ("latent_size", "num_train_tasks", "prior_episodes", "num_gradient_steps", "meta_batch", "batch", "context")
-_AMOUNTS = ("posterior_episodes", "extra_episodes", "initial_episodes", "num_exploration_episodes")
+_COUNTS = ("latent_size", "num_train_tasks", "initial_episodes", "prior_episodes", "num_gradient_steps")
+_SIZES = ("meta_batch", "batch", "context", "capacity")
+_AMOUNTS = ("posterior_episodes", "extra_episodes", "num_exploration_episodes")
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class PEARLConfig:
     actor_gain: float = 0.01  # of the fresh policy's last layer: if large, each z acts in its own way from the start
 
     def __post_init__(self) -> None:
-        for name in _COUNTS:
+        for name in (*_COUNTS, *_SIZES):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in _AMOUNTS:

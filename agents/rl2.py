@@ -12,7 +12,8 @@ Deviations from Duan et al.: 1. PPO (Schulman et al. 2017) in place of TRPO. 2. 
 place of a separate one. 3. the policy and value heads see the observation beside the memory. 4. with
 `whole_transition`, an item also repeats the previous observation, so that a state, the action in it and what came of
 them stand side by side; the memory need not first learn to hold on to the state. 5. without `credit_across_episodes`,
-an episode's end is worth nothing more, whether the task or the time limit ended it.
+an episode's end is worth nothing more, whether the task or the time limit ended it. 6. observations and rewards are
+normalised by running moments of the training's, unless told otherwise.
 """
 
 from __future__ import annotations
@@ -128,6 +129,12 @@ class RL2Config:
                 return self.transformer
             case cell:
                 return RecurrentConfig(cell, self.memory_span)
+
+    @property
+    def max_trial_steps(self) -> int | None:
+        """The longest trial that the memory can read, and one more item after it; None: any."""
+        limited = self.memory == "transformer" and self.transformer.positions == "learned"
+        return self.transformer.max_items - 1 if limited else None
 
     def make(
         self,
@@ -354,7 +361,7 @@ class RL2:
         count = min(self.config.num_minibatches, num_rows)
         for _ in range(self.config.num_epochs):
             order = torch.randperm(num_rows, generator=generator, device=generator.device)
-            yield from order.chunk(count)
+            yield from order.tensor_split(count)
 
     def _learn_moments(self, trajectory: Experience) -> None:
         """Absorb the batch into the normalisers; after the update, so that acting and learning saw the same inputs."""

@@ -18,7 +18,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from metarl.distributions import TanhGaussian
-from metarl.nets import Activation, ensemble, mlp
+from metarl.nets import Activation, center_and_half_range, ensemble, mlp
 
 _LOG_STD_RANGE = (-20.0, 2.0)
 _NUM_CRITICS = 2
@@ -38,12 +38,12 @@ class Actor(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        low, high = (torch.as_tensor(limit, device=generator.device) for limit in (action_space.low, action_space.high))
         self.num_actions = action_space.shape[0]
         sizes = (num_features, *hidden_sizes, 2 * self.num_actions)
         self.net = mlp(sizes, activation=activation, output_gain=gain, generator=generator)
-        self.register_buffer("center", (high + low) / 2, persistent=False)
-        self.register_buffer("half_range", (high - low) / 2, persistent=False)
+        center, half_range = center_and_half_range(action_space, generator.device)
+        self.register_buffer("center", center, persistent=False)
+        self.register_buffer("half_range", half_range, persistent=False)
 
     center: Tensor  # [A]
     half_range: Tensor  # [A]

@@ -80,6 +80,21 @@ class GridNavi:
     def make_env(self, num_rows: int, generator: torch.Generator) -> DrawnEnv[GridTasks]:
         return DrawnEnv(_GridDynamics(self), num_rows, generator)
 
+    def picture(self, task: GridTasks, trail: Tensor) -> NDArray[np.uint8]:
+        """The grid, the goal of one task (leading axis 1) and the way through the cells `trail` [K]."""
+        size = self.size
+        cells = [divmod(cell, size) for cell in trail.tolist()]
+        goal_x, goal_y = divmod(int(task.goal[0]), size)
+        canvas = Canvas(limit=size / 2 + 0.25, centre=((size - 1) / 2, (size - 1) / 2))
+        canvas.box((goal_x - 0.5, goal_y - 0.5), (goal_x + 0.5, goal_y + 0.5), GOAL)
+        for edge in range(size + 1):
+            across, end = edge - 0.5, size - 0.5
+            canvas.line([(across, -0.5), (across, end)], GRID if 0 < edge < size else INK)
+            canvas.line([(-0.5, across), (end, across)], GRID if 0 < edge < size else INK)
+        canvas.trail(cells)
+        canvas.disc(cells[-1], 0.28, AGENT)
+        return canvas.pixels()
+
     def bounds(self, tasks: GridTasks, num_episodes: int) -> dict[str, list[float]]:
         """Exact values: "oracle" knows the goals of `tasks`, "random" takes uniform actions in them.
 
@@ -124,6 +139,7 @@ class _GridDynamics:
     seconds_per_step = 0.25
 
     def __init__(self, family: GridNavi) -> None:
+        self._family = family
         self.horizon = family.horizon
         self.observation_space = family.observation_space
         self.action_space = family.action_space
@@ -148,18 +164,7 @@ class _GridDynamics:
         return _observations(self._size, self._one_hot, state.device).index_select(0, state)
 
     def picture(self, task: GridTasks, trail: Tensor) -> NDArray[np.uint8]:
-        size = self._size
-        cells = [divmod(cell, size) for cell in trail.tolist()]
-        goal_x, goal_y = divmod(int(task.goal[0]), size)
-        canvas = Canvas(limit=size / 2 + 0.25, centre=((size - 1) / 2, (size - 1) / 2))
-        canvas.box((goal_x - 0.5, goal_y - 0.5), (goal_x + 0.5, goal_y + 0.5), GOAL)
-        for edge in range(size + 1):
-            across, end = edge - 0.5, size - 0.5
-            canvas.line([(across, -0.5), (across, end)], GRID if 0 < edge < size else INK)
-            canvas.line([(-0.5, across), (end, across)], GRID if 0 < edge < size else INK)
-        canvas.trail(cells)
-        canvas.disc(cells[-1], 0.28, AGENT)
-        return canvas.pixels()
+        return self._family.picture(task, trail)
 
 
 @lru_cache

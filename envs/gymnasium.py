@@ -103,9 +103,7 @@ class GymnasiumEnv(gymnasium.Env[NDArray[Any], Any]):
         return self._visible.render()
 
     def close(self) -> None:
-        close = getattr(self._env, "close", None)  # of environments that hold more than memory
-        if close is not None:
-            close()
+        _close(self._env)
 
 
 class GymnasiumVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], Any, NDArray[Any]]):
@@ -173,6 +171,17 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], Any, NDArray[A
         step = self._env.step(_as_actions(self.single_action_space, np.asarray(actions)))
         reward = step.reward.double().numpy()
         return step.obs.numpy(), reward, step.terminated.numpy(), step.truncated.numpy(), _final(step)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """What `close` calls, once."""
+        _close(self._env)
+
+
+def _close(env: VectorEnv) -> None:
+    """Give back what an environment holds beside memory, such as processes."""
+    close = getattr(env, "close", None)
+    if close is not None:
+        close()
 
 
 def _final(step: Step) -> dict[str, Any]:

@@ -48,6 +48,15 @@ def parse(cls: type[T], argv: Sequence[str], *, prog: str, description: str = ""
         raise UserError(f"{error} (see {prog} --help)") from None
 
 
+def check_seed(seed: int) -> None:
+    """
+    Raises:
+        UserError: when --seed is not a number that generators take.
+    """
+    if not 0 <= seed < 2**62:
+        raise UserError(f"--seed is {seed}; allowed are 0 to 2^62 - 1")
+
+
 def _explicit_flags(argv: Sequence[str], default: Any) -> list[str]:
     """`--agent.normalise-obs False` means `--agent.no-normalise-obs`; tyro knows the second form only."""
     flags = {flag.replace("--experiment.", "--") for flag in _boolean_flags(default)}

@@ -30,7 +30,7 @@ def draw_exploration(
     Raises:
         RunError: when the disk refuses it.
     """
-    if not hasattr(family, "picture"):
+    if not hasattr(_innermost(family), "picture"):
         return None
     tasks = family.sample(NUM_TASKS, "test", torch.Generator().manual_seed(seed))
     num_episodes = min(num_episodes, MAX_EPISODES)
@@ -42,6 +42,11 @@ def draw_exploration(
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}") from error
     return path
+
+
+def _innermost(family: Any) -> Any:
+    """The family that others are around."""
+    return _innermost(family.family) if hasattr(family, "family") else family
 
 
 def _episodes(

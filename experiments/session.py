@@ -45,9 +45,21 @@ class Filming:
             visible_env(experiment.family)
 
     def __call__(self, trainer: Trainer, run: Run) -> None:
-        """Film the trainer's agent if the iteration calls for it."""
+        """Film the trainer's agent if the iteration calls for it; one that fails is reported, and is the last."""
         if not self._every or trainer.iteration % self._every:
             return
+        try:
+            self._film(trainer, run)
+        except (
+            UserError,
+            RuntimeError,
+            ValueError,
+            OSError,
+        ) as error:  # a disk, a renderer or a task of the user's own
+            self._every = 0
+            print(f"\nmetarl: {error}; the training goes on without further films", file=sys.stderr)
+
+    def _film(self, trainer: Trainer, run: Run) -> None:
         task = trainer.family.sample(1, "test", torch.Generator().manual_seed(0))
         path = run.videos / f"iteration_{trainer.iteration:06}.mp4"
         made = film(trainer.family, trainer.agent, task, trainer.num_episodes, path, device=trainer.device)

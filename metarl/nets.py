@@ -133,6 +133,18 @@ def ensemble(nets: Sequence[nn.Sequential]) -> nn.Sequential:
     return joint
 
 
+def center_and_half_range(box: spaces.Box, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of a box of actions, [A] each.
+
+    Raises:
+        ValueError: when it is unbounded.
+    """
+    low, high = (torch.as_tensor(limit, device=device) for limit in (box.low, box.high))
+    if not torch.isfinite(high - low).all():
+        raise ValueError(f"action_space {box} is unbounded; bounded actions are needed")
+    return (high + low) / 2, (high - low) / 2
+
+
 class PolicyHead(nn.Module):
     """Turns features into an action distribution that fits the action space.
 
@@ -160,12 +172,9 @@ class PolicyHead(nn.Module):
         self.num_actions = int(action_space.n) if isinstance(action_space, spaces.Discrete) else action_space.shape[0]
         self.net = mlp([*sizes, self.num_actions], activation=activation, output_gain=0.01, generator=generator)
         if isinstance(action_space, spaces.Box):
-            low = torch.as_tensor(action_space.low, device=generator.device)
-            high = torch.as_tensor(action_space.high, device=generator.device)
-            if not torch.isfinite(high - low).all():
-                raise ValueError(f"action_space {action_space} is unbounded; a bounded Box or Discrete is needed")
-            self.register_buffer("center", (high + low) / 2, persistent=False)
-            self.register_buffer("half_range", (high - low) / 2 / action_scale, persistent=False)
+            center, half_range = center_and_half_range(action_space, generator.device)
+            self.register_buffer("center", center, persistent=False)
+            self.register_buffer("half_range", half_range / action_scale, persistent=False)
             self.log_std = nn.Parameter(torch.full((self.num_actions,), math.log(init_std), device=generator.device))
 
     center: Tensor  # [A]

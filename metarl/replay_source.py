@@ -6,9 +6,10 @@ First, every task is met by draws from the prior. Then, in each iteration, some 
 contexts are drawn from, and are met by draws from the prior, from the posterior, and from the posterior again; what the
 last of these brings stays outside the window.
 
-Deviations: 1. all tasks are met at once, in `copies` rows each: as many episodes share one posterior. One copy is the
-published protocol, in which the posterior is drawn from a fresh context for each episode. 2. the tasks of an iteration
-differ; the published code draws them with replacement. 3. amounts are in episodes, not in steps.
+Deviations: 1. all tasks are met at once, in `copies` rows each: as many episodes share one posterior. With one copy it
+is drawn from a fresh context for each episode, as published. 2. the published code begins the posterior's phases with
+an episode from the prior; here all of their episodes are from the posterior. 3. the tasks of an iteration differ; the
+published code draws them with replacement. 4. amounts are in episodes, not in steps.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class ReplayConfig(Protocol):
     prior_episodes: int  # in the tasks of an iteration
     posterior_episodes: int
     extra_episodes: int  # from the posterior, outside the recent window
+    capacity: int  # steps of each task that are remembered
     shaped_reward: str | None  # the environment's metric that the critic learns from; None: the reward
 
     def make(self, *args: Any, **kwargs: Any) -> Any: ...  # see AgentConfig
@@ -107,6 +109,12 @@ class ReplaySource:
         for name in ("initial_episodes", "prior_episodes", "posterior_episodes", "extra_episodes"):
             if getattr(config, name) % self.copies:
                 raise ValueError(f"{name} is {getattr(config, name)}; it must be a multiple of copies, {self.copies}")
+        phases = config.prior_episodes + config.posterior_episodes + config.extra_episodes
+        if config.capacity < phases * self.family.horizon:
+            raise ValueError(
+                f"capacity is {config.capacity}; it must hold an iteration's {phases} episodes of "
+                f"{self.family.horizon} steps, {phases * self.family.horizon}"
+            )
         self._config = config
         self.tasks = self.family.sample(config.num_train_tasks, "train", self._generators["task"])
         self.env = self.family.make_env(self.num_tasks * self.copies, self._generators["env"])
@@ -149,8 +157,9 @@ class ReplaySource:
         for _ in range(rounds if num_episodes else 0):
             state = learner.collecting(tasks, self.copies, posterior=posterior, generator=generator)
             trajectory = collect(env, learner, met, length, generator=generator, state=state)
-            check_finite(trajectory, met)
-            learner.remember(tasks, trajectory, self._shaped_reward(trajectory), recent=phase != "extra")
+            shaped_reward = self._shaped_reward(trajectory)
+            check_finite(trajectory, met, shaped_reward)
+            learner.remember(tasks, trajectory, shaped_reward, recent=phase != "extra")
             collected.append(Collected(phase, trajectory))
         return collected
 

@@ -212,10 +212,12 @@ def train(
 
 
 def _save(trainer: Trainer, run: Run) -> None:
+    """`best` first: whoever stops it in between has an older `latest`, and meets this window and its verdict again."""
     is_best = trainer.close_window()
-    run.save("latest", trainer.state_dict())
+    state = trainer.state_dict()
     if is_best:
-        run.save("best", trainer.state_dict())
+        run.save("best", state)
+    run.save("latest", state)
 
 
 def _source(

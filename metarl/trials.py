@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from metarl.evaluation import RETURN, Evaluation, Measure, Meeting, evaluate, logged_points, mean_metrics, measure_of
 from metarl.protocols import Agent, AgentConfig, Split, TaskFamily, VectorEnv
@@ -40,12 +41,17 @@ class TrialSource:
         self.num_diverged = 0  # simulations that were reset because they diverged, where environments count them
         self._generators = generators
         self._diverged_before = 0  # in this source's environment, up to the last draw
+        self._adapts_in_blocks = False  # each of a trial's trajectories is one point of the curve; or one has them all
 
     def make_learner(self, config: AgentConfig, num_iterations: int) -> Agent[Any, Any]:
         """
         Raises:
-            ValueError: when an agent that adapts after blocks of episodes is to meet a task in several copies.
+            ValueError: when an agent that adapts after blocks of episodes is to meet a task in several copies, or a
+                trial is longer than a memory can read.
         """
+        longest, num_steps = getattr(config, "max_trial_steps", None), self.num_episodes * self.family.horizon
+        if longest is not None and num_steps > longest:
+            raise ValueError(f"a trial has {num_steps} steps, and this agent's memory reads {longest} at most")
         agent = config.make(
             self.family.observation_space,
             self.family.action_space,
@@ -57,7 +63,7 @@ class TrialSource:
             raise ValueError(
                 f"copies is {self.copies}; {name} runs {block} episodes side by side, so that it must be 1"
             )
-        self.measure = measure_of(agent)
+        self.measure, self._adapts_in_blocks = measure_of(agent), agent.block is not None
         rows = self.num_tasks * self.copies * rows_per_task(agent)
         self.env = self.family.make_env(rows, self._generators["env"])
         return agent
@@ -80,7 +86,7 @@ class TrialSource:
         return sum(trajectory.num_steps for trajectory in experience)
 
     def metrics(self, experience: Trial) -> dict[str, float]:
-        num_points = self.num_episodes if self.measure.adds_up else 1
+        num_points = 1 if self._adapts_in_blocks else self.num_episodes
         meeting = cat([Meeting.of(trajectory, self.num_tasks, num_points) for trajectory in experience])
         measured = by_point("meta_train", mean_metrics(self.env, meeting.metrics), self.measure)
         return {**self._return_metrics(experience, meeting), **measured, **self._count_diverged()}
@@ -125,8 +131,10 @@ class TrialSource:
         )
 
 
-def check_finite(trajectory: Trajectory[Any], tasks: Record) -> None:
+def check_finite(trajectory: Trajectory[Any], tasks: Record, shaped_reward: Tensor | None = None) -> None:
     """Refuse numbers that nothing can be learned from.
+
+    shaped_reward: [T, B], where there is another one.
 
     Raises:
         FloatingPointError: when an observation or a reward is not finite; names the task and the step.
@@ -135,6 +143,8 @@ def check_finite(trajectory: Trajectory[Any], tasks: Record) -> None:
         "observation": trajectory.obs.isfinite().all(-1) & trajectory.next_obs.isfinite().all(-1),
         "reward": trajectory.reward.isfinite(),
     }  # [T, B] each
+    if shaped_reward is not None:
+        finite["shaped reward"] = shaped_reward.isfinite()
     for name, good in finite.items():
         bad = ~good & trajectory.valid
         if bool(bad.any()):

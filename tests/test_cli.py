@@ -185,6 +185,7 @@ def test_a_wrong_config_names_the_field(recipe, place, value, message):
         ("evaluate .", "is not a run: it has no config.json"),
         ("evaluate absent --split odd", "--split is 'odd'; allowed are 'train', 'val', 'test', 'ood'"),
         ("evaluate absent --tasks 0", "--tasks is 0; it must be at least 1"),
+        ("evaluate absent --seed 99999999999999999999", "--seed is 99999999999999999999; allowed are 0 to 2^62 - 1"),
         ("evaluate absent --episodes 0", "--episodes is 0; it must be at least 1"),
         ("baselines bandi", "unknown task family 'bandi': did you mean bandit?"),
         ("baselines bernoulli_bandit --trials 1", "--trials is 1; it must be at least 2"),

@@ -3,13 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from agents.pearl import PEARLConfig
+from agents.rl2 import RL2Config
 from envs.bandits import BernoulliBandit
+from envs.gridworld import GridNavi
 from envs.navigation import Semicircle
+from envs.wrappers import TimeAware
 from experiments.exploration import MAX_EPISODES, NUM_TASKS, draw_exploration
 
 FAMILY = Semicircle(horizon=4)
@@ -20,6 +24,15 @@ def pixels(path: Path) -> NDArray[np.uint8]:
     """[H, W, 3]"""
     with Image.open(path) as image:
         return np.asarray(image)
+
+
+@pytest.mark.parametrize("family", [GridNavi(horizon=3), TimeAware(Semicircle(horizon=3))])
+def test_whatever_shows_a_way_is_drawn(family, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    agent = RL2Config().make(family.observation_space, family.action_space, num_iterations=1, generator=generator)
+    path = draw_exploration(family, agent, 2, tmp_path / "ways.png")
+    assert path is not None
+    assert len(np.unique(pixels(path).reshape(-1, 3), axis=0)) > 10
 
 
 def test_tasks_are_rows_and_episodes_columns(tmp_path):

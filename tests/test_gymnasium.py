@@ -243,3 +243,11 @@ def test_packages_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
     result = run_python(check, ROOT.parent, tmp_path, ROOT)
     assert str(tmp_path / "envs.py") in result.stderr
     assert str(ROOT / "envs") in result.stderr
+
+
+def test_closing_a_vector_environment_closes_what_it_holds() -> None:
+    env, closed = gymnasium.make_vec("envs:metarl/GridNavi-v0", num_envs=2), []
+    env.unwrapped._env.close = lambda: closed.append(True)  # pyright: ignore[reportAttributeAccessIssue]
+    env.close()
+    env.close()
+    assert closed == [True]

@@ -432,6 +432,27 @@ def test_a_wrong_setting_is_named(field, value):
         MAMLTRPOConfig(**{field: value})
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kl_penalty": 0.1}, "kl_penalty is 0.1; with outer 'trust_region' it has no effect"),
+        ({"max_grad_norm": 1.0}, "max_grad_norm is 1.0; with outer 'trust_region' it has no effect"),
+        ({"outer": "plain", "target_kl": 0.1}, "target_kl is 0.1; kl_penalty, which adapts to it, must not be 0"),
+    ],
+)
+def test_a_setting_without_effect_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MAMLTRPOConfig(**settings)
+
+
+def test_a_block_of_one_episode_trains():
+    config = TrainConfig(num_iterations=1, num_tasks=2)
+    trainer = Trainer(FAMILY, MAMLTRPOConfig(**{**SMALL, "num_rollouts": 1}), config, agent_name="maml_trpo", seed=0)
+    metrics = trainer.iterate()
+    returns = [metrics[f"meta_train/return/ep_{k}"] for k in (1, 2)]
+    assert metrics["meta_train/return/total"] == pytest.approx(sum(returns), abs=1e-4)
+
+
 def room(**settings: Any) -> Trainer:
     """A room with two goals, which no policy that does not adapt can both reach."""
     return Trainer(

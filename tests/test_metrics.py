@@ -113,3 +113,7 @@ def test_a_diverged_row_keeps_the_metrics_of_the_step_before() -> None:
     assert step.metrics[1] == before[1]
     assert step.metrics.isfinite().all()
     assert step.metrics[0] != before[0]
+    env.physics.qvel[1] = 1e9
+    again = env.step(torch.zeros(3, 6)).metrics
+    assert again is not None
+    assert again[1] == before[1]  # nor those of a step that diverged itself

@@ -38,6 +38,7 @@ SMALL = PEARLConfig(
     shaped_reward="dense_reward",
 )
 FAMILY = Semicircle(horizon=5)
+UNBOUNDED = spaces.Box(-float("inf"), float("inf"), (2,))
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -308,6 +309,13 @@ def test_every_variant_learns_from_every_part(aggregation, next_obs):
     ("make", "message"),
     [
         (lambda: PEARLConfig(meta_batch=0), "meta_batch is 0; it must be at least 1"),
+        (lambda: PEARLConfig(initial_episodes=0), "initial_episodes is 0; it must be at least 1"),
+        (lambda: PEARLConfig(capacity=0), "capacity is 0; it must be at least 1"),
+        (lambda: trainer(replace(SMALL, capacity=1)), r"capacity is 1; it must hold an iteration's \d+ episodes of"),
+        (
+            lambda: SMALL.make(FAMILY.observation_space, UNBOUNDED, num_iterations=1, generator=seeded()),
+            "is unbounded; bounded actions are needed",
+        ),
         (lambda: PEARLConfig(extra_episodes=-1), "extra_episodes is -1; it must be 0 or more"),
         (lambda: PEARLConfig(target_share=0), r"target_share is 0; it must lie in \(0, 1\]"),
         (lambda: PEARLConfig(temperature=0), "temperature is 0; it must be positive and finite"),

@@ -21,6 +21,7 @@ from envs.gridworld import GridNavi
 from envs.locomotion.markers import task_markers
 from envs.navigation import PointNavigation, PointTasks, Semicircle, Wind
 from envs.simulators.rendering import Arrow, Ball
+from experiments import session
 from experiments.cli import main
 from experiments.film import Film, WatchedEnv, caption, film, play, visible_env
 from experiments.tasks import with_fields
@@ -353,6 +354,7 @@ def test_play_writes_a_video_and_prints_the_returns(trained, capsys):
         (("--task", "gaol=3"), "has no field 'gaol': did you mean goal?"),
         (("--video", "out.avi"), "--video is 'out.avi'; it must end in .mp4"),
         (("--episodes", "0"), "--episodes is 0; it must be at least 1"),
+        (("--seed", "-1"), "--seed is -1; allowed are 0 to 2^62 - 1"),
         (("--viewer", "--video", "a.mp4"), "exclude each other"),
     ],
 )
@@ -388,6 +390,21 @@ def test_filming_does_not_disturb_the_training(trained, capsys):
     assert "--video-every is -1" in errors
     assert run(capsys, "resume", "filmed", "--num-iterations", "4", "--video-every", "2")[0] == 0
     assert Path("filmed/videos/iteration_000004.mp4").is_file()
+
+
+def test_a_film_that_fails_does_not_end_the_training(trained, capsys, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise UserError("no space left for films")
+
+    monkeypatch.setattr(session, "film", refuse)
+    status, output, errors = run(capsys, "train", "recipe.py", "--run-dir", "unfilmed", "--video-every", "1")
+    assert status == 0
+    assert "95 % interval" in output
+    assert errors.count("metarl: no space left for films; the training goes on without further films") == 1
+    plain, unfilmed = (Run(Path(name)).load("latest") for name in (trained, "unfilmed"))
+    for state in (plain, unfilmed):
+        del state["seconds"]
+    assert_same(plain, unfilmed)
 
 
 def test_a_family_that_cannot_be_seen_stops_before_training(tmp_path, monkeypatch, capsys):

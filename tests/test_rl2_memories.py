@@ -206,3 +206,17 @@ def test_meta_training_learns_to_learn_a_tiny_bandit(settings):
 def test_settings_of_a_memory_that_do_not_fit_are_named(settings, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         RL2Config(**settings)
+
+
+def test_a_trial_longer_than_learned_positions_is_refused_before_it_begins():
+    transformer = TransformerConfig(positions="learned", max_items=20)
+    config = RL2Config(memory="transformer", transformer=transformer)
+
+    def made(num_pulls: int) -> Trainer:
+        return Trainer(
+            BernoulliBandit(num_pulls=num_pulls), config, TrainConfig(1, num_tasks=2), agent_name="rl2", seed=0
+        )
+
+    assert made(19).iterate()["rollout/ep_len_mean"] > 0
+    with pytest.raises(ValueError, match="a trial has 20 steps, and this agent's memory reads 19 at most"):
+        made(20)

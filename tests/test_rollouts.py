@@ -105,8 +105,12 @@ def test_the_result_may_enter_a_graph():
 
 def test_torch_threads_are_given_back():
     before = torch.get_num_threads()
-    run(num_rows=1, num_episodes=1)
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(2)
+    try:
+        run(num_rows=1, num_episodes=1)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_no_episodes_is_refused():

@@ -200,6 +200,8 @@ class MujocoEnv(Generic[T]):
         if active is not None:
             self._started = torch.where(active, self._started, self._started + 1)  # their episodes stand still
             reward = torch.where(active, reward, 0.0)
+        if diverged is not None and metrics is not None:
+            metrics = torch.where(diverged[:, None], metrics_before, metrics)
         if metrics is not None:
             self._metrics = metrics.clone()
         if diverged is None and terminated is None and self._clock < self._next_end:
@@ -210,8 +212,6 @@ class MujocoEnv(Generic[T]):
             self._note(diverged, action, active)
             obs = torch.where(diverged[:, None], obs_before, obs)
             reward = torch.where(diverged, 0.0, reward)
-            if metrics is not None:
-                metrics = torch.where(diverged[:, None], metrics_before, metrics)
             truncated = truncated | diverged
         terminated = self._no_row() if terminated is None else terminated.clone()
         if active is not None:

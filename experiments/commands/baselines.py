@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, make_dataclass
 from typing import Any
 
-from experiments.arguments import parse
+from experiments.arguments import check_seed, parse
 from experiments.names import FAMILIES, described, known
 from metarl.errors import UserError
 
@@ -43,6 +43,7 @@ def main(argv: list[str]) -> None:
     arguments_class: Any = make_dataclass("Arguments", fields)
     default = arguments_class(family_class(), 1000, DEFAULT_PPO_STEPS, 0, False)
     arguments = parse(arguments_class, argv[1:], prog=f"metarl baselines {name}", description=" ", default=default)
+    check_seed(arguments.seed)
     if arguments.trials < 2:
         raise UserError(f"--trials is {arguments.trials}; it must be at least 2, or there is no standard error")
     if arguments.ppo_steps < 0:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from experiments.arguments import parse
+from experiments.arguments import check_seed, parse
 from experiments.written import written
 from metarl.errors import UserError
 
@@ -46,6 +46,7 @@ class Arguments:
 def main(argv: list[str]) -> None:
     own, of_parts = _apart(argv)
     arguments = parse(Arguments, own, prog="metarl evaluate", description=__doc__ or "")
+    check_seed(arguments.seed)
     for name in ("tasks", "episodes"):
         value = getattr(arguments, name)
         if value is not None and value < 1:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from experiments.arguments import parse
+from experiments.arguments import check_seed, parse
 from metarl.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Arguments:
 
 def main(argv: list[str]) -> None:
     arguments = parse(Arguments, argv, prog="metarl play", description=__doc__ or "")
+    check_seed(arguments.seed)
     if arguments.episodes is not None and arguments.episodes < 1:
         raise UserError(f"--episodes is {arguments.episodes}; it must be at least 1")
     if arguments.video is not None and arguments.video.suffix != ".mp4":
@@ -67,7 +68,7 @@ def main(argv: list[str]) -> None:
     show = _view if arguments.viewer else _film
     try:
         returns = show(arguments, run, trainer, task, num_episodes)
-    except (FloatingPointError, CrashedTooOften) as error:  # of a robot or an environment of one's own
+    except (ValueError, FloatingPointError, CrashedTooOften) as error:  # a task that cannot be, a robot of one's own
         raise UserError(str(error)) from error
     for index, value in enumerate(returns, start=1):
         print(f"Episode {index}: return {value:.4g}")
