@@ -16,9 +16,9 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -260,14 +260,15 @@ class Run:
             TypeError: when the state holds anything but tensors and plain Python.
         """
         check_plain(state, name)
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
         path = self._checkpoint(name)
         try:
-            _write_whole(path, buffer.getbuffer())
-        except OSError as error:
+            _write_whole(path, lambda file: torch.save(state, file))
+        except (OSError, RuntimeError) as error:
+            reason = error if isinstance(error, OSError) else error.__context__  # of torch, which closes in vain
+            if not isinstance(reason, OSError):
+                raise
             kept = "the checkpoint before it is kept" if path.exists() else "there is no earlier one"
-            raise RunError(f"cannot write checkpoint {path}: {_reason(error)}; {kept}") from error
+            raise RunError(f"cannot write checkpoint {path}: {_reason(reason)}; {kept}") from error
 
     def has(self, name: str) -> bool:
         """Whether there is a checkpoint of this name."""
@@ -335,16 +336,19 @@ def check_plain(state: Any, where: str = "state") -> None:
         raise TypeError(f"{where} is a {type(state).__name__}; a checkpoint holds tensors and plain Python only")
 
 
-def _write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that a reader, or a kill at any moment, finds the old content or the new, never a part."""
+def _write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+    """Write a file so that a reader, or a kill at any moment, finds the old content or the new, never a part.
+
+    content: or what writes it, as it may be too large to be in memory a second time.
+    """
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(content)
+            file.write(content) if isinstance(content, bytes) else content(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
