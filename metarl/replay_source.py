@@ -15,7 +15,7 @@ published code draws them with replacement. 4. amounts are in episodes, not in s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -221,6 +221,15 @@ class ReplaySource:
             generator=generator,
             tasks=self.tasks[: max(num_tasks, 1)] if split == "train" else None,
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """With the training tasks, as generators of another kind of device would draw others from the same seed."""
+        return {"num_diverged": self.num_diverged, "tasks": dict(vars(self.tasks))}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.num_diverged = state.get("num_diverged", self.num_diverged)
+        saved = {name: value.to(self._generators["task"].device) for name, value in state.get("tasks", {}).items()}
+        self.tasks = replace(self.tasks, **saved)  # pyright: ignore[reportArgumentType], records are dataclasses
 
 
 def _metric_index(env: VectorEnv, name: str | None) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -53,4 +54,12 @@ class Source(Protocol[L, E]):
         generator: torch.Generator,
     ) -> Evaluation:
         """The adaptation curve on fresh tasks of a split; everything random comes from the generator."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training needs of it beside its generators."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """What a checkpoint of an older version lacks stays as it is."""
         ...

@@ -159,7 +159,7 @@ class Trainer:
         return {
             "iteration": self.iteration,
             "env_steps": self.env_steps,
-            "num_diverged": self.num_diverged,
+            "source": self.source.state_dict(),
             "seconds": self.seconds,
             "best_return": self.best_return,
             "window": list(self._window),
@@ -170,7 +170,7 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.iteration = state["iteration"]
         self.env_steps = state["env_steps"]
-        self.source.num_diverged = state.get("num_diverged", 0)  # absent from the first checkpoints
+        self.source.load_state_dict(state.get("source", state))  # older checkpoints have its numbers among the rest
         self.seconds = state["seconds"]
         self.best_return = state["best_return"]
         self._window = list(state["window"])

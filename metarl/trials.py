@@ -130,6 +130,12 @@ class TrialSource:
             generator=generator,
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_diverged": self.num_diverged}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.num_diverged = state.get("num_diverged", self.num_diverged)
+
 
 def check_finite(trajectory: Trajectory[Any], tasks: Record, shaped_reward: Tensor | None = None) -> None:
     """Refuse numbers that nothing can be learned from.

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -303,6 +304,16 @@ def test_every_variant_learns_from_every_part(aggregation, next_obs):
     for parameter, value in zip(made.agent.encoder.parameters(), before, strict=True):
         assert not torch.equal(parameter, value)
     assert len(made.evaluate().episodes) == FAMILY.num_episodes
+
+
+def test_training_tasks_are_those_of_the_checkpoint_wherever_it_is_read():
+    """Generators of another kind of device draw others; here another seed stands for that."""
+    one, other = trainer(), Trainer(FAMILY, SMALL, TrainConfig(1, num_tasks=2), agent_name="pearl", seed=7)
+    sources: list[Any] = [one.source, other.source]
+    assert not torch.equal(*(source.tasks.goal for source in sources))
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(*(source.tasks.goal for source in sources))
+    assert one.evaluate("train", num_tasks=4) == other.evaluate("train", num_tasks=4)
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,12 @@ class FewShotSource:
             facts=facts | {"episodes": str(digest)},
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass
+
 
 def _most_points(family: FewShotFamily) -> int:
     """Points of the curve of a learner that absorbs the support: its shots, or one where their number varies."""
