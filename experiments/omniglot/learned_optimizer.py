@@ -1,8 +1,8 @@
 """A learned optimizer tells five characters apart from one example of each, after five of its updates.
 
 Andrychowicz et al. (2016), who fit one problem after another with it: two layers of twenty units, here with a learned
-beginning, and a net of 16 filters, as each of its numbers has an LSTM of its own. All queries of a task are normalised
-together.
+beginning, fifteen queries of each class, and a net of 16 filters, as each of its numbers has an LSTM of its own. All
+queries of a task are normalised together.
 """
 
 from dataclasses import replace
@@ -14,6 +14,7 @@ from metarl.fewshot.learned_optimizer import LearnedOptimizerConfig
 
 experiment = replace(
     maml.experiment,
+    family=replace(maml.experiment.family, queries=15, test_queries=15),
     agent=LearnedOptimizerConfig(
         conv=replace(STRIDED, filters=16), outer_lr=3e-3, final_outer_lr=1e-5, max_grad_norm=1.0
     ),

@@ -15,8 +15,8 @@ logits rose and fell together.
 Deviations: 1. VERSA draws weights, at random; as logits under weights that are independent Gaussians are so too, points
 are drawn there; 2. its net says what to add to the mean of a class's features, as in hypernetwork.py, and sees no
 number of shots; 3. Laplace's weights have no bias; of each step of Newton's method, the best part is taken; 4. its
-covariance is multiplied by a learned temperature, which starts at a tenth: after one example the curvature is that of a
-nearly certain class, next to nothing, and the Gaussian as wide as the prior.
+covariance is multiplied by a learned temperature, which starts at a hundredth: after one example the curvature is that
+of a nearly certain class, next to nothing, and the Gaussian as wide as the prior.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from metarl.nets import mlp
 from metarl.records import Examples, Record
 
 _UNLIKELY = -1e9  # logit of a class that was not seen, whose gradient is finite
-_INITIAL_TEMPERATURE = 0.1  # of Laplace's covariance
+_INITIAL_TEMPERATURE = 0.01  # of Laplace's covariance
+_RATE = 10.0  # times as fast as weights do the logarithms of Laplace's prior and temperature move under Adam
 _SHARES = (1.0, 0.5, 0.25, 0.1, 0.02)  # of a step of Newton's method, that are tried
 _INITIAL_LOG_VARIANCE = -5.0  # of a weight
 
@@ -115,9 +116,21 @@ class LaplaceAdaptation(nn.Module):
     def __init__(self, embed: nn.Module, *, size: int, num_points: int, num_steps: int) -> None:
         super().__init__()
         self.embed, self.size, self.num_points, self.num_steps = embed, size, num_points, num_steps
-        self.log_variance = nn.Parameter(torch.tensor(math.log(100 / size)))
+        self.log_variance = nn.Parameter(
+            torch.tensor(math.log(1000 / size) / _RATE)
+        )  # this one and the next: over _RATE
         if num_points:
-            self.log_temperature = nn.Parameter(torch.tensor(_INITIAL_TEMPERATURE).log())
+            self.log_temperature = nn.Parameter(torch.tensor(_INITIAL_TEMPERATURE).log() / _RATE)
+
+    @property
+    def variance(self) -> Tensor:
+        """Of the prior."""
+        return (_RATE * self.log_variance).exp()
+
+    @property
+    def temperature(self) -> Tensor:
+        """What the covariance is multiplied by."""
+        return (_RATE * self.log_temperature).exp()
 
     def prior(self, num_tasks: int) -> Mode:
         seen = Embedded.none(num_tasks, self.size, self.log_variance)
@@ -128,7 +141,7 @@ class LaplaceAdaptation(nn.Module):
         """The Gaussian for the examples of context [N, K, ...] and for those seen before."""
         seen = state.seen.added(self.embed(context.x), context.y, context.valid)
         x, member = seen.x.double(), seen.member
-        gram = self.log_variance.exp() * x @ x.mT
+        gram = self.variance * x @ x.mT
         with torch.no_grad():
             dual = likeliest(gram, member, self.num_steps)
         dual, _, _ = newton_step(gram, member, gram @ dual)  # from where it ends, one step has its whole derivative
@@ -139,12 +152,12 @@ class LaplaceAdaptation(nn.Module):
         """Log-probabilities [N, Q, W] for queries x [N, Q, ...]; without points, the likeliest weights' logits."""
         features = self.embed(x)
         query = features.double()
-        cross = self.log_variance.exp() * query @ state.seen.x.double().mT  # [N, Q, K]
+        cross = self.variance * query @ state.seen.x.double().mT  # [N, Q, K]
         logits = cross @ state.residual
         if not self.num_points:
             return state.seen.of_seen(logits.to(features))
-        own = self.log_variance.exp() * query.square().sum(-1)  # [N, Q]
-        covariance = self.log_temperature.exp() * _covariance(cross, own, state.precision)
+        own = self.variance * query.square().sum(-1)  # [N, Q]
+        covariance = self.temperature * _covariance(cross, own, state.precision)
         seen = state.seen.member.any(1).unsqueeze(1)  # [N, 1, W]
         logits = torch.where(seen, logits, _UNLIKELY)
         order = logits.sort(dim=-1, descending=True, stable=True).indices
