@@ -116,9 +116,7 @@ class LaplaceAdaptation(nn.Module):
     def __init__(self, embed: nn.Module, *, size: int, num_points: int, num_steps: int) -> None:
         super().__init__()
         self.embed, self.size, self.num_points, self.num_steps = embed, size, num_points, num_steps
-        self.log_variance = nn.Parameter(
-            torch.tensor(math.log(1000 / size) / _RATE)
-        )  # this one and the next: over _RATE
+        self.log_variance = nn.Parameter(torch.tensor(math.log(1000 / size) / _RATE))  # over _RATE, as the next
         if num_points:
             self.log_temperature = nn.Parameter(torch.tensor(_INITIAL_TEMPERATURE).log() / _RATE)
 
