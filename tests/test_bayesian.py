@@ -66,8 +66,8 @@ def test_laplace_is_the_gaussian_of_the_weights():
     """Against the slope and the Hessian of the log posterior over the weights, of a layer of two by three."""
     x, y = few_examples()
     adaptation = LaplaceAdaptation(nn.Identity(), size=2, num_points=1024, num_steps=20).double()
-    adaptation.log_variance.data.fill_(math.log(2.0) / 10)
-    adaptation.log_temperature.data.zero_()
+    adaptation.scaled_log_variance.data.fill_(math.log(2.0) / 10)
+    adaptation.scaled_log_temperature.data.zero_()
     state = adaptation.adapt(adaptation.prior(1), Examples(x.unsqueeze(0), y.unsqueeze(0)))
     best = 2.0 * (state.residual[0].T @ x).detach()  # [W, D]
 

@@ -116,22 +116,22 @@ class LaplaceAdaptation(nn.Module):
     def __init__(self, embed: nn.Module, *, size: int, num_points: int, num_steps: int) -> None:
         super().__init__()
         self.embed, self.size, self.num_points, self.num_steps = embed, size, num_points, num_steps
-        self.log_variance = nn.Parameter(torch.tensor(math.log(1000 / size) / _RATE))  # over _RATE, as the next
+        self.scaled_log_variance = nn.Parameter(torch.tensor(math.log(1000 / size) / _RATE))
         if num_points:
-            self.log_temperature = nn.Parameter(torch.tensor(_INITIAL_TEMPERATURE).log() / _RATE)
+            self.scaled_log_temperature = nn.Parameter(torch.tensor(_INITIAL_TEMPERATURE).log() / _RATE)
 
     @property
     def variance(self) -> Tensor:
         """Of the prior."""
-        return (_RATE * self.log_variance).exp()
+        return (_RATE * self.scaled_log_variance).exp()
 
     @property
     def temperature(self) -> Tensor:
         """What the covariance is multiplied by."""
-        return (_RATE * self.log_temperature).exp()
+        return (_RATE * self.scaled_log_temperature).exp()
 
     def prior(self, num_tasks: int) -> Mode:
-        seen = Embedded.none(num_tasks, self.size, self.log_variance)
+        seen = Embedded.none(num_tasks, self.size, self.scaled_log_variance)
         nothing = seen.x.new_zeros(num_tasks, 0, 0, dtype=torch.float64)
         return Mode(seen, nothing, nothing.unsqueeze(-1))
 
