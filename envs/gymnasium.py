@@ -25,6 +25,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from envs.catalog import make
+from envs.torch_env import close
 from metarl.protocols import Renders, Split, TaskFamily, VectorEnv
 from metarl.records import Record, Step
 
@@ -103,7 +104,7 @@ class GymnasiumEnv(gymnasium.Env[NDArray[Any], Any]):
         return self._visible.render()
 
     def close(self) -> None:
-        _close(self._env)
+        close(self._env)
 
 
 class GymnasiumVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], Any, NDArray[Any]]):
@@ -174,14 +175,7 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], Any, NDArray[A
 
     def close_extras(self, **kwargs: Any) -> None:
         """What `close` calls, once."""
-        _close(self._env)
-
-
-def _close(env: VectorEnv) -> None:
-    """Give back what an environment holds beside memory, such as processes."""
-    close = getattr(env, "close", None)
-    if close is not None:
-        close()
+        close(self._env)
 
 
 def _final(step: Step) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from envs.torch_env import close
 from metarl.protocols import Restarts, Split, TaskFamily
 from metarl.records import Record, Step
 
@@ -149,9 +150,7 @@ class FamilyVecEnv(VecEnv):
         return (obs if self._visible is None else torch.cat([obs, self._visible], 1)).numpy()
 
     def close(self) -> None:
-        close = getattr(self._env, "close", None)  # of environments that hold more than memory
-        if close is not None:
-            close()
+        close(self._env)
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         """An attribute of this environment or else of the family, which all rows share, once for each of them.

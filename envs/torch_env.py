@@ -14,6 +14,7 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from metarl.protocols import VectorEnv
 from metarl.records import Record, Step
 
 T = TypeVar("T", bound=Record)
@@ -208,6 +209,12 @@ def _where_row(condition: Tensor, chosen: Tensor, otherwise: Tensor) -> Tensor:
     if chosen.ndim > 1:
         condition = condition.view(-1, *(1,) * (chosen.ndim - 1))
     return torch.where(condition, chosen, otherwise)
+
+
+def close(env: VectorEnv) -> None:
+    """Have an environment give back what it holds beside memory, such as processes, where it holds any."""
+    if hasattr(env, "close"):
+        env.close()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def check_split(family: str, split: str) -> None:

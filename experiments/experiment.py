@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import torch
 import tyro
@@ -125,6 +125,11 @@ def typed(family: Any, agent: Any) -> Any:
     """The type of experiments with these two parts, as tyro and pydantic read it."""
     generic: Any = Experiment
     return generic[family, agent]
+
+
+def argument_type(experiment: Experiment[Any, Any]) -> Any:
+    """The type of an argument that is an experiment with these parts; its fields have no prefix: --seed."""
+    return Annotated[typed(type(experiment.family), type(experiment.agent)), tyro.conf.arg(name="")]
 
 
 def to_config(experiment: Experiment[Any, Any], name: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from envs.catalog import FAMILIES, make
+from envs.torch_env import close
 from experiments.video import AnimatedImage, Mp4, captioned
 from metarl.errors import UserError
 from metarl.evaluation import meet
@@ -138,8 +139,7 @@ def film(
                 small.add(frame)
 
         returns = play(env, agent, task, num_episodes, watch, device=device, seed=seed, deterministic=deterministic)
-    if hasattr(env, "close"):
-        env.close()
+    close(env)
     return Film(path, returns, small.encoded(), small.size)
 
 

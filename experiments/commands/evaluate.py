@@ -106,10 +106,9 @@ def _with_fields(experiment: Experiment[Any, Any], words: Sequence[str]) -> Expe
     """
     if not words:
         return experiment
-    from experiments.experiment import typed
+    from experiments.experiment import argument_type
 
-    field = Annotated[typed(type(experiment.family), type(experiment.agent)), tyro.conf.arg(name="")]
-    settings: Any = make_dataclass("Settings", [("experiment", field)])
+    settings: Any = make_dataclass("Settings", [("experiment", argument_type(experiment))])
     return parse(settings, words, prog="metarl evaluate RUN", default=settings(experiment)).experiment
 
 

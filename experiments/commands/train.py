@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from experiments.arguments import parse
 from experiments.names import described, experiment_names, known
@@ -52,16 +50,13 @@ def _split(argv: list[str]) -> tuple[str, list[str]]:
 
 
 def _train(name: str, argv: list[str], command: list[str]) -> int:
-    from experiments.experiment import load, to_config, typed  # here, as all that needs torch
+    from experiments.experiment import argument_type, load, to_config  # here, as all that needs torch
     from experiments.session import Filming, meta_train
     from metarl.run import Run
 
     recipe = load(name)
-    kind = typed(type(recipe.family), type(recipe.agent))
-    field = Annotated[kind, tyro.conf.arg(name="")]  # no prefix: --seed, not --experiment.seed
-    arguments_class: Any = make_dataclass(
-        "Arguments", [("experiment", field), ("run_dir", Path | None), ("video_every", int)]
-    )
+    fields = [("experiment", argument_type(recipe)), ("run_dir", Path | None), ("video_every", int)]
+    arguments_class: Any = make_dataclass("Arguments", fields)
     prog = f"metarl train {name}"
     arguments = parse(arguments_class, argv, prog=prog, description=" ", default=arguments_class(recipe, None, 0))
     experiment = arguments.experiment
