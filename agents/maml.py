@@ -29,7 +29,7 @@ from agents.meta_objective import InnerObjective, MetaObjective, Samples, inner_
 from agents.outer_steps import GradientEpochs, OuterStep, TrustRegion
 from metarl.adaptation.gradient import GradientAdaptation, Params
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes
-from metarl.nets import Activation, PolicyHead
+from metarl.nets.mlp import Activation, PolicyHead
 from metarl.records import SampledDecision, Step, Trajectory
 
 Experience = Trajectory[SampledDecision]

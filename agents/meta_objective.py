@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.func import functional_call
 
 from metarl.adaptation.gradient import GradientAdaptation, Params, TaskLoss
-from metarl.linear_baseline import fitted_returns
-from metarl.losses import clipped_surrogate, generalized_advantage
-from metarl.nets import PolicyHead
+from metarl.nets.mlp import PolicyHead
 from metarl.records import Record, SampledDecision, Trajectory, by_task
+from metarl.rl.linear_baseline import fitted_returns
+from metarl.rl.losses import clipped_surrogate, generalized_advantage
 
 STEPS_AT_ONCE = 4000  # of all tasks of a part of the objective; measured: more leaves the cache, fewer waits for Python
 InnerObjective = Literal["log_likelihood", "likelihood_ratio"]

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from agents.meta_objective import MetaObjective
+from metarl.nets.matmul import fast_products
 from metarl.optim import trust_region_step
-from metarl.products import fast_products
 
 
 class OuterStep(Protocol):

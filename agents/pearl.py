@@ -30,10 +30,10 @@ from torch import Tensor, nn
 
 from agents.soft_actor_critic import SoftActorCritic
 from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, vote_size
-from metarl.nets import Activation, mlp
-from metarl.products import fast_products
+from metarl.nets.matmul import fast_products
+from metarl.nets.mlp import Activation, mlp
 from metarl.records import Decision, Step, Trajectory, by_task
-from metarl.replay import Replay, Transition
+from metarl.rl.replay import Replay, Transition
 
 Experience = Trajectory[Decision]
 
@@ -53,7 +53,7 @@ class PEARLConfig:
     activation: Activation = "relu"
     next_obs_in_context: bool = False  # for families whose physics differ
     num_train_tasks: int = 100
-    initial_episodes: int = 10  # in each training task before all else; in episodes: metarl/replay_source.py
+    initial_episodes: int = 10  # in each training task before all else; in episodes: metarl/rl/replay_source.py
     prior_episodes: int = 2  # in each task of an iteration
     posterior_episodes: int = 0
     extra_episodes: int = 3  # from the posterior, and no context
@@ -211,7 +211,7 @@ class PEARL:
         source = state.source if num_absorbed < self.config.num_exploration_episodes else belief
         return replace(state, belief=belief, source=source, num_absorbed=num_absorbed)
 
-    # --- remembering (metarl/replay_source.py) ----------------------------------------------------------------
+    # --- remembering (metarl/rl/replay_source.py) ----------------------------------------------------------------
 
     @property
     def has_experience(self) -> bool:

@@ -31,7 +31,10 @@ from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import MemoryConfig, SequenceAdaptation, SequenceState
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
-from metarl.losses import (
+from metarl.nets.mlp import Activation, PolicyHead, mlp
+from metarl.nets.moments import Moments
+from metarl.records import ActorCriticDecision, Record, Step, Trajectory
+from metarl.rl.losses import (
     approximate_kl,
     clipped_surrogate,
     clipped_value_loss,
@@ -40,9 +43,6 @@ from metarl.losses import (
     mean_where,
     standardise_where,
 )
-from metarl.moments import Moments
-from metarl.nets import Activation, PolicyHead, mlp
-from metarl.records import ActorCriticDecision, Record, Step, Trajectory
 
 Experience = Trajectory[ActorCriticDecision]
 MemoryKind = Literal["gru", "lstm", "snail", "transformer"]

@@ -17,8 +17,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from metarl.distributions import TanhGaussian
-from metarl.nets import Activation, center_and_half_range, ensemble, mlp
+from metarl.nets.distributions import TanhGaussian
+from metarl.nets.mlp import Activation, center_and_half_range, ensemble, mlp
 
 _LOG_STD_RANGE = (-20.0, 2.0)
 _NUM_CRITICS = 2

@@ -7,7 +7,7 @@ neither torch nor a simulator.
 
 def _register_families() -> None:
     """By strings, so that a family's module is imported when an environment is made and not before."""
-    import gymnasium  # not at the top of the module, where it would share a name with envs.gymnasium
+    import gymnasium  # not at the top of the module, where it would share a name with envs.bridges.gymnasium_env
 
     from envs.catalog import FAMILIES
 
@@ -16,8 +16,8 @@ def _register_families() -> None:
         if environment not in gymnasium.registry:
             gymnasium.register(
                 environment,
-                entry_point="envs.gymnasium:GymnasiumEnv",
-                vector_entry_point="envs.gymnasium:GymnasiumVectorEnv",
+                entry_point="envs.bridges.gymnasium_env:GymnasiumEnv",
+                vector_entry_point="envs.bridges.gymnasium_env:GymnasiumVectorEnv",
                 kwargs={"family": name},
             )
 

@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from metarl.protocols import TaskFamily
 
 FAMILIES: dict[str, str] = {
-    "bernoulli_bandit": "envs.bandits:BernoulliBandit",
-    "gaussian_bandit": "envs.bandits:GaussianBandit",
-    "tabular_mdp": "envs.tabular:TabularMDP",
-    "grid_navi": "envs.gridworld:GridNavi",
-    "point_navigation": "envs.navigation:PointNavigation",
-    "semicircle": "envs.navigation:Semicircle",
-    "wind": "envs.navigation:Wind",
+    "bernoulli_bandit": "envs.torch_families.bandits:BernoulliBandit",
+    "gaussian_bandit": "envs.torch_families.bandits:GaussianBandit",
+    "tabular_mdp": "envs.torch_families.tabular:TabularMDP",
+    "grid_navi": "envs.torch_families.gridworld:GridNavi",
+    "point_navigation": "envs.torch_families.navigation:PointNavigation",
+    "semicircle": "envs.torch_families.navigation:Semicircle",
+    "wind": "envs.torch_families.navigation:Wind",
     "half_cheetah_vel": "envs.locomotion.half_cheetah:HalfCheetahVel",
     "half_cheetah_dir": "envs.locomotion.half_cheetah:HalfCheetahDir",
     "half_cheetah_rand_params": "envs.locomotion.half_cheetah:HalfCheetahRandParams",

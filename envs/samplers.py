@@ -93,7 +93,7 @@ def all_inside(tasks: Any, samplers: Mapping[str, Sampler]) -> Tensor:
 class Selection:
     """What every range may say beside its values: to which elements of a robot they belong, and what lies outside.
 
-    For the elements see `envs.mujoco_family`; only robots have them.
+    For the elements see `envs.locomotion.custom_robot`; only robots have them.
     """
 
     _: KW_ONLY

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metarl.protocols import Agent, Measures, Split, TaskFamily, VectorEnv
 from metarl.records import Record, Trajectory, cat
-from metarl.rollouts import rows_per_task, run_trial
+from metarl.rl.rollouts import rows_per_task, run_trial
 from metarl.statistics import bootstrap_interval, interquartile_mean
 
 

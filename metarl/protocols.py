@@ -28,7 +28,7 @@ class VectorEnv(Protocol):
     """B rows of one task family on one device: torch in, torch out, same-step autoreset.
 
     A row that ends an episode starts the next one in the same task within the same call of `step`. The environment
-    knows nothing of trials; `metarl.rollouts.collect` counts episodes.
+    knows nothing of trials; `metarl.rl.rollouts.collect` counts episodes.
     """
 
     @property

@@ -18,12 +18,12 @@ from metarl.evaluation import Evaluation, logged_points
 from metarl.fewshot.episode import FewShotFamily, FewShotLearnerConfig
 from metarl.fewshot.source import FewShotSource
 from metarl.protocols import AgentConfig, Split, TaskFamily
-from metarl.replay_source import ReplayConfig, ReplaySource
+from metarl.rl.replay_source import ReplayConfig, ReplaySource
+from metarl.rl.trials import TrialSource, by_point
 from metarl.source import Source
-from metarl.trials import TrialSource, by_point
 
 if TYPE_CHECKING:
-    from metarl.run import Run
+    from metarl.run.directory import Run
 
 _STREAMS = ("initialisation", "task", "env", "policy", "update")  # one generator each, all from one seed
 _EVALUATION_SEED = 1_000_003  # of the held-out tasks: the same ones for every run, whatever its seed

@@ -28,7 +28,7 @@ from envs.locomotion.ranges import Ood, check_ood, draw_shares, in_training
 from envs.locomotion.robots import ANT, Robot, RobotFamily, T, cosine, squared
 from envs.locomotion.tasks import GoalTasks, HeadingTasks, VelocityTasks
 from envs.simulators.state import State
-from envs.torch_env import check_at_least, check_positive, check_split
+from envs.torch_families.torch_env import check_at_least, check_positive, check_split
 from metarl.protocols import Split
 
 TORSO = 1

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from envs.simulators.ration import Ration
+from envs.simulators.log_limiter import Ration
 from metarl.records import Record
 
 logger = logging.getLogger(__name__)

@@ -29,7 +29,7 @@ from envs.locomotion.humanoid import stands as humanoid_stands
 from envs.locomotion.ranges import Ood, check_ood, draw_shares, in_training
 from envs.locomotion.robots import RobotFamily, squared, x_velocity
 from envs.simulators.state import State
-from envs.torch_env import check_at_least, check_split
+from envs.torch_families.torch_env import check_at_least, check_split
 from metarl.protocols import Split
 from metarl.records import Record
 

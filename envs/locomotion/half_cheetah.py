@@ -28,7 +28,7 @@ from envs.locomotion.ranges import Ood, check_ood, draw_shares, in_training
 from envs.locomotion.robots import HALF_CHEETAH, Robot, RobotFamily, T, squared, x_velocity
 from envs.locomotion.tasks import DirectionTasks, VelocityTasks
 from envs.simulators.state import State
-from envs.torch_env import check_positive, check_split
+from envs.torch_families.torch_env import check_positive, check_split
 from metarl.protocols import Split
 from metarl.records import Record
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from envs.locomotion.tasks import HeadingTasks
-from envs.torch_env import check_split
+from envs.torch_families.torch_env import check_split
 from metarl.protocols import Split
 
 Directions = Literal["forward_backward", "axes", "circle"]

@@ -25,7 +25,7 @@ from envs.locomotion.headings import Directions, check_directions, headings_in_t
 from envs.locomotion.robots import HUMANOID, Robot, RobotFamily, T, cosine, squared
 from envs.locomotion.tasks import HeadingTasks
 from envs.simulators.state import State
-from envs.torch_env import check_at_least
+from envs.torch_families.torch_env import check_at_least
 from metarl.protocols import Split
 
 FORWARD_WEIGHT = 1.25

@@ -20,7 +20,7 @@ from torch import Tensor
 from envs.locomotion.divergence import Divergences
 from envs.simulators import Physics
 from envs.simulators.state import State
-from envs.torch_env import exchanged, one_task_a_row
+from envs.torch_families.torch_env import exchanged, one_task_a_row
 from metarl.records import Record, Step
 
 T = TypeVar("T", bound=Record)

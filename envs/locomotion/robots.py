@@ -21,7 +21,7 @@ from envs.locomotion.mujoco_env import Locomotion, MujocoEnv
 from envs.locomotion.start import StartNoise
 from envs.simulators import make_physics
 from envs.simulators.state import State
-from envs.torch_env import check_at_least
+from envs.torch_families.torch_env import check_at_least
 from metarl.records import Record
 
 T = TypeVar("T", bound=Record)

@@ -18,7 +18,7 @@ from envs.locomotion.ranges import Ood, check_ood, draw_shares, in_training
 from envs.locomotion.robots import SWIMMER, Robot, RobotFamily, squared, x_velocity
 from envs.locomotion.tasks import VelocityTasks
 from envs.simulators.state import State
-from envs.torch_env import check_split
+from envs.torch_families.torch_env import check_split
 from metarl.protocols import Split
 
 

@@ -26,7 +26,7 @@ from envs.locomotion.ranges import Ood, check_ood, draw_shares, in_training
 from envs.locomotion.robots import HOPPER, WALKER2D, Robot, RobotFamily, T, squared, x_velocity
 from envs.locomotion.tasks import VelocityTasks
 from envs.simulators.state import State
-from envs.torch_env import check_at_least, check_positive, check_split
+from envs.torch_families.torch_env import check_at_least, check_positive, check_split
 from metarl.protocols import Split
 from metarl.records import Record
 

@@ -27,9 +27,9 @@ import torch
 from mujoco.batch import DATA_FIELDS, Batch, SimulationError
 from torch import Tensor
 
-from envs.processors import available_cpus
+from envs.simulators.cpu_count import available_cpus
+from envs.simulators.log_limiter import Ration
 from envs.simulators.model import check_fields, check_models, load_model, model_field, owner_and_attribute
-from envs.simulators.ration import Ration
 
 logger = logging.getLogger(__name__)
 

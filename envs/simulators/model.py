@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.simulators.ration import Ration
+from envs.simulators.log_limiter import Ration
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from envs.torch_env import check_at_least
+from envs.torch_families.torch_env import check_at_least
 from envs.wrappers.wrapped import Wrapped, WrappedEnv
 from metarl.protocols import VectorEnv
 from metarl.records import Record, Step

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from envs.samplers import Sampler, all_inside, task_record
-from envs.torch_env import check_split
+from envs.torch_families.torch_env import check_split
 from metarl.protocols import Split, VectorEnv
 from metarl.records import Record
 

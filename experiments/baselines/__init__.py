@@ -40,9 +40,9 @@ def baselines(family: Any, num_trials: int = 1000, seed: int = 0, ppo_steps: int
         raise ValueError(f"num_trials is {num_trials}: allowed are integers from 2")
     import torch
 
-    from envs.bandits import BernoulliBandit, GaussianBandit
-    from envs.gridworld import GridNavi
-    from envs.tabular import TabularMDP
+    from envs.torch_families.bandits import BernoulliBandit, GaussianBandit
+    from envs.torch_families.gridworld import GridNavi
+    from envs.torch_families.tabular import TabularMDP
 
     run: Any
     if isinstance(family, BernoulliBandit | GaussianBandit):

@@ -21,8 +21,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from envs.bandits import BanditTasks, BernoulliBandit, GaussianBandit
-from envs.tabular import sample_dirichlet
+from envs.torch_families.bandits import BanditTasks, BernoulliBandit, GaussianBandit
+from envs.torch_families.tabular import sample_dirichlet
 from experiments.baselines import BaselineResult
 
 Bandit = BernoulliBandit | GaussianBandit

@@ -20,7 +20,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-from envs.sb3 import as_vec_env, task_numbers
+from envs.bridges.sb3_vec_env import as_vec_env, task_numbers
 from experiments.baselines import BaselineResult
 from experiments.baselines.simulation import play
 from metarl.protocols import TaskFamily

@@ -1,13 +1,14 @@
 """GridNavi baselines, all exact: the Bayes-optimal search, the known goal, the random policy.
 
-Expectations over the training distribution, each goal once; the Bayes-optimal value is `envs.grid_search`'s.
+Expectations over the training distribution, each goal once; the Bayes-optimal value is that of
+`envs.torch_families.grid_search`.
 """
 
 from __future__ import annotations
 
 import torch
 
-from envs.gridworld import GridNavi, GridTasks
+from envs.torch_families.gridworld import GridNavi, GridTasks
 from experiments.baselines import BaselineResult
 
 

@@ -13,7 +13,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from envs.tabular import REWARD_MEAN, TabularMDP, TabularTasks, optimal_values, random_values, sample_dirichlet
+from envs.torch_families.tabular import (
+    REWARD_MEAN,
+    TabularMDP,
+    TabularTasks,
+    optimal_values,
+    random_values,
+    sample_dirichlet,
+)
 from experiments.baselines import BaselineResult
 
 SOURCE = "Duan et al. 2016, table 2"

@@ -16,10 +16,10 @@ from torch import Tensor
 from envs.locomotion.mujoco_env import MujocoEnv
 from envs.simulators import make_physics
 from envs.simulators.state import State
-from metarl.distributions import DiagonalGaussian
-from metarl.nets import ACTIVATIONS, PolicyHead
+from metarl.nets.distributions import DiagonalGaussian
+from metarl.nets.mlp import ACTIVATIONS, PolicyHead
 from metarl.records import Record, SampledDecision, Step, Trajectory
-from metarl.rollouts import collect
+from metarl.rl.rollouts import collect
 
 NEAR_NOMINAL = 0.004  # by how much per-task masses, damping and friction differ from the body's own
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from experiments.experiment import load
-from experiments.names import experiment_names
+from experiments.experiment.definition import load
+from experiments.experiment.names import experiment_names
 from metarl.fewshot.episode import FewShotEpisode, FewShotLearner
 from metarl.fewshot.problem import Classification
 from metarl.records import Examples

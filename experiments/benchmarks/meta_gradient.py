@@ -31,7 +31,7 @@ from metarl.adaptation.step_sizes import FixedStepSizes
 from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.problem import squared_errors
 from metarl.fewshot.regression import Sinusoid
-from metarl.nets import mlp
+from metarl.nets.mlp import mlp
 
 INNER_LR = 0.01
 TARGETS = {  # how many times faster than the loop, at least

@@ -3,9 +3,9 @@
 Gradient steps: 16 tasks x 256 transitions, contexts of 100, three layers of 300 (the encoder: 200), on the half
 cheetah's sizes; the reference is experiments/benchmarks/pearl_reference.py, whose posteriors and critics are compared
 with ours, on the same weights, before anything is timed. It multiplies by torch's default library, as a plain program
-does; beside that, by the one that ours chooses (metarl/products.py). Collection: half_cheetah_vel, by a policy of the
-published size, many rows against our one row, and against a loop over one environment of Gymnasium with batches of one,
-as public code has it. Rounds are interleaved; a ratio is the median of the rounds' ratios.
+does; beside that, by the one that ours chooses (metarl/nets/matmul.py). Collection: half_cheetah_vel, by a policy of
+the published size, many rows against our one row, and against a loop over one environment of Gymnasium with batches
+of one, as public code has it. Rounds are interleaved; a ratio is the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import torch
 from agents.pearl import PEARL, PEARLConfig
 from envs.locomotion.half_cheetah import HalfCheetahVel
 from experiments.benchmarks.pearl_reference import Reference
-from metarl.products import fast_products, keeps_float32
+from metarl.nets.matmul import fast_products, keeps_float32
 from metarl.records import by_task
-from metarl.replay import Transition
-from metarl.rollouts import collect
+from metarl.rl.replay import Transition
+from metarl.rl.rollouts import collect
 
 FAST_REFERENCE = "reference, our products"
 TARGETS = {"reference / ours": 1.5, "loop / many rows": 10.0}  # how many times the time of ours, at least

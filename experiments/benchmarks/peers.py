@@ -98,7 +98,7 @@ def envpool(body: str, num_envs: int) -> Peer | None:
         return None
     import envpool  # pyright: ignore[reportMissingImports]
 
-    from envs.processors import available_cpus
+    from envs.simulators.cpu_count import available_cpus
 
     name = gymnasium_name(body)
     task = f"{name}-v5" if f"{name}-v5" in envpool.list_all_envs() else f"{name}-v4"

@@ -27,11 +27,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
+from envs.bridges.sb3_vec_env import as_vec_env
 from envs.catalog import make
-from envs.processors import available_cpus
-from envs.sb3 import as_vec_env
+from envs.simulators.cpu_count import available_cpus
 from experiments.benchmarks import peers
-from metarl.provenance import versions
+from metarl.run.provenance import versions
 
 HORIZON = 1000  # of Gymnasium's HalfCheetah-v5
 OURS, THEIRS = "bridge", "subproc"

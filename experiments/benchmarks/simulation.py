@@ -37,7 +37,7 @@ from typing import Any
 import torch
 
 from envs.catalog import FAMILIES, make
-from envs.processors import available_cpus
+from envs.simulators.cpu_count import available_cpus
 from experiments.benchmarks import peers
 from experiments.benchmarks.contenders import Contender, Dynamics, MemorylessAgent, closed_loop, gpu_limit, limit
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from metarl.adaptation.sequence import SequenceState
-from metarl.nets import Linear
+from metarl.nets.mlp import Linear
 from metarl.records import Record
 
 Past = Any  # a tensor or a record, whose leading axis is B

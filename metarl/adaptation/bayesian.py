@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from metarl.adaptation.hypernetwork import ClassWeights, linear_logits
 from metarl.adaptation.metric import ClassSums, Embedded
-from metarl.nets import mlp
+from metarl.nets.mlp import mlp
 from metarl.records import Examples, Record
 
 _UNLIKELY = -1e9  # logit of a class that was not seen, whose gradient is finite

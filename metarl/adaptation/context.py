@@ -28,7 +28,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from metarl.distributions import DiagonalGaussian
+from metarl.nets.distributions import DiagonalGaussian
 from metarl.records import Record
 
 Aggregation = Literal["product", "product_with_prior", "mean", "attention"]

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot, softplus
 
 from metarl.adaptation.sequence import SequenceState, ask_in_copies
-from metarl.nets import linear
+from metarl.nets.mlp import linear
 
 _NEXT_TO_NOTHING = 1e-4  # a squared length
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from metarl.adaptation.learned_updates import log_and_sign
 from metarl.adaptation.metric import Embedded, cosines, one_hot
-from metarl.nets import linear, mlp
+from metarl.nets.mlp import linear, mlp
 from metarl.records import Examples, Record
 
 _READER = 20  # units of a layer of the nets that turn gradients into fast weights

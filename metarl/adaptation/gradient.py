@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
 from metarl.adaptation.batching import BATCHINGS, Batching, over_tasks
-from metarl.losses import mean_over_examples
-from metarl.nets import takes_tasks
+from metarl.nets.mlp import takes_tasks
 from metarl.records import Examples
+from metarl.rl.losses import mean_over_examples
 
 Params = dict[str, Tensor]
 TaskLoss = Callable[[Params, Any], Tensor]  # all parameters and the data of a task give a scalar; of N tasks, [N]
@@ -34,14 +34,15 @@ class GradientAdaptation(nn.Module):
     """Gradient descent on each task's loss, from the meta-learned parameters of `net`.
 
     net: its parameters are what is meta-learned; it is never written to, and modules in it must be safe under
-        vmap of grad (see metarl/nets.py).
+        vmap of grad (see metarl/nets/mlp.py).
     loss: of one task, from all parameters by name and the task's data; `supervised_loss` makes one. For "batched" it
         must take many tasks' as well, and give one loss for each.
     step_sizes: called as step_sizes(name, step); an nn.Module among them is meta-learned too.
     adapted: names of the parameters that adapt; None for all. The others are shared and carry no task axis.
     first_order: leave out the derivative of the inner gradient.
     batching: how tasks are batched, one meaning each: "batched" matrix products, where all modules of the net take a
-        task axis (see `metarl.nets.takes_tasks`), "vmap" all in one call, "chunks" of `chunk_size` tasks, a "loop", or
+        task axis (see `metarl.nets.mlp.takes_tasks`), "vmap" all in one call, "chunks" of `chunk_size` tasks, a "loop",
+        or
         "auto", which measures them at the first `adapt` and keeps the fastest. Rounding differs between them, so that
         "auto" gives up that one seed is one run, bit for bit; the choice is part of `state_dict`.
 

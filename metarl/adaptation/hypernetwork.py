@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from metarl.adaptation.metric import ClassSums, Embedded
-from metarl.convnets import ConvNet
-from metarl.nets import linear, mlp
+from metarl.nets.conv import ConvNet
+from metarl.nets.mlp import linear, mlp
 from metarl.records import Examples, Record
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.func import grad
 
 from metarl.adaptation.gradient import GradientAdaptation, Params, StepSizes, TaskLoss
-from metarl.nets import takes_tasks
+from metarl.nets.mlp import takes_tasks
 from metarl.optim import conjugate_gradient
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.gradient import Params
-from metarl.nets import linear
+from metarl.nets.mlp import linear
 
 _RANGE = 10  # of the logarithm: what is smaller than its exponential's inverse is told in proportion
 

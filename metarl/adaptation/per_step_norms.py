@@ -17,8 +17,8 @@ from torch import nn
 from torch.func import functional_call
 
 from metarl.adaptation.gradient import GradientAdaptation, Params, StepSizes, TaskLoss
-from metarl.nets import key_of
-from metarl.normalisation import Norm
+from metarl.nets.mlp import key_of
+from metarl.nets.norm import Norm
 from metarl.records import Examples
 
 _STATISTICS = ("running_mean", "running_var")

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.metric import ClassSums, one_hot
-from metarl.convnets import ConvBlock, ConvConfig, ConvNet
-from metarl.nets import linear
+from metarl.nets.conv import ConvBlock, ConvConfig, ConvNet
+from metarl.nets.mlp import linear
 from metarl.records import Examples
 
 Pooling = Literal["sum", "mean"]

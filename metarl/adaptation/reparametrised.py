@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from metarl.nets import key_of
+from metarl.nets.mlp import key_of
 
 Params = dict[str, Tensor]
 

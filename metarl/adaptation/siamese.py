@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.metric import Embedded
-from metarl.nets import linear
+from metarl.nets.mlp import linear
 from metarl.records import Examples
 
 Likeness = Literal["best", "mean"]

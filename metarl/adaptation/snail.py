@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.attention import CausalStack, KeysValues, attend, no_keys, queries_keys_values
-from metarl.nets import linear
+from metarl.nets.mlp import linear
 
 
 @dataclass(frozen=True)

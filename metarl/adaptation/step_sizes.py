@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from metarl.nets import key_of
+from metarl.nets.mlp import key_of
 
 
 class FixedStepSizes(nn.Module):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.gradient import GradientAdaptation, Params
-from metarl.nets import key_of
+from metarl.nets.mlp import key_of
 from metarl.records import Record
 
 

@@ -17,8 +17,8 @@ from metarl.fewshot.episode import FewShotEpisode, num_ways
 from metarl.fewshot.normalising import in_evaluation, normalisation_facts
 from metarl.fewshot.outer_step import OuterConfig, OuterStep
 from metarl.fewshot.problem import Classification, Problem
-from metarl.losses import mean_over_examples
 from metarl.records import Examples
+from metarl.rl.losses import mean_over_examples
 
 
 class AbsorbsExamples(Protocol):

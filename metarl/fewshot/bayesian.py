@@ -18,9 +18,9 @@ from torch import nn
 
 from metarl.adaptation.bayesian import AmortisedPosterior, LaplaceAdaptation
 from metarl.adaptation.gaussian_prototypes import GaussianPrototypes
-from metarl.convnets import ConvNet
 from metarl.fewshot.embedding import EmbeddingConfig
 from metarl.fewshot.problem import Classification
+from metarl.nets.conv import ConvNet
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from metarl.convnets import ConvConfig, ConvNet
 from metarl.fewshot.amortised import AmortisedLearner
 from metarl.fewshot.normalising import check_context
 from metarl.fewshot.outer_step import OuterConfig
 from metarl.fewshot.problem import Classification, Problem
+from metarl.nets.conv import ConvConfig, ConvNet
 
 EMBEDDING = ConvConfig(normalisation="running")
 

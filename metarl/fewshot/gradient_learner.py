@@ -9,14 +9,14 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from metarl.convnets import STRIDED, ConvConfig, ImageClassifier
 from metarl.fewshot.episode import FewShotEpisode, num_ways
 from metarl.fewshot.normalising import absorb_statistics, in_evaluation, normalisation_facts, with_context
 from metarl.fewshot.outer_step import OuterConfig, OuterStep
 from metarl.fewshot.problem import Classification, Problem
-from metarl.losses import mean_over_examples
-from metarl.nets import mlp
+from metarl.nets.conv import STRIDED, ConvConfig, ImageClassifier
+from metarl.nets.mlp import mlp
 from metarl.records import Examples
+from metarl.rl.losses import mean_over_examples
 
 
 class AdaptsBySteps(Protocol):

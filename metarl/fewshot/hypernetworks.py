@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from metarl.adaptation.hypernetwork import FilmAdaptation, WrittenLayersAdaptation
-from metarl.convnets import ConvNet
 from metarl.fewshot.embedding import EmbeddingConfig
 from metarl.fewshot.problem import Classification
+from metarl.nets.conv import ConvNet
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from metarl.adaptation.head import HeadAdaptation
 from metarl.adaptation.implicit import ImplicitAdaptation
 from metarl.adaptation.per_step_norms import PerStepNormAdaptation, per_step_names
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes, PerStepStepSizes
-from metarl.convnets import ImageClassifier
 from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.gradient_learner import GradientLearner, NetConfig, OuterStepsConfig
 from metarl.fewshot.problem import Problem
+from metarl.nets.conv import ImageClassifier
 
 
 @dataclass(frozen=True)

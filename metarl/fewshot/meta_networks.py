@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from metarl.adaptation.fast_weights import FastWeightAdaptation
-from metarl.convnets import ConvNet
 from metarl.fewshot.embedding import EmbeddingConfig
 from metarl.fewshot.problem import Classification
+from metarl.nets.conv import ConvNet
 
 
 @dataclass(frozen=True)

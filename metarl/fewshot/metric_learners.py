@@ -23,9 +23,9 @@ from metarl.adaptation.matching import FullContexts, MatchingAdaptation
 from metarl.adaptation.metric import Distance, PrototypeAdaptation
 from metarl.adaptation.relation import Pooling, Relation, RelationAdaptation
 from metarl.adaptation.siamese import Likeness, SiameseAdaptation
-from metarl.convnets import ConvConfig, ConvNet
 from metarl.fewshot.embedding import EMBEDDING, EmbeddingConfig
 from metarl.fewshot.problem import Classification
+from metarl.nets.conv import ConvConfig, ConvNet
 
 MAPS = replace(EMBEDDING, output="maps", num_downsampled=2)
 

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, vote_size
-from metarl.distributions import DiagonalGaussian
 from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.outer_step import OuterConfig, OuterStep
 from metarl.fewshot.problem import Problem, Regression, squared_errors
-from metarl.nets import Activation, mlp
+from metarl.nets.distributions import DiagonalGaussian
+from metarl.nets.mlp import Activation, mlp
 from metarl.records import Examples, cat, stack
 
 _INITIAL_RAW_VARIANCE = -3.0  # of one example's vote; its softplus is the variance

@@ -10,9 +10,9 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from metarl.convnets import ConvConfig
 from metarl.fewshot.episode import FewShotEpisode
-from metarl.normalisation import Norm, Normalisation
+from metarl.nets.conv import ConvConfig
+from metarl.nets.norm import Norm, Normalisation
 from metarl.records import Examples
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from metarl.evaluation import Measure, Score
-from metarl.losses import mean_over_examples
 from metarl.records import Examples, Record
+from metarl.rl.losses import mean_over_examples
 
 ERROR = Measure("mse", "step", 0, higher_is_better=False)
 ACCURACY = Measure("accuracy", "step", 0)

@@ -29,15 +29,15 @@ from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceState
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
-from metarl.convnets import ConvConfig, ConvNet
 from metarl.fewshot.amortised import AmortisedLearner
 from metarl.fewshot.embedding import EMBEDDING
 from metarl.fewshot.normalising import check_context
 from metarl.fewshot.outer_step import OuterConfig
 from metarl.fewshot.problem import Classification, Problem
-from metarl.losses import mean_over_examples
-from metarl.nets import linear, mlp
+from metarl.nets.conv import ConvConfig, ConvNet
+from metarl.nets.mlp import linear, mlp
 from metarl.records import Examples, Record
+from metarl.rl.losses import mean_over_examples
 
 OMNIGLOT_SNAIL = SnailConfig(filters=(128, 128), key_sizes=(64, 256, 512), value_sizes=(32, 128, 256), length=6)
 

@@ -1,0 +1,252 @@
+"""Every task family as a Gymnasium environment: one numpy environment, or the fast vector one.
+
+    import envs
+    env = gymnasium.make("metarl/HalfCheetahVel-v0", task={"velocity": 1.5})
+    many = gymnasium.make_vec("envs:metarl/HalfCheetahVel-v0", num_envs=64)
+
+`task` is a dict with the fields of the family's task record (`metarl list families` and the family's module name
+them). Without it a task is sampled whenever `reset` is called, from the environment's own seeded generator;
+`reset(options={"task": {...}})` sets one until the next reset. Other keywords are fields of the family, such as
+`horizon=100`. Episodes end at the family's horizon by themselves: no `TimeLimit` wrapper is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from envs.catalog import make
+from envs.torch_families.torch_env import close
+from metarl.protocols import Renders, Split, TaskFamily, VectorEnv
+from metarl.records import Record, Step
+
+
+class GymnasiumEnv(gymnasium.Env[NDArray[Any], Any]):
+    """One row of a task family: observations [O] float32, actions an int or [A] float32.
+
+    `reset` reports the task under "task". Families that can be seen render, with `render_mode="rgb_array"`.
+    """
+
+    # Of the class, for `gymnasium.make`; an instance whose family does not render declares no mode.
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012, as Gymnasium has it
+
+    def __init__(
+        self,
+        family: str | TaskFamily,
+        task: Mapping[str, Any] | None = None,
+        split: Split = "train",
+        render_mode: str | None = None,
+        **variant: Any,
+    ) -> None:
+        """One environment of `family`, a name of the catalog with fields of its class, or a family made elsewhere.
+
+        Raises:
+            ValueError: for an unknown family, field, split, field of a task or render mode.
+        """
+        self.family = _family(family, variant)
+        self.split: Split = split
+        self.observation_space = self.family.observation_space
+        self.action_space = self.family.action_space
+        self._generator = torch.Generator()
+        self._env = self.family.make_env(1, self._generator)
+        self._fixed = None if task is None else _as_tasks(self.family, task)
+        self._seeded, self._ended = False, True
+        self._visible = self._env if isinstance(self._env, Renders) else None
+        if self._visible is None:
+            self.metadata = {"render_modes": []}
+        else:
+            self.metadata = {**self.metadata, "render_fps": round(1 / self._visible.seconds_per_step)}
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            allowed = "None" if self._visible is None else "'rgb_array' or None"
+            raise ValueError(f"render_mode of {self.family.name} is {render_mode!r}: allowed is {allowed}")
+        self.render_mode = render_mode
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Start an episode in the given task, in that of `options["task"]`, or in a sampled one."""
+        super().reset(seed=seed)
+        if seed is not None or not self._seeded:
+            self._generator.manual_seed(_new_seed(self.np_random))
+            self._seeded = True
+        tasks = _tasks_for(self.family, 1, self.split, self._fixed, options, self._generator)
+        step = self._env.reset(tasks)
+        self._ended = False
+        return step.obs[0].numpy(), {"task": {name: value[0].numpy().copy() for name, value in vars(tasks).items()}}
+
+    def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """One step; after an end, `reset` comes first.
+
+        Raises:
+            gymnasium.error.ResetNeeded: after the end of an episode.
+        """
+        if self._ended:
+            raise gymnasium.error.ResetNeeded("step was called after the episode's end: call reset first")
+        step = self._env.step(_as_actions(self.action_space, np.asarray(action)[None]))
+        self._ended = bool(step.episode_end[0])
+        obs = step.next_obs[0].numpy()
+        return obs, float(step.reward[0]), bool(step.terminated[0]), bool(step.truncated[0]), {}
+
+    def render(self) -> NDArray[np.uint8] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What the last step led to, [H, W, 3] uint8, with what the task asks for."""
+        if self.render_mode is None or self._visible is None:
+            gymnasium.logger.warn("render was called, but the environment was made without render_mode='rgb_array'")
+            return None
+        return self._visible.render()
+
+    def close(self) -> None:
+        close(self._env)
+
+
+class GymnasiumVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], Any, NDArray[Any]]):
+    """B rows of a task family stepped together: observations [B, O] float32, rewards [B] float64.
+
+    An episode that ends is followed by the next one in the same task within the same call (same-step autoreset): the
+    last observation stands in `infos["final_obs"]`, as Gymnasium documents. Tasks, one a row, change at `reset` only.
+    """
+
+    def __init__(
+        self,
+        family: str | TaskFamily,
+        num_envs: int = 1,
+        task: Mapping[str, Any] | None = None,
+        split: Split = "train",
+        render_mode: str | None = None,
+        **variant: Any,
+    ) -> None:
+        """`num_envs` rows of `family`, all in `task`, or each in a task of its own.
+
+        Raises:
+            ValueError: for an unknown family, field, split or field of a task, or a render mode.
+        """
+        self.family = _family(family, variant)
+        if render_mode is not None:
+            raise ValueError(f"render_mode of a vector environment is {render_mode!r}: allowed is None")
+        self.render_mode = None
+        self.metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
+        self.split: Split = split
+        self.num_envs = num_envs
+        self.single_observation_space = self.family.observation_space
+        self.single_action_space = self.family.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._generator = torch.Generator()
+        self._env: VectorEnv = self.family.make_env(num_envs, self._generator)
+        self._fixed = None if task is None else _as_tasks(self.family, task)
+        self._seeded = False
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Start an episode in every row, in the given task, in that of `options["task"]`, or in sampled ones.
+
+        Raises:
+            ValueError: for a list of seeds, as all rows share one generator, or an unknown option.
+        """
+        if isinstance(seed, list):
+            raise ValueError("seed is a list: allowed is one integer, or None")
+        super().reset(seed=seed)
+        if seed is not None or not self._seeded:
+            self._generator.manual_seed(_new_seed(self.np_random))
+            self._seeded = True
+        tasks = _tasks_for(self.family, self.num_envs, self.split, self._fixed, options, self._generator)
+        every_row = np.ones(self.num_envs, dtype=bool)
+        copies = self.num_envs // len(tasks)
+        task = {name: value.numpy().repeat(copies, axis=0) for name, value in vars(tasks).items()}
+        task |= {f"_{name}": every_row.copy() for name in task}
+        return self._env.reset(tasks).obs.numpy(), {"task": task, "_task": every_row}
+
+    def step(
+        self, actions: Any
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """One step of every row."""
+        step = self._env.step(_as_actions(self.single_action_space, np.asarray(actions)))
+        reward = step.reward.double().numpy()
+        return step.obs.numpy(), reward, step.terminated.numpy(), step.truncated.numpy(), _final(step)
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """What `close` calls, once."""
+        close(self._env)
+
+
+def _final(step: Step) -> dict[str, Any]:
+    """What Gymnasium's same-step autoreset reports of ended episodes: an object array with None in other rows."""
+    ended = step.episode_end.numpy()
+    if not ended.any():
+        return {}
+    final_obs = np.full(len(ended), None, dtype=object)
+    for row in np.flatnonzero(ended):
+        final_obs[row] = step.next_obs[row].numpy()
+    return {"final_obs": final_obs, "_final_obs": ended, "final_info": {}, "_final_info": ended.copy()}
+
+
+def _family(family: str | TaskFamily, variant: Mapping[str, Any]) -> TaskFamily:
+    if isinstance(family, str):
+        return make(family, **variant)
+    if variant:
+        raise ValueError(f"{next(iter(variant))} is given beside a family that is made already: set it there")
+    return family
+
+
+def _new_seed(source: np.random.Generator) -> int:
+    return int(source.integers(2**63 - 1))
+
+
+def _tasks_for(
+    family: TaskFamily,
+    num_rows: int,
+    split: Split,
+    fixed: Record | None,
+    options: Mapping[str, Any] | None,
+    generator: torch.Generator,
+) -> Record:
+    """The tasks of an episode: of the options, as fixed at the start, or sampled."""
+    unknown = set(options or {}) - {"task"}
+    if unknown:
+        raise ValueError(f"options has the key {sorted(unknown)[0]!r}: allowed is 'task'")
+    if options and options.get("task") is not None:
+        return _as_tasks(family, options["task"])
+    return family.sample(num_rows, split, generator) if fixed is None else fixed
+
+
+def _as_tasks(family: TaskFamily, task: Mapping[str, Any]) -> Record:
+    """A task record with leading axis 1 from plain numbers.
+
+    Raises:
+        ValueError: for a missing or unknown field, a wrong shape, or a value that is not finite.
+    """
+    example = family.sample(1, "train", torch.Generator().manual_seed(0))
+    allowed = [field.name for field in fields(example)]  # pyright: ignore[reportArgumentType], records are dataclasses
+    if not isinstance(task, Mapping):
+        raise ValueError(f"task of {family.name} is {task!r}: allowed is a dict with {', '.join(allowed)}")
+    for name in task:
+        if name not in allowed:
+            raise ValueError(f"task of {family.name} has no field {name!r}: allowed are {', '.join(allowed)}")
+    values = {}
+    for name in allowed:
+        if name not in task:
+            raise ValueError(f"task of {family.name} lacks the field {name!r}: needed are {', '.join(allowed)}")
+        expected = getattr(example, name)[0]
+        try:
+            value = torch.as_tensor(np.asarray(task[name], dtype=np.float64)).to(expected.dtype)
+        except (TypeError, ValueError):
+            raise ValueError(f"{name} of {family.name} is {task[name]!r}: allowed are numbers") from None
+        if value.shape != expected.shape or not bool(value.isfinite().all()):
+            shape = tuple(expected.shape)
+            raise ValueError(f"{name} of {family.name} is {task[name]!r}: allowed are finite numbers of shape {shape}")
+        values[name] = value[None]
+    return type(example)(**values)
+
+
+def _as_actions(space: spaces.Space[Any], actions: NDArray[Any]) -> torch.Tensor:
+    dtype = torch.int64 if isinstance(space, spaces.Discrete) else torch.float32
+    return torch.as_tensor(actions).to(dtype)

@@ -1,0 +1,190 @@
+"""Any task family as a Stable-Baselines3 VecEnv, on top of the fast vector environment: `as_vec_env(family, tasks)`.
+
+SB3 knows nothing of tasks: it resets an environment once, when `learn` begins, and rows that end an episode start the
+next one in the same task. So tasks change only where `reset` is called, which is at each call of `learn` that does not
+say `reset_num_timesteps=False`; or else, with `fresh=True`, at the end of every episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import Wrapper, spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from envs.torch_families.torch_env import close
+from metarl.protocols import Restarts, Split, TaskFamily
+from metarl.records import Record, Step
+
+
+def as_vec_env(
+    family: TaskFamily,
+    tasks: Record | int,
+    num_envs: int | None = None,
+    *,
+    split: Split | None = None,
+    visible: bool = False,
+    fresh: bool = False,
+    seed: int = 0,
+) -> FamilyVecEnv:
+    """Rows of `family` in N tasks, B / N contiguous rows each; N divides `num_envs` (None: one row a task).
+
+    tasks: a record of the family's tasks with leading axis N, which the rows keep for good; or N itself, for N tasks
+        that are drawn from `split` ("train" if left out) at every `reset` and kept until the next.
+    visible: append the task's own numbers to the observation, which makes an oracle of the learner.
+    fresh: a row whose episode ends gets a task of its own, drawn from `split`; there are as many tasks as rows.
+    seed: of everything drawn, tasks included, until `FamilyVecEnv.seed` sets another.
+
+    Raises:
+        ValueError: when N does not divide `num_envs`, `split` is not one of the family's or comes with given tasks;
+            when `fresh` does, or comes with fewer tasks than rows, or with a family whose rows only change together.
+    """
+    if isinstance(tasks, Record) and split is not None:
+        raise ValueError(f"split is {split!r}: allowed is None, as the tasks are given and not drawn")
+    num_tasks = len(tasks) if isinstance(tasks, Record) else tasks
+    num_envs = num_tasks if num_envs is None else num_envs
+    if fresh and (isinstance(tasks, Record) or num_envs != num_tasks):
+        raise ValueError("fresh is True: allowed is tasks=B, as many as rows, to be drawn and not given")
+    return FamilyVecEnv(family, tasks, num_envs, split or "train", visible, fresh, seed)
+
+
+class FamilyVecEnv(VecEnv):
+    """B rows as SB3 wants them: numpy, `terminal_observation` and `TimeLimit.truncated` where an episode has ended.
+
+    `tasks` holds the present tasks, [N].
+    """
+
+    def __init__(
+        self,
+        family: TaskFamily,
+        tasks: Record | int,
+        num_envs: int,
+        split: Split,
+        visible: bool,
+        fresh: bool,
+        seed: int,
+    ) -> None:
+        num_tasks = len(tasks) if isinstance(tasks, Record) else tasks
+        if num_tasks < 1:
+            raise ValueError(f"tasks is {num_tasks} tasks: allowed are integers from 1")
+        if num_envs < 1 or num_envs % num_tasks:
+            raise ValueError(f"num_envs is {num_envs}: allowed are multiples of the {num_tasks} tasks")
+        self.family, self.render_mode = family, None
+        self._generator = torch.Generator().manual_seed(seed)
+        self._split: Split | None = None if isinstance(tasks, Record) else split  # to draw from at each reset
+        # Drawn here too, so that a wrong split is told at once and the size of what `visible` shows is known.
+        self.tasks = tasks if isinstance(tasks, Record) else family.sample(num_tasks, split, self._generator)
+        self._env: Any = family.make_env(num_envs, self._generator)  # a `VectorEnv`
+        self._restarts: Restarts | None = None
+        if fresh:
+            if not isinstance(self._env, Restarts):
+                raise ValueError(f"fresh is True: allowed is False, as rows of {family.name} change tasks together")
+            self._restarts = self._env
+        self._visible = task_numbers(self.tasks, num_envs) if visible else None  # [B, P]
+        space = family.observation_space
+        if self._visible is not None:
+            limit = np.full(self._visible.shape[1], np.inf, dtype=np.float32)
+            space = spaces.Box(np.concatenate([space.low, -limit]), np.concatenate([space.high, limit]))
+        self._action: Tensor | None = None
+        super().__init__(num_envs, space, family.action_space)
+
+    def reset(self) -> NDArray[np.float32]:
+        """Draw the tasks, if they are to be drawn, and start an episode in every row.
+
+        The seed that `seed` has set is used once; of its seeds only the first counts, as rows share a generator.
+        """
+        if self._seeds[0] is not None:
+            self._generator.manual_seed(self._seeds[0])
+        self._reset_seeds()
+        self._reset_options()
+        if self._split is not None:
+            self.tasks = self.family.sample(len(self.tasks), self._split, self._generator)
+        if self._visible is not None:
+            self._visible = task_numbers(self.tasks, self.num_envs)
+        step = self._env.reset(self.tasks)
+        self.reset_infos = [{} for _ in range(self.num_envs)]
+        return self._seen(step.obs)
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        dtype = torch.int64 if isinstance(self.action_space, spaces.Discrete) else torch.float32
+        self._action = torch.as_tensor(actions).to(dtype)
+
+    def step_wait(self) -> Any:
+        if self._action is None:
+            raise RuntimeError("step_wait was called before step_async")
+        step, self._action = self._env.step(self._action), None
+        reports, obs = self._reports(step), step.obs
+        if self._restarts is not None and bool(step.episode_end.any()):
+            obs = self._draw_again(self._restarts, step.episode_end)
+        return self._seen(obs), step.reward.numpy(), step.episode_end.numpy(), reports
+
+    def _draw_again(self, env: Restarts, rows: Tensor) -> Tensor:
+        """Fresh tasks for `rows` [B] (bool), and an episode in each; what to act on, [B, O]."""
+        assert self._split is not None
+        drawn = self.family.sample(int(rows.sum()), self._split, self._generator)
+
+        def put(old: Any, new: Any) -> Any:
+            return old.index_put((rows,), new) if isinstance(old, Tensor) else old
+
+        self.tasks = tree_map(put, self.tasks, drawn)
+        if self._visible is not None:
+            self._visible = task_numbers(self.tasks, self.num_envs)
+        return env.restart(self.tasks, rows)
+
+    def _reports(self, step: Step) -> list[dict[str, Any]]:
+        reports: list[dict[str, Any]] = [{"TimeLimit.truncated": False} for _ in range(self.num_envs)]
+        rows = step.episode_end.nonzero().flatten().tolist()
+        last = self._seen(step.next_obs) if rows else None
+        for row in rows:
+            reports[row]["TimeLimit.truncated"] = bool(step.truncated[row] & ~step.terminated[row])
+            reports[row]["terminal_observation"] = None if last is None else last[row]
+        return reports
+
+    def _seen(self, obs: Tensor) -> NDArray[np.float32]:
+        return (obs if self._visible is None else torch.cat([obs, self._visible], 1)).numpy()
+
+    def close(self) -> None:
+        close(self._env)
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """An attribute of this environment or else of the family, which all rows share, once for each of them.
+
+        Raises:
+            AttributeError: when neither has it.
+        """
+        value = getattr(self if hasattr(self, attr_name) else self.family, attr_name)
+        return [value for _ in self._rows(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Set an attribute of this environment, for all rows.
+
+        Raises:
+            ValueError: for some of the rows only, as they share their attributes.
+        """
+        if len(self._rows(indices)) != self.num_envs:
+            raise ValueError(f"indices of set_attr is {indices!r}: allowed is None, as rows share their attributes")
+        setattr(self, attr_name, value)
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        """A method of the family, called once for each row."""
+        method = getattr(self.family, method_name)
+        return [method(*method_args, **method_kwargs) for _ in self._rows(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type[Wrapper[Any, Any, Any, Any]], indices: Any = None) -> list[bool]:
+        return [False for _ in self._rows(indices)]
+
+    def _rows(self, indices: Any) -> Sequence[int]:
+        return list(self._get_indices(indices))
+
+
+def task_numbers(tasks: Record, num_rows: int) -> Tensor:
+    """All numbers of each row's task, [B, P] float32."""
+    leaves = [leaf for leaf in tree_leaves(tasks) if isinstance(leaf, Tensor)]
+    numbers = torch.cat([leaf.reshape(len(leaf), -1).float() for leaf in leaves], dim=1)  # [N, P]
+    return numbers.repeat_interleave(num_rows // len(numbers), dim=0)

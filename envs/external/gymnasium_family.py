@@ -1,0 +1,134 @@
+"""Any Gymnasium environment as a task family: its id, a range for each parameter, and how to set them.
+
+    GymnasiumFamily("Pendulum-v1", tasks={"g": Uniform(5, 15), "m": LogUniform(1 / 2, 2)})
+
+Rows run in worker processes, `envs.external`. Without a word on `apply`, a parameter is the attribute of its name of
+the unwrapped environment, dots leading inside ("model.dt"); `apply={"gravity": "g"}` gives it another name; a function
+`apply(env, task)` does anything else, before every reset: `env` is the unwrapped environment, `task` a dict of numbers.
+
+1. Observations are flattened by `gymnasium.spaces.utils`, to float32; actions are a Discrete or a Box of floats.
+2. The time limit is Gymnasium's TimeLimit; an environment that truncates by itself may do so earlier.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import gymnasium
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from envs.external.rows import Apply, Maker, Probed, probe
+from envs.external.vector_env import ThirdPartyEnv, VisibleThirdPartyEnv
+from envs.external.workers import check_portable
+from envs.samplers import all_inside, attribute, check_declares_ood, check_samplers, task_record
+from envs.simulators.cpu_count import available_cpus
+from envs.torch_families.torch_env import check_at_least, check_split
+from metarl.protocols import Split
+from metarl.records import Record
+
+
+@dataclass(frozen=True)
+class GymnasiumFamily:
+    """Tasks of one third-party environment that differ in some of its numbers.
+
+    Workers that crash are started again, and cost the row its episode; see `ThirdPartyEnv`.
+    """
+
+    env: str | Callable[[], gymnasium.Env[Any, Any]]  # an id, or a function that makes one
+    tasks: Mapping[str, Any]  # a `Sampler` by the parameter's name
+    apply: Apply | Mapping[str, str] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # of `gymnasium.make`
+    horizon: int = 0  # 0: the limit that the environment is registered with
+    num_workers: int | None = None  # processes; None: one a processor; 0: all rows in this one
+    max_crashes: int = 5  # of a row, without an episode that ends well between them, before training stops
+    num_episodes: int = 2
+    name: str = ""  # "": made from the id
+
+    def __post_init__(self) -> None:
+        check_at_least("GymnasiumFamily", 1, num_episodes=self.num_episodes, max_crashes=self.max_crashes)
+        check_at_least("GymnasiumFamily", 0, horizon=self.horizon, num_workers=self.num_workers or 0)
+        check_samplers("GymnasiumFamily", self.tasks)
+        for name, sampler in self.tasks.items():
+            if any(getattr(sampler, kind, ()) for kind in ("bodies", "joints", "geoms", "actuators")):
+                raise ValueError(f"task {name!r} selects parts of a robot, which GymnasiumFamily knows nothing of")
+        if isinstance(self.apply, Mapping) and (unknown := sorted(set(self.apply) - set(self.tasks))):
+            raise ValueError(f"apply of GymnasiumFamily has {unknown[0]!r}: allowed are {', '.join(self.tasks)}")
+        object.__setattr__(self, "name", self.name or _name_of(self.env))
+        object.__setattr__(self, "horizon", self.probed.horizon)
+        if self.num_workers != 0:
+            try:
+                check_portable(self.maker)
+            except ValueError as error:
+                raise ValueError(f"{self.env}: {error}") from error
+
+    @cached_property
+    def probed(self) -> Probed:
+        """What an environment tells of itself, made and tried here once.
+
+        Raises:
+            ValueError: when it cannot be made, given a task or spoken to.
+        """
+        example = self.sample(1, "train", torch.Generator().manual_seed(0))
+        task = {name: float(getattr(example, attribute(name))) for name in self.tasks}
+        try:
+            return probe(Maker(self.env, self.options, self.horizon, self.apply), task)
+        except ValueError as error:
+            raise ValueError(f"{self.env}: {error}") from error
+
+    @property
+    def maker(self) -> Maker:
+        return Maker(self.env, self.options, self.horizon, self.apply, visible=self.probed.seconds_per_step is not None)
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        return self.probed.observation_space
+
+    @property
+    def action_space(self) -> spaces.Box | spaces.Discrete:
+        return self.probed.action_space
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> Record:
+        """Tasks with one number for each parameter.
+
+        Raises:
+            ValueError: for an unknown split, or "ood" where no parameter has values outside its range.
+        """
+        check_split(self.name, split)
+        check_declares_ood(self.name, split, self.tasks)
+        values = {name: sampler.sample((num_tasks,), split, generator) for name, sampler in self.tasks.items()}
+        return task_record(tuple(map(attribute, values)))(**{attribute(name): values[name] for name in values})
+
+    def in_training_range(self, tasks: Record) -> Tensor:
+        """Which tasks training can draw: [N] bool."""
+        return all_inside(tasks, self.tasks)
+
+    def make_env(self, num_rows: int, generator: torch.Generator) -> ThirdPartyEnv:
+        """`num_rows` environments, whose tensors are on the generator's device.
+
+        Raises:
+            RuntimeError: when a worker process does not start.
+        """
+        num_workers = available_cpus() if self.num_workers is None else self.num_workers
+        kind = ThirdPartyEnv if self.probed.seconds_per_step is None else VisibleThirdPartyEnv
+        return kind(
+            self.name, self.maker, self.probed, tuple(self.tasks), num_rows, num_workers, self.max_crashes, generator
+        )
+
+    def bounds(self, tasks: Record, num_episodes: int) -> dict[str, list[float]]:
+        """Empty: nobody knows."""
+        return {}
+
+
+def _name_of(env: Any) -> str:
+    """Such as "half_cheetah" of "HalfCheetah-v5"; of a function, its own."""
+    if not isinstance(env, str):
+        return getattr(env, "__name__", "gymnasium").strip("<>")
+    word = env.split("/")[-1].split(":")[-1]
+    word = re.sub(r"-v\d+$", "", word)
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", word).replace("-", "_").lower()

@@ -1,0 +1,1 @@
+"""Task families written in torch: whole batches of worlds on any device."""

@@ -1,0 +1,129 @@
+"""Multi-armed bandits: one episode is one pull, a trial is `num_pulls` of them.
+
+Bernoulli: Duan et al. 2016, "RL²: Fast Reinforcement Learning via Slow Reinforcement Learning", section 3.1.
+Gaussian: the k-armed testbed of Sutton and Barto, "Reinforcement Learning", section 2.3, with the same episodes.
+
+Deviations:
+1. The papers define no out-of-distribution tasks. Ours: Bernoulli arms that are all poor, p ~ U[0, 0.2]; Gaussian
+   arms whose means spread three times as far. Both lie within the support of the training distribution, where no
+   test of membership exists, so these families give none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from envs.torch_families.torch_env import TorchEnv, check_at_least, check_positive, check_split, unit_box
+from metarl.protocols import Split
+from metarl.records import Record
+
+OOD_HIGHEST_PROBABILITY = 0.2
+OOD_SPREAD = 3.0
+
+
+@dataclass(frozen=True)
+class BanditTasks(Record):
+    """Bandits as data."""
+
+    mean: Tensor  # [N, arms] float32: expected reward of each arm; Bernoulli: its success probability
+
+
+@dataclass(frozen=True)
+class _Bandit:
+    """What the two families share: no state, an observation that says nothing, and an end after each pull."""
+
+    num_arms: int = 5
+    num_pulls: int = 10
+
+    def __post_init__(self) -> None:
+        check_at_least(type(self).__name__, 2, num_arms=self.num_arms)
+        check_at_least(type(self).__name__, 1, num_pulls=self.num_pulls)
+
+    @property
+    def horizon(self) -> int:
+        return 1
+
+    @property
+    def num_episodes(self) -> int:
+        return self.num_pulls
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        return unit_box(1)
+
+    @property
+    def action_space(self) -> spaces.Discrete:
+        return spaces.Discrete(self.num_arms)
+
+    def initial_state(self, tasks: BanditTasks, generator: torch.Generator) -> Tensor:
+        return tasks.mean.new_zeros(tasks.mean.shape[0], 1)  # [B, 1]
+
+    def transition(self, tasks: BanditTasks, state: Tensor, action: Tensor, generator: torch.Generator) -> Tensor:
+        return state
+
+    def terminated(self, tasks: BanditTasks, next_state: Tensor) -> Tensor:
+        return torch.ones(next_state.shape[0], dtype=torch.bool, device=next_state.device)
+
+    def observation(self, tasks: BanditTasks, state: Tensor) -> Tensor:
+        return state.clone()
+
+    def bounds(self, tasks: BanditTasks, num_episodes: int) -> dict[str, list[float]]:
+        """By pull: "oracle" always takes the best arm, "random" any."""
+        oracle = float(tasks.mean.max(dim=1).values.mean())
+        return {"oracle": [oracle] * num_episodes, "random": [float(tasks.mean.mean())] * num_episodes}
+
+
+@dataclass(frozen=True)
+class BernoulliBandit(_Bandit):
+    """Arms that pay 1 with probability p ~ U[0, 1] and 0 otherwise."""
+
+    @property
+    def name(self) -> str:
+        return "bernoulli_bandit"
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> BanditTasks:
+        check_split(self.name, split)
+        mean = torch.rand(num_tasks, self.num_arms, generator=generator, device=generator.device)
+        return BanditTasks(mean * OOD_HIGHEST_PROBABILITY if split == "ood" else mean)
+
+    def make_env(self, num_rows: int, generator: torch.Generator) -> TorchEnv[BanditTasks]:
+        return TorchEnv(self, num_rows, generator)
+
+    def reward(
+        self, tasks: BanditTasks, state: Tensor, action: Tensor, next_state: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        mean = tasks.mean.gather(1, action.unsqueeze(1)).squeeze(1)  # [B]
+        return (torch.rand(mean.shape, generator=generator, device=mean.device) < mean).float()
+
+
+@dataclass(frozen=True)
+class GaussianBandit(_Bandit):
+    """Arms that pay N(mean, reward_std²) with mean ~ N(0, 1)."""
+
+    reward_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(type(self).__name__, reward_std=self.reward_std)
+
+    @property
+    def name(self) -> str:
+        return "gaussian_bandit"
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> BanditTasks:
+        check_split(self.name, split)
+        mean = torch.randn(num_tasks, self.num_arms, generator=generator, device=generator.device)
+        return BanditTasks(mean * OOD_SPREAD if split == "ood" else mean)
+
+    def make_env(self, num_rows: int, generator: torch.Generator) -> TorchEnv[BanditTasks]:
+        return TorchEnv(self, num_rows, generator)
+
+    def reward(
+        self, tasks: BanditTasks, state: Tensor, action: Tensor, next_state: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        mean = tasks.mean.gather(1, action.unsqueeze(1)).squeeze(1)  # [B]
+        return mean + self.reward_std * torch.randn(mean.shape, generator=generator, device=mean.device)

@@ -1,0 +1,186 @@
+"""GridNavi: find a goal hidden in a grid, then return to it (Zintgraf et al. 2020, "VariBAD", section 5.1).
+
+Five actions (up, right, down, left, stay), start in the corner (0, 0), the goal uniform over the cells but for the
+start and its three neighbours; +1 on arriving at or staying on the goal and -0.1 a step elsewhere, no termination.
+
+Deviations:
+1. The observation is the cell as a one-hot vector by default; the authors' code gives coordinates ("xy" here).
+2. The paper defines no out-of-distribution tasks. Ours: goals in the three cells that training leaves out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from envs.torch_families.grid_search import bayes_optimal_returns
+from envs.torch_families.pictures import AGENT, GOAL, GRID, INK, Canvas, DrawnEnv
+from envs.torch_families.torch_env import check_at_least, check_split, one_hot_rows, unit_box
+from metarl.protocols import Split
+from metarl.records import Record
+
+MOVES = ((0, 1), (1, 0), (0, -1), (-1, 0), (0, 0))  # up, right, down, left, stay as (dx, dy)
+GOAL_REWARD = 1.0
+STEP_REWARD = -0.1
+
+
+@dataclass(frozen=True)
+class GridTasks(Record):
+    """Goals as data."""
+
+    goal: Tensor  # [N] int64: the goal's cell, x * size + y
+
+
+@dataclass(frozen=True)
+class GridNavi:
+    """A size x size grid with one hidden goal."""
+
+    size: int = 5
+    horizon: int = 15
+    num_episodes: int = 4
+    observation: Literal["one_hot", "xy"] = "one_hot"  # xy: coordinates scaled to [0, 1]
+
+    def __post_init__(self) -> None:
+        check_at_least("GridNavi", 3, size=self.size)
+        check_at_least("GridNavi", 1, horizon=self.horizon, num_episodes=self.num_episodes)
+        if self.observation not in ("one_hot", "xy"):
+            raise ValueError(f"observation of GridNavi is {self.observation!r}: allowed are 'one_hot' and 'xy'")
+
+    @property
+    def name(self) -> str:
+        return "grid_navi"
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        return unit_box(self.size**2 if self.observation == "one_hot" else 2)
+
+    @property
+    def action_space(self) -> spaces.Discrete:
+        return spaces.Discrete(len(MOVES))
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> GridTasks:
+        check_split(self.name, split)
+        near = self._cells_near_start()
+        cells = near if split == "ood" else tuple(cell for cell in range(1, self.size**2) if cell not in near)
+        choice = torch.randint(len(cells), (num_tasks,), generator=generator, device=generator.device)
+        return GridTasks(torch.tensor(cells, device=generator.device)[choice])
+
+    def in_training_range(self, tasks: GridTasks) -> Tensor:
+        """Which goals training can draw: [N] bool."""
+        return (tasks.goal // self.size > 1) | (tasks.goal % self.size > 1)
+
+    def make_env(self, num_rows: int, generator: torch.Generator) -> DrawnEnv[GridTasks]:
+        return DrawnEnv(_GridDynamics(self), num_rows, generator)
+
+    def picture(self, task: GridTasks, trail: Tensor) -> NDArray[np.uint8]:
+        """The grid, the goal of one task (leading axis 1) and the way through the cells `trail` [K]."""
+        size = self.size
+        cells = [divmod(cell, size) for cell in trail.tolist()]
+        goal_x, goal_y = divmod(int(task.goal[0]), size)
+        canvas = Canvas(limit=size / 2 + 0.25, centre=((size - 1) / 2, (size - 1) / 2))
+        canvas.box((goal_x - 0.5, goal_y - 0.5), (goal_x + 0.5, goal_y + 0.5), GOAL)
+        for edge in range(size + 1):
+            across, end = edge - 0.5, size - 0.5
+            canvas.line([(across, -0.5), (across, end)], GRID if 0 < edge < size else INK)
+            canvas.line([(-0.5, across), (end, across)], GRID if 0 < edge < size else INK)
+        canvas.trail(cells)
+        canvas.disc(cells[-1], 0.28, AGENT)
+        return canvas.pixels()
+
+    def bounds(self, tasks: GridTasks, num_episodes: int) -> dict[str, list[float]]:
+        """Exact values: "oracle" knows the goals of `tasks`, "random" takes uniform actions in them.
+
+        "bayes_optimal" is the best policy without knowledge of the goal, in expectation over the training
+        distribution: its optimum of the sum over the `num_episodes` episodes. It is given where every task comes from
+        that distribution and the search for it ends in time (as it does at the default size).
+        """
+        oracle = float(self._oracle_returns()[tasks.goal.cpu()].mean())
+        random = float(self._random_returns()[tasks.goal.cpu()].mean())
+        known = {"oracle": [oracle] * num_episodes, "random": [random] * num_episodes}
+        if bool(self.in_training_range(tasks).all()):
+            optimal = bayes_optimal_returns(self.size, self.horizon, num_episodes, GOAL_REWARD, STEP_REWARD)
+            if optimal is not None:
+                known = {"bayes_optimal": list(optimal), **known}
+        return known
+
+    def _cells_near_start(self) -> tuple[int, ...]:
+        return (1, self.size, self.size + 1)
+
+    def _oracle_returns(self) -> Tensor:
+        """The known-goal return of one episode for each goal cell: [size²] float64."""
+        cells = torch.arange(self.size**2)
+        distance = (cells // self.size + cells % self.size).double()
+        steps_on_goal = (self.horizon - distance + 1).clamp(min=0)
+        return steps_on_goal * GOAL_REWARD + (self.horizon - steps_on_goal) * STEP_REWARD
+
+    def _random_returns(self) -> Tensor:
+        """The uniformly random policy's return of one episode for each goal cell: [size²] float64."""
+        moves = _moves(self.size, torch.device("cpu"))  # [size², 5]
+        kernel = functional.one_hot(moves, self.size**2).double().mean(dim=1)  # [size², size²]
+        position = functional.one_hot(torch.tensor(0), self.size**2).double()
+        returns = torch.zeros_like(position)
+        for _ in range(self.horizon):
+            position = position @ kernel
+            returns += STEP_REWARD + (GOAL_REWARD - STEP_REWARD) * position
+        return returns
+
+
+class _GridDynamics:
+    """GridNavi's functions; apart from the family because its field `observation` has the function's name."""
+
+    seconds_per_step = 0.25
+
+    def __init__(self, family: GridNavi) -> None:
+        self._family = family
+        self.horizon = family.horizon
+        self.observation_space = family.observation_space
+        self.action_space = family.action_space
+        self._size = family.size
+        self._one_hot = family.observation == "one_hot"
+
+    def initial_state(self, tasks: GridTasks, generator: torch.Generator) -> Tensor:
+        return torch.zeros_like(tasks.goal)  # [B] int64, the cell
+
+    def transition(self, tasks: GridTasks, state: Tensor, action: Tensor, generator: torch.Generator) -> Tensor:
+        return _moves(self._size, state.device)[state, action]
+
+    def reward(
+        self, tasks: GridTasks, state: Tensor, action: Tensor, next_state: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        return torch.where(next_state == tasks.goal, GOAL_REWARD, STEP_REWARD)
+
+    def terminated(self, tasks: GridTasks, next_state: Tensor) -> None:
+        return None
+
+    def observation(self, tasks: GridTasks, state: Tensor) -> Tensor:
+        return _observations(self._size, self._one_hot, state.device).index_select(0, state)
+
+    def picture(self, task: GridTasks, trail: Tensor) -> NDArray[np.uint8]:
+        return self._family.picture(task, trail)
+
+
+@lru_cache
+def _moves(size: int, device: torch.device) -> Tensor:
+    """The cell that each action leads to from each cell: [size², 5] int64; walls hold."""
+    cells = torch.arange(size**2)
+    columns = [
+        (cells // size + dx).clamp(0, size - 1) * size + (cells % size + dy).clamp(0, size - 1) for dx, dy in MOVES
+    ]
+    return torch.stack(columns, dim=1).to(device)
+
+
+@lru_cache
+def _observations(size: int, one_hot: bool, device: torch.device) -> Tensor:
+    """The observation of each cell: [size², O] float32."""
+    if one_hot:
+        return one_hot_rows(size**2, device)
+    cells = torch.arange(size**2)
+    return (torch.stack([cells // size, cells % size], dim=1) / (size - 1)).to(device)

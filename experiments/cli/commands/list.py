@@ -1,0 +1,30 @@
+"""Lists task families, agents, few-shot learners and experiments, each with a phrase on what it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import tyro
+
+from experiments.cli.arguments import parse
+from experiments.experiment.names import described
+
+_KINDS = ("families", "agents", "learners", "experiments")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    what: tyro.conf.Positional[Literal["all", "families", "agents", "learners", "experiments"]] = "all"
+
+
+def main(argv: list[str]) -> None:
+    arguments = parse(Arguments, argv, prog="metarl list", description=__doc__ or "")
+    kinds = _KINDS if arguments.what == "all" else (arguments.what,)
+    for kind in kinds:
+        if len(kinds) > 1:
+            print(f"\n{kind}" if kind != kinds[0] else kind)
+        entries = described(kind)
+        width = max((len(name) for name in entries), default=0)
+        for name, description in entries.items():
+            print(f"  {name:<{width}}  {description}".rstrip())

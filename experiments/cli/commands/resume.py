@@ -1,0 +1,72 @@
+"""Goes on with a run that was stopped or killed, exactly where its last checkpoint left it: metarl resume RUN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from experiments.cli.arguments import parse
+from metarl.errors import UserError
+
+if TYPE_CHECKING:
+    from experiments.experiment.definition import Experiment
+    from metarl.run.directory import Run
+
+
+@dataclass(frozen=True)
+class Arguments:
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
+    num_iterations: int | None = None  # train this many in all, more than was asked for at first
+    video_every: int = 0  # film a trial after every so many iterations; 0: never
+
+
+def main(argv: list[str]) -> int:
+    arguments = parse(Arguments, argv, prog="metarl resume", description=__doc__ or "")
+    from experiments.cli.session import Filming, meta_train
+    from experiments.experiment.definition import from_config, restored, to_config
+    from metarl.run.directory import Run
+
+    run = Run.open(arguments.run)
+    config = run.config()
+    experiment = from_config(config, run.path)
+    if arguments.num_iterations is not None:
+        if arguments.num_iterations <= experiment.train.num_iterations:
+            raise UserError(
+                f"--num-iterations is {arguments.num_iterations}; "
+                f"it must be more than the run's own {experiment.train.num_iterations}"
+            )
+        experiment = replace(experiment, train=replace(experiment.train, num_iterations=arguments.num_iterations))
+    filming = Filming(experiment, arguments.video_every)
+    with run.lock():
+        begun = _is_saved(run, experiment)
+        trainer = restored(experiment, run, to_train=True) if begun else experiment.trainer()
+        if trainer.iteration >= experiment.train.num_iterations:
+            print(
+                f"This run is finished: {trainer.iteration} iterations. Evaluate it with: metarl evaluate {run.path}; "
+                f"train it on with: metarl resume {run.path} --num-iterations N"
+            )
+            return 0
+        if arguments.num_iterations is not None:
+            run.rewrite_config(to_config(experiment, config["experiment"]))
+        run.rewind(trainer.env_steps)
+        return meta_train(experiment, trainer, run, filming)
+
+
+def _is_saved(run: Run, experiment: Experiment[Any, Any]) -> bool:
+    """Whether there is a checkpoint to go on from; without one, the run must have been stopped before its first.
+
+    Raises:
+        UserError: when there is none although the run has logged more than a run without one can have.
+    """
+    if run.has("latest"):
+        return True
+    logged, every = len(run.progress()), experiment.train.checkpoint_every
+    if logged > every:
+        raise UserError(
+            f"{run.path} has logged {logged} iterations, and there is no checkpoint at "
+            f"{run.path / 'checkpoints' / 'latest.pt'} to go on from; train anew with: metarl train"
+        )
+    return False

@@ -1,0 +1,71 @@
+"""Meta-trains an agent: metarl train EXPERIMENT [--seed N] [--device cpu|cuda] [--run-dir D] [any other field]."""
+
+from __future__ import annotations
+
+from dataclasses import make_dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.cli.arguments import parse
+from experiments.experiment.names import described, experiment_names, known
+from metarl.errors import UserError
+
+_USAGE = """usage: metarl train EXPERIMENT [--seed N] [--device cpu|cuda] [--run-dir D] [--PART.FIELD VALUE ...]
+
+EXPERIMENT is one of these, or the path of a recipe of your own (a .py file):
+{experiments}
+
+  --seed N              one seed gives one run, bit for bit on a CPU
+  --device cpu|cuda     where environments and networks live
+  --run-dir D           the directory of this run; if left out: runs/<family>/<agent>/<time>_s<seed>
+  --video-every N       film a trial after every N iterations, into the run's videos and TensorBoard; 0: never
+  --family.FIELD VALUE  --agent.FIELD VALUE  --train.FIELD VALUE
+                        any field of the experiment; its fields: metarl train EXPERIMENT --help
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Parse what is before the experiment's own fields without importing torch, then train."""
+    if not argv or argv[0] in ("-h", "--help"):
+        names = "\n".join(
+            f"  {name:<32}{description}".rstrip() for name, description in described("experiments").items()
+        )
+        print(_USAGE.format(experiments=names))
+        if not argv:
+            raise UserError("which experiment? metarl train EXPERIMENT")
+        return 0
+    name, rest = _split(argv)
+    if name.endswith(".py"):
+        if not Path(name).is_file():
+            raise UserError(f"there is no recipe at {name}: no such file")
+    else:
+        name = known("experiment", name, experiment_names())
+    return _train(name, rest, command=["metarl", "train", *argv])
+
+
+def _split(argv: list[str]) -> tuple[str, list[str]]:
+    if argv[0].startswith("-"):
+        raise UserError(f"the experiment comes first: metarl train EXPERIMENT {argv[0]} ...")
+    return argv[0], argv[1:]
+
+
+def _train(name: str, argv: list[str], command: list[str]) -> int:
+    from experiments.cli.session import Filming, meta_train
+    from experiments.experiment.definition import argument_type, load, to_config  # here, as all that needs torch
+    from metarl.run.directory import Run
+
+    recipe = load(name)
+    fields = [("experiment", argument_type(recipe)), ("run_dir", Path | None), ("video_every", int)]
+    arguments_class: Any = make_dataclass("Arguments", fields)
+    prog = f"metarl train {name}"
+    arguments = parse(arguments_class, argv, prog=prog, description=" ", default=arguments_class(recipe, None, 0))
+    experiment = arguments.experiment
+    filming = Filming(experiment, arguments.video_every)
+    trainer = experiment.trainer()
+    config = to_config(experiment, name)
+    if arguments.run_dir is not None:
+        run = Run.create_at(arguments.run_dir, config, command)
+    else:
+        run = Run.create("runs", experiment.family.name, experiment.agent_name, experiment.seed, config, command)
+    with run.lock():
+        return meta_train(experiment, trainer, run, filming)

@@ -1,0 +1,65 @@
+"""How an agent explores and what it makes of it, in one picture: tasks from top to bottom, episodes side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from experiments.cli.film import Moment, play, visible_env
+from experiments.cli.video import captioned
+from metarl.protocols import Agent, TaskFamily
+from metarl.rl.rollouts import rows_per_task
+from metarl.run.directory import RunError
+
+NUM_TASKS = 4
+MAX_EPISODES = 6  # side by side
+
+
+def draw_exploration(
+    family: TaskFamily, agent: Agent[Any, Any], num_episodes: int, path: Path, *, device: str = "cpu", seed: int = 0
+) -> Path | None:
+    """Write a PNG of the whole way of each episode on a few test tasks; returns its path.
+
+    None where the family's pictures do not show a way, as those of robots, or none are made. At most six episodes.
+    All randomness comes from the seed.
+
+    Raises:
+        RunError: when the disk refuses it.
+    """
+    if not hasattr(_innermost(family), "picture"):
+        return None
+    tasks = family.sample(NUM_TASKS, "test", torch.Generator().manual_seed(seed))
+    num_episodes = min(num_episodes, MAX_EPISODES)
+    rows = [_episodes(family, agent, tasks[n : n + 1], num_episodes, device, seed + n) for n in range(NUM_TASKS)]
+    try:
+        from PIL import Image
+
+        Image.fromarray(np.concatenate([np.concatenate(row, 1) for row in rows])).save(path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def _innermost(family: Any) -> Any:
+    """The family that others are around."""
+    return _innermost(family.family) if hasattr(family, "family") else family
+
+
+def _episodes(
+    family: TaskFamily, agent: Agent[Any, Any], task: Any, num_episodes: int, device: str, seed: int
+) -> list[NDArray[np.uint8]]:
+    """The last picture of each episode, halved in size."""
+    env, frames = visible_env(family, seed, rows_per_task(agent)), []
+
+    def watch(moment: Moment) -> None:
+        picture = env.render()  # at every step, as pictures show the way since the last one
+        if moment.episode_end:
+            lines = [f"episode {moment.episode}    return {moment.episode_return:.1f}"]
+            frames.append(captioned(picture, lines)[::2, ::2])
+
+    play(env, agent, task, num_episodes, watch, device=device, seed=seed)
+    return frames

@@ -1,0 +1,183 @@
+"""One agent meeting one task, watched step by step: for a film, or in MuJoCo's viewer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from envs.catalog import FAMILIES, make
+from envs.torch_families.torch_env import close
+from experiments.cli.video import AnimatedImage, Mp4, captioned
+from metarl.errors import UserError
+from metarl.evaluation import meet
+from metarl.protocols import Agent, Renders, TaskFamily, VectorEnv
+from metarl.records import Record, Step
+from metarl.rl.rollouts import rows_per_task
+
+MAX_FPS = 25.0  # of a film: robots step faster than that, and pictures cost more than steps
+SECONDS_BETWEEN_EPISODES = 0.8  # for which the end of an episode stands still
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a trial is."""
+
+    episode: int  # from one
+    step: int  # of the episode; zero before the first
+    episode_return: float  # so far
+    earlier_returns: tuple[float, ...]  # of the episodes before this one
+    episode_end: bool
+
+
+class WatchedEnv:
+    """Rows of a family on the CPU, the first shown to `watch` at the start and after every step; a `VectorEnv`.
+
+    The agent's tensors may live on another device. Episodes are counted across resets, as agents that adapt between
+    blocks of episodes are given a fresh start of the environment for each block.
+    """
+
+    def __init__(self, env: VectorEnv, device: torch.device, watch: Callable[[Moment], None]) -> None:
+        self.num_rows, self.device = env.num_rows, device
+        self.observation_space: spaces.Box = env.observation_space
+        self.action_space: spaces.Box | spaces.Discrete = env.action_space
+        self._env, self._watch = env, watch
+        self._moment = Moment(1, 0, 0.0, (), False)
+
+    @property
+    def returns(self) -> tuple[float, ...]:
+        """Of the episodes that are over."""
+        return self._moment.earlier_returns
+
+    def reset(self, tasks: Record) -> Step:
+        step = self._env.reset(tasks.to("cpu"))
+        self._watch(self._moment)
+        return step.to(self.device)
+
+    def step(self, action: Tensor, active: Tensor | None = None) -> Step:
+        step = self._env.step(action.cpu(), None if active is None else active.cpu())
+        if active is not None and not bool(active[0]):  # the trial is over, which on an accelerator is noticed late
+            return step.to(self.device)
+        before = self._moment
+        reached, end = before.episode_return + float(step.reward[0]), bool(step.episode_end[0])
+        now = Moment(before.episode, before.step + 1, reached, before.earlier_returns, end)
+        self._watch(now)
+        self._moment = Moment(now.episode + 1, 0, 0.0, (*now.earlier_returns, reached), False) if end else now
+        return step.to(self.device)
+
+
+@dataclass(frozen=True)
+class Film:
+    """A film that was made."""
+
+    path: Path
+    returns: tuple[float, ...]  # by episode
+    animated_image: bytes  # the same, small, as a GIF
+    image_size: tuple[int, int]  # of the GIF: width, height
+
+
+def visible_env(family: TaskFamily, seed: int = 0, num_rows: int = 1) -> Any:
+    """Rows of a family that can be seen, on the CPU; their randomness comes from the seed.
+
+    Raises:
+        UserError: when the family has no pictures, or they cannot be made on this machine.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if not hasattr(family, "make_env"):
+        raise UserError(f"{family.name} has no pictures: its tasks are functions, and nothing acts in them")
+    env = family.make_env(num_rows, generator)
+    if not isinstance(env, Renders):
+        seen = ", ".join(name for name in FAMILIES if isinstance(make(name).make_env(1, generator), Renders))
+        raise UserError(f"{family.name} has no pictures: its environment does not render; those of {seen} do")
+    env.reset(family.sample(1, "train", torch.Generator().manual_seed(seed)))
+    try:
+        env.render()
+    except RuntimeError as error:
+        raise UserError(str(error)) from error
+    generator.manual_seed(seed)
+    return env
+
+
+def film(
+    family: TaskFamily,
+    agent: Agent[Any, Any],
+    task: Record,
+    num_episodes: int,
+    path: Path,
+    *,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    deterministic: bool = False,
+) -> Film:
+    """Film an agent that knows nothing of `task` (leading axis 1) through a trial.
+
+    The film has an episode for each point of the adaptation curve: of a block of episodes side by side, one.
+    device: the agent's. All randomness comes from the seed; no random stream of a training is touched.
+
+    Raises:
+        UserError: when the family cannot be seen, or the file cannot be written.
+    """
+    env = visible_env(family, seed, rows_per_task(agent))
+    stride = max(1, round(1 / (MAX_FPS * env.seconds_per_step)))
+    fps = 1 / (env.seconds_per_step * stride)
+    small, pause = AnimatedImage(fps), round(SECONDS_BETWEEN_EPISODES * fps)
+    title = f"{family.name}   {describe(task)}"
+
+    with Mp4(path, fps) as mp4:
+
+        def watch(moment: Moment) -> None:
+            if moment.step % stride and not moment.episode_end:
+                return
+            frame = captioned(env.render(), caption(title, moment, num_episodes, family.horizon))
+            for _ in range(1 + pause * moment.episode_end):
+                mp4.add(frame)
+                small.add(frame)
+
+        returns = play(env, agent, task, num_episodes, watch, device=device, seed=seed, deterministic=deterministic)
+    close(env)
+    return Film(path, returns, small.encoded(), small.size)
+
+
+def play(
+    env: VectorEnv,
+    agent: Agent[Any, Any],
+    task: Record,
+    num_episodes: int,
+    watch: Callable[[Moment], None],
+    *,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    deterministic: bool = False,
+) -> tuple[float, ...]:
+    """Let an agent meet a task while `watch` looks on at the first row; that row's returns by episode."""
+    generator = torch.Generator(device).manual_seed(seed)
+    watched = WatchedEnv(env, generator.device, watch)
+    tasks = task.to(generator.device)
+    meet(watched, agent, tasks, num_episodes, generator=None if deterministic else generator)
+    return watched.returns
+
+
+def caption(title: str, moment: Moment, num_episodes: int, horizon: int) -> list[str]:
+    """Three lines: the task; the episode with its return so far; the returns of earlier episodes."""
+    now = f"episode {moment.episode} of {num_episodes}    step {moment.step} of {horizon}"
+    earlier = "   ".join(f"{value:.1f}" for value in moment.earlier_returns)
+    return [title, f"{now}    return {moment.episode_return:.1f}", f"before: {earlier}" if earlier else ""]
+
+
+def describe(task: Record) -> str:
+    """A task (leading axis 1) in a few words: short fields with their values, long ones with their range."""
+    words = []
+    for name, value in vars(task).items():
+        numbers = value[0].flatten().tolist() if isinstance(value, Tensor) else []
+        if len(numbers) == 1:
+            words.append(f"{name} {numbers[0]:.3g}")
+        elif 1 < len(numbers) <= 3:
+            words.append(f"{name} ({', '.join(f'{number:.2g}' for number in numbers)})")
+        elif numbers:
+            words.append(f"{name} {min(numbers):.2g} to {max(numbers):.2g}")
+    return "   ".join(words)

@@ -1,0 +1,69 @@
+"""The `metarl` command: finds the subcommand's module and turns every mistake of the user's into one line."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+from experiments.experiment.names import describe, known
+from metarl._packages import require_own_packages
+from metarl.errors import UserError
+
+COMMANDS = ("list", "train", "resume", "evaluate", "play", "baselines", "benchmark", "doctor")  # modules of commands/
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command line and leave with its exit status: 0, 2 after a mistake, 128 + n after signal n."""
+    argv = sys.argv[1:] if argv is None else argv
+    # Before torch is imported: our tensors are small, and OpenMP threads that spin while they wait for one another take
+    # the processor from the physics and from other runs; at two threads on a busy machine that costs a factor of three.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        require_own_packages()
+    except ImportError as error:
+        _fail(error)
+    try:
+        sys.exit(_run(argv))
+    except UserError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        print("metarl: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # whoever read our output, such as `head`, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush would complain
+        sys.exit(141)
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if argv[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"metarl {version('metarl')}")
+        return 0
+    command = known("command", argv[0], COMMANDS)
+    return importlib.import_module(f"experiments.cli.commands.{command}").main(argv[1:]) or 0
+
+
+def _help() -> str:
+    lines = [f"  {name:<11}{describe(f'experiments.cli.commands.{name}')}" for name in COMMANDS]
+    return "\n".join(
+        [
+            "usage: metarl COMMAND [ARGUMENTS]",
+            "",
+            "Meta-reinforcement learning: train agents that learn to learn, and see them adapt.",
+            "",
+            *lines,
+            "",
+            "Try: metarl train grid_navi/rl2. More on a command: metarl COMMAND --help",
+        ]
+    )
+
+
+def _fail(error: Exception) -> NoReturn:
+    print(f"metarl: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,167 @@
+"""A training under way: what `metarl train` and `metarl resume` share."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from types import FrameType
+from typing import Any, Self
+
+import torch
+
+from envs.external import CrashedTooOften
+from experiments.cli.exploration import draw_exploration
+from experiments.cli.film import film, visible_env
+from experiments.cli.plots import plot_run
+from experiments.cli.progress import TrainingProgress
+from experiments.cli.report import identity, print_evaluation
+from experiments.experiment.definition import Experiment
+from metarl.errors import UserError
+from metarl.evaluation import Evaluation
+from metarl.run.directory import Run
+from metarl.trainer import Trainer, train
+
+
+class _Stopped(BaseException):
+    """A signal asked the training to stop: an iteration has ended since, or there is only its evaluation to stop."""
+
+
+class Filming:
+    """Films of one and the same held-out task, made while an agent is trained; they touch no stream of the training."""
+
+    def __init__(self, experiment: Experiment[Any, Any], every: int) -> None:
+        """every: iterations from one film to the next; 0 for none.
+
+        Raises:
+            UserError: when `every` is negative, the family has no pictures, or this machine cannot make them.
+        """
+        if every < 0:
+            raise UserError(f"--video-every is {every}; it must be 0 (never) or more")
+        self._every = every
+        if every:
+            visible_env(experiment.family)
+
+    def __call__(self, trainer: Trainer, run: Run) -> None:
+        """Film the trainer's agent if the iteration calls for it; one that fails is reported, and is the last."""
+        if not self._every or trainer.iteration % self._every:
+            return
+        try:
+            self._film(trainer, run)
+        except (
+            UserError,
+            RuntimeError,
+            ValueError,
+            OSError,
+        ) as error:  # a disk, a renderer or a task of the user's own
+            self._every = 0
+            print(f"\nmetarl: {error}; the training goes on without further films", file=sys.stderr)
+
+    def _film(self, trainer: Trainer, run: Run) -> None:
+        task = trainer.family.sample(1, "test", torch.Generator().manual_seed(0))
+        path = run.videos / f"iteration_{trainer.iteration:06}.mp4"
+        made = film(trainer.family, trainer.agent, task, trainer.num_episodes, path, device=trainer.device)
+        run.log_animation("meta_test/video", made.animated_image, made.image_size, trainer.env_steps)
+
+
+def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, filming: Filming) -> int:
+    """Train to the end, print the adaptation curve and where to look further; returns the exit status.
+
+    At Ctrl-C or SIGTERM the iteration is finished, a checkpoint saved and the status is 128 + the signal's number. The
+    evaluation after the last iteration is not finished.
+    """
+    num_iterations = trainer.config.num_iterations
+    with _Signals() as signals, _quiet_threads(), TrainingProgress(trainer) as show:
+
+        def progress(trainer: Trainer, metrics: Mapping[str, float]) -> None:
+            show(trainer, metrics)
+            filming(trainer, run)
+            if signals.first is not None and trainer.iteration < num_iterations:
+                raise _Stopped
+
+        def evaluate(trainer: Trainer) -> Evaluation:
+            with signals.stop_at_once() if trainer.iteration == num_iterations else nullcontext():
+                return trainer.evaluate()
+
+        try:
+            evaluation = train(trainer, run, progress, evaluate)
+        except _Stopped:
+            if trainer.iteration < num_iterations:
+                run.save("latest", trainer.state_dict())
+                print(f"Saved iteration {trainer.iteration}. Go on with: metarl resume {run.path}", file=sys.stderr)
+            else:
+                print(f"Training is complete and saved. Evaluate it with: metarl evaluate {run.path}", file=sys.stderr)
+            assert signals.first is not None
+            return 128 + signals.first
+        except (FloatingPointError, CrashedTooOften) as error:
+            print(f"metarl: {error}; what was saved before is in {run.path}", file=sys.stderr)
+            return 1
+        finally:
+            run.close()
+    print_evaluation(evaluation, experiment.expected)
+    run.save_evaluation(evaluation, identity(trainer, "latest"))
+    plot = plot_run(run, evaluation)
+    ways = draw_exploration(
+        trainer.family, trainer.agent, trainer.num_episodes, run.path / "exploration.png", device=trainer.device
+    )
+    if trainer.num_diverged:
+        what = "simulations or environments of others, whose episodes were truncated and rows reset"
+        print(f"Diverged:    {trainer.num_diverged} {what}")
+    print(f"Run:         {run.path}")
+    print(f"Plot:        {plot}")
+    if ways is not None:
+        print(f"Exploration: {ways}")
+    print(f"TensorBoard: tensorboard --logdir {run.path}")
+    return 0
+
+
+@contextmanager
+def _quiet_threads() -> Iterator[None]:
+    """TensorBoard's writing thread hands a disk's errors on to `Run.log`, which reports them; it need not do so too."""
+
+    def hook(failure: threading.ExceptHookArgs) -> None:
+        if not issubclass(failure.exc_type, OSError):
+            before(failure)
+
+    before, threading.excepthook = threading.excepthook, hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+class _Signals:
+    """The context in which SIGINT and SIGTERM are noted; a second one ends the program at once."""
+
+    def __init__(self) -> None:
+        self.first: int | None = None  # the number of the first signal
+        self._at_once = False
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def stop_at_once(self) -> Iterator[None]:
+        """The part in which a signal, or one that was noted before it, raises _Stopped."""
+        self._at_once = True
+        try:
+            if self.first is not None:
+                raise _Stopped
+            yield
+        finally:
+            self._at_once = False
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.first is not None:
+            raise KeyboardInterrupt
+        self.first = number
+        if self._at_once:
+            raise _Stopped
+        print("\nStopping after this iteration; once more to stop at once, without saving.", file=sys.stderr)

@@ -1,0 +1,12 @@
+"""What an experiment is, how it is found by name or path, and how it is written to JSON and read back."""
+
+from typing import TYPE_CHECKING
+
+from metarl._lazy import lazily
+
+if TYPE_CHECKING:
+    from experiments.experiment.definition import Expected, Experiment, load
+
+__all__ = ["Expected", "Experiment", "load"]
+
+__getattr__, __dir__ = lazily(__name__, {name: f"experiments.experiment.definition:{name}" for name in __all__})

@@ -1,0 +1,122 @@
+"""Settings as JSON, and back: what JSON cannot hold, such as a function, stays with the recipe that has it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from experiments.experiment.names import suggestion
+from metarl.errors import UserError
+
+MOVED = {  # modules that held a family's or an agent's class when earlier runs were made, and where it is now
+    "envs.bandits": "envs.torch_families.bandits",
+    "envs.tabular": "envs.torch_families.tabular",
+    "envs.gridworld": "envs.torch_families.gridworld",
+    "envs.navigation": "envs.torch_families.navigation",
+    "envs.mujoco_family": "envs.locomotion.custom_robot",
+    "envs.gymnasium_family": "envs.external.gymnasium_family",
+}
+
+OF_RECIPE = "of_recipe"  # the key under which the names of what was left out stand
+
+
+def written(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass as JSON values; under "of_recipe", the paths of what only Python can hold.
+
+    That is a function, for one, and the class of a part whose field may hold any, such as a family around a family; the
+    fields of such a part are written.
+    """
+    left_out: list[str] = []
+    values = _written(settings, "", False, left_out)
+    return {**values, OF_RECIPE: left_out} if left_out else values
+
+
+def _written(value: Any, path: str, any_class: bool, left_out: list[str]) -> Any:
+    """A JSON value; what has none is left out of the mapping that it stands in, and its path noted.
+
+    any_class: whether the type of the field that the value is in leaves its class open.
+    """
+    if isinstance(value, Path):
+        return str(value.resolve())
+    if isinstance(value, (list, tuple)):
+        return [_written(item, f"{path}[{index}]", any_class, left_out) for index, item in enumerate(value)]
+    open_fields: set[str] = set()
+    if is_dataclass(value):
+        if any_class:
+            left_out.append(path)
+        open_fields = {field.name for field in fields(value) if re.search(r"\bAny\b", str(field.type))}
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+        any_class = False
+    if isinstance(value, Mapping):
+        values = {}
+        for name, item in value.items():
+            inside = f"{path}.{name}" if path else str(name)
+            if _is_written(item):
+                values[name] = _written(item, inside, any_class or name in open_fields, left_out)
+            else:
+                left_out.append(inside)
+        return values
+    return value
+
+
+def _is_written(value: Any) -> bool:
+    """Whether JSON can hold a value, or a part of it."""
+    if value is None or isinstance(value, (bool, int, float, str, Path, Mapping)):
+        return True
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_written, value))
+    return is_dataclass(value) and not isinstance(value, type)
+
+
+def merged(of_recipe: Any, values: Any, where: str) -> Any:
+    """A recipe's value with everything that `values`, as read from JSON, says otherwise.
+
+    Raises:
+        UserError: for an unknown name or a value of another kind than the recipe's; `where` begins its name.
+    """
+    if is_dataclass(of_recipe) or isinstance(of_recipe, Mapping):
+        parts = of_recipe if isinstance(of_recipe, Mapping) else _fields(of_recipe)
+        if not isinstance(values, dict):
+            raise UserError(f"{where} is {values!r}: it must be an object")
+        for name in values:
+            if name not in parts:
+                raise UserError(f"{where}.{name} is not in the recipe: {suggestion(name, parts)}")
+            if values[name] is None and not (parts[name] is None or name in _optional(of_recipe)):
+                raise UserError(f"{where}.{name} is None: it must be of the kind that the recipe has there")
+        changed = {name: merged(parts[name], value, f"{where}.{name}") for name, value in values.items()}
+        if isinstance(of_recipe, Mapping):
+            return {**of_recipe, **changed}
+        try:
+            return replace(of_recipe, **changed)  # pyright: ignore[reportArgumentType], an instance
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{where}: {error}") from error
+    if isinstance(of_recipe, Path) and isinstance(values, str):
+        return Path(values)
+    if isinstance(of_recipe, (list, tuple)) and isinstance(values, list):
+        return type(of_recipe)(values)
+    kinds = (int, float) if isinstance(of_recipe, float) else type(of_recipe)
+    if of_recipe is None or values is None or (isinstance(values, kinds) and not _bool_for_number(of_recipe, values)):
+        return values
+    raise UserError(f"{where} is {values!r}: the recipe has {of_recipe!r} there")
+
+
+def _fields(settings: Any) -> dict[str, Any]:
+    """Fields of a dataclass with their values, a whole number as a float where that is the field's type."""
+    parts = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    for field in fields(settings):
+        if field.type in (float, "float") and isinstance(parts[field.name], int):
+            parts[field.name] = float(parts[field.name])
+    return parts
+
+
+def _optional(settings: Any) -> set[str]:
+    """The fields of a dataclass that may be None, by their annotations; nothing in a mapping may."""
+    annotations = {field.name: str(field.type) for field in fields(settings)} if is_dataclass(settings) else {}
+    return {name for name, annotation in annotations.items() if "None" in annotation or "Optional" in annotation}
+
+
+def _bool_for_number(of_recipe: Any, value: Any) -> bool:
+    return isinstance(value, bool) and not isinstance(of_recipe, bool)

@@ -1,0 +1,1 @@
+"""Recipes: one experiment per file, named family/agent, complete in itself."""

@@ -1,0 +1,27 @@
+"""PEARL infers from its exploration to which place its ant should go.
+
+The settings of half_cheetah_vel/pearl, for two cores, and a third of the published tasks; `pearl_paper` has the
+published ones. After 640,000 steps it infers training's places, and not yet those of test tasks (experiments/LOG.md).
+"""
+
+from dataclasses import replace
+
+from experiments.recipes.ant_goal import pearl_paper
+from experiments.recipes.half_cheetah_vel.pearl import TWO_CORES
+from metarl.trainer import TrainConfig
+
+experiment = replace(
+    pearl_paper.experiment,
+    agent=replace(
+        pearl_paper.experiment.agent,
+        **TWO_CORES,
+        initial_episodes=4,
+        num_gradient_steps=1000,
+        meta_batch=10,
+        kl_weight=0.4,
+        num_train_tasks=50,
+    ),
+    train=TrainConfig(
+        num_iterations=100, num_tasks=10, copies=2, num_episodes=3, eval_every=5, eval_tasks=30, checkpoint_every=5
+    ),
+)

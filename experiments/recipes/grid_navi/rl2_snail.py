@@ -1,0 +1,21 @@
+"""RL2 with a SNAIL as its memory, on the 5x5 gridworld: convolutions over all four episodes, and attention.
+
+The budget of the recipe rl2.
+"""
+
+from dataclasses import replace
+
+from experiments.recipes.grid_navi import rl2
+from metarl.adaptation.snail import SnailConfig
+
+experiment = replace(
+    rl2.experiment,
+    agent=replace(
+        rl2.experiment.agent,
+        memory="snail",
+        hidden_size=64,
+        snail=SnailConfig(filters=(16,), key_sizes=(32,), value_sizes=(32,), length=61),
+        learning_rate=2e-3,
+        final_learning_rate=2e-4,
+    ),
+)

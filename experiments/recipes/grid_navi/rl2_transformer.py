@@ -1,0 +1,21 @@
+"""RL2 with a transformer as its memory, on the 5x5 gridworld.
+
+The budget of the recipe rl2.
+"""
+
+from dataclasses import replace
+
+from experiments.recipes.grid_navi import rl2
+from metarl.adaptation.transformer import TransformerConfig
+
+experiment = replace(
+    rl2.experiment,
+    agent=replace(
+        rl2.experiment.agent,
+        memory="transformer",
+        hidden_size=64,
+        transformer=TransformerConfig(num_layers=1),
+        learning_rate=1e-3,
+        final_learning_rate=1e-4,
+    ),
+)

@@ -1,0 +1,28 @@
+"""PEARL tells from its exploration whether its half cheetah should run forward or backward.
+
+The settings of half_cheetah_vel/pearl, for two cores, on the two directions; `pearl_paper` has the published ones.
+"""
+
+from dataclasses import replace
+
+from experiments.experiment import Expected
+from experiments.recipes.half_cheetah_dir import pearl_paper
+from experiments.recipes.half_cheetah_vel.pearl import TWO_CORES
+from metarl.trainer import TrainConfig
+
+experiment = replace(
+    pearl_paper.experiment,
+    agent=replace(
+        pearl_paper.experiment.agent,
+        **TWO_CORES,
+        initial_episodes=20,
+        num_gradient_steps=1000,
+        meta_batch=4,
+        kl_weight=0.1,
+        prior_episodes=4,
+    ),
+    train=TrainConfig(
+        num_iterations=90, num_tasks=2, copies=4, num_episodes=3, eval_every=5, eval_tasks=30, checkpoint_every=5
+    ),
+    expected=Expected(at_least=600, episode=3, source="our own aim by 300,000 steps; the public code has 878"),
+)

@@ -1,0 +1,19 @@
+"""RL2 finds out from its rewards at which velocity its half cheetah should run, v* ~ U[0, 3].
+
+The agent's settings are those of half_cheetah_dir/rl2. Published results for RL2 on this family exist as figures only;
+what is expected is that the second episode, when the velocity is known, is better than the first.
+"""
+
+from dataclasses import replace
+
+from envs.locomotion.half_cheetah import HalfCheetahVel
+from experiments.experiment import Expected
+from experiments.recipes.half_cheetah_dir import rl2
+from metarl.trainer import TrainConfig
+
+experiment = replace(
+    rl2.experiment,
+    family=HalfCheetahVel(),
+    train=TrainConfig(num_iterations=400, num_tasks=128, eval_every=50),
+    expected=Expected(at_least=-60, source="our own aim; a random policy is far below -200", episode=2),
+)

@@ -1,0 +1,18 @@
+"""A hypernetwork tells five characters apart from one example of each, by writing the last two layers of a net.
+
+After Ha et al. (2017), who have no few-shot tasks. Episodes are of twenty classes, three at a time, so that in each
+iteration three layers are written.
+"""
+
+from experiments.experiment import Expected, Experiment
+from metarl.fewshot.hypernetworks import HypernetworkConfig
+from metarl.fewshot.images.omniglot import Omniglot
+from metarl.nets.conv import ConvConfig
+from metarl.trainer import TrainConfig
+
+experiment = Experiment(
+    family=Omniglot(ways=5, train_ways=20, shots=1, queries=5),
+    agent=HypernetworkConfig(conv=ConvConfig(normalisation="running", precision="bfloat16")),
+    train=TrainConfig(num_iterations=4000, num_tasks=3, eval_every=500, eval_tasks=600, checkpoint_every=500),
+    expected=Expected(at_least=0.95, episode=1, source="our own aim"),
+)

@@ -1,0 +1,25 @@
+"""An LSTM, the memory of RL2, names characters that it meets again and again, each with its label.
+
+Hochreiter, Younger, Conwell (2001). The pictures and numbers are those of mann.py; labels come with their pictures, not
+one step late as for the baseline of Santoro et al. (2016): --agent.late-labels true. After k shots comes presentation
+k + 1.
+"""
+
+from experiments.experiment import Expected, Experiment
+from experiments.recipes.omniglot import mann
+from metarl.adaptation.recurrent import RecurrentConfig
+from metarl.fewshot.sequence_learners import LSTMConfig
+from metarl.trainer import TrainConfig
+
+experiment = Experiment(
+    family=mann.experiment.family,
+    agent=LSTMConfig(
+        conv=mann.EMBEDDING,
+        recurrent=RecurrentConfig("lstm", span=50),
+        late_labels=False,
+        outer_lr=2e-3,
+        max_grad_norm=10.0,
+    ),
+    train=TrainConfig(num_iterations=6000, num_tasks=16, eval_every=2000, eval_tasks=600, checkpoint_every=1000),
+    expected=Expected(at_least=0.8, episode=10, source="clearly above 0.8 on later presentations, our aim"),
+)

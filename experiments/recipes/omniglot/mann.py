@@ -1,0 +1,22 @@
+"""A memory-augmented network names characters that it meets again and again, their labels coming one step late.
+
+Santoro et al. (2016): five characters, ten times each, in pictures of 20 x 20; an LSTM of 200 units, 128 slots of 40
+numbers, four heads, 100,000 tasks in batches of 16. Here tasks are fewer, queries more, and pictures are seen by
+convolutions; the paper's network sees pixels: --agent.embedding pixels --train.num-iterations 6250. After k shots comes
+presentation k + 1.
+"""
+
+from experiments.experiment import Expected, Experiment
+from metarl.fewshot.images.omniglot import Omniglot
+from metarl.fewshot.sequence_learners import MANNConfig
+from metarl.nets.conv import ConvConfig
+from metarl.trainer import TrainConfig
+
+EMBEDDING = ConvConfig(filters=32, downsampling="stride", normalisation="running", precision="bfloat16")
+
+experiment = Experiment(
+    family=Omniglot(ways=5, shots=10, queries=4, test_queries=10, size=20),
+    agent=MANNConfig(conv=EMBEDDING, outer_lr=2e-3, max_grad_norm=10.0),
+    train=TrainConfig(num_iterations=5000, num_tasks=16, eval_every=1000, eval_tasks=600, checkpoint_every=1000),
+    expected=Expected(at_least=0.9, episode=4, source="Santoro et al. 2016 reach 0.949 on the fifth presentation"),
+)

@@ -1,0 +1,18 @@
+"""A SNAIL tells five characters apart from one example of each, read in a row with their labels.
+
+Mishra et al. (2018): the sizes of its blocks, on four blocks of convolution; their batches are of 32 tasks, and their
+training far longer: --train.num-tasks 32 --train.num-iterations 80000.
+"""
+
+from experiments.experiment import Expected, Experiment
+from metarl.fewshot.images.omniglot import Omniglot
+from metarl.fewshot.sequence_learners import SnailLearnerConfig
+from metarl.nets.conv import ConvConfig
+from metarl.trainer import TrainConfig
+
+experiment = Experiment(
+    family=Omniglot(ways=5, shots=1, queries=1),
+    agent=SnailLearnerConfig(conv=ConvConfig(normalisation="running", precision="bfloat16"), max_grad_norm=1.0),
+    train=TrainConfig(num_iterations=8000, num_tasks=16, eval_every=1000, eval_tasks=600, checkpoint_every=1000),
+    expected=Expected(at_least=0.95, episode=1, source="Mishra et al. 2018 reach 0.991"),
+)

@@ -1,0 +1,18 @@
+"""VERSA tells five characters apart from one example of each, and how sure it is: a distribution over the last layer.
+
+Gordon et al. (2019) train with five classes, sixteen tasks at once, for 80,000 iterations; here an episode has twenty
+classes, and there are fewer. A plain softmax layer beside it: --agent.num-points 0.
+"""
+
+from experiments.experiment import Expected, Experiment
+from metarl.fewshot.bayesian import VersaConfig
+from metarl.fewshot.images.omniglot import Omniglot
+from metarl.nets.conv import ConvConfig
+from metarl.trainer import TrainConfig
+
+experiment = Experiment(
+    family=Omniglot(ways=5, train_ways=20, shots=1, queries=5),
+    agent=VersaConfig(conv=ConvConfig(normalisation="running", precision="bfloat16")),
+    train=TrainConfig(num_iterations=4000, num_tasks=3, eval_every=500, eval_tasks=600, checkpoint_every=500),
+    expected=Expected(at_least=0.95, episode=1, source="our own aim"),
+)

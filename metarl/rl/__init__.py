@@ -1,0 +1,1 @@
+"""Reinforcement learning: rollouts, trials, replay and losses."""

@@ -1,0 +1,168 @@
+"""Trials as the outer loop's experience: fresh tasks of a family, met by an agent in a vectorised environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metarl.evaluation import RETURN, Evaluation, Measure, Meeting, evaluate, logged_points, mean_metrics, measure_of
+from metarl.protocols import Agent, AgentConfig, Split, TaskFamily, VectorEnv
+from metarl.records import Record, Trajectory, cat
+from metarl.rl.rollouts import rows_per_task, run_trial
+
+Trial = Sequence[Trajectory[Any]]  # of all tasks, block by block
+
+
+class TrialSource:
+    """Draws a trial in each of `num_tasks` fresh training tasks, in `copies` rows each.
+
+    An agent that adapts after blocks of episodes has as many rows in each task as a block has episodes, and one copy.
+    """
+
+    env: VectorEnv  # made with the learner, whose blocks decide on its rows
+    unit = "environment steps"
+    unit_rate = "env-steps/s"
+    score_tag = "meta_train/return/total"
+
+    def __init__(
+        self,
+        family: TaskFamily,
+        num_tasks: int,
+        copies: int,
+        num_episodes: int | None,
+        generators: Mapping[str, torch.Generator],
+    ) -> None:
+        self.family, self.num_tasks, self.copies = family, num_tasks, copies
+        self.num_episodes = family.num_episodes if num_episodes is None else num_episodes
+        self.measure = RETURN
+        self.num_diverged = 0  # simulations that were reset because they diverged, where environments count them
+        self._generators = generators
+        self._diverged_before = 0  # in this source's environment, up to the last draw
+        self._adapts_in_blocks = False  # each of a trial's trajectories is one point of the curve; or one has them all
+
+    def make_learner(self, config: AgentConfig, num_iterations: int) -> Agent[Any, Any]:
+        """
+        Raises:
+            ValueError: when an agent that adapts after blocks of episodes is to meet a task in several copies, or a
+                trial is longer than a memory can read.
+        """
+        longest, num_steps = getattr(config, "max_trial_steps", None), self.num_episodes * self.family.horizon
+        if longest is not None and num_steps > longest:
+            raise ValueError(f"a trial has {num_steps} steps, and this agent's memory reads {longest} at most")
+        agent = config.make(
+            self.family.observation_space,
+            self.family.action_space,
+            num_iterations=num_iterations,
+            generator=self._generators["initialisation"],
+        )
+        if agent.block is not None and self.copies != 1:
+            name, block = type(agent).__name__, agent.block
+            raise ValueError(
+                f"copies is {self.copies}; {name} runs {block} episodes side by side, so that it must be 1"
+            )
+        self.measure, self._adapts_in_blocks = measure_of(agent), agent.block is not None
+        rows = self.num_tasks * self.copies * rows_per_task(agent)
+        self.env = self.family.make_env(rows, self._generators["env"])
+        return agent
+
+    def draw(self, learner: Agent[Any, Any]) -> Trial:
+        """A trial in fresh training tasks, with the finite numbers that learning needs.
+
+        Raises:
+            FloatingPointError: when an observation or a reward is not finite; names the task and the step.
+        """
+        tasks = self.family.sample(self.num_tasks, "train", self._generators["task"])
+        num_points = self.num_episodes if learner.training_blocks is None else learner.training_blocks
+        trial = []
+        for trajectory in run_trial(self.env, learner, tasks, num_points, generator=self._generators["policy"]):
+            check_finite(trajectory, tasks)
+            trial.append(trajectory)
+        return trial
+
+    def amount(self, experience: Trial) -> int:
+        return sum(trajectory.num_steps for trajectory in experience)
+
+    def metrics(self, experience: Trial) -> dict[str, float]:
+        num_points = 1 if self._adapts_in_blocks else self.num_episodes
+        meeting = cat([Meeting.of(trajectory, self.num_tasks, num_points) for trajectory in experience])
+        measured = by_point("meta_train", mean_metrics(self.env, meeting.metrics), self.measure)
+        return {**self._return_metrics(experience, meeting), **measured, **self._count_diverged()}
+
+    def _return_metrics(self, trial: Trial, meeting: Meeting) -> dict[str, float]:
+        returns = meeting.returns.mean(1)  # [points]
+        points = logged_points(self.measure, len(returns))
+        metrics = {f"meta_train/{self.measure.tag}{k}": float(returns[k - self.measure.first]) for k in points}
+        metrics[self.score_tag] = float(returns.sum() if self.measure.adds_up else returns[-1])
+        metrics["rollout/ep_rew_mean"] = float(returns.mean())
+        num_episodes = sum(int((trajectory.episode_start & trajectory.valid).sum()) for trajectory in trial)
+        metrics["rollout/ep_len_mean"] = self.amount(trial) / num_episodes
+        return metrics
+
+    def _count_diverged(self) -> dict[str, float]:
+        """How many simulations diverged since the last call; nothing where an environment cannot diverge."""
+        total: int | None = getattr(self.env, "num_diverged", None)
+        if total is None:
+            return {}
+        found, self._diverged_before = total - self._diverged_before, total
+        self.num_diverged += found
+        return {"rollout/num_diverged": float(found)}
+
+    def evaluate(
+        self,
+        learner: Agent[Any, Any],
+        *,
+        agent_name: str,
+        split: Split,
+        num_tasks: int,
+        num_episodes: int | None,
+        generator: torch.Generator,
+    ) -> Evaluation:
+        return evaluate(
+            self.family,
+            learner,
+            agent_name=agent_name,
+            split=split,
+            num_tasks=num_tasks,
+            num_episodes=self.num_episodes if num_episodes is None else num_episodes,
+            generator=generator,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"num_diverged": self.num_diverged}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.num_diverged = state.get("num_diverged", self.num_diverged)
+
+
+def check_finite(trajectory: Trajectory[Any], tasks: Record, shaped_reward: Tensor | None = None) -> None:
+    """Refuse numbers that nothing can be learned from.
+
+    shaped_reward: [T, B], where there is another one.
+
+    Raises:
+        FloatingPointError: when an observation or a reward is not finite; names the task and the step.
+    """
+    finite = {
+        "observation": trajectory.obs.isfinite().all(-1) & trajectory.next_obs.isfinite().all(-1),
+        "reward": trajectory.reward.isfinite(),
+    }  # [T, B] each
+    if shaped_reward is not None:
+        finite["shaped reward"] = shaped_reward.isfinite()
+    for name, good in finite.items():
+        bad = ~good & trajectory.valid
+        if bool(bad.any()):
+            step, row = bad.nonzero()[0].tolist()
+            task = tasks[row // (bad.shape[1] // len(tasks))]
+            raise FloatingPointError(f"{name} at step {step} of row {row} is not finite; its task is {task}")
+
+
+def by_point(prefix: str, metrics: Mapping[str, list[float]], measure: Measure) -> dict[str, float]:
+    """The family's own metrics by their logged tags, such as "meta_test/velocity_error/ep_1"."""
+    return {
+        f"{prefix}/{name}/{measure.point_tag}_{k}": values[k - measure.first]
+        for name, values in metrics.items()
+        for k in logged_points(measure, len(values))
+    }

@@ -1,0 +1,1 @@
+"""The run directory: settings, logs, checkpoints, evaluations and where they came from."""

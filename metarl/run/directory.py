@@ -1,0 +1,364 @@
+"""The run directory: what a run was asked to do, what it logged, its checkpoints and its evaluations.
+
+runs/<family>/<agent>/<time>_s<seed>/
+  config.json  meta.json                    what was asked for; the command, package versions, git commit
+  progress.csv  progress.json  events.*     what was logged, through stable-baselines3's logger
+  checkpoints/{latest,best}.pt              tensors and plain Python only, written whole or not at all
+  evaluation_test.json                      the adaptation curve at the training's end
+  evaluation_<split>_<tasks>x<episodes>_i<iteration>_s<seed>.json   those that were asked for later
+  videos/                                   films, and their animated images for TensorBoard
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from metarl.errors import RunError
+from metarl.run.log_writers import STEP_TAG, csv_of, open_logger, rows_of
+from metarl.run.provenance import provenance
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.logger import Logger
+
+    from metarl.evaluation import Evaluation
+
+
+class Run:
+    """One run's directory. Make a new one with `create`, find an old one with `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._logger: Logger | None = None
+        self._forget_after: int | None = None  # environment steps; set by `rewind` until the next `log`
+
+    @classmethod
+    def create(
+        cls,
+        root: Path | str,
+        family_name: str,
+        agent_name: str,
+        seed: int,
+        config: Mapping[str, Any],
+        command: list[str],
+    ) -> Run:
+        """A new run below `root`, in a directory of its own even when two runs start in the same second.
+
+        Raises:
+            RunError: when the directory cannot be written.
+        """
+        parent = Path(root) / family_name / agent_name
+        stem = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_s{seed}"
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            attempt = 1
+            while True:
+                path = parent / (stem if attempt == 1 else f"{stem}_{attempt}")
+                try:
+                    path.mkdir()
+                    break
+                except FileExistsError:
+                    attempt += 1
+        except OSError as error:
+            raise RunError(f"cannot create a run below {parent}: {_reason(error)}") from error
+        return cls.create_at(path, config, command)
+
+    @classmethod
+    def create_at(cls, path: Path | str, config: Mapping[str, Any], command: list[str]) -> Run:
+        """A new run in exactly this directory, which must be empty or absent.
+
+        Raises:
+            RunError: when it holds something already or cannot be written.
+        """
+        path = Path(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if (path / "config.json").exists():
+                raise RunError(f"{path} holds a run already; continue it with: metarl resume {path}")
+            if any(path.iterdir()):
+                raise RunError(f"{path} is not empty; a new run needs an empty directory or one that does not exist")
+            (path / "checkpoints").mkdir()
+            _write_whole(path / "meta.json", _json_bytes(provenance(command)))
+            _write_whole(path / "config.json", _json_bytes(config))  # last: what makes a directory a run
+        except OSError as error:
+            raise RunError(f"cannot create a run in {path}: {_reason(error)}") from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Run:
+        """The run in a directory.
+
+        Raises:
+            RunError: when there is no run.
+        """
+        path = Path(path)
+        if (path / "config.json").is_file():
+            return cls(path)
+        if not path.exists():
+            raise RunError(f"there is no run at {path}: no such directory")
+        inside = sorted(found.parent for found in path.glob("**/config.json")) if path.is_dir() else []
+        hint = f"; the newest run below it is {max(inside, key=lambda run: run.stat().st_mtime)}" if inside else ""
+        raise RunError(f"{path} is not a run: it has no config.json{hint}")
+
+    @property
+    def videos(self) -> Path:
+        """Where films of this run are."""
+        return self.path / "videos"
+
+    def config(self) -> dict[str, Any]:
+        """What the run was asked to do.
+
+        Raises:
+            RunError: when config.json cannot be read.
+        """
+        try:
+            config = json.loads((self.path / "config.json").read_text())
+        except (OSError, ValueError, RecursionError) as error:
+            raise RunError(f"cannot read {self.path / 'config.json'}: {_reason(error)}") from error
+        if not isinstance(config, dict):
+            raise RunError(f"{self.path / 'config.json'} holds a {type(config).__name__}; it must hold one object")
+        return config
+
+    def rewrite_config(self, config: Mapping[str, Any]) -> None:
+        """Change what the run was asked to do, such as to train for longer.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        try:
+            _write_whole(self.path / "config.json", _json_bytes(config))
+        except OSError as error:
+            raise RunError(f"cannot write {self.path / 'config.json'}: {_reason(error)}") from error
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from training in this run; a kill of any kind releases it.
+
+        Raises:
+            RunError: when another process is at it, or nothing can be written there.
+        """
+        if fcntl is None:
+            yield
+            return
+        path = self.path / ".lock"
+        try:
+            file = path.open("w")
+        except OSError as error:
+            raise RunError(f"cannot lock {path}: {_reason(error)}; it must be a file that can be written") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(f"another process is training in {self.path}; stop it first") from error
+            except OSError as error:  # of a network's file system without locks
+                raise RunError(f"cannot lock {path}: {_reason(error)}") from error
+            yield
+
+    # Metrics
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Append one row of metrics at this many environment steps.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        try:
+            logger = self._logger = self._logger or open_logger(self.path, self._forget_after)
+            self._forget_after = None
+            for tag, value in {**metrics, STEP_TAG: step}.items():
+                logger.record(tag, value)
+            logger.dump(step)
+        except OSError as error:
+            raise RunError(f"cannot log into {self.path}: {_reason(error)}") from error
+
+    def log_animation(self, tag: str, gif: bytes, size: tuple[int, int], step: int) -> None:
+        """Show an animated image (an encoded GIF of this width and height) under `tag` in TensorBoard.
+
+        It goes into the directory `videos`: TensorBoard follows one growing file in a directory, and a second one
+        beside the training's own would end that.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        width, height = size
+        protos: Any = summary_pb2  # made at run time, so that nothing of them is typed
+        image = protos.Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=gif)
+        summary = protos.Summary(value=[protos.Summary.Value(tag=tag, image=image)])
+        event = vars(event_pb2)["Event"](wall_time=time.time(), step=step, summary=summary)
+        try:
+            writer = EventFileWriter(str(self.videos))
+            writer.add_event(event)
+            writer.close()
+        except OSError as error:
+            raise RunError(f"cannot log into {self.path}: {_reason(error)}") from error
+
+    def rewind(self, step: int) -> None:
+        """Forget the rows after this many environment steps, before a resumed run appends its own.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        self.close()
+        rows = [row for row in self.progress() if row[STEP_TAG] <= step]
+        try:
+            _write_whole(self.path / "progress.json", "".join(f"{json.dumps(row)}\n" for row in rows).encode())
+            _write_whole(self.path / "progress.csv", csv_of(rows).encode())
+        except OSError as error:
+            raise RunError(f"cannot rewrite the progress of {self.path}: {_reason(error)}") from error
+        self._forget_after = step
+
+    def progress(self) -> list[dict[str, float]]:
+        """The rows logged so far, by tag, in the order of environment steps; lines that are no rows are left out.
+
+        Raises:
+            RunError: when they cannot be read.
+        """
+        path = self.path / "progress.json"
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {_reason(error)}") from error
+        return rows_of(content)
+
+    def close(self) -> None:
+        """Close the log files; a later `log` appends to them."""
+        if self._logger is None:
+            return
+        logger, self._logger = self._logger, None
+        for output in logger.output_formats:
+            try:
+                output.close()
+            except OSError as error:
+                raise RunError(f"cannot log into {self.path}: {_reason(error)}") from error
+
+    # Checkpoints
+
+    def save(self, name: str, state: Mapping[str, Any]) -> None:
+        """Write checkpoints/<name>.pt, whole or not at all.
+
+        Raises:
+            RunError: when the disk refuses it; the earlier checkpoint of this name is left as it was.
+            TypeError: when the state holds anything but tensors and plain Python.
+        """
+        check_plain(state, name)
+        path = self._checkpoint(name)
+        try:
+            _write_whole(path, lambda file: torch.save(state, file))
+        except (OSError, RuntimeError) as error:
+            reason = error if isinstance(error, OSError) else error.__context__  # of torch, which closes in vain
+            if not isinstance(reason, OSError):
+                raise
+            kept = "the checkpoint before it is kept" if path.exists() else "there is no earlier one"
+            raise RunError(f"cannot write checkpoint {path}: {_reason(reason)}; {kept}") from error
+
+    def has(self, name: str) -> bool:
+        """Whether there is a checkpoint of this name."""
+        return self._checkpoint(name).is_file()
+
+    def load(self, name: str) -> dict[str, Any]:
+        """The state in checkpoints/<name>.pt, all tensors on the CPU.
+
+        Raises:
+            RunError: when there is none or it cannot be read.
+        """
+        path = self._checkpoint(name)
+        if not path.is_file():
+            raise RunError(f"{self.path} has no checkpoint named {name!r}")
+        try:
+            content = io.BytesIO(path.read_bytes())
+        except OSError as error:
+            raise RunError(f"cannot read checkpoint {path}: {_reason(error)}") from error
+        try:
+            state = torch.load(content, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged archive raises whatever its first bad byte leads to
+            kind = type(error).__name__
+            raise RunError(f"cannot read checkpoint {path}: it is damaged, or none ({kind} from torch.load)") from error
+        if not isinstance(state, dict):
+            raise RunError(f"{path} is no checkpoint: it holds a {type(state).__name__}; it must hold a dict")
+        return state
+
+    def _checkpoint(self, name: str) -> Path:
+        return self.path / "checkpoints" / f"{name}.pt"
+
+    # Evaluations
+
+    def save_evaluation(
+        self, evaluation: Evaluation, subject: Mapping[str, Any] | None = None, name: str | None = None
+    ) -> Path:
+        """Write an evaluation, with what else identifies its subject, as <name>.json; returns its path.
+
+        name: evaluation_<split> where it is left out, the name of the training's own.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        path = self.path / f"{name or f'evaluation_{evaluation.split}'}.json"
+        try:
+            _write_whole(path, _json_bytes({**evaluation.as_json(), **(subject or {})}))
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {_reason(error)}") from error
+        return path
+
+
+def check_plain(state: Any, where: str = "state") -> None:
+    """Refuse anything that torch.load(weights_only=True) would refuse, naming where it is.
+
+    Raises:
+        TypeError: when something is neither a tensor nor plain Python.
+    """
+    if isinstance(state, Mapping):
+        for key, value in state.items():
+            check_plain(key, f"a key of {where}")
+            check_plain(value, f"{where}[{key!r}]")
+    elif type(state) in (list, tuple):
+        for index, value in enumerate(state):
+            check_plain(value, f"{where}[{index}]")
+    elif not (isinstance(state, Tensor) or state is None or type(state) in (bool, int, float, str)):
+        raise TypeError(f"{where} is a {type(state).__name__}; a checkpoint holds tensors and plain Python only")
+
+
+def _write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+    """Write a file so that a reader, or a kill at any moment, finds the old content or the new, never a part.
+
+    content: or what writes it, as it may be too large to be in memory a second time.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content) if isinstance(content, bytes) else content(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def _json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def _reason(error: Exception) -> str:
+    """One line that says what went wrong."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,457 @@
+"""A robot of one's own: ranges, model fields, batched physics, mistakes by name, and the README's example."""
+
+import importlib
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+from envs.bridges.gymnasium_env import GymnasiumEnv
+from envs.check import check_family
+from envs.locomotion.custom_robot import MujocoFamily
+from envs.samplers import Choice, LogUniform, Uniform
+from experiments.cli.film import film, visible_env
+from experiments.cli.main import main
+from experiments.experiment.definition import from_config, load
+from metarl.errors import UserError
+from metarl.run.directory import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+CRANE = load("own_robot/rl2").family
+
+ARM = """
+<mujoco>
+  <option timestep="0.01"/>
+  <worldbody>
+    <geom name="floor" type="plane" size="5 5 1" pos="0 0 -3" friction="1 0.1 0.1"/>
+    <body name="upper">
+      <joint name="shoulder" type="ball" damping="0.5"/>
+      <geom name="upper" type="capsule" fromto="0 0 0 0.5 0 0" size="0.05" mass="1"/>
+      <body name="lower" pos="0.5 0 0">
+        <joint name="elbow" type="hinge" axis="0 1 0" damping="0.2"/>
+        <geom name="lower" type="capsule" fromto="0 0 0 0.5 0 0" size="0.05" mass="2"/>
+      </body>
+    </body>
+  </worldbody>
+  <actuator>
+    <motor name="bend" joint="elbow" ctrlrange="-1 1" gear="2"/>
+    <motor name="twist" joint="shoulder" gear="1 0 0 0 0 0" ctrlrange="0 3"/>
+  </actuator>
+</mujoco>
+"""
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def arm(tmp_path_factory) -> Callable[..., Any]:
+    """Makes families of an arm of two links."""
+    path = tmp_path_factory.mktemp("arm") / "arm.xml"
+    path.write_text(ARM)
+
+    def make(**changes: Any) -> Any:
+        settings: dict[str, Any] = {
+            "mjcf": path,
+            "observe": lambda physics, task: torch.cat([physics.qpos, physics.qvel], 1),
+            "reward": lambda physics, action, task: physics.velocity("elbow"),
+            "tasks": {"target": Uniform(0, 1)},
+            "horizon": 5,
+        }
+        return MujocoFamily(**{**settings, **changes})
+
+    return make
+
+
+def env_for(family: Any, **values: Any) -> Any:
+    """One row in the task of the given values."""
+    env = family.make_env(1, generator())
+    task = family.sample(1, "train", generator())
+    env.reset(replace(task, **{name: torch.tensor([value]) for name, value in values.items()}))
+    return env
+
+
+@pytest.fixture
+def pictures() -> None:
+    """Skips the test where MuJoCo cannot render."""
+    try:
+        visible_env(CRANE)
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+# Ranges
+
+
+@pytest.mark.parametrize(
+    ("sampler", "low", "high"),
+    [
+        (Uniform(-1, 3), -1, 3),
+        (Uniform(0, 3), 0, 3),
+        (Uniform(-3, -1), -3, -1),
+        (LogUniform(0.5, 2), 0.5, 2),
+        (Choice([-1, 1, 5]), -1, 5),
+    ],
+)
+def test_ranges_hold_their_values_and_the_band_outside_none_of_them(sampler, low, high):
+    inside = sampler.sample((4000,), "train", generator())
+    assert inside.dtype == torch.float32
+    assert low <= float(inside.min()) < float(inside.max()) <= high
+    assert bool(sampler.contains(inside).all())
+    outside = sampler.sample((4000,), "ood", generator())
+    assert bool(sampler.contains(outside).any()) != sampler.has_ood
+    assert torch.equal(inside, sampler.sample((4000,), "train", generator()))
+
+
+def test_bands_outside_are_a_third_as_wide_and_keep_the_sign():
+    both, above, below = (sampler.sample((4000,), "ood", generator()) for sampler in (
+        Uniform(-1, 2), Uniform(0, 3), Uniform(-3, 0)
+    ))  # fmt: skip
+    assert float(both.min()) == pytest.approx(-2, abs=0.01)
+    assert float(both.max()) == pytest.approx(3, abs=0.01)
+    assert float((both > 0).float().mean()) == pytest.approx(0.5, abs=0.05)
+    assert 3 < float(above.min()) < float(above.max()) <= 4
+    assert -4 <= float(below.min()) < float(below.max()) < -3
+    ratios = LogUniform(1 / 8, 8).sample((4000,), "ood", generator()).log2()
+    assert float(ratios.abs().min()) > 3
+    assert float(ratios.abs().max()) == pytest.approx(5, abs=0.01)
+
+
+def test_log_uniform_is_uniform_in_the_logarithm():
+    values = LogUniform(0.5, 2).sample((20000,), "train", generator())
+    assert float((values < 1).float().mean()) == pytest.approx(0.5, abs=0.02)
+    assert float(values.log().std()) == pytest.approx(math.log(4) / math.sqrt(12), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Uniform(3, 0), "Uniform has low 3 and high 0: low must be less than high"),
+        (lambda: Uniform(0, math.inf), "high of Uniform is inf: allowed are finite numbers"),
+        (lambda: LogUniform(0, 2), "low of LogUniform is 0: allowed are positive numbers"),
+        (lambda: Choice([]), "values of Choice are []: allowed is a list of finite numbers"),
+    ],
+)
+def test_a_wrong_range_is_named(make, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011, the whole message is compared
+        make()
+    assert str(error.value) == message
+
+
+def test_contact_forces_are_computed_for_functions_that_read_them(arm):
+    box = """<mujoco><worldbody><geom type="plane" size="1 1 1"/><body pos="0 0 0.1"><joint type="slide" axis="0 0 1"/>
+      <geom type="box" size="0.1 0.1 0.1" mass="2"/></body></worldbody>
+      <actuator><motor joint="lift" ctrlrange="-1 1"/></actuator></mujoco>""".replace("<joint ", '<joint name="lift" ')
+    path = arm().body.parent / "box.xml"
+    path.write_text(box)
+    family = arm(
+        mjcf=path,
+        observe=lambda physics, task: physics.cfrc_ext[:, 1],
+        reward=lambda physics, action, task: physics.qpos[:, 0],
+        start_noise=0.0,
+        horizon=500,
+        frame_skip=5,
+    )
+    env = family.make_env(2, generator())
+    step = env.reset(family.sample(1, "train", generator()))
+    assert not step.obs.any()
+    for _ in range(300):
+        step = env.step(torch.zeros(2, 1))
+    assert step.obs[:, 5].tolist() == pytest.approx([2 * 9.81] * 2, rel=1e-3)  # the floor carries the weight, N
+
+
+# Model fields
+
+
+def test_a_mass_is_multiplied_and_its_inertia_follows():
+    env, model = env_for(CRANE, body_mass=3.0), CRANE.model
+    changed, _ = env.copy_row(0)
+    load_body, trolley = model.body("load").id, model.body("trolley").id
+    assert changed.body_mass[load_body] == pytest.approx(3 * model.body_mass[load_body])
+    assert changed.body_mass[trolley] == model.body_mass[trolley]
+    assert changed.body_inertia[load_body] == pytest.approx(3 * model.body_inertia[load_body])
+    assert changed.body_subtreemass[trolley] == pytest.approx(model.body_mass[trolley] + 3 * model.body_mass[load_body])
+
+
+def test_fields_change_where_they_are_selected(arm):
+    tasks = {
+        "dof_damping": LogUniform(1, 4),
+        "geom_friction": LogUniform(1, 4, geoms=["floor"]),
+        "actuator_gear": LogUniform(1, 4, actuators=["twist", "bend"]),
+        "body_mass": Uniform(1, 4, bodies=["lower"], scale=False),
+        "opt.gravity": Uniform(0.5, 2),
+        "opt.viscosity": Uniform(1, 2, scale=False),
+    }
+    family = arm(tasks=tasks)
+    task = family.sample(3, "train", generator())
+    assert task.dof_damping.shape == (3, 2)  # a value for each joint, of which the first has three axes
+    assert task.actuator_gear.shape == (3, 2)
+    assert task.geom_friction.shape == task.opt_gravity.shape == (3,)
+    env = family.make_env(3, generator())
+    env.reset(task)
+    for row in range(3):
+        model, _ = env.copy_row(row)
+        shoulder, elbow = task.dof_damping[row].tolist()
+        assert model.dof_damping == pytest.approx([0.5 * shoulder] * 3 + [0.2 * elbow])
+        assert model.geom("floor").friction == pytest.approx(float(task.geom_friction[row]) * np.array([1, 0.1, 0.1]))
+        assert model.geom("upper").friction == pytest.approx([1, 0.005, 0.0001])
+        twist, bend = task.actuator_gear[row].tolist()
+        assert model.actuator("twist").gear[0] == pytest.approx(twist)
+        assert model.actuator("bend").gear[0] == pytest.approx(2 * bend)
+        assert model.body("lower").mass[0] == pytest.approx(float(task.body_mass[row]))
+        assert model.body("lower").inertia == pytest.approx(
+            family.model.body("lower").inertia * float(task.body_mass[row]) / 2
+        )
+        assert model.opt.gravity == pytest.approx([0, 0, -9.81 * float(task.opt_gravity[row])])
+        assert model.opt.viscosity == pytest.approx(float(task.opt_viscosity[row]))
+
+
+def test_physics_has_joints_bodies_and_fields_by_name(arm):
+    seen: list[Any] = []
+
+    def reward(physics: Any, action: Any, task: Any) -> Any:
+        seen.append((physics, physics.body("lower").clone(), physics.before.qvel, physics.sensordata.shape))
+        return physics.position("elbow") - physics.before.qpos[:, -1]
+
+    family = arm(reward=reward, metrics={"height": lambda physics, action, task: physics.body("lower")[:, 2]})
+    assert family.dynamics.fields == ("sensordata", "xpos")
+    assert family.dynamics.fields_before == ("qpos", "qvel")
+    assert family.action_space.low.tolist() == [-1, 0]
+    env = family.make_env(2, generator())
+    first = env.reset(family.sample(2, "train", generator()))
+    step = env.step(torch.tensor([[1.0, 3.0], [-5.0, -5.0]]))
+    physics, lower, qvel_before, sensors = seen[-1]
+    assert physics.position("shoulder").shape == (2, 4)
+    assert physics.velocity("shoulder").shape == (2, 3)
+    assert physics.dt == pytest.approx(0.01)
+    assert lower.shape == (2, 3)
+    assert sensors == (2, 0)
+    assert torch.equal(qvel_before.float(), first.obs[:, 5:])
+    assert torch.allclose(step.reward, step.next_obs[:, 4] - first.obs[:, 4])
+    assert torch.equal(step.metrics[:, 0], lower[:, 2].float())
+    assert physics.velocity("elbow")[0] > physics.velocity("elbow")[1]  # each actuator has limits of its own
+
+
+def test_the_cranes_reward_is_what_it_says():
+    env = env_for(CRANE, target=0.5)
+    step = env.step(torch.tensor([[2.0]]))  # which is clipped to 1
+    trolley, sine = step.next_obs[0, :2].tolist()
+    assert float(step.reward[0]) == pytest.approx(1 - abs(trolley + 0.6 * sine - 0.5) - 0.01, abs=1e-6)
+
+
+# Mistakes
+
+
+def test_mistakes_in_tasks_are_named(arm, tmp_path):
+    def message(**changes: Any) -> str:
+        with pytest.raises(ValueError) as error:  # noqa: PT011, the messages are compared
+            arm(**changes)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    def of_task(name: str, sampler: Any) -> str:
+        return message(tasks={name: sampler})
+
+    assert of_task("body_mas", Uniform(0, 1)) == (
+        "task 'body_mas' is no field of MuJoCo's model that can vary: did you mean 'body_mass'?"
+    )
+    assert "did you mean 'opt.gravity'?" in of_task("gravity", Uniform(0, 1))
+    assert "did you mean 'opt.gravity'?" in of_task("opt.gravty", Uniform(0, 1))
+    assert of_task("opt.timestep", Uniform(0, 1)).startswith("task 'opt.timestep' is the same for all tasks")
+    assert of_task("body_parentid", Uniform(0, 1)).startswith("task 'body_parentid' is no field of MuJoCo's model that")
+    assert of_task("body_mass", Uniform(1, 2, bodies=["torso"])) == (
+        "task 'body_mass' selects 'torso' of bodies: the model has 'upper', 'lower'"
+    )
+    assert of_task("body_mass", Uniform(1, 2, bodies="lower")) == (
+        "task 'body_mass' has bodies 'lower': allowed is a list of names"
+    )
+    assert of_task("geom_friction", Uniform(1, 2, bodies=["lower"])) == (
+        "task 'geom_friction' selects bodies: select by geoms"
+    )
+    assert of_task("opt.gravity", Uniform(1, 2, joints=["elbow"])) == (
+        "task 'opt.gravity' selects joints: it has no elements to select"
+    )
+    assert of_task("target", Uniform(1, 2, joints=["elbow"])).startswith(
+        "task 'target' selects joints, but is no field of MuJoCo's model"
+    )
+    assert of_task("dof_armature", Uniform(1, 2)) == (
+        "task 'dof_armature' multiplies values that are all zero in the model: use scale=False"
+    )
+    assert of_task("opt.gravity", Uniform(1, 2, scale=False)) == (
+        "task 'opt.gravity' has 3 numbers; scale=False gives one: multiply the model's own"
+    )
+    assert of_task("the target", Uniform(1, 2)).startswith("task 'the target' is no name")
+    assert of_task("target", 3).startswith("task 'target' is 3: allowed are ranges")
+    assert message(tasks={}).startswith("tasks of MujocoFamily is empty")
+    assert message(horizon=0).startswith("horizon of MujocoFamily is 0")
+    assert message(mjcf=tmp_path / "absent.xml").endswith("absent.xml': there is no such file")
+    for name, text, expected in (
+        ("bad", "<mujoco><worldbody><bodi/></worldbody></mujoco>", "bodi"),
+        ("still", "<mujoco><worldbody/></mujoco>", "the model has no actuator"),
+        ("endless", ARM.replace('ctrlrange="-1 1"', ""), "actuator 'bend' has no ctrlrange: actions need limits"),
+    ):
+        (tmp_path / f"{name}.xml").write_text(text)
+        found = message(mjcf=tmp_path / f"{name}.xml")
+        assert expected in found
+        assert f"{name}.xml" in found
+
+
+def test_mistakes_in_functions_are_named(arm):
+    def message(**changes: Any) -> str:
+        with pytest.raises(ValueError) as error:  # noqa: PT011, the messages are compared
+            arm(**changes)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert message(observe=lambda physics, task: physics.qpos[:, 0]) == (
+        "observe gives float64 of shape (7,) for 7 rows: it must be floats of shape (7, size)"
+    )
+    assert message(observe=lambda physics, task: physics.qpos.T).startswith("observe gives float64 of shape (5, 7)")
+    assert message(observe=lambda physics, task: physics.qpos.numpy()) == "observe gives ndarray: it must be a tensor"
+    assert message(reward=lambda physics, action, task: -physics.qpos[:, :1]) == (
+        "reward gives float64 of shape (7, 1) for 7 rows: it must be floats of shape (7,)"
+    )
+    assert message(reward=lambda physics, action, task: task.target.log() * 0 / 0).startswith(
+        "reward is not finite for a robot at rest in the task target="
+    )
+    assert message(reward=lambda physics, action, task: task.gaol) == (
+        "reward fails: AttributeError: 'OwnTasks' object has no attribute 'gaol'"
+    )
+    assert message(reward=lambda physics, action, task: physics.position("knee")) == (
+        "reward fails: ValueError: the model has no joint 'knee': it has 'shoulder', 'elbow'"
+    )
+    assert "'xpoz' is not a field of MuJoCo's data: did you mean 'xpos'?" in message(
+        reward=lambda physics, action, task: physics.xpoz[:, 0, 0]
+    )
+    assert "physics.before is known to reward and metrics only" in message(
+        observe=lambda physics, task: physics.before.qpos
+    )
+    assert message(terminated=lambda physics, task: physics.velocity("elbow")) == (
+        "terminated gives float64 of shape (7,) for 7 rows: it must be bools of shape (7,)"
+    )
+    assert message(goal=lambda task: task.target).startswith("goal gives float32 of shape (7,) for 7 rows")
+    assert message(metrics={"height": lambda physics, action, task: physics.xpos}).startswith("height gives float64")
+    assert message(terminated=3) == "terminated of MujocoFamily is 3: allowed is a function"
+
+
+def test_an_observation_that_stops_being_finite_is_named(arm):
+    family = arm(observe=lambda physics, task: physics.position("elbow").sqrt()[:, None], start_noise=0.0)
+    env = family.make_env(2, generator())
+    env.reset(family.sample(2, "train", generator()))
+    action = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    message = r"observation of row \d is \[nan\] at qpos .* its task is target="
+    with pytest.raises(FloatingPointError, match=message):
+        env.step(action)
+
+
+def test_tasks_that_are_all_choices_have_no_ood(arm):
+    family = arm(tasks={"side": Choice([-1, 1])})
+    with pytest.raises(ValueError, match="split of own_robot is 'ood': allowed are 'train', 'test'"):
+        family.sample(1, "ood", generator())
+    mixed = arm(tasks={"side": Choice([-1, 1]), "target": Uniform(0, 1)}).sample(50, "ood", generator())
+    assert set(mixed.side.tolist()) == {-1.0, 1.0}
+    assert bool((mixed.target > 1).all())
+
+
+# The laws and the example
+
+
+def test_it_obeys_the_laws_of_families(arm):
+    check_family(replace(CRANE, horizon=12))
+    check_family(arm(tasks={"target": Uniform(0, 1), "dof_damping": LogUniform(1 / 2, 2)}))
+
+
+# The checker remarks that positions and velocities are unbounded; they are.
+@pytest.mark.filterwarnings("ignore:.*Box observation space (min|max)imum value is -?infinity.*")
+def test_gymnasium_and_stable_baselines3_accept_it():
+    check_env(GymnasiumEnv(CRANE), skip_render_check=True)
+    sb3_check_env(GymnasiumEnv(CRANE, task={"target": 0.5, "body_mass": 1.0}), warn=False)
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_film_of_it_is_made_without_a_display(tmp_path):
+    family = replace(CRANE, horizon=4)
+    agent: Any = load("own_robot/rl2").trainer().agent
+    made = film(family, agent, family.sample(1, "test", generator()), 1, tmp_path / "crane.mp4")
+    assert made.path.stat().st_size > 1000
+    assert len(made.returns) == 1
+
+
+def test_the_readme_shows_the_recipe_as_it_is():
+    recipe = (ROOT / "experiments" / "recipes" / "own_robot" / "rl2.py").read_text()
+    [shown] = [
+        block for block in re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+        if "MujocoFamily(" in block
+    ]  # fmt: skip
+    assert shown in recipe
+
+
+@pytest.mark.usefixtures("pictures")
+def test_a_run_of_it_is_resumed_evaluated_and_played(tmp_path, monkeypatch, capsys):
+    def run(*words: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            main(list(words))
+        output, errors = capsys.readouterr()
+        assert not stop.value.code, errors
+        return output
+
+    monkeypatch.chdir(tmp_path)
+    tiny = ("--train.num-tasks", "4", "--train.eval-tasks", "3", "--agent.hidden-size", "8", "--family.horizon", "5")
+    run("train", "own_robot/rl2", "--run-dir", "run", "--train.num-iterations", "2", *tiny)
+    for file in ("rl2.py", "crane.xml"):
+        shutil.copy(ROOT / "experiments" / "recipes" / "own_robot" / file, file)
+    run("train", "rl2.py", "--run-dir", "half", "--train.num-iterations", "1", *tiny,
+        "--family.tasks.target.high", "0.5")  # fmt: skip
+    family = from_config(Run(Path("half")).config(), Path("half")).family
+    assert family.horizon == 5
+    assert family.mjcf == tmp_path / "crane.xml"
+    assert family.tasks == {**CRANE.tasks, "target": Uniform(-1, 0.5)}
+    functions, ranges = ["observe", "reward"], ["tasks.target", "tasks.body_mass"]
+    assert Run(Path("half")).config()["family"]["of_recipe"] == [*functions, *ranges, "terminated", "goal"]
+    run("resume", "half", "--num-iterations", "2")
+    assert '"num_tasks": 7' in run("evaluate", "run", "--tasks", "7", "--json")
+    task = ("--task", "target=0.7", "--task", "body_mass=2")
+    output = run("play", "run", *task, "--episodes", "1", "--video", "own.mp4")
+    assert "outside the range" not in output
+    assert Path("own.mp4").is_file()
+
+    window = FakeViewer()
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr("experiments.cli.commands.play._window", window.opened)
+    watched = run("play", "run", *task, "--episodes", "1", "--viewer")
+    assert watched.splitlines()[-1] == output.splitlines()[-1]  # the same trial
+    assert window.shown == 1 + 5  # the start and every step
+    assert window.user_scn.ngeom == 1  # the goal
+
+
+class FakeViewer:
+    """MuJoCo's passive viewer without a window."""
+
+    def __init__(self) -> None:
+        mujoco: Any = importlib.import_module("mujoco")  # after envs has chosen how it renders
+        self.cam, self.shown, self.user_scn = SimpleNamespace(), 0, mujoco.MjvScene(CRANE.model, 10)
+
+    @contextmanager
+    def opened(self, model: Any, data: Any) -> Iterator[Any]:
+        yield self
+
+    def is_running(self) -> bool:
+        return True
+
+    def lock(self) -> Any:
+        return nullcontext()
+
+    def sync(self) -> None:
+        self.shown += 1

@@ -1,0 +1,264 @@
+"""The GPU's engine, on Warp's CPU device: the same simulations as the C engine's, up to float32, before contact."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from agents.rl2 import RL2Config
+from envs.catalog import make
+from envs.check import check_family
+from envs.locomotion import robots
+from envs.locomotion.half_cheetah import BODY
+from envs.locomotion.mujoco_env import MujocoEnv
+from envs.simulators.cpu import CpuPhysics
+from envs.simulators.model import load_model
+from tests.envs.test_simulators import NothingWaits, longer_shin
+
+mujoco_warp: Any = pytest.importorskip("mujoco_warp")
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:warp")]
+
+HUMANOID = robots.HUMANOID.body  # it asks for PGS and RK4, and has a free joint
+CPU = torch.device("cpu")
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def gpu_physics(body: Path, num_rows: int) -> Any:
+    from envs.simulators.gpu import GpuPhysics
+
+    return GpuPhysics(body, num_rows, CPU)
+
+
+def changed(physics: Any) -> dict[str, Tensor]:
+    """Mass, inertia, damping, friction and gravity of 4 rows, from a half to twice the body's own."""
+    scale = 2 ** torch.linspace(-1, 1, 4, dtype=torch.float64)
+    names = ("body_mass", "body_inertia", "dof_damping", "geom_friction", "opt.gravity")
+    return {name: torch.einsum("b,...->b...", scale, physics.field(name)) for name in names}
+
+
+def start(each: list[Any], height: tuple[int, float], rows: Tensor | None = None) -> None:
+    """The same state in all engines: noisy, and too high up to touch the floor for a while."""
+    cpu = each[0]
+    qpos = cpu.initial_qpos.expand(4, -1) + 0.1 * torch.rand(*cpu.qpos.shape, generator=generator()).double()
+    qpos[:, height[0]] += height[1]
+    qvel = 0.1 * torch.randn(*cpu.qvel.shape, generator=generator(1)).double()
+    for physics in each:
+        physics.reset(qpos.to(physics.qpos.dtype), qvel.to(physics.qpos.dtype), rows)
+
+
+def step_all(each: list[Any], num_steps: int, seed: int = 0) -> None:
+    num_controls = each[0].model.nu
+    for action in 2 * torch.rand(num_steps, 4, num_controls, generator=generator(seed)) - 1:
+        for physics in each:
+            diverged = physics.step(action, 5)
+            assert diverged is None or not diverged.any()
+
+
+@pytest.mark.parametrize(("body", "height"), [(BODY, (1, 3.0)), (HUMANOID, (2, 3.0))], ids=["half_cheetah", "humanoid"])
+def test_both_engines_agree(body: Path, height: tuple[int, float], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        cpu, gpu = CpuPhysics(body, 4), gpu_physics(body, 4)
+    switched = any("Newton's method is used" in record.getMessage() for record in caplog.records)
+    assert switched == (body is HUMANOID)
+    for physics in (cpu, gpu):
+        physics.set_fields(changed(physics))
+    start([cpu, gpu], height)
+    step_all([cpu, gpu], 12)
+    assert gpu.qpos.dtype == torch.float32
+    assert (cpu.qpos - gpu.qpos).abs().max() < 1e-5
+    assert ((cpu.qvel - gpu.qvel).abs() / (1 + cpu.qvel.abs())).max() < 1e-4
+    assert (cpu.qpos[0] - cpu.qpos[3]).abs().max() > 0.1  # the rows' physics do differ
+    for row in (0, 3):
+        (ours, _), (theirs, _) = cpu.copy_row(row), gpu.copy_row(row)
+        derived = ("body_subtreemass", "body_invweight0", "dof_invweight0", "actuator_acc0", "geom_friction")
+        for name in derived:
+            assert getattr(ours, name) == pytest.approx(getattr(theirs, name), rel=1e-4, abs=1e-6), name
+        assert ours.opt.gravity == pytest.approx(theirs.opt.gravity)
+
+    for physics in (cpu, gpu):  # a field that is not named keeps its value
+        physics.set_fields({"opt.gravity": physics.field("opt.gravity").expand(4, 3)})
+    start([cpu, gpu], height)
+    step_all([cpu, gpu], 5)
+    assert (cpu.qpos - gpu.qpos).abs().max() < 1e-5
+
+
+def test_both_engines_agree_on_limbs_of_other_lengths() -> None:
+    models = [load_model(BODY, longer_shin(factor)) for factor in (0.7, 1.0, 1.2, 1.5)]
+    cpu, gpu = CpuPhysics(BODY, 4), gpu_physics(BODY, 4)
+    gpu.set_fields(changed(gpu))  # which the models replace
+    heavy = {
+        name: 2 * torch.stack([torch.from_numpy(getattr(model, name)) for model in models])
+        for name in ("body_mass", "body_inertia")
+    }
+    finals = []
+    for fields in ({}, heavy):  # which come on top
+        for physics in (cpu, gpu):
+            physics.set_models(models)
+            physics.set_fields(fields)
+        start([cpu, gpu], (1, 3.0))
+        step_all([cpu, gpu], 12)
+        assert (cpu.qpos - gpu.qpos).abs().max() < 1e-5
+        finals.append(cpu.qpos.clone())
+    assert (finals[0][0] - finals[0][3]).abs().max() > 1e-3
+    assert (finals[0] - finals[1]).abs().amax(1).min() > 1e-3
+
+
+def test_only_the_rows_that_are_meant_are_stepped_and_reset() -> None:
+    cpu, gpu = CpuPhysics(BODY, 4), gpu_physics(BODY, 4)
+    start([cpu, gpu], (1, 3.0))
+    some = torch.tensor([True, False, False, True])
+    for index, action in enumerate(torch.rand(6, 4, 6, generator=generator())):
+        before = gpu.qpos.clone()
+        for physics in (cpu, gpu):
+            physics.step(action, 5, some if index % 2 else None)
+        assert torch.equal(gpu.qpos[~some], before[~some]) == (index % 2 == 1)
+    assert (cpu.qpos - gpu.qpos).abs().max() < 1e-5
+    before = gpu.qpos.clone()
+    start([cpu, gpu], (1, 4.0), some)
+    assert torch.equal(gpu.qpos[~some], before[~some])
+    assert not torch.equal(gpu.qpos[some], before[some])
+    step_all([cpu, gpu], 3)
+    assert (cpu.qpos - gpu.qpos).abs().max() < 1e-5
+
+
+def test_fields_of_the_data_agree() -> None:
+    """One substep behind the state after a step, current after a reset, and as they were in rows that rest."""
+    cpu, gpu = CpuPhysics(HUMANOID, 4), gpu_physics(HUMANOID, 4)
+    names = ("xpos", "xmat", "cvel", "cinert", "subtree_com", "qfrc_actuator", "time")
+    some = torch.tensor([True, False, False, True])
+
+    def agree() -> None:
+        for name in names:
+            expected, found = cpu.data(name), gpu.data(name)
+            assert found.shape == expected.shape
+            assert torch.allclose(found.double(), expected, rtol=1e-4, atol=1e-4), name
+
+    for physics in (cpu, gpu):
+        for name in names:
+            physics.data(name)  # kept from now on
+    start([cpu, gpu], (2, 3.0))
+    agree()
+    for index, action in enumerate(torch.rand(6, 4, cpu.model.nu, generator=generator()) - 0.5):
+        for physics in (cpu, gpu):
+            physics.step(action, 5, some if index % 2 else None)
+        agree()
+    start([cpu, gpu], (2, 4.0), some)
+    agree()
+    step_all([cpu, gpu], 2)
+    agree()
+    assert gpu.data("sensordata").shape == (4, 0)
+    with pytest.raises(ValueError, match="'position' is not a field of a GPU's data"):
+        gpu.data("position")
+
+
+def test_a_row_that_diverges_leaves_the_others_alone() -> None:
+    physics, alone = gpu_physics(BODY, 4), gpu_physics(BODY, 4)
+    start([physics, alone], (1, 3.0))
+    physics.qvel[1] = 1e9
+    physics.qpos[2, 0] = torch.nan
+    action = torch.zeros(4, 6)
+    assert physics.step(action, 5).tolist() == [False, True, True, False]
+    assert not alone.step(action, 5).any()
+    assert torch.equal(physics.qpos[[0, 3]], alone.qpos[[0, 3]])
+    start([physics, alone], (1, 3.0))
+    step_all([physics, alone], 3)
+    assert torch.equal(physics.qpos, alone.qpos)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of the engine, that friction is near zero where it is so
+def test_too_little_room_is_noticed_once_a_rollout(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_data = mujoco_warp.make_data
+    monkeypatch.setattr(mujoco_warp, "make_data", lambda *given, **room: make_data(*given, **({"njmax": 7} | room)))
+    physics = gpu_physics(BODY, 4)
+    action = torch.zeros(4, 6)
+    for _ in range(20):  # it falls, and lies on more points than there is room for
+        physics.step(action, 5)
+    physics.set_fields({})
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "contacts or constraints of 4 of 4 rows did not fit" in message
+    assert physics._data.njmax == 14
+    assert torch.equal(physics.qpos[0].double(), physics.initial_qpos.double())  # made anew
+    physics.step(action, 5)
+    physics.set_fields({})
+    assert len(caplog.records) == 1
+
+
+def test_wrong_fields_are_named() -> None:
+    physics = gpu_physics(BODY, 2)
+    with pytest.raises(ValueError, match="'body_weight' is not a field"):
+        physics.set_fields({"body_weight": torch.ones(2, 8)})
+    with pytest.raises(ValueError, match=r"'body_mass' has shape \(2, 7\): allowed is \(2, 8\)"):
+        physics.set_fields({"body_mass": torch.ones(2, 7)})
+    with pytest.raises(ValueError, match=r"field 'opt.iterations' cannot differ from row to row on a GPU"):
+        physics.set_fields({"opt.iterations": torch.ones(2)})
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(physics)
+
+
+# The environment on this engine
+
+
+class OnWarp:
+    """A family whose environments run on the GPU's engine."""
+
+    def __init__(self, family: Any) -> None:
+        self._family = family
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._family, name)
+
+    def make_env(self, num_rows: int, generator: torch.Generator) -> Any:
+        if num_rows < 1:
+            raise ValueError("num_rows")
+        return MujocoEnv(self._family, gpu_physics(self._family.body, num_rows), generator)
+
+
+@pytest.mark.parametrize("name", ["half_cheetah_rand_params", "humanoid_dir"])
+def test_the_laws_of_families_hold(name: str) -> None:
+    family: Any = OnWarp(make(name, horizon=6))
+    check_family(family)
+
+
+@pytest.mark.parametrize("name", ["half_cheetah_rand_params", "ant_goal", "humanoid_dir", "hopper_rand_params"])
+def test_no_step_of_environment_and_agent_waits(name: str) -> None:
+    """A rollout's inner loop under a guard against all that would make the host wait for a GPU."""
+    family = OnWarp(make(name, horizon=3))
+    env = family.make_env(4, generator())
+    config = RL2Config(hidden_size=8)
+    agent = config.make(family.observation_space, family.action_space, num_iterations=1, generator=generator())
+    truncated = []
+    with torch.inference_mode():
+        step = env.reset(family.sample(2, "train", generator()))
+        env.step(torch.zeros(4, *family.action_space.shape))  # records the graphs
+        state = agent.observe(agent.prior(4), None, step)
+        with NothingWaits():
+            for _ in range(7):
+                decision = agent.act(state, step.obs, generator(2))
+                step = env.step(decision.action)
+                state = agent.observe(state, decision.action, step)
+                truncated.append(step.truncated)
+    assert torch.stack(truncated).all(1).tolist() == [False, True, False, False, True, False, False]
+    assert env.num_diverged == 0
+
+
+def test_a_row_can_be_drawn() -> None:
+    """A row's model and data for pictures: its own fields, at its own place."""
+    physics = gpu_physics(BODY, 4)
+    physics.set_fields(fields := changed(physics))
+    start([physics], (1, 3.0))
+    model, data = physics.copy_row(2)
+    assert model.body_mass == pytest.approx(fields["body_mass"][2].numpy())
+    assert data.qpos == pytest.approx(physics.qpos[2].numpy())
+    assert data.xpos[1, 2] == pytest.approx(model.body_pos[1, 2] + float(physics.qpos[2, 1]))

@@ -1,0 +1,509 @@
+"""Third-party Gymnasium environments as task families: laws, tasks, spaces, mistakes by name, and crashes."""
+
+import gc
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cloudpickle
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.envs.classic_control.pendulum import PendulumEnv
+from gymnasium.utils.env_checker import check_env
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+from agents.rl2 import RL2Config
+from envs.bridges.gymnasium_env import GymnasiumEnv
+from envs.check import check_family
+from envs.external import CrashedTooOften
+from envs.external.gymnasium_family import GymnasiumFamily
+from envs.samplers import Choice, LogUniform, Uniform
+from envs.wrappers import Noisy, TimeAware
+from experiments.cli.main import main
+from experiments.experiment.definition import load
+from metarl.protocols import Renders
+from metarl.records import cat
+from metarl.trainer import TrainConfig, Trainer
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers need not import the tests
+
+
+class Fragile(gymnasium.Env[Any, Any]):
+    """Counts steps, of which number `crash_at` goes wrong in the way `how`; the reward is the action times `gain`."""
+
+    observation_space: Any = spaces.Dict({"clock": spaces.Box(0, 100, (1,)), "kind": spaces.Discrete(3)})
+    action_space: Any = spaces.Box(-1.0, 1.0, (1, 1), dtype=np.float64)
+
+    def __init__(self, how: str = "") -> None:
+        self.gain, self.crash_at, self.how, self.clock = 1.0, 0, how, 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.clock = 0
+        if self.how == "reset" and self.crash_at:
+            raise OSError("no licence\nleft")
+        return self.obs, {}
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action)
+        self.clock += 1
+        if self.clock == self.crash_at:
+            {"raise": self.burst, "exit": lambda: os._exit(3), "leave": sys.exit, "kill": kill_me}[self.how]()
+        return self.obs, self.gain * float(action[0, 0]), False, False, {}
+
+    @property
+    def obs(self) -> Any:
+        return {"clock": np.array([self.clock], dtype=np.float32), "kind": 2}
+
+    def burst(self) -> None:
+        raise ZeroDivisionError(f"burst at {self.clock}")
+
+
+def kill_me() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fragile(how: str, crash_at: Any = None, **settings: Any) -> GymnasiumFamily:
+    tasks = {"gain": Uniform(1, 2), "crash_at": crash_at or Choice([0])}
+    return GymnasiumFamily(lambda: Fragile(how), tasks=tasks, **{"horizon": 4, "name": "fragile", **settings})
+
+
+def pendulum(**settings: Any) -> GymnasiumFamily:
+    return GymnasiumFamily("Pendulum-v1", **{"tasks": {"g": Uniform(5, 15)}, "horizon": 6, **settings})
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def tasks_of(family: GymnasiumFamily, **values: list[float]) -> Any:
+    size = len(next(iter(values.values())))
+    example = family.sample(size, "train", generator())
+    return type(example)(**{**vars(example), **{name: torch.tensor(value) for name, value in values.items()}})
+
+
+def rollout(family: GymnasiumFamily, num_rows: int = 5, num_steps: int = 15, seed: int = 0) -> Any:
+    """All steps of a rollout with random actions."""
+    env, source = family.make_env(num_rows, generator(seed)), generator(1)
+    steps = [env.reset(family.sample(num_rows, "train", generator()))]
+    for _ in range(num_steps):
+        steps.append(env.step(torch.rand(num_rows, 1, generator=source)))
+    return cat(steps)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        pendulum(num_workers=2),
+        pendulum(num_workers=0),
+        GymnasiumFamily("CartPole-v1", {"length": LogUniform(0.3, 1)}, horizon=25, num_workers=1),
+        fragile("", num_workers=0),
+    ],
+    ids=lambda family: f"{family.name}_{family.num_workers}",
+)
+def test_it_obeys_the_laws(family):
+    check_family(family)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [fragile("", num_workers=1), TimeAware(Noisy(fragile("", num_workers=0), action_noise=0.1))],
+    ids=lambda family: family.name,
+)
+def test_gymnasium_and_sb3_find_nothing_wrong_with_it(family):
+    check_env(GymnasiumEnv(family), skip_render_check=True)
+    sb3_check_env(GymnasiumEnv(family), warn=False)
+
+
+def test_it_is_what_gymnasium_does():
+    """Step for step against the environment itself, with its seed, gravity and time limit."""
+    family = pendulum(num_workers=0, horizon=5)
+    env: Any = family.make_env(2, generator())
+    step = env.reset(tasks_of(family, g=[6.0, 14.0]))
+    for row, gravity in enumerate((6.0, 14.0)):
+        reference = gymnasium.make("Pendulum-v1", g=gravity)
+        seed = int(np.random.SeedSequence([int(env._seeds[row]), 1]).generate_state(1)[0])
+        assert step.obs[row].numpy() == pytest.approx(reference.reset(seed=seed)[0])
+    action = torch.tensor([[0.5], [-3.0]])
+    for index in range(5):
+        before, step = step, env.step(action)
+        for row, gravity in enumerate((6.0, 14.0)):
+            cosine, sine, velocity = before.obs[row].double().tolist()
+            torque = (0.5, -2.0)[row]
+            cost = np.arctan2(sine, cosine) ** 2 + 0.1 * velocity**2 + 0.001 * torque**2
+            assert float(step.reward[row]) == pytest.approx(-cost, abs=1e-4)
+            velocity = np.clip(velocity + (1.5 * gravity * sine + 3 * torque) * 0.05, -8, 8)
+            assert float(step.next_obs[row, 2]) == pytest.approx(velocity, abs=1e-4)
+        assert step.truncated.tolist() == [index == 4] * 2
+
+
+def test_neither_the_number_of_workers_nor_anything_else_but_the_seed_decides():
+    reference = rollout(pendulum(num_workers=0))
+    for num_workers in (1, 3):
+        again = rollout(pendulum(num_workers=num_workers))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(vars(reference).values(), vars(again).values(), strict=True)
+            if a is not None
+        )
+    assert not torch.equal(reference.obs, rollout(pendulum(num_workers=0), seed=1).obs)
+
+
+def test_spaces_are_flattened_and_actions_brought_back():
+    family = fragile("", num_workers=0)
+    assert family.observation_space.shape == (4,)
+    assert family.observation_space.high.tolist() == [100, 1, 1, 1]
+    assert family.action_space.shape == (1,)
+    env = family.make_env(1, generator())
+    assert env.reset(tasks_of(family, gain=[1.5], crash_at=[0.0])).obs.tolist() == [[0, 0, 0, 1]]
+    step = env.step(torch.tensor([[7.0]]))  # clipped to one
+    assert step.reward.tolist() == [1.5]
+    assert step.obs.tolist() == [[1, 0, 0, 1]]
+
+
+def test_discrete_actions_count_from_zero():
+    class Shifted(Fragile):
+        action_space = spaces.Discrete(2, start=5)
+
+        def step(self, action: Any) -> Any:
+            return self.obs, float(action), False, False, {}
+
+    family = GymnasiumFamily(Shifted, {"gain": Uniform(0, 1)}, horizon=3, num_workers=0)
+    assert family.action_space == spaces.Discrete(2)
+    env = family.make_env(2, generator())
+    env.reset(family.sample(1, "train", generator()))
+    assert env.step(torch.tensor([0, 1])).reward.tolist() == [5, 6]
+
+
+def test_a_task_is_an_attribute_a_path_or_what_a_function_makes_of_it():
+    class Nested(Fragile):
+        def __init__(self) -> None:
+            super().__init__()
+            self.motor = SimpleNamespace(gain=3, name="m")
+
+        def step(self, action: Any) -> Any:
+            return self.obs, float(self.motor.gain), False, False, {}
+
+    def reward_of(**settings: Any) -> float:
+        family = GymnasiumFamily(Nested, horizon=3, num_workers=0, **settings)
+        env = family.make_env(1, generator())
+        env.reset(family.sample(1, "train", generator()))
+        return float(env.step(torch.zeros(1, 1)).reward)
+
+    def double(env: Any, task: Any) -> None:
+        env.motor.gain = 2 * task["strength"]
+
+    assert reward_of(tasks={"motor.gain": Choice([7])}) == 7
+    assert reward_of(tasks={"strength": Choice([8])}, apply={"strength": "motor.gain"}) == 8
+    assert reward_of(tasks={"strength": Choice([9])}, apply=double) == 18
+    with pytest.raises(ValueError, match=r"sets 'motor.name', which is a str and no number: that needs a function"):
+        reward_of(tasks={"motor.name": Choice([1])})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: pendulum(tasks={"gg": Uniform(0, 1)}),
+            "Pendulum-v1: apply fails: task 'gg' sets 'gg', but PendulumEnv has no attribute 'gg': did you mean 'g'?",
+        ),
+        (lambda: pendulum(tasks={}), "tasks of GymnasiumFamily is empty"),
+        (lambda: pendulum(tasks={"g": Uniform(0, 1, bodies=["torso"])}), "task 'g' selects parts of a robot"),
+        (lambda: pendulum(apply={"h": "g"}), "apply of GymnasiumFamily has 'h': allowed are g"),
+        (lambda: pendulum(apply=lambda env, task: task["h"]), "Pendulum-v1: apply fails: KeyError: 'h'"),
+        (lambda: pendulum(num_workers=-1), "num_workers of GymnasiumFamily is -1: allowed are integers from 0"),
+        (lambda: GymnasiumFamily("Pendulm-v1", {"g": Uniform(0, 1)}), "Pendulm-v1: env fails: NameNotFound: "),
+        (lambda: fragile("", horizon=0), "horizon is 0, but the environment has no time limit of its own"),
+        (lambda: fragile("reset", crash_at=Choice([1])), "reset fails: OSError: no licence left"),
+        (
+            lambda: pendulum(apply=_Unpicklable()),
+            "Pendulum-v1: it cannot be sent to a worker process: TypeError: cannot pickle",
+        ),
+        (
+            lambda: GymnasiumFamily(lambda: gymnasium.make("Pendulum-v1"), {"g": Uniform(0, 1)}, horizon=300),
+            "env fails: horizon is 300: allowed is at most 200, the environment's own limit",
+        ),
+    ],
+)
+def test_mistakes_are_named(make, message):
+    with pytest.raises(ValueError) as error:  # noqa: PT011, the message is compared
+        make()
+    assert message in str(error.value)
+
+
+class _Unpicklable:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __call__(self, env: Any, task: Any) -> None:
+        return None
+
+
+@pytest.mark.parametrize("space", [spaces.MultiDiscrete([2, 2]), spaces.Box(0, 5, (1,), dtype=np.int64)])
+def test_actions_of_another_kind_are_refused(space):
+    class Other(Fragile):
+        action_space = space
+
+    with pytest.raises(ValueError, match=r"its action space is .+: allowed are Discrete and Box of floats"):
+        GymnasiumFamily(Other, {"gain": Uniform(0, 1)}, horizon=2)
+
+
+def test_the_readmes_example_is_the_recipes_family():
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    found = re.search(r"```python\n(from envs.external.gymnasium_family .+?)```", readme, re.DOTALL)
+    assert found
+    names: dict[str, Any] = {}
+    exec(found[1], names)
+    assert names["family"] == load("pendulum/rl2").family
+
+
+# Crashes
+
+
+@pytest.mark.parametrize(
+    ("how", "num_workers", "reason"),
+    [
+        ("raise", 0, "ZeroDivisionError: burst at 2"),
+        ("raise", 1, "ZeroDivisionError: burst at 2"),
+        ("leave", 0, "SystemExit. It starts"),
+        ("exit", 3, "its worker process ended with exit code 3"),
+        ("kill", 3, "its worker process was killed by SIGKILL"),
+    ],
+)
+def test_a_crash_ends_the_rows_episode_and_no_other(how, num_workers, reason, caplog):
+    family = fragile(how, num_workers=num_workers)
+    env = family.make_env(3, generator())
+    first = env.reset(tasks_of(family, gain=[1.0, 1.5, 2.0], crash_at=[0.0, 2.0, 0.0]))
+    action, rewards, ends = torch.ones(3, 1), [], []
+    with caplog.at_level(logging.WARNING):
+        for index in range(4):
+            step = env.step(action)
+            rewards.append(step.reward.tolist())
+            ends.append(step.truncated.tolist())
+            if index == 1:
+                assert step.next_obs[:, 0].tolist() == [2, 1, 2]  # of the step before, as nothing is known of this one
+                assert step.obs[1].tolist() == first.obs[1].tolist()
+    assert rewards == [[1, 1.5, 2], [1, 0, 2], [1, 1.5, 2], [1, 0, 2]]
+    assert ends == [[False, False, False], [False, True, False], [False, False, False], [True, True, True]]
+    assert env.num_diverged == 2
+    assert len(caplog.messages) == 2
+    assert caplog.messages[0].startswith(f"fragile: row 1 crashed: {reason}")
+    assert "Task: gain=1.5, crash_at=2" in caplog.messages[0]
+
+
+def test_a_killed_process_costs_all_its_rows_their_episodes_and_frozen_ones_later():
+    family = fragile("kill", num_workers=1)
+    env = family.make_env(3, generator())
+    env.reset(tasks_of(family, gain=[1.0, 1.0, 1.0], crash_at=[0.0, 2.0, 0.0]))
+    env.step(torch.ones(3, 1))
+    step = env.step(torch.ones(3, 1), torch.tensor([True, True, False]))
+    assert step.truncated.tolist() == [True, True, False]
+    assert step.obs[:, 0].tolist() == [0, 0, 1]
+    step = env.step(torch.ones(3, 1), torch.tensor([False, False, True]))
+    assert step.truncated.tolist() == [False, False, True]
+    assert (step.obs[:, 0].tolist(), step.next_obs[:, 0].tolist()) == ([0, 0, 0], [0, 0, 1])
+    step = env.step(torch.ones(3, 1))
+    assert (step.reward.tolist(), step.obs[:, 0].tolist()) == ([1, 1, 1], [1, 1, 1])
+    assert env.num_diverged == 3
+
+
+def test_a_process_that_is_killed_from_outside_is_replaced():
+    family = pendulum(num_workers=2, horizon=50)
+    env: Any = family.make_env(4, generator())
+    env.reset(family.sample(4, "train", generator()))
+    os.kill(env._holders[0].processes[0].pid, signal.SIGKILL)
+    time.sleep(0.1)
+    step = env.step(torch.zeros(4, 1))
+    assert step.truncated.tolist() == [True, True, False, False]
+    assert not env.step(torch.zeros(4, 1)).truncated.any()
+
+
+@pytest.mark.parametrize("how", ["raise", "exit", "reset"])
+def test_a_row_that_does_nothing_but_crash_stops_the_training(how):
+    family = fragile(how, num_workers=2, max_crashes=3)
+    env = family.make_env(2, generator())
+    tasks = tasks_of(family, gain=[1.0, 1.0], crash_at=[0.0, 1.0])
+    reasons = {"raise": "ZeroDivisionError: burst at 1", "exit": "its worker process ended", "reset": "OSError: no"}
+
+    def run() -> None:
+        env.reset(tasks)
+        for _ in range(3):
+            env.step(torch.ones(2, 1))
+
+    with pytest.raises(CrashedTooOften, match=rf"fragile: row 1 crashed 3 times .+ {reasons[how]}.+ crash_at=1$"):
+        run()
+    env.reset(tasks_of(family, gain=[1.0, 1.0], crash_at=[0.0, 0.0]))  # it can be used again
+    assert env.step(torch.ones(2, 1)).reward.tolist() == [1, 1]
+
+
+def test_episodes_that_end_well_forgive_crashes():
+    family = fragile("raise", num_workers=0, max_crashes=2)
+    env = family.make_env(1, generator())
+    for crash_at in (2.0, 0.0, 2.0):
+        env.reset(tasks_of(family, gain=[1.0], crash_at=[crash_at]))
+        for _ in range(3 if crash_at else 4):
+            env.step(torch.ones(1, 1))
+    assert env.num_diverged == 2
+
+
+def test_training_goes_on_through_crashes():
+    family = fragile("raise", crash_at=Choice([0, 0, 0, 3]), num_workers=1)
+    config = TrainConfig(num_iterations=3, num_tasks=12, eval_every=3, eval_tasks=4)
+    trainer = Trainer(family, RL2Config(hidden_size=8), config, agent_name="rl2", seed=0, device="cpu")
+    logged = [trainer.iterate()["rollout/num_diverged"] for _ in range(3)]
+    assert sum(logged) == trainer.num_diverged > 0
+
+
+RECIPE = """
+import gymnasium
+from gymnasium.envs.classic_control.pendulum import PendulumEnv
+
+from agents.rl2 import RL2Config
+from envs.external.gymnasium_family import GymnasiumFamily
+from envs.samplers import Uniform
+from experiments.experiment.definition import Experiment
+from metarl.trainer import TrainConfig
+
+class Broken(PendulumEnv):
+    def step(self, u):
+        raise OSError("out of order")
+
+def make():
+    return Broken()
+
+experiment = Experiment(
+    family=GymnasiumFamily(make, {"g": Uniform(5, 15)}, horizon=4, num_workers=1, num_episodes=9),
+    agent=RL2Config(hidden_size=8),
+    train=TrainConfig(num_iterations=2, num_tasks=3, eval_tasks=2),
+)
+"""
+
+
+def test_a_training_that_stops_says_why_in_one_line(tmp_path, monkeypatch, capsys):
+    """With functions of a recipe's own, whose module the worker cannot import."""
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.py").write_text(RECIPE)
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "recipe.py", "--run-dir", "run"])
+    assert stop.value.code == 1
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("metarl:")]
+    assert "make: row 0 crashed 5 times in succession, the last time with: OSError: out of order. Task: g=" in line
+    assert line.endswith("what was saved before is in run")
+
+
+# Processes
+
+
+def alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+
+
+def wait_for_end(pids: list[int]) -> list[int]:
+    """The processes that are still there after a while."""
+    for _ in range(100):
+        if not any(map(alive, pids)):
+            return []
+        time.sleep(0.05)
+    return [pid for pid in pids if alive(pid)]
+
+
+@pytest.mark.parametrize("end", ["close", "collect"])
+def test_no_worker_is_left(end):
+    env: Any = pendulum(num_workers=2).make_env(2, generator())
+    pids = [holder.processes[0].pid for holder in env._holders]
+    assert all(map(alive, pids))
+    if end == "close":
+        env.close()
+        env.close()
+    else:
+        del env
+        gc.collect()
+    assert wait_for_end(pids) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_worker_survives_its_owner(number):
+    script = """
+import signal, torch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which what is started in the background is without
+from envs.external.gymnasium_family import GymnasiumFamily
+from envs.samplers import Uniform
+family = GymnasiumFamily("Pendulum-v1", {"g": Uniform(5, 15)}, num_workers=2)
+generator = torch.Generator().manual_seed(0)
+env = family.make_env(2, generator)
+env.reset(family.sample(2, "train", generator))
+print([holder.processes[0].pid for holder in env._holders], flush=True)
+while True:
+    env.step(torch.zeros(2, 1))
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, process_group=0
+    ) as owner:
+        assert owner.stdout is not None
+        pids = json.loads(owner.stdout.readline())
+        (os.killpg if number == signal.SIGINT else os.kill)(owner.pid, number)  # Ctrl-C reaches the whole group
+        try:
+            owner.wait(timeout=20)
+        finally:
+            owner.kill()  # or leaving this block would wait without end
+    assert wait_for_end(pids) == []
+
+
+def test_ctrl_c_is_for_the_owner_alone():
+    env: Any = pendulum(num_workers=1).make_env(1, generator())
+    env.reset(pendulum().sample(1, "train", generator()))
+    os.kill(env._holders[0].processes[0].pid, signal.SIGINT)
+    time.sleep(0.1)
+    env.step(torch.zeros(1, 1))
+    assert env.num_diverged == 0
+
+
+# Pictures
+
+
+class Painted(PendulumEnv):
+    """A pendulum whose picture is one number: the steps since its start."""
+
+    def reset(self, **arguments: Any) -> Any:
+        self.count = 0
+        return super().reset(**arguments)
+
+    def step(self, u: Any) -> Any:
+        self.count += 1
+        return super().step(u)
+
+    def render(self) -> Any:
+        return np.full((2, 2, 3), self.count, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_it_is_seen_before_any_reset(num_workers):
+    family = GymnasiumFamily(
+        lambda: Painted(render_mode="rgb_array"), {"g": Uniform(5, 15)}, horizon=3, num_workers=num_workers
+    )
+    env: Any = family.make_env(2, generator())
+    assert isinstance(env, Renders) is True
+    assert env.seconds_per_step == pytest.approx(1 / 30)
+    env.reset(family.sample(2, "train", generator()))
+    seen = [int(env.render(1)[0, 0, 0])]
+    for _ in range(4):
+        env.step(torch.zeros(2, 1))
+        seen.append(int(env.render(1)[0, 0, 0]))
+    assert seen == [0, 1, 2, 3, 1]
+
+
+def test_what_has_no_pictures_does_not_render():
+    assert not isinstance(fragile("", num_workers=0).make_env(1, generator()), Renders)

@@ -1,0 +1,466 @@
+"""The command line: quick answers, one line for every mistake, and the whole way from train to evaluate."""
+
+import io
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from rich.console import Console
+
+from experiments.cli.main import main
+from experiments.cli.progress import TrainingProgress, duration
+from experiments.cli.report import print_evaluation
+from experiments.experiment import names
+from experiments.experiment.definition import Expected, Experiment, from_config, load, to_config
+from metarl.errors import UserError
+from metarl.evaluation import RETURN, Evaluation, Score
+from metarl.rl.trials import TrialSource
+from metarl.run.directory import Run
+
+RECIPE = '''
+"""RL2 on a tiny bandit."""
+from agents.rl2 import RL2Config
+from envs.torch_families.bandits import BernoulliBandit
+from experiments.experiment.definition import Expected, Experiment
+from metarl.trainer import TrainConfig
+
+experiment = Experiment(
+    family=BernoulliBandit(num_arms=2, num_pulls=3),
+    agent=RL2Config(hidden_size=8, head_sizes=(8,)),
+    train=TrainConfig(num_iterations=3, num_tasks=4, eval_every=2, eval_tasks=5),
+    expected=Expected(at_least=99.0, source="nobody"),
+)
+'''
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.py").write_text(RECIPE)
+    return "recipe.py"
+
+
+def run(capsys, *words: str) -> tuple[int, str, str]:
+    """Exit status, output and errors of one command line."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(words))
+    output, errors = capsys.readouterr()
+    return int(stop.value.code or 0), output, errors
+
+
+# Quick answers
+
+HEAVY = {"torch", "mujoco", "gymnasium", "numpy", "matplotlib", "stable_baselines3", "pydantic", "rich", "scipy"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["list"],
+        ["train", "--help"],
+        ["evaluate", "--help"],
+        ["trian"],
+        ["train", "grid_navi/rl3"],
+        ["baselines", "grid_navy"],
+    ],
+)
+def test_names_and_help_answer_before_torch_is_imported(words):
+    program = (
+        "import sys\n"
+        "from experiments.cli.main import main\n"
+        f"heavy = {HEAVY}\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "finally:\n    print('heavy:', sorted(heavy & set(sys.modules)))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True)
+    assert result.stdout.endswith("heavy: []\n"), result.stderr
+    assert result.returncode == (0 if "--help" in words or words == ["list"] else 2)
+
+
+def test_the_list_describes_everything(capsys):
+    status, output, _ = run(capsys, "list")
+    assert status == 0
+    catalogs = (names.FAMILIES, names.FUNCTION_FAMILIES, names.AGENTS, names.LEARNERS, names.experiment_names())
+    for name in itertools.chain(*catalogs):
+        assert re.search(rf"^  {name} +\w", output, re.MULTILINE), f"{name} has no description"
+    agents = [line.split(maxsplit=1) for line in run(capsys, "list", "agents")[1].splitlines()]
+    assert agents == [[name, description] for name, description in names.described("agents").items()]
+
+
+# Recipes
+
+
+@pytest.mark.parametrize("name", names.experiment_names())
+def test_every_recipe_loads_and_survives_its_config(name):
+    experiment = load(name)
+    assert isinstance(experiment, Experiment)
+    assert experiment.family.name == name.split("/")[0]
+    assert experiment.agent_name in names.AGENTS | names.LEARNERS
+    config = json.loads(json.dumps(to_config(experiment, name)))
+    assert from_config(config, Path("run")) == experiment
+
+
+def test_a_short_family_name_is_spelt_out():
+    assert load("bandit/rl2") == load("bernoulli_bandit/rl2")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("agent", "hidden_siz"), 3, "agent.hidden_siz is not a field: did you mean hidden_size?"),
+        (("agent", "hidden_size"), "8", "agent.hidden_size is '8': Input should be a valid integer"),
+        (("agent", "learning_rate"), -1.0, "agent: learning_rate is -1.0; it must be positive"),
+        (
+            ("family", "class"),
+            "envs.bandits:Bandit",
+            "family.class is 'envs.bandits:Bandit'; there is no such class",
+        ),
+        (("agent", "class"), "agents.rl2:RL2", "agent.class is 'agents.rl2:RL2'; it must be a dataclass"),
+        (("agent", "class"), "agents.rl2", "agent.class is 'agents.rl2'; it must be module:class"),
+        (("agent", "class"), ".rl2:RL2Config", "agent.class is '.rl2:RL2Config'; there is no such class"),
+        (("agent", "class"), 3, "agent.class is 3; it must be module:class"),
+        (("experiment",), None, "experiment is None; it must be the recipe's name or path"),
+        (("device",), "gpu", "device is 'gpu': Input should be 'cpu' or 'cuda'"),
+        (("seed",), -1, "seed is -1; it must be 0 or more"),
+        (("train",), None, "train is None"),
+        (("family",), 3, "family must be an object with a field 'class'"),
+    ],
+)
+def test_a_wrong_config_names_the_field(recipe, place, value, message):
+    config = to_config(load(recipe), recipe)
+    *path, last = place
+    target: Any = config
+    for key in path:
+        target = target[key]
+    target[last] = value
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        from_config(config, Path("run"))
+    assert str(caught.value).startswith("run/config.json: ")
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("trian", "unknown command 'trian': did you mean train?"),
+        ("list agnets", "what is 'agnets'; allowed are"),
+        ("train", "which experiment?"),
+        ("train grid_navi/rl3", "unknown experiment 'grid_navi/rl3': did you mean grid_navi/rl2?"),
+        ("train absent.py", "no recipe at absent.py"),
+        ("train --seed 3", "the experiment comes first"),
+        ("train recipe.py --agent.learning-rate abc", "--agent.learning-rate is 'abc'; it takes FLOAT"),
+        ("train recipe.py --agent.learning-rate=abc", "--agent.learning-rate is 'abc'; it takes FLOAT"),
+        ("train recipe.py --agent.learning_rate -1", "agent: learning_rate is -1.0; it must be positive"),
+        (
+            "train recipe.py --agent.learning-rate 5e-5",
+            "final_learning_rate is 0.0001 and learning_rate 5e-05; the final",
+        ),
+        ("train recipe.py --agent.learning-rate", "Missing value for argument '--agent.learning-rate'"),
+        (
+            "train recipe.py --agent.memory gur",
+            "--agent.memory is 'gur'; allowed are 'gru', 'lstm', 'snail', 'transformer'",
+        ),
+        (
+            "train recipe.py --agent.hidden-siz 3",
+            "unknown option --agent.hidden-siz; did you mean --agent.hidden-size?",
+        ),
+        ("train recipe.py --agent.target-kl x", "--agent.target-kl is 'x'; it takes {None}|FLOAT"),
+        ("train recipe.py --agent.head-sizes 8 x", "--agent.head-sizes is '8 x'; it takes [INT [INT ...]]"),
+        ("train recipe.py --agent.normalise-obs maybe", "unknown argument 'maybe' after --agent.normalise-obs"),
+        ("train recipe.py --train.num-iterations 0", "train: num_iterations is 0; it must be at least 1"),
+        ("train recipe.py --family.num-arms 1", "family: num_arms of BernoulliBandit is 1"),
+        ("train recipe.py --seed -1", "seed is -1; it must be 0 or more"),
+        ("train recipe.py --device gpu", "--device is 'gpu'; allowed are 'cpu', 'cuda'"),
+        ("train recipe.py --run-dir recipe.py/run", "cannot create a run in recipe.py/run: Not a directory"),
+        ("train recipe.py --run-dir .", "is not empty"),
+        ("train broken.py", "recipe broken.py does not load: SyntaxError"),
+        ("train empty.py", "recipe empty.py has no module-level `experiment"),
+        ("resume absent", "there is no run at absent"),
+        ("evaluate .", "is not a run: it has no config.json"),
+        ("evaluate absent --split odd", "--split is 'odd'; allowed are 'train', 'val', 'test', 'ood'"),
+        ("evaluate absent --tasks 0", "--tasks is 0; it must be at least 1"),
+        ("evaluate absent --seed 99999999999999999999", "--seed is 99999999999999999999; allowed are 0 to 2^62 - 1"),
+        ("evaluate absent --episodes 0", "--episodes is 0; it must be at least 1"),
+        ("baselines bandi", "unknown task family 'bandi': did you mean bandit?"),
+        ("baselines bernoulli_bandit --trials 1", "--trials is 1; it must be at least 2"),
+        ("benchmark simulatoin", "unknown benchmark 'simulatoin': did you mean simulation?"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(recipe, capsys, words, message):
+    Path("broken.py").write_text("experiment = (")
+    Path("empty.py").write_text("")
+    status, _, errors = run(capsys, *words.split())
+    assert status == 2
+    assert message in errors
+    assert errors.startswith("metarl: ")
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_mistake_is_the_same_line_in_any_encoding(encoding):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    words = [sys.executable, "-m", "experiments", "evaluate", "run", "--tasks", "x"]
+    result = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert result.stderr == "metarl: --tasks is 'x'; it takes INT (see metarl evaluate --help)\n"
+
+
+def test_a_gpu_that_is_not_there_is_said(recipe, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    status, _, errors = run(capsys, "train", recipe, "--device", "cuda", "--run-dir", "run")
+    assert status == 2
+    assert "no CUDA GPU" in errors
+    assert not Path("run").exists()
+
+
+def test_help_of_an_experiment_names_every_field(recipe, capsys):
+    status, output, _ = run(capsys, "train", recipe, "--help")
+    assert status == 0
+    for flag in ("--seed", "--device", "--run-dir", "--agent.learning-rate", "--train.num-tasks", "--family.num-arms"):
+        assert f"{flag} " in output
+
+
+# From train to evaluate
+
+
+def test_train_evaluate_resume(recipe, capsys):
+    overrides = ["--seed", "5", "--agent.normalise-obs", "False", "--agent.head_sizes", "4", "4"]
+    status, output, errors = run(capsys, "train", recipe, "--run-dir", "run", *overrides)
+    assert status == 0, errors
+    assert "oracle" in output
+    assert "NOT reached" in output
+    assert "tensorboard --logdir run" in output
+    assert Path("run/evaluation_test.png").read_bytes().startswith(b"\x89PNG")
+    config = Run.open("run").config()
+    assert (config["seed"], config["agent"]["normalise_obs"], config["agent"]["head_sizes"]) == (5, False, [4, 4])
+
+    words = ["evaluate", "run", "--split", "ood", "--tasks", "6", "--episodes", "2", "--json"]
+    status, output, _ = run(capsys, *words)
+    assert status == 0
+    answer = json.loads(output)  # one object and nothing else
+    assert (answer["family"], answer["agent"], answer["split"], answer["num_tasks"]) == (
+        "bernoulli_bandit",
+        "rl2",
+        "ood",
+        6,
+    )
+    assert [set(episode) for episode in answer["episodes"]] == [{"mean", "iqm", "ci95"}] * 2
+    assert all(len(values) == 2 for values in answer["bounds"].values())
+    assert json.loads(run(capsys, *words)[1]) == answer
+    assert (answer["seed"], answer["checkpoint"], answer["iteration"], answer["env_steps"]) == (0, "latest", 3, 36)
+    assert not list(Path("run").glob("evaluation_ood*"))
+
+    status, output, _ = run(capsys, "resume", "run")
+    assert status == 0
+    assert "This run is finished: 3 iterations" in output
+    assert run(capsys, "resume", "run", "--num-iterations", "2")[0] == 2
+    assert run(capsys, "resume", "run", "--num-iterations", "5")[0] == 0
+    assert Run.open("run").load("latest")["iteration"] == 5
+    assert Run.open("run").config()["train"]["num_iterations"] == 5
+    assert len(Run.open("run").progress()) == 5
+
+
+def test_an_evaluation_that_is_asked_for_later_has_a_file_of_its_own(recipe, capsys):
+    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+    of_training = {path: path.read_bytes() for path in Path("run").glob("evaluation_*")}
+    assert {path.name for path in of_training} == {"evaluation_test.json", "evaluation_test.png"}
+    first = json.loads(of_training[Path("run/evaluation_test.json")])
+    assert (first["num_tasks"], first["seed"], first["checkpoint"], first["iteration"]) == (5, 0, "latest", 3)
+    words = ["evaluate", "run", "--tasks", "6", "--checkpoint", "best"]
+    assert run(capsys, *words, "--seed", "1")[0] == 0
+    assert run(capsys, *words)[0] == 0
+    words += ["--episodes", "2"]
+    status, output, errors = run(capsys, *words)
+    assert status == 0, errors
+    best = Run.open("run").load("best")
+    for asked in ("6x2", "6x3"):
+        name = f"evaluation_test_{asked}_i{best['iteration']}_s0"
+        saved = json.loads(Path(f"run/{name}.json").read_text())
+        assert Path(f"run/{name}.png").is_file()
+        assert (saved["seed"], saved["checkpoint"], saved["env_steps"]) == (0, "best", best["env_steps"])
+    assert len(list(Path("run").glob("evaluation_*"))) == 8
+    assert all(path.read_bytes() == content for path, content in of_training.items())
+    assert f"run/evaluation_test_6x2_i{best['iteration']}_s0.json" in output
+    assert json.loads(run(capsys, *words, "--json")[1]).keys() == saved.keys()
+
+
+def test_an_evaluation_takes_other_settings_than_training(recipe, capsys):
+    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+    config = Path("run/config.json").read_bytes()
+    words = ["evaluate", "run", "--tasks", "6"]
+    longer = ["--family.num-pulls", "30", "--seed", "1", "--agent.normalise-obs", "true"]
+    status, output, errors = run(capsys, *words, *longer, "--json")
+    assert status == 0, errors
+    answer = json.loads(output)
+    assert answer["facts"] == {"family.num_pulls": 30}  # what is as it was is not named
+    assert answer["seed"] == 1
+    assert len(answer["episodes"]) == 30
+    assert run(capsys, *words, *longer)[0] == 0
+    assert Path("run/evaluation_test_6x30_family.num_pulls=30_i3_s1.json").is_file()
+    assert Path("run/config.json").read_bytes() == config
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--family.num-pull 4", "unknown option --family.num-pull; did you mean --family.num-pulls?"),
+        ("--family.num-pulls x", "--family.num-pulls is 'x'; it takes INT"),
+        ("--family.num-pulls 0", "num_pulls of BernoulliBandit is 0: allowed are integers from 1"),
+        ("--agent.hidden-size 16", "checkpoints/latest.pt does not fit the settings in run/config.json: agent."),
+        ("--family.num-arms 3", "checkpoints/latest.pt does not fit the settings in run/config.json: agent."),
+        ("--train.num-tasks 3", "unknown argument '--train.num-tasks'"),
+    ],
+)
+def test_settings_that_an_evaluation_cannot_take(recipe, words, message, capsys):
+    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+    status, _, errors = run(capsys, "evaluate", "run", "--tasks", "6", *words.split())
+    assert (status, errors.count("\n")) == (2, 1)
+    assert message in errors
+
+
+def test_an_evaluation_is_shown_even_where_it_cannot_be_saved(recipe, capsys):
+    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+    Path("run/.evaluation_test_6x3_i3_s0.json.partial").mkdir()  # in the way of the file
+    status, output, errors = run(capsys, "evaluate", "run", "--tasks", "6")
+    assert "95 % interval" in output
+    assert status == 2
+    assert errors == "metarl: cannot write run/evaluation_test_6x3_i3_s0.json: Is a directory\n"
+
+
+def test_a_run_is_finished_when_its_last_iteration_is_saved(recipe, capsys):
+    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+    Path("run/evaluation_test.json").unlink()
+    before = sorted(Path("run").rglob("*"))
+    status, output, _ = run(capsys, "resume", "run")
+    assert status == 0
+    assert output.startswith("This run is finished: 3 iterations. Evaluate it with: metarl evaluate run;")
+    assert sorted(Path("run").rglob("*")) == before
+
+
+def test_a_split_that_the_family_does_not_have_is_one_line(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = [
+        "--train.num-iterations",
+        "1",
+        "--train.num-tasks",
+        "2",
+        "--train.eval-tasks",
+        "2",
+        "--family.horizon",
+        "4",
+    ]
+    assert run(capsys, "train", "half_cheetah_dir/rl2", "--run-dir", "run", *small)[0] == 0
+    status, _, errors = run(capsys, "evaluate", "run", "--split", "ood")
+    assert status == 2
+    assert "split of half_cheetah_dir is 'ood': allowed are 'train', 'test'" in errors
+    assert errors.count("\n") == 1
+    assert not Path("run/evaluation_ood.json").exists()
+
+
+def test_without_a_directory_the_run_names_its_family_agent_and_seed(recipe, capsys):
+    assert run(capsys, "train", recipe, "--seed", "7", "--train.num-iterations", "1")[0] == 0
+    (path,) = Path("runs/bernoulli_bandit/rl2").iterdir()
+    assert path.name.endswith("_s7")
+
+
+def test_a_failing_simulation_is_one_line_and_keeps_the_run(recipe, capsys, monkeypatch):
+    def explode(self: Any) -> None:
+        raise FloatingPointError("reward at step 3 of row 1 is not finite")
+
+    monkeypatch.setattr("metarl.trainer.Trainer.iterate", explode)
+    status, _, errors = run(capsys, "train", recipe, "--run-dir", "run")
+    assert status == 1
+    assert errors == "metarl: reward at step 3 of row 1 is not finite; what was saved before is in run\n"
+
+
+def test_baselines_print_a_table_or_one_object(capsys):
+    words = ["baselines", "bernoulli_bandit", "--trials", "20", "--family.num-arms", "2", "--family.num-pulls", "3"]
+    status, output, _ = run(capsys, *words)
+    assert status == 0
+    assert "thompson" in output
+    answer = json.loads(run(capsys, *words, "--json")[1])
+    assert answer["num_trials"] == 20
+    assert {"random", "oracle"} <= {result["name"] for result in answer["baselines"]}
+
+
+@pytest.mark.slow
+def test_the_doctor_measures_the_simulator(capsys):
+    status, output, _ = run(capsys, "doctor")
+    assert status == 0, output
+    assert re.search(r"half_cheetah_vel: [\d,]+ env-steps/s", output)
+
+
+# Progress
+
+
+def fake_trainer(num_iterations: int) -> Any:
+    source = SimpleNamespace(measure=RETURN, unit_rate=TrialSource.unit_rate)
+    config = SimpleNamespace(num_iterations=num_iterations)
+    return SimpleNamespace(source=source, iteration=0, num_episodes=2, config=config)
+
+
+def show(terminal: bool, num_iterations: int = 1000, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=width)
+    trainer = fake_trainer(num_iterations)
+    with TrainingProgress(trainer, console) as progress:
+        for iteration in range(1, num_iterations + 1):
+            trainer.iteration = iteration
+            progress(trainer, {"time/fps": 12345.0, "meta_train/return/ep_1": 1.5, "meta_train/return/ep_2": 2.5})
+    return cast(io.StringIO, console.file).getvalue()
+
+
+def test_progress_is_calm_where_there_is_no_terminal():
+    lines = show(terminal=False).splitlines()
+    assert len(lines) == 20
+    assert lines[0].startswith("50/1000 (5%)  12,345 env-steps/s  0:00 left  return 1.5 in episode 1, 2.5 in 2")
+    assert lines[-1].startswith("1000/1000 (100%)")
+
+
+def test_progress_on_a_terminal_is_a_bar():
+    text = show(terminal=True)
+    assert "━" in text
+    assert "12,345 env-steps/s" in text
+
+
+@pytest.mark.parametrize("width", [40, 60])
+def test_progress_in_a_narrow_terminal_is_whole(width):
+    text = show(terminal=True, width=width)
+    assert "…" not in text
+    for part in ("1000/1000", "12,345 env-steps/s", "0:00 left"):
+        assert part in text
+    assert "2.5 in 2" in " ".join(text.split())
+
+
+# The report
+
+
+@pytest.mark.parametrize("width", [40, 59, 80, 140])
+def test_the_report_is_whole_in_any_terminal(width):
+    scores = [Score(-1234.5, -1200.25, (-1300.0, -1100.0)), Score(-50.21, -49.12, (-51.0, -49.0))]
+    bounds = {"bayes_optimal": [1.25, 2.25], "oracle": [3.5, 4.5], "random": [-1.75, -2.75]}
+    evaluation = Evaluation("half_cheetah_vel", "rl2", "test", 1000, scores, scores[0], bounds, {"speed": [6.5, 7.5]})
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=width)
+    print_evaluation(evaluation, Expected(source="our own", at_least=3.0), console)
+    lines = cast(io.StringIO, console.file).getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert not [line for line in lines if "…" in line]
+    cells = [cell.strip() for line in lines for cell in re.split("[│┃]", line)]
+    for cell in ("episode", "95 % interval", "-1,234", "-50.21", "-51.00 to -49.00", "bayes-optimal", "8.00", "speed"):
+        assert cell in cells
+    tables = cells.count("episode")
+    assert [cells.count(number) for number in ("1", "2", "all")] == [tables] * 3
+    assert (tables == 1) == (width == 140)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")])
+def test_durations_read_as_on_a_clock(seconds, text):
+    assert duration(seconds) == text

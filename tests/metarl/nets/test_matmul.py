@@ -1,0 +1,82 @@
+"""Products of matrices: accurate whichever library makes them, and the setting never left behind."""
+
+import pytest
+import torch
+
+from metarl.nets import matmul
+from metarl.nets.matmul import fast_products
+
+
+def setting() -> str | None:
+    """What torch has now; None for one that cannot choose."""
+    return getattr(matmul._setting(), "fp32_precision", None)
+
+
+def product(*, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+    """A product and the exact one."""
+    generator = torch.Generator().manual_seed(3)
+    left = torch.randn(700, 250, generator=generator).to(dtype)
+    right = torch.randn(250, 90, generator=generator).to(dtype)
+    return left @ right, left.double() @ right.double()
+
+
+def test_products_have_the_accuracy_of_float32():
+    with fast_products():
+        ours, exact = product()
+    assert float((ours - exact).abs().max() / exact.abs().max()) < 1e-5
+
+
+def test_so_do_first_and_second_derivatives():
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(2, 200, 40, generator=generator)
+    weight = torch.randn(2, 30, 40, generator=generator)
+
+    def slopes(dtype: torch.dtype) -> list[torch.Tensor]:
+        w = weight.to(dtype).requires_grad_()
+        (first,) = torch.autograd.grad(torch.bmm(x.to(dtype), w.mT).tanh().square().sum(), w, create_graph=True)
+        return [first.detach(), torch.autograd.grad(first.square().sum(), w)[0]]
+
+    with fast_products():
+        ours = slopes(torch.float32)
+    for own, exact in zip(ours, slopes(torch.float64), strict=True):
+        assert float((own - exact).abs().max() / exact.abs().max()) < 1e-4
+
+
+def test_the_setting_comes_back_after_nesting_and_errors():
+    before = setting()
+    with fast_products():
+        inside = setting()
+        with fast_products():
+            assert setting() == inside
+        assert setting() == inside
+    assert setting() == before
+    with pytest.raises(RuntimeError), fast_products():
+        raise RuntimeError
+    assert setting() == before
+
+
+def test_it_is_a_decorator():
+    inside = fast_products()(setting)()
+    with fast_products():
+        assert setting() == inside
+
+
+def test_shorter_numbers_are_refused(monkeypatch):
+    """Where a library rounds to bfloat16, the error is seen and the library not chosen."""
+    exact = matmul._error
+    monkeypatch.setattr(matmul, "_error", lambda left, right: exact(left.bfloat16(), right.bfloat16()))
+    matmul.keeps_float32.cache_clear()
+    try:
+        before = setting()
+        with fast_products():
+            assert setting() == before
+    finally:
+        monkeypatch.undo()
+        matmul.keeps_float32.cache_clear()
+
+
+def test_a_torch_without_the_setting_multiplies_as_ever(monkeypatch):
+    monkeypatch.setattr(matmul, "_setting", lambda: None)
+    with fast_products():
+        ours, exact = product()
+    assert float((ours - exact).abs().max() / exact.abs().max()) < 1e-5
