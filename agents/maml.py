@@ -30,7 +30,10 @@ from agents.outer_steps import GradientEpochs, OuterStep, TrustRegion
 from metarl.adaptation.gradient import GradientAdaptation, Params
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes
 from metarl.nets.mlp import Activation, PolicyHead
+from metarl.protocols import TaskFamily
 from metarl.records import SampledDecision, Step, Trajectory
+from metarl.rl.trials import TrialSource
+from metarl.source import TrainConfig
 
 Experience = Trajectory[SampledDecision]
 
@@ -93,6 +96,12 @@ class MAMLTRPOConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; with outer 'trust_region' it has no effect")
         if self.target_kl is not None and not self.kl_penalty:
             raise ValueError(f"target_kl is {self.target_kl}; kl_penalty, which adapts to it, must not be 0")
+
+    def make_source(
+        self, family: TaskFamily, train: TrainConfig, generators: Mapping[str, torch.Generator]
+    ) -> TrialSource:
+        """Trials in fresh tasks."""
+        return TrialSource(self, family, train, generators)
 
     def make(
         self,

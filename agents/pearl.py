@@ -20,7 +20,7 @@ they are uniform.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,8 +32,11 @@ from agents.soft_actor_critic import SoftActorCritic
 from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, vote_size
 from metarl.nets.matmul import fast_products
 from metarl.nets.mlp import Activation, mlp
+from metarl.protocols import TaskFamily
 from metarl.records import Decision, Step, Trajectory, by_task
 from metarl.rl.replay import Replay, Transition
+from metarl.rl.replay_source import ReplaySource
+from metarl.source import TrainConfig
 
 Experience = Trajectory[Decision]
 
@@ -95,6 +98,12 @@ class PEARLConfig:
         if not 0 < self.target_share <= 1:
             raise ValueError(f"target_share is {self.target_share}; it must lie in (0, 1]")
 
+    def make_source(
+        self, family: TaskFamily, train: TrainConfig, generators: Mapping[str, torch.Generator]
+    ) -> ReplaySource:
+        """Episodes in a fixed set of training tasks, kept in a replay."""
+        return ReplaySource(self, family, train, generators)
+
     def make(
         self,
         observation_space: spaces.Box,
@@ -103,9 +112,10 @@ class PEARLConfig:
         num_iterations: int,
         generator: torch.Generator,
     ) -> PEARL:
-        """
+        """A fresh agent.
+
         Raises:
-            ValueError: when actions are discrete, or replay needs more memory than is allowed.
+            ValueError: when actions are discrete.
         """
         if not isinstance(action_space, spaces.Box):
             raise ValueError(f"action_space is {action_space}; PEARL needs a Box of continuous actions")
@@ -124,7 +134,7 @@ class PEARLState:
 
 
 class PEARL:
-    """The agent; it remembers what is collected for it, and its update learns from that memory."""
+    """The agent; its source collects for it and owns the replay that `update` learns from."""
 
     block: int | None = 1
     training_blocks: int | None = None
@@ -139,14 +149,6 @@ class PEARL:
     ) -> None:
         self.config = config
         obs_size, num_actions, device = observation_space.shape[0], action_space.shape[0], generator.device
-        self.replay = Replay(
-            config.num_train_tasks,
-            config.capacity,
-            obs_size,
-            num_actions,
-            max_gigabytes=config.max_gigabytes,
-            device=device,
-        )
         item_size = obs_size + num_actions + 1 + (obs_size if config.next_obs_in_context else 0)
         votes = vote_size(config.latent_size, config.aggregation)
         sizes = (item_size, *config.encoder_sizes, votes)
@@ -205,66 +207,45 @@ class PEARL:
     def adapt(self, state: PEARLState, trajectory: Experience) -> PEARLState:
         """The belief after a block of episodes; z comes from it once exploration is over."""
         num_tasks = len(state.belief)
-        items = self._items(self._transitions(trajectory, trajectory.reward, num_tasks))
+        items = self._items(Transition.of(trajectory, trajectory.reward, num_tasks))
         belief = self.adaptation.adapt(state.belief, items, by_task(trajectory.valid, num_tasks))
         num_absorbed = state.num_absorbed + 1
         source = state.source if num_absorbed < self.config.num_exploration_episodes else belief
         return replace(state, belief=belief, source=source, num_absorbed=num_absorbed)
 
-    # --- remembering (metarl/rl/replay_source.py) ----------------------------------------------------------------
-
-    @property
-    def has_experience(self) -> bool:
-        """Whether every training task has been met."""
-        return bool((self.replay.num_items > 0).all())
+    # --- collecting (metarl/rl/replay_source.py) -----------------------------------------------------------------
 
     @torch.no_grad()
-    def collecting(self, tasks: Tensor, copies: int, *, posterior: bool, generator: torch.Generator) -> PEARLState:
-        """The state to collect in training tasks [M]: z from the prior, or from a context of each task's own."""
-        state = replace(self.prior(len(tasks), copies), by_chance=True)
-        if not posterior:
+    def collecting(self, num_tasks: int, copies: int, context: Transition | None) -> PEARLState:
+        """The state to collect in tasks: z from the prior, or from the posterior given a context [N, K, ...]."""
+        state = replace(self.prior(num_tasks, copies), by_chance=True)
+        if context is None:
             return state
-        belief = self._infer(tasks, generator)
+        belief = self._infer(context)
         return replace(state, belief=belief, source=belief)
-
-    def forget_recent(self, tasks: Tensor) -> None:
-        """Begin a new recent window in tasks [M]."""
-        self.replay.forget_recent(tasks)
-
-    def remember(self, tasks: Tensor, trajectory: Experience, shaped_reward: Tensor, *, recent: bool) -> None:
-        """Keep a trajectory of tasks [M]; shaped_reward [T, B]; recent: also as context."""
-        transitions = self._transitions(trajectory, shaped_reward, len(tasks))
-        self.replay.add(tasks, transitions, by_task(trajectory.valid, len(tasks)), recent=recent)
-
-    def _transitions(self, trajectory: Experience, shaped_reward: Tensor, num_tasks: int) -> Transition:
-        """[N, K, ...]"""
-        action = self.sac.actor.from_env(trajectory.decision.action)
-        fields = (trajectory.obs, action, trajectory.reward, shaped_reward, trajectory.next_obs, trajectory.terminated)
-        return Transition(*(by_task(field, num_tasks) for field in fields))
 
     def _items(self, data: Transition) -> Tensor:
         """What the encoder reads of transitions: [..., item]."""
         next_obs = [data.next_obs] if self.config.next_obs_in_context else []
-        return torch.cat([data.obs, data.action, data.reward.unsqueeze(-1), *next_obs], -1)
+        return torch.cat([data.obs, self.sac.actor.from_env(data.action), data.reward.unsqueeze(-1), *next_obs], -1)
 
-    def _infer(self, tasks: Tensor, generator: torch.Generator) -> Belief:
-        """The belief about training tasks [M] from a random context of each."""
-        context = self.replay.sample(tasks, self.config.context, generator, recent=True)
-        return self.adaptation.adapt(self.adaptation.prior(len(tasks)), self._items(context))
+    def _infer(self, context: Transition) -> Belief:
+        """The belief about tasks from transitions [N, K, ...] of each."""
+        return self.adaptation.adapt(self.adaptation.prior(len(context)), self._items(context))
 
     # --- learning ---------------------------------------------------------------------------------------------
 
-    def update(self, trial: Sequence[Any], generator: torch.Generator) -> dict[str, float]:
-        """Gradient steps on what is remembered; `trial`, which is among that, is not looked at.
+    def update(self, replay: Replay, generator: torch.Generator) -> dict[str, float]:
+        """Gradient steps on what the replay holds.
 
         Raises:
             FloatingPointError: when a loss is not finite.
         """
-        config, device = self.config, self.replay.device
+        config, device = self.config, replay.device
         totals: dict[str, Tensor] = {}
         for _ in range(config.num_gradient_steps):
             tasks = torch.randint(config.num_train_tasks, (config.meta_batch,), generator=generator, device=device)
-            for name, value in self.gradient_step(tasks, generator).items():
+            for name, value in self.gradient_step(replay, tasks, generator).items():
                 totals[name] = totals.get(name, 0.0) + value
         metrics = {f"train/{name}": float(total) / config.num_gradient_steps for name, total in totals.items()}
         for name in ("train/critic_loss", "train/actor_loss"):
@@ -273,10 +254,11 @@ class PEARL:
         return metrics | {"train/num_gradient_steps": float(self.num_updates)}
 
     @fast_products()
-    def gradient_step(self, tasks: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def gradient_step(self, replay: Replay, tasks: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """One step of critics and encoder, of the policy and of the temperature, on training tasks [M]."""
-        data = self.replay.sample(tasks, self.config.batch, generator)  # [M, K, ...]
-        losses = self.critic_losses(data, belief := self._infer(tasks, generator), generator)
+        data = replay.sample(tasks, self.config.batch, generator)  # [M, K, ...]
+        belief = self._infer(replay.sample(tasks, self.config.context, generator, recent=True))
+        losses = self.critic_losses(data, belief, generator)
         self._step("critic", self._critic_params, losses.loss)
         loss, log_prob = self.sac.actor_loss(losses.features, generator)
         self._step("actor", self._actor_params, loss)
@@ -301,7 +283,7 @@ class PEARL:
         next_features = torch.cat([rows.next_obs, latent.detach()], -1)
         reward = config.reward_scale * rows.shaped_reward
         target = self.sac.targets(reward, rows.terminated, next_features, generator)
-        critic = self.sac.critic_loss(features, rows.action, target)
+        critic = self.sac.critic_loss(features, self.sac.actor.from_env(rows.action), target)
         divergence = self.adaptation.divergence(belief).mean() if self.adaptation.is_random else critic.new_zeros(())
         return CriticLosses(critic + config.kl_weight * divergence, critic, divergence, features.detach())
 
@@ -322,7 +304,6 @@ class PEARL:
             "encoder": self.encoder.state_dict(),
             "sac": self.sac.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "replay": self.replay.state_dict(),
             "num_updates": self.num_updates,
         }
 
@@ -331,7 +312,6 @@ class PEARL:
         self.sac.load_state_dict(state["sac"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
-        self.replay.load_state_dict(state["replay"])
         self.num_updates = state["num_updates"]
 
 

@@ -33,6 +33,7 @@ from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.nets.mlp import Activation, PolicyHead, mlp
 from metarl.nets.moments import Moments
+from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
 from metarl.rl.losses import (
     approximate_kl,
@@ -43,6 +44,8 @@ from metarl.rl.losses import (
     mean_where,
     standardise_where,
 )
+from metarl.rl.trials import TrialSource
+from metarl.source import TrainConfig
 
 Experience = Trajectory[ActorCriticDecision]
 MemoryKind = Literal["gru", "lstm", "snail", "transformer"]
@@ -135,6 +138,12 @@ class RL2Config:
         """The longest trial that the memory can read, and one more item after it; None: any."""
         limited = self.memory == "transformer" and self.transformer.positions == "learned"
         return self.transformer.max_items - 1 if limited else None
+
+    def make_source(
+        self, family: TaskFamily, train: TrainConfig, generators: Mapping[str, torch.Generator]
+    ) -> TrialSource:
+        """Trials in fresh tasks."""
+        return TrialSource(self, family, train, generators)
 
     def make(
         self,

@@ -6,6 +6,7 @@ What comes out is the adaptation curve: the return of episode 1, 2, ... of a tri
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -184,6 +185,15 @@ def mean_metrics(env: VectorEnv, metrics: Tensor | None) -> dict[str, list[float
         return {}
     means = metrics.mean(1).T.tolist()
     return dict(zip(env.metric_names, means, strict=True))
+
+
+def by_point(prefix: str, metrics: Mapping[str, list[float]], measure: Measure) -> dict[str, float]:
+    """A family's own metrics by their logged tags, such as "meta_test/velocity_error/ep_1"."""
+    return {
+        f"{prefix}/{name}/{measure.point_tag}_{k}": values[k - measure.first]
+        for name, values in metrics.items()
+        for k in logged_points(measure, len(values))
+    }
 
 
 def logged_points(measure: Measure, num_points: int) -> list[int]:

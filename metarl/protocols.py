@@ -5,7 +5,7 @@ Agents never import environments and environments never import agents; both are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -167,8 +167,12 @@ class Agent(Protocol[State, D]):
 
     def adapt(self, state: State, trajectory: Trajectory[D]) -> State: ...
 
-    def update(self, trial: Sequence[Trajectory[D]], generator: torch.Generator) -> dict[str, float]:
-        """The meta-update from one batch of trials, block by block; returns what is worth logging under `train/`."""
+    def update(self, experience: Any, generator: torch.Generator, /) -> dict[str, float]:
+        """The meta-update from what the agent's source draws; returns what is worth logging under `train/`.
+
+        experience: of a `TrialSource`, the trajectories of a batch of trials, block by block; of a `ReplaySource`, the
+        replay.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,54 +8,28 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from metarl.evaluation import Evaluation, logged_points
-from metarl.fewshot.episode import FewShotFamily, FewShotLearnerConfig
-from metarl.fewshot.source import FewShotSource
-from metarl.protocols import AgentConfig, Split, TaskFamily
-from metarl.rl.replay_source import ReplayConfig, ReplaySource
-from metarl.rl.trials import TrialSource, by_point
-from metarl.source import Source
+from metarl.evaluation import Evaluation, by_point, logged_points
+from metarl.protocols import Split
+from metarl.source import NamesSource, Source, TrainConfig
 
 if TYPE_CHECKING:
     from metarl.run.directory import Run
+
+__all__ = ["TrainConfig", "Trainer", "train"]
 
 _STREAMS = ("initialisation", "task", "env", "policy", "update")  # one generator each, all from one seed
 _EVALUATION_SEED = 1_000_003  # of the held-out tasks: the same ones for every run, whatever its seed
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """How long to meta-train and on how much."""
-
-    num_iterations: int
-    num_tasks: int  # N, fresh tasks per iteration
-    copies: int = 1  # E, rows per task
-    num_episodes: int | None = None  # points of the adaptation curve; None: the family's own number, or 10 steps
-    eval_every: int = 50  # iterations between evaluations on held-out tasks; 0: only at the end
-    eval_tasks: int = 100
-    checkpoint_every: int = 25
-
-    def __post_init__(self) -> None:
-        for name in ("num_iterations", "num_tasks", "copies", "eval_tasks", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.num_episodes is not None and self.num_episodes < 1:
-            raise ValueError(f"num_episodes is {self.num_episodes}; it must be at least 1")
-        if self.eval_every < 0:
-            raise ValueError(f"eval_every is {self.eval_every}; it must be 0 (only at the end) or more")
-
-
 class Trainer:
     """A meta-learner, the source of what it learns from and everything that an exact resume needs.
 
-    Family and agent decide the source: support and query sets of functions; trials of an agent in fresh tasks; or, for
-    a configuration that says how many training tasks it keeps, episodes in those, for replay.
+    The agent's configuration names the source: trials in fresh tasks, episodes for replay, support and query sets.
 
     Raises:
         ValueError: when family, agent and settings do not fit together.
@@ -63,23 +37,22 @@ class Trainer:
 
     def __init__(
         self,
-        family: TaskFamily | FewShotFamily,
-        agent_config: AgentConfig | FewShotLearnerConfig,
+        family: Any,
+        agent_config: NamesSource,
         config: TrainConfig,
         *,
         agent_name: str,
         seed: int,
         device: str = "cpu",
     ) -> None:
-        self.family: Any = family
-        self.config, self.agent_name = config, agent_name
+        self.family, self.config, self.agent_name = family, config, agent_name
         seeds = np.random.SeedSequence(seed).generate_state(len(_STREAMS), np.uint64).tolist()
         self.generators = {
             name: torch.Generator(device).manual_seed(stream_seed % 2**63)
             for name, stream_seed in zip(_STREAMS, seeds, strict=True)
         }
-        self.source = _source(family, agent_config, config, self.generators)
-        self.agent = self.source.make_learner(agent_config, config.num_iterations)
+        self.source: Source[Any, Any] = agent_config.make_source(family, config, self.generators)
+        self.agent = self.source.make_learner(config.num_iterations)
         self.num_episodes = self.source.num_episodes
         self.device = device
         self.iteration = 0
@@ -100,23 +73,22 @@ class Trainer:
             FloatingPointError: when a reward or an error is not finite.
         """
         started = time.perf_counter()
-        experience = self.source.draw(self.agent)
+        draw = self.source.draw(self.agent)
         drawn = time.perf_counter()
-        metrics = self.agent.update(experience, self.generators["update"])
+        metrics = self.agent.update(draw.experience, self.generators["update"])
         ended = time.perf_counter()
-        amount = self.source.amount(experience)
-        metrics = {**self.source.metrics(experience), **metrics}
+        metrics = {**draw.metrics, **metrics}
         score = metrics[self.source.score_tag]
         if not math.isfinite(score):
             raise FloatingPointError(f"{self.source.score_tag} of iteration {self.iteration + 1} is {score}")
         self._window.append(score)
         self.iteration += 1
-        self.env_steps += amount
+        self.env_steps += draw.amount
         self.seconds += ended - started
         return {
             **metrics,
-            "time/fps": amount / (ended - started),
-            "time/collect_fps": amount / (drawn - started),
+            "time/fps": draw.amount / (ended - started),
+            "time/collect_fps": draw.amount / (drawn - started),
             "time/collect_share": (drawn - started) / (ended - started),
             "time/time_elapsed": self.seconds,
             "time/iterations": float(self.iteration),
@@ -130,13 +102,12 @@ class Trainer:
         num_episodes: int | None = None,
         seed: int = 0,
         *,
-        family: FewShotFamily | None = None,
+        family: Any = None,
     ) -> Evaluation:
         """The adaptation curve on held-out tasks; the training's own random streams are left as they are.
 
-        family: of few-shot tasks other than those of training, such as with more classes; None: the trainer's own.
+        family: another one than that of training, such as with more classes; None: the trainer's own.
         """
-        settings: dict[str, Any] = {} if family is None else {"family": family}
         return self.source.evaluate(
             self.agent,
             agent_name=self.agent_name,
@@ -144,7 +115,7 @@ class Trainer:
             num_tasks=self.config.eval_tasks if num_tasks is None else num_tasks,
             num_episodes=num_episodes,
             generator=torch.Generator(self.device).manual_seed(_EVALUATION_SEED + seed),
-            **settings,
+            family=family,
         )
 
     def close_window(self) -> bool:
@@ -155,11 +126,12 @@ class Trainer:
         self._window = []
         return is_best
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
+        """Tensors and plain Python only. to_train: with all that a resume needs; else what an evaluation needs."""
         return {
             "iteration": self.iteration,
             "env_steps": self.env_steps,
-            "source": self.source.state_dict(),
+            "source": self.source.state_dict(to_train=to_train),
             "seconds": self.seconds,
             "best_return": self.best_return,
             "window": list(self._window),
@@ -170,7 +142,7 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.iteration = state["iteration"]
         self.env_steps = state["env_steps"]
-        self.source.load_state_dict(state.get("source", state))  # older checkpoints have its numbers among the rest
+        self.source.load_state_dict(state["source"])
         self.seconds = state["seconds"]
         self.best_return = state["best_return"]
         self._window = list(state["window"])
@@ -212,26 +184,10 @@ def train(
 
 
 def _save(trainer: Trainer, run: Run) -> None:
-    """`best` first: whoever stops it in between has an older `latest`, and meets this window and its verdict again."""
-    is_best = trainer.close_window()
-    state = trainer.state_dict()
-    if is_best:
-        run.save("best", state)
-    run.save("latest", state)
-
-
-def _source(
-    family: TaskFamily | FewShotFamily,
-    agent_config: AgentConfig | FewShotLearnerConfig,
-    config: TrainConfig,
-    generators: Mapping[str, torch.Generator],
-) -> Source[Any, Any]:
-    size = (config.num_tasks, config.copies, config.num_episodes)
-    if isinstance(family, FewShotFamily):
-        return FewShotSource(family, *size, generators)
-    if isinstance(agent_config, ReplayConfig):
-        return ReplaySource(family, *size, generators)
-    return TrialSource(family, *size, generators)
+    """`best` first: if interrupted in between, the older `latest` repeats this window."""
+    if trainer.close_window():
+        run.save("best", trainer.state_dict(to_train=False))
+    run.save("latest", trainer.state_dict())
 
 
 def _evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:

@@ -25,7 +25,7 @@ from envs.locomotion.half_cheetah import HalfCheetahVel
 from experiments.benchmarks.pearl_reference import Reference
 from metarl.nets.matmul import fast_products, keeps_float32
 from metarl.records import by_task
-from metarl.rl.replay import Transition
+from metarl.rl.replay import Replay, Transition
 from metarl.rl.rollouts import collect
 
 FAST_REFERENCE = "reference, our products"
@@ -55,9 +55,9 @@ def run(settings: Settings | None = None) -> dict[str, Any]:
     family = HalfCheetahVel(horizon=settings.horizon)
     obs_size, num_actions = family.observation_space.shape[0], family.action_space.shape[0]
     reference = Reference(settings.config, obs_size, num_actions, settings.config.capacity, seed=0)
-    agent = _same_agent(settings.config, family, reference)
+    agent, replay = _same_agent(settings.config, family, reference)
     _check_agreement(agent, reference)
-    seconds = _times(agent, reference, family, settings)
+    seconds = _times(agent, replay, reference, family, settings)
     compared = ("reference / ours", f"{FAST_REFERENCE} / ours", "one row / many rows", "loop / many rows")
     pairs = {name: tuple(name.split(" / ")) for name in compared}
     ratios = {
@@ -81,11 +81,13 @@ def run(settings: Settings | None = None) -> dict[str, Any]:
     }
 
 
-def _times(agent: PEARL, reference: Reference, family: HalfCheetahVel, settings: Settings) -> dict[str, list[float]]:
+def _times(
+    agent: PEARL, replay: Replay, reference: Reference, family: HalfCheetahVel, settings: Settings
+) -> dict[str, list[float]]:
     """Seconds of a gradient step and of an environment's step by round, interleaved."""
     generator = torch.Generator().manual_seed(0)
     steps = {
-        "ours": lambda: _step(agent, generator),
+        "ours": lambda: _step(agent, replay, generator),
         "reference": reference.gradient_step,
         FAST_REFERENCE: fast_products()(reference.gradient_step),
     }
@@ -113,14 +115,14 @@ def _times(agent: PEARL, reference: Reference, family: HalfCheetahVel, settings:
     return seconds
 
 
-def _step(agent: PEARL, generator: torch.Generator) -> None:
+def _step(agent: PEARL, replay: Replay, generator: torch.Generator) -> None:
     """What `PEARL.update` repeats."""
     config = agent.config
     tasks = torch.randint(config.num_train_tasks, (config.meta_batch,), generator=generator)
-    agent.gradient_step(tasks, generator)
+    agent.gradient_step(replay, tasks, generator)
 
 
-def _same_agent(config: PEARLConfig, family: HalfCheetahVel, reference: Reference) -> PEARL:
+def _same_agent(config: PEARLConfig, family: HalfCheetahVel, reference: Reference) -> tuple[PEARL, Replay]:
     """Our agent with the reference's weights, where both have them, and its data in replay."""
     generator = torch.Generator().manual_seed(0)
     agent = config.make(family.observation_space, family.action_space, num_iterations=1, generator=generator)
@@ -136,8 +138,15 @@ def _same_agent(config: PEARLConfig, family: HalfCheetahVel, reference: Referenc
     reward = tensors["reward"].squeeze(-1)
     data = Transition(tensors["obs"], tensors["action"], reward, reward, tensors["next_obs"], reward > torch.inf)
     valid = torch.ones_like(reward, dtype=torch.bool)
-    agent.replay.add(torch.arange(config.num_train_tasks), data, valid, recent=True)
-    return agent
+    replay = Replay(
+        config.num_train_tasks,
+        config.capacity,
+        tensors["obs"].shape[-1],
+        tensors["action"].shape[-1],
+        max_gigabytes=config.max_gigabytes,
+    )
+    replay.add(torch.arange(config.num_train_tasks), data, valid, recent=True)
+    return agent, replay
 
 
 def _check_agreement(agent: PEARL, reference: Reference) -> None:

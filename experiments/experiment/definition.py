@@ -24,13 +24,14 @@ from experiments.experiment.config_json import MOVED, OF_RECIPE, merged, written
 from experiments.experiment.names import AGENTS, LEARNERS, experiment_names, known, suggestion
 from experiments.experiment.recipe_file import RECIPE_MODULE, importable, load_file
 from metarl.errors import UserError
-from metarl.fewshot.episode import FewShotFamily, FewShotLearnerConfig
-from metarl.protocols import AgentConfig, TaskFamily
+from metarl.fewshot.episode import FewShotFamily
+from metarl.protocols import TaskFamily
 from metarl.run.directory import Run
+from metarl.source import NamesSource
 from metarl.trainer import TrainConfig, Trainer
 
 F = TypeVar("F", bound=TaskFamily | FewShotFamily)
-A = TypeVar("A", bound=AgentConfig | FewShotLearnerConfig)
+A = TypeVar("A", bound=NamesSource)
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,9 @@ class Experiment(Generic[F, A]):
         """
         if self.device == "cuda" and not torch.cuda.is_available():
             raise UserError("device is 'cuda', but torch finds no CUDA GPU on this machine; use --device cpu")
-        family, agent = type(self.family).__name__, type(self.agent).__name__
-        if not isinstance(self.family, FewShotFamily) and not hasattr(self.family, "sample"):
-            raise UserError(f"family is {family}; it must be a task family, which has tasks to sample")
-        if not isinstance(self.family, FewShotFamily) and not hasattr(self.agent, "make"):
-            raise UserError(f"agent is {agent}, which does not act; {family} needs one that does")
+        if not isinstance(self.agent, NamesSource):
+            agent = type(self.agent).__name__
+            raise UserError(f"agent is {agent}; must be the configuration of a learner, which has `make_source`")
         try:
             return Trainer(
                 self.family,

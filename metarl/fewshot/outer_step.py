@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.source import LearnsFromEpisodes
+
 
 @dataclass(frozen=True)
-class OuterConfig:
+class OuterConfig(LearnsFromEpisodes):
     """How the meta-learned parameters are optimised."""
 
     outer_lr: float = 1e-3

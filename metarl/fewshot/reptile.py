@@ -26,11 +26,12 @@ from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.gradient_learner import NetConfig, check_ways, gradient_facts
 from metarl.fewshot.normalising import absorb_statistics, in_evaluation, normalisation_facts, with_context
 from metarl.fewshot.problem import Problem
+from metarl.fewshot.source import LearnsFromEpisodes
 from metarl.records import Examples, cat
 
 
 @dataclass(frozen=True)
-class ReptileConfig(NetConfig):
+class ReptileConfig(LearnsFromEpisodes, NetConfig):
     """Reptile: the initialisation moves towards the adapted parameters."""
 
     inner_optimizer: Literal["sgd", "adam"] = "sgd"  # Adam without momentum

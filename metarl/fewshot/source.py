@@ -21,9 +21,18 @@ from metarl.fewshot.episode import (
 from metarl.fewshot.problem import Classification, Outcome
 from metarl.protocols import Split
 from metarl.records import cat
+from metarl.source import Draw, TrainConfig, check_kinds
 
 CURVE_STEPS = 10  # of adaptation, in the adaptation curve
 _NUMBERS_AT_ONCE = 1_000_000  # in the inputs of the test tasks that are predicted together
+
+
+class LearnsFromEpisodes:
+    """What makes a dataclass the configuration of a few-shot learner, together with a `make_learner` of its own."""
+
+    def make_source(self, family: Any, train: TrainConfig, generators: Mapping[str, torch.Generator]) -> FewShotSource:
+        """Support and query sets of fresh tasks."""
+        return FewShotSource(self, family, train, generators)  # pyright: ignore[reportArgumentType], has make_learner
 
 
 class FewShotSource:
@@ -41,35 +50,32 @@ class FewShotSource:
 
     def __init__(
         self,
+        config: FewShotLearnerConfig,
         family: FewShotFamily,
-        num_tasks: int,
-        copies: int,
-        num_steps: int | None,
+        train: TrainConfig,
         generators: Mapping[str, torch.Generator],
     ) -> None:
-        if copies != 1:
-            raise ValueError(f"copies is {copies}; a task of {family.name} is met once, so that it must be 1")
+        check_kinds(config, family, acts=False, fits=isinstance(family, FewShotFamily))
+        if train.copies != 1:
+            raise ValueError(f"copies is {train.copies}; must be 1 for few-shot families such as {family.name}")
         family.training.episode(1, "train", generator=torch.Generator().manual_seed(0))  # what cannot be drawn is known
-        self.family, self.num_tasks = family, num_tasks
+        self.family, self.num_tasks = family, train.num_tasks
+        self._config = config
         self.problem = family.problem
-        self.num_episodes = CURVE_STEPS if num_steps is None else num_steps
+        self.num_episodes = CURVE_STEPS if train.num_episodes is None else train.num_episodes
         self.measure = self.problem.measure  # until a learner says what its adaptation is counted in
         self.score_tag = f"train/query_{self.measure.name}"
-        self._num_steps_given = num_steps is not None
+        self._num_steps_given = train.num_episodes is not None
         self._generators = generators
 
-    def make_learner(self, config: FewShotLearnerConfig, num_iterations: int) -> FewShotLearner:
-        """The learner of a configuration.
+    def make_learner(self, num_iterations: int) -> FewShotLearner:
+        """A fresh learner of the configuration.
 
         Raises:
-            ValueError: when the configuration is of an agent that acts, or does not fit the family's problem, or when
-                the family has no tasks for the points of the learner's curve.
+            ValueError: when the configuration does not fit the family's problem, or the family has no tasks for the
+                points of the learner's curve.
         """
-        if not hasattr(config, "make_learner"):
-            raise ValueError(
-                f"agent is {type(config).__name__}, which acts; {self.family.name} needs one that predicts"
-            )
-        learner = config.make_learner(
+        learner = self._config.make_learner(
             self.problem, num_iterations=num_iterations, generator=self._generators["initialisation"]
         )
         self.measure = replace(self.problem.measure, point=learner.point)
@@ -79,20 +85,16 @@ class FewShotSource:
         self.family.episode(1, "test", shots=shots, queries=queries, generator=torch.Generator().manual_seed(0))
         return learner
 
-    def draw(self, learner: FewShotLearner) -> FewShotEpisode:
-        return self.family.training.episode(self.num_tasks, "train", generator=self._next_generator())
+    def draw(self, learner: FewShotLearner) -> Draw[FewShotEpisode]:
+        """A support and a query set of each of `num_tasks` training tasks."""
+        episode = self.family.training.episode(self.num_tasks, "train", generator=self._next_generator())
+        return Draw(episode, episode.num_examples, {})
 
     def _next_generator(self) -> torch.Generator:
         """Seeded by the training's own stream, whose state is saved: one number of it for each batch."""
         stream = self._generators["task"]
         seed = int(torch.randint(2**62, (), generator=stream, device=stream.device))
         return torch.Generator(stream.device).manual_seed(seed)
-
-    def amount(self, experience: FewShotEpisode) -> int:
-        return experience.num_examples
-
-    def metrics(self, experience: FewShotEpisode) -> dict[str, float]:
-        return {}
 
     def evaluate(
         self,
@@ -153,7 +155,7 @@ class FewShotSource:
             facts=facts | {"episodes": str(digest)},
         )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

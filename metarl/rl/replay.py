@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from metarl.records import Record
+from metarl.records import Record, Trajectory, by_task
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,18 @@ class Transition(Record):
     """What is remembered of a step."""
 
     obs: Tensor  # [..., O]
-    action: Tensor  # [..., A], as networks read it
+    action: Tensor  # [..., A], as the environment takes it
     reward: Tensor  # [...], the task's own
     shaped_reward: Tensor  # [...], what the critic learns from: the same, or a denser one known in meta-training
     next_obs: Tensor  # [..., O], before any reset
     terminated: Tensor  # [...] bool
+
+    @classmethod
+    def of(cls, trajectory: Trajectory[Any], shaped_reward: Tensor, num_tasks: int) -> Transition:
+        """The steps of a trajectory by task [N, K, ...], valid or not; shaped_reward [T, B]."""
+        action, reward = trajectory.decision.action, trajectory.reward
+        fields = (trajectory.obs, action, reward, shaped_reward, trajectory.next_obs, trajectory.terminated)
+        return cls(*(by_task(field, num_tasks) for field in fields))
 
     @classmethod
     def blank(cls, obs_size: int, action_size: int, device: torch.device | str) -> Transition:

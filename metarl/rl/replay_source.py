@@ -16,49 +16,51 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from metarl.evaluation import RETURN, Evaluation, evaluate
-from metarl.protocols import Agent, Measures, Split, TaskFamily, VectorEnv
-from metarl.records import Trajectory
+from metarl.protocols import Agent, AgentConfig, Measures, Split, TaskFamily, VectorEnv
+from metarl.records import Trajectory, by_task
+from metarl.rl.replay import Replay, Transition
 from metarl.rl.rollouts import collect
-from metarl.rl.trials import check_finite
+from metarl.rl.trials import DivergenceCount, check_finite
+from metarl.source import Draw, TrainConfig, check_kinds
 
 
-@runtime_checkable
-class ReplayConfig(Protocol):
-    """What the configuration of an agent says that learns from replay: amounts are episodes in each task."""
+class ReplayConfig(AgentConfig, Protocol):
+    """What the configuration of an agent that learns from replay has; amounts are episodes in each task."""
 
-    num_train_tasks: int
-    initial_episodes: int  # in every task before all else, from the prior
-    prior_episodes: int  # in the tasks of an iteration
-    posterior_episodes: int
-    extra_episodes: int  # from the posterior, outside the recent window
-    capacity: int  # steps of each task that are remembered
-    shaped_reward: str | None  # the environment's metric that the critic learns from; None: the reward
-
-    def make(self, *args: Any, **kwargs: Any) -> Any: ...  # see AgentConfig
+    @property
+    def num_train_tasks(self) -> int: ...
+    @property
+    def initial_episodes(self) -> int: ...  # in every task before all else, from the prior
+    @property
+    def prior_episodes(self) -> int: ...  # in the tasks of an iteration
+    @property
+    def posterior_episodes(self) -> int: ...
+    @property
+    def extra_episodes(self) -> int: ...  # from the posterior, outside the recent window
+    @property
+    def context(self) -> int: ...  # transitions of each task that a posterior comes from
+    @property
+    def capacity(self) -> int: ...  # transitions of each task in replay
+    @property
+    def max_gigabytes(self) -> float: ...  # the most memory that the replay may take
+    @property
+    def shaped_reward(self) -> str | None: ...  # the environment's metric that the critic learns from; None: the reward
 
 
 class ReplayLearner(Agent[Any, Any], Protocol):
-    """An agent that remembers by itself what is collected for it; its `update` learns from that."""
+    """An agent whose `update` learns from a replay, which its source owns."""
 
-    @property
-    def has_experience(self) -> bool: ...  # whether the initial episodes are over
+    def collecting(self, num_tasks: int, copies: int, context: Transition | None) -> Any:
+        """The state in which to collect in tasks, in `copies` rows of each.
 
-    def collecting(self, tasks: Tensor, copies: int, *, posterior: bool, generator: torch.Generator) -> Any:
-        """The state in which to collect in training tasks [M] by their numbers, in `copies` rows of each."""
-        ...
-
-    def forget_recent(self, tasks: Tensor) -> None:
-        """Begin a new recent window in tasks [M]."""
-        ...
-
-    def remember(self, tasks: Tensor, trajectory: Trajectory[Any], shaped_reward: Tensor, *, recent: bool) -> None:
-        """Keep a trajectory of tasks [M]; shaped_reward [T, B]; recent: also as context."""
+        context: transitions [num_tasks, K, ...] that the posterior comes from; None: the prior.
+        """
         ...
 
 
@@ -71,7 +73,7 @@ class Collected:
 
 
 class ReplaySource:
-    """Meets `num_tasks` of the training tasks in each iteration, in `copies` rows each, and hands over what it saw.
+    """Owns the training tasks and the replay; collects in `num_tasks` of them per iteration, in `copies` rows each.
 
     Raises:
         ValueError: when the copies do not divide the episodes of a phase.
@@ -84,24 +86,32 @@ class ReplaySource:
 
     def __init__(
         self,
+        config: ReplayConfig,
         family: TaskFamily,
-        num_tasks: int,
-        copies: int,
-        num_episodes: int | None,
+        train: TrainConfig,
         generators: Mapping[str, torch.Generator],
     ) -> None:
-        self.family, self.num_tasks, self.copies = family, num_tasks, copies
-        self.num_episodes = family.num_episodes if num_episodes is None else num_episodes
-        self.num_diverged = 0
-        self._diverged_before = 0  # in this source's own environment, up to the last draw
+        check_kinds(config, family, acts=True, fits=isinstance(family, TaskFamily))
+        self.family, self.num_tasks, self.copies = family, train.num_tasks, train.copies
+        self.num_episodes = family.num_episodes if train.num_episodes is None else train.num_episodes
+        self._config = config
+        self._diverged = DivergenceCount()
         self.score_tag = "meta_train/return/prior"  # until a configuration has posterior episodes
         self._generators = generators
 
-    def make_learner(self, config: ReplayConfig, num_iterations: int) -> ReplayLearner:
-        """
+    @property
+    def num_diverged(self) -> int:
+        """Simulations so far that were reset because they diverged."""
+        return self._diverged.total
+
+    def make_learner(self, num_iterations: int) -> Any:
+        """A fresh agent, its training tasks, their environment and an empty replay.
+
         Raises:
-            ValueError: when tasks, copies and episodes do not fit together, or the environment lacks the metric.
+            ValueError: when tasks, copies and episodes do not fit together, the environment lacks the metric, or the
+                replay needs more memory than is allowed.
         """
+        config = self._config
         if self.num_tasks > config.num_train_tasks:
             raise ValueError(
                 f"num_tasks is {self.num_tasks}; allowed are 1 to the {config.num_train_tasks} training tasks"
@@ -115,37 +125,46 @@ class ReplaySource:
                 f"capacity is {config.capacity}; it must hold an iteration's {phases} episodes of "
                 f"{self.family.horizon} steps, {phases * self.family.horizon}"
             )
-        self._config = config
         self.tasks = self.family.sample(config.num_train_tasks, "train", self._generators["task"])
         self.env = self.family.make_env(self.num_tasks * self.copies, self._generators["env"])
         self._shaped = _metric_index(self.env, config.shaped_reward)
         if config.posterior_episodes + config.extra_episodes:
             self.score_tag = "meta_train/return/posterior"
-        return config.make(
+        learner = config.make(
             self.family.observation_space,
             self.family.action_space,
             num_iterations=num_iterations,
             generator=self._generators["initialisation"],
         )
+        self.replay = Replay(
+            config.num_train_tasks,
+            config.capacity,
+            self.family.observation_space.shape[0],
+            self.family.action_space.shape[0],  # pyright: ignore[reportOptionalSubscript], a Box
+            max_gigabytes=config.max_gigabytes,
+            device=self._generators["initialisation"].device,
+        )
+        return learner
 
-    def draw(self, learner: ReplayLearner) -> list[Collected]:
-        """The initial episodes, if they are still to come, and those of an iteration; all are remembered.
+    def draw(self, learner: ReplayLearner) -> Draw[Replay]:
+        """The replay, once it holds the initial episodes, if they are still to come, and those of an iteration.
 
         Raises:
             FloatingPointError: when an observation or a reward is not finite; names the task and the step.
         """
-        config, experience, generator = self._config, [], self._generators["task"]
-        if not learner.has_experience:
+        config, generator = self._config, self._generators["task"]
+        collected: list[Collected] = []
+        if not bool((self.replay.num_items > 0).all()):
             everything = torch.arange(config.num_train_tasks, device=generator.device)
             env = self.family.make_env(config.num_train_tasks * self.copies, self._generators["env"])
-            experience += self._collect(learner, env, everything, "initial", config.initial_episodes)
-            self._count_diverged(env)
+            collected += self._collect(learner, env, everything, "initial", config.initial_episodes)
+            self._diverged.since_last(env)
         order = torch.randperm(config.num_train_tasks, generator=generator, device=generator.device)
         tasks = order[: self.num_tasks]
-        learner.forget_recent(tasks)
+        self.replay.forget_recent(tasks)
         for phase in ("prior", "posterior", "extra"):
-            experience += self._collect(learner, self.env, tasks, phase, getattr(config, f"{phase}_episodes"))
-        return experience
+            collected += self._collect(learner, self.env, tasks, phase, getattr(config, f"{phase}_episodes"))
+        return Draw(self.replay, _num_steps(collected), self._metrics(collected))
 
     def _collect(
         self, learner: ReplayLearner, env: VectorEnv, tasks: Tensor, phase: str, num_episodes: int
@@ -155,23 +174,26 @@ class ReplaySource:
         rounds, length = (num_episodes // self.copies, 1) if posterior else (1, num_episodes // self.copies)
         met, collected, generator = self.tasks[tasks], [], self._generators["policy"]
         for _ in range(rounds if num_episodes else 0):
-            state = learner.collecting(tasks, self.copies, posterior=posterior, generator=generator)
+            context = self.replay.sample(tasks, self._config.context, generator, recent=True) if posterior else None
+            state = learner.collecting(len(tasks), self.copies, context)
             trajectory = collect(env, learner, met, length, generator=generator, state=state)
             shaped_reward = self._shaped_reward(trajectory)
             check_finite(trajectory, met, shaped_reward)
-            learner.remember(tasks, trajectory, shaped_reward, recent=phase != "extra")
+            self._remember(tasks, trajectory, shaped_reward, recent=phase != "extra")
             collected.append(Collected(phase, trajectory))
         return collected
+
+    def _remember(self, tasks: Tensor, trajectory: Trajectory[Any], shaped_reward: Tensor, *, recent: bool) -> None:
+        """Keep a trajectory of tasks [M]; shaped_reward [T, B]; recent: also as context."""
+        transitions = Transition.of(trajectory, shaped_reward, len(tasks))
+        self.replay.add(tasks, transitions, by_task(trajectory.valid, len(tasks)), recent=recent)
 
     def _shaped_reward(self, trajectory: Trajectory[Any]) -> Tensor:
         if self._shaped is None or trajectory.metrics is None:
             return trajectory.reward
         return trajectory.metrics[..., self._shaped]
 
-    def amount(self, experience: list[Collected]) -> int:
-        return sum(part.trajectory.num_steps for part in experience)
-
-    def metrics(self, experience: list[Collected]) -> dict[str, float]:
+    def _metrics(self, experience: list[Collected]) -> dict[str, float]:
         """Mean returns of the iteration's episodes from the prior and from the posterior, on training tasks."""
         returns: dict[str, list[Tensor]] = {"prior": [], "posterior": []}
         for part in experience:
@@ -182,19 +204,8 @@ class ReplaySource:
         metrics = {f"meta_train/return/{name}": float(torch.cat(r).mean()) for name, r in returns.items() if r}
         metrics["rollout/ep_rew_mean"] = float(torch.cat([r for part in returns.values() for r in part]).mean())
         ends = sum(int((part.trajectory.episode_start & part.trajectory.valid).sum()) for part in experience)
-        metrics["rollout/ep_len_mean"] = self.amount(experience) / ends
-        return {**metrics, **self._count_diverged(self.env)}
-
-    def _count_diverged(self, env: VectorEnv) -> dict[str, float]:
-        """How many simulations diverged since the last call; nothing where an environment cannot diverge."""
-        total: int | None = getattr(env, "num_diverged", None)
-        if total is None:
-            return {}
-        before = self._diverged_before if env is self.env else 0
-        if env is self.env:
-            self._diverged_before = total
-        self.num_diverged += total - before
-        return {"rollout/num_diverged": float(total - before)}
+        metrics["rollout/ep_len_mean"] = _num_steps(experience) / ends
+        return {**metrics, **self._diverged.since_last(self.env)}
 
     def evaluate(
         self,
@@ -205,6 +216,7 @@ class ReplaySource:
         num_tasks: int,
         num_episodes: int | None,
         generator: torch.Generator,
+        family: TaskFamily | None = None,
     ) -> Evaluation:
         """The adaptation curve on fresh tasks of a split; for "train", on `num_tasks` of the training tasks at most.
 
@@ -212,24 +224,31 @@ class ReplaySource:
             ValueError: when a number is below one, or the family does not declare the split.
         """
         return evaluate(
-            self.family,
+            self.family if family is None else family,
             learner,
             agent_name=agent_name,
             split=split,
             num_tasks=num_tasks,
             num_episodes=self.num_episodes if num_episodes is None else num_episodes,
             generator=generator,
-            tasks=self.tasks[: max(num_tasks, 1)] if split == "train" else None,
+            tasks=self.tasks[: max(num_tasks, 1)] if split == "train" and family is None else None,
         )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
         """With the training tasks, as generators of another kind of device would draw others from the same seed."""
-        return {"num_diverged": self.num_diverged, "tasks": dict(vars(self.tasks))}
+        state = {"num_diverged": self._diverged.total, "tasks": dict(vars(self.tasks))}
+        return {**state, "replay": self.replay.state_dict()} if to_train else state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.num_diverged = state.get("num_diverged", self.num_diverged)
-        saved = {name: value.to(self._generators["task"].device) for name, value in state.get("tasks", {}).items()}
+        self._diverged.total = state["num_diverged"]
+        saved = {name: value.to(self._generators["task"].device) for name, value in state["tasks"].items()}
         self.tasks = replace(self.tasks, **saved)  # pyright: ignore[reportArgumentType], records are dataclasses
+        if "replay" in state:  # not in what is kept for evaluation alone
+            self.replay.load_state_dict(state["replay"])
+
+
+def _num_steps(collected: list[Collected]) -> int:
+    return sum(part.trajectory.num_steps for part in collected)
 
 
 def _metric_index(env: VectorEnv, name: str | None) -> int | None:

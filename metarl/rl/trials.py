@@ -8,10 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarl.evaluation import RETURN, Evaluation, Measure, Meeting, evaluate, logged_points, mean_metrics, measure_of
+from metarl.evaluation import (
+    RETURN,
+    Evaluation,
+    Meeting,
+    by_point,
+    evaluate,
+    logged_points,
+    mean_metrics,
+    measure_of,
+)
 from metarl.protocols import Agent, AgentConfig, Split, TaskFamily, VectorEnv
 from metarl.records import Record, Trajectory, cat
 from metarl.rl.rollouts import rows_per_task, run_trial
+from metarl.source import Draw, TrainConfig, check_kinds
 
 Trial = Sequence[Trajectory[Any]]  # of all tasks, block by block
 
@@ -29,26 +39,32 @@ class TrialSource:
 
     def __init__(
         self,
+        config: AgentConfig,
         family: TaskFamily,
-        num_tasks: int,
-        copies: int,
-        num_episodes: int | None,
+        train: TrainConfig,
         generators: Mapping[str, torch.Generator],
     ) -> None:
-        self.family, self.num_tasks, self.copies = family, num_tasks, copies
-        self.num_episodes = family.num_episodes if num_episodes is None else num_episodes
+        check_kinds(config, family, acts=True, fits=isinstance(family, TaskFamily))
+        self.family, self.num_tasks, self.copies = family, train.num_tasks, train.copies
+        self.num_episodes = family.num_episodes if train.num_episodes is None else train.num_episodes
         self.measure = RETURN
-        self.num_diverged = 0  # simulations that were reset because they diverged, where environments count them
-        self._generators = generators
-        self._diverged_before = 0  # in this source's environment, up to the last draw
+        self._config, self._generators = config, generators
+        self._diverged = DivergenceCount()
         self._adapts_in_blocks = False  # each of a trial's trajectories is one point of the curve; or one has them all
 
-    def make_learner(self, config: AgentConfig, num_iterations: int) -> Agent[Any, Any]:
-        """
+    @property
+    def num_diverged(self) -> int:
+        """Simulations so far that were reset because they diverged."""
+        return self._diverged.total
+
+    def make_learner(self, num_iterations: int) -> Agent[Any, Any]:
+        """A fresh agent, and the environment that it is trained in.
+
         Raises:
             ValueError: when an agent that adapts after blocks of episodes is to meet a task in several copies, or a
                 trial is longer than a memory can read.
         """
+        config = self._config
         longest, num_steps = getattr(config, "max_trial_steps", None), self.num_episodes * self.family.horizon
         if longest is not None and num_steps > longest:
             raise ValueError(f"a trial has {num_steps} steps, and this agent's memory reads {longest} at most")
@@ -61,14 +77,14 @@ class TrialSource:
         if agent.block is not None and self.copies != 1:
             name, block = type(agent).__name__, agent.block
             raise ValueError(
-                f"copies is {self.copies}; {name} runs {block} episodes side by side, so that it must be 1"
+                f"copies is {self.copies}; must be 1, as {name} runs {block} episodes of a task side by side"
             )
         self.measure, self._adapts_in_blocks = measure_of(agent), agent.block is not None
         rows = self.num_tasks * self.copies * rows_per_task(agent)
         self.env = self.family.make_env(rows, self._generators["env"])
         return agent
 
-    def draw(self, learner: Agent[Any, Any]) -> Trial:
+    def draw(self, learner: Agent[Any, Any]) -> Draw[Trial]:
         """A trial in fresh training tasks, with the finite numbers that learning needs.
 
         Raises:
@@ -80,16 +96,13 @@ class TrialSource:
         for trajectory in run_trial(self.env, learner, tasks, num_points, generator=self._generators["policy"]):
             check_finite(trajectory, tasks)
             trial.append(trajectory)
-        return trial
+        return Draw(trial, _num_steps(trial), self._metrics(trial))
 
-    def amount(self, experience: Trial) -> int:
-        return sum(trajectory.num_steps for trajectory in experience)
-
-    def metrics(self, experience: Trial) -> dict[str, float]:
+    def _metrics(self, trial: Trial) -> dict[str, float]:
         num_points = 1 if self._adapts_in_blocks else self.num_episodes
-        meeting = cat([Meeting.of(trajectory, self.num_tasks, num_points) for trajectory in experience])
+        meeting = cat([Meeting.of(trajectory, self.num_tasks, num_points) for trajectory in trial])
         measured = by_point("meta_train", mean_metrics(self.env, meeting.metrics), self.measure)
-        return {**self._return_metrics(experience, meeting), **measured, **self._count_diverged()}
+        return {**self._return_metrics(trial, meeting), **measured, **self._diverged.since_last(self.env)}
 
     def _return_metrics(self, trial: Trial, meeting: Meeting) -> dict[str, float]:
         returns = meeting.returns.mean(1)  # [points]
@@ -98,17 +111,8 @@ class TrialSource:
         metrics[self.score_tag] = float(returns.sum() if self.measure.adds_up else returns[-1])
         metrics["rollout/ep_rew_mean"] = float(returns.mean())
         num_episodes = sum(int((trajectory.episode_start & trajectory.valid).sum()) for trajectory in trial)
-        metrics["rollout/ep_len_mean"] = self.amount(trial) / num_episodes
+        metrics["rollout/ep_len_mean"] = _num_steps(trial) / num_episodes
         return metrics
-
-    def _count_diverged(self) -> dict[str, float]:
-        """How many simulations diverged since the last call; nothing where an environment cannot diverge."""
-        total: int | None = getattr(self.env, "num_diverged", None)
-        if total is None:
-            return {}
-        found, self._diverged_before = total - self._diverged_before, total
-        self.num_diverged += found
-        return {"rollout/num_diverged": float(found)}
 
     def evaluate(
         self,
@@ -119,9 +123,11 @@ class TrialSource:
         num_tasks: int,
         num_episodes: int | None,
         generator: torch.Generator,
+        family: TaskFamily | None = None,
     ) -> Evaluation:
+        """The adaptation curve on fresh tasks of a split, of the source's own family or of another."""
         return evaluate(
-            self.family,
+            self.family if family is None else family,
             learner,
             agent_name=agent_name,
             split=split,
@@ -130,11 +136,33 @@ class TrialSource:
             generator=generator,
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"num_diverged": self.num_diverged}
+    def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
+        return {"num_diverged": self._diverged.total}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.num_diverged = state.get("num_diverged", self.num_diverged)
+        self._diverged.total = state["num_diverged"]
+
+
+class DivergenceCount:
+    """Simulations that were reset because they diverged, where environments count them."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._seen: dict[int, int] = {}  # by environment, up to the last call
+
+    def since_last(self, env: VectorEnv) -> dict[str, float]:
+        """How many diverged in an environment since the last call; empty where it cannot diverge."""
+        count: int | None = getattr(env, "num_diverged", None)
+        if count is None:
+            return {}
+        new = count - self._seen.get(id(env), 0)
+        self._seen[id(env)] = count
+        self.total += new
+        return {"rollout/num_diverged": float(new)}
+
+
+def _num_steps(trial: Trial) -> int:
+    return sum(trajectory.num_steps for trajectory in trial)
 
 
 def check_finite(trajectory: Trajectory[Any], tasks: Record, shaped_reward: Tensor | None = None) -> None:
@@ -157,12 +185,3 @@ def check_finite(trajectory: Trajectory[Any], tasks: Record, shaped_reward: Tens
             step, row = bad.nonzero()[0].tolist()
             task = tasks[row // (bad.shape[1] // len(tasks))]
             raise FloatingPointError(f"{name} at step {step} of row {row} is not finite; its task is {task}")
-
-
-def by_point(prefix: str, metrics: Mapping[str, list[float]], measure: Measure) -> dict[str, float]:
-    """The family's own metrics by their logged tags, such as "meta_test/velocity_error/ep_1"."""
-    return {
-        f"{prefix}/{name}/{measure.point_tag}_{k}": values[k - measure.first]
-        for name, values in metrics.items()
-        for k in logged_points(measure, len(values))
-    }

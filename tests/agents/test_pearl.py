@@ -17,7 +17,7 @@ from metarl.evaluation import meet
 from metarl.nets.distributions import TanhGaussian
 from metarl.nets.mlp import ensemble, mlp
 from metarl.protocols import Split
-from metarl.rl.replay import Transition
+from metarl.rl.replay import Replay, Transition
 from metarl.rl.replay_source import ReplaySource
 from metarl.rl.rollouts import collect, run_trial
 from metarl.trainer import TrainConfig, Trainer
@@ -59,6 +59,11 @@ def agent(config: PEARLConfig = SMALL) -> PEARL:
     return made
 
 
+def replay_of(made: Trainer) -> Replay:
+    assert isinstance(made.source, ReplaySource)
+    return made.source.replay
+
+
 def data(num_tasks: int = 3, num_items: int = 5) -> Transition:
     generator = seeded(2)
     size = (num_tasks, num_items)
@@ -96,7 +101,7 @@ def test_a_gradient_step_moves_each_part_by_its_own_loss_alone():
     parts = {"encoder": pearl.encoder, "critics": pearl.sac.critics, "actor": pearl.sac.actor}
     parts["slow"] = pearl.sac.target_critics
     before = {name: [p.detach().clone() for p in part.parameters()] for name, part in parts.items()}
-    pearl.gradient_step(torch.tensor([0, 1, 2]), seeded())
+    pearl.gradient_step(replay_of(made), torch.tensor([0, 1, 2]), seeded())
     for name, part in parts.items():
         assert all(not torch.equal(p, q) for p, q in zip(part.parameters(), before[name], strict=True)), name
     moved = [p.detach().clone() for p in [*pearl.encoder.parameters(), *pearl.sac.critics.parameters()]]
@@ -199,7 +204,7 @@ def test_exploration_is_from_the_prior_and_what_follows_from_all_that_was_seen()
     assert torch.equal(state.source.weight, state.belief.weight)
     whole = Transition(
         *(
-            torch.cat([getattr(pearl._transitions(t, t.reward, 3), name) for t in trajectories], 1)
+            torch.cat([getattr(Transition.of(t, t.reward, 3), name) for t in trajectories], 1)
             for name in ("obs", "action", "reward", "shaped_reward", "next_obs", "terminated")
         )
     )
@@ -229,7 +234,7 @@ def test_meta_test_acts_by_the_mode_and_collection_by_chance():
     obs, state = torch.zeros(2, 2), pearl.prior(2)
     mode = pearl.act(state, obs, None).action
     assert torch.equal(pearl.act(state, obs, seeded()).action, mode)
-    collecting = pearl.collecting(torch.tensor([0, 1]), 1, posterior=False, generator=seeded())
+    collecting = pearl.collecting(2, 1, None)
     assert not torch.equal(pearl.act(collecting, obs, seeded()).action, mode)
     assert torch.equal(pearl.act(collecting, obs, None).action, mode)
 
@@ -239,16 +244,21 @@ def test_collection_follows_the_protocol():
     made = trainer()
     pearl, source = made.agent, made.source
     assert isinstance(source, ReplaySource)
-    experience = source.draw(pearl)
-    phases = [(part.phase, tuple(part.trajectory.reward.shape)) for part in experience]
+    collected = []
+    collect_one = source._collect
+    source._collect = lambda *given: collected.extend(parts := collect_one(*given)) or parts  # type: ignore[method-assign]
+    draw = source.draw(pearl)
+    phases = [(part.phase, tuple(part.trajectory.reward.shape)) for part in collected]
     assert phases == [("initial", (5, 8)), ("prior", (5, 4)), ("posterior", (5, 4)), *[("extra", (5, 4))] * 2]
-    assert source.amount(experience) == 40 + 20 + 20 + 40
-    assert sorted(pearl.replay.num_items.tolist()) == [10, 10, 50, 50]
-    assert sorted(pearl.replay.num_recent.tolist()) == [10, 10, 20, 20]
+    assert draw.amount == 40 + 20 + 20 + 40
+    replay = draw.experience
+    assert sorted(replay.num_items.tolist()) == [10, 10, 50, 50]
+    assert sorted(replay.num_recent.tolist()) == [10, 10, 20, 20]
+    collected.clear()
     again = source.draw(pearl)
-    assert [part.phase for part in again] == ["prior", "posterior", "extra", "extra"]
-    assert source.amount(again) == 80
-    everything = pearl.replay.sample(torch.arange(4), 300, seeded())
+    assert [part.phase for part in collected] == ["prior", "posterior", "extra", "extra"]
+    assert again.amount == 80
+    everything = replay.sample(torch.arange(4), 300, seeded())
     assert bool((everything.shaped_reward <= 0).all())
     assert bool((everything.reward >= 0).all())
     distance = -everything.shaped_reward
@@ -288,7 +298,7 @@ def test_resume_is_bit_for_bit_with_what_replay_holds():
         assert torch.equal(one, two)
     for one, two in zip(whole.agent.encoder.parameters(), rest.agent.encoder.parameters(), strict=True):
         assert torch.equal(one, two)
-    states = whole.agent.replay.state_dict(), rest.agent.replay.state_dict()
+    states = replay_of(whole).state_dict(), replay_of(rest).state_dict()
     assert torch.equal(states[0]["marks"], states[1]["marks"])
     assert all(torch.equal(one, two) for one, two in zip(states[0]["rings"], states[1]["rings"], strict=True))
     assert whole.evaluate() == rest.evaluate()

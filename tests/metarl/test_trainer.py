@@ -102,7 +102,7 @@ def test_an_infinite_reward_names_the_task_and_the_step():
 
 @pytest.mark.parametrize("field", ["num_iterations", "num_tasks", "copies", "num_episodes", "checkpoint_every"])
 def test_a_number_below_one_is_named(field):
-    with pytest.raises(ValueError, match=f"{field} is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match=f"{field} is 0; must be at least 1"):
         small_trainer(**{field: 0})
 
 

@@ -220,7 +220,7 @@ def test_the_curve_of_a_belief_counts_examples():
         (lambda: CNPConfig(min_std=0), "min_std is 0; it must be positive"),
         (lambda: IMAMLConfig(first_order=True), "first_order is True; implicit gradients need False"),
         (lambda: ReptileConfig(inner_batch=0), "inner_batch is 0; it must be at least 1"),
-        (lambda: small("maml", copies=2), "copies is 2; a task of sinusoid is met once"),
+        (lambda: small("maml", copies=2), "copies is 2; must be 1 for few-shot families"),
     ],
 )
 def test_a_wrong_setting_is_named(make, message):
