@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from metarl.adaptation.metric import one_hot
 from metarl.fewshot.episode import FewShotEpisode, num_ways
 from metarl.fewshot.normalising import in_evaluation, normalisation_facts
 from metarl.fewshot.outer_step import OuterConfig, OuterStep
 from metarl.fewshot.problem import Classification, Problem
+from metarl.fewshot.seen_classes import one_hot
 from metarl.records import Examples
 from metarl.rl.losses import mean_over_examples
 

@@ -11,8 +11,8 @@ from torch.func import functional_call
 
 from metarl.adaptation.batching import BATCHINGS
 from metarl.adaptation.gradient import GradientAdaptation, Params, parameters_of, supervised_loss
-from metarl.adaptation.implicit import ImplicitAdaptation
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes, PerStepStepSizes
+from metarl.fewshot.methods.imaml import ImplicitAdaptation
 from metarl.nets.mlp import LayerNorm, Tanh, linear, mlp, takes_tasks
 from metarl.nets.norm import Norm
 from metarl.optim import conjugate_gradient

@@ -12,17 +12,16 @@ from torch.utils._pytree import tree_leaves
 
 from metarl.adaptation.gradient import GradientAdaptation, Params, parameters_of, supervised_loss
 from metarl.adaptation.head import HeadAdaptation
-from metarl.adaptation.learned_updates import LearnedOptimizer, MetaLearnerLSTM, log_and_sign
-from metarl.adaptation.reparametrised import LowRank, Transformed
 from metarl.adaptation.step_sizes import FixedStepSizes
-from metarl.adaptation.update_rules import AdamWithoutMomentum, GatedDescent, RuleAdaptation
+from metarl.adaptation.update_rules import RuleAdaptation
 from metarl.fewshot.episode import FewShotEpisode
-from metarl.fewshot.learned_optimizer import LearnedOptimizerConfig
-from metarl.fewshot.lora import ReptileLoRAConfig
-from metarl.fewshot.meta_learner_lstm import MetaLearnerLSTMConfig
+from metarl.fewshot.learned_rule import log_and_sign
+from metarl.fewshot.methods.learned_optimizer import LearnedOptimizer, LearnedOptimizerConfig
+from metarl.fewshot.methods.meta_learner_lstm import MetaLearnerLSTM, MetaLearnerLSTMConfig
+from metarl.fewshot.methods.reptile import AdamWithoutMomentum, ReptileConfig
+from metarl.fewshot.methods.reptile_lora import LowRank, ReptileLoRAConfig
+from metarl.fewshot.methods.t_net import GatedDescent, TNetConfig, Transformed
 from metarl.fewshot.problem import Classification, cross_entropies
-from metarl.fewshot.reptile import ReptileConfig
-from metarl.fewshot.t_net import TNetConfig
 from metarl.nets.conv import ConvConfig, ImageClassifier
 from metarl.records import Examples
 from tests.metarl.fewshot.patterns import Patterns
