@@ -86,10 +86,6 @@ class RuleAdaptation(nn.Module):
         moved, memory = self.rule(own, gradient, losses, state.memory)
         return UpdateState(state.params | moved, memory)
 
-    def losses(self, state: UpdateState, data: Any) -> Tensor:
-        """Each task's loss on data [N, Q, ...]: [N]."""
-        return self.gradients.losses(state.params, data)
-
     def predict(self, state: UpdateState, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Outputs [N, Q, out] for inputs x [N, Q, in]; context [N, S, in] for nets that take one."""
         return self.gradients.predict(state.params, x, context)

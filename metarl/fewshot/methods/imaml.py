@@ -27,7 +27,6 @@ from metarl.adaptation.gradient import GradientAdaptation, Params, StepSizes, Ta
 from metarl.adaptation.step_sizes import FixedStepSizes
 from metarl.fewshot.methods.maml import MAMLConfig
 from metarl.fewshot.problem import Problem
-from metarl.nets.mlp import takes_tasks
 from metarl.optim import conjugate_gradient
 
 
@@ -74,8 +73,6 @@ class ImplicitAdaptation(GradientAdaptation):
         anchor = {name: value.detach() for name, value in state.items()}
         states = [anchor]
         with torch.no_grad():
-            if self.batching == "auto":
-                self.batching = self._fastest(anchor, context)
             for step in range(self.num_steps if num_steps is None else num_steps):
                 at = states[-1]
                 gradient = self.gradient(at, context)
@@ -131,10 +128,6 @@ class ImplicitAdaptation(GradientAdaptation):
             return grad(slope)(params)
 
         return self._over_tasks(product)(state, context, vector)
-
-    def _fastest(self, state: Params, context: Any) -> Any:
-        """There is no way back through the steps to measure."""
-        return "batched" if takes_tasks(self.net) else "vmap"
 
 
 class _Implicit(torch.autograd.Function):

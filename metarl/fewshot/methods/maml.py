@@ -30,7 +30,7 @@ class MAMLConfig(OuterStepsConfig, NetConfig):
     inner_lr: float = 0.01  # initial, where step sizes are learned
     step_sizes: Literal["fixed", "per_parameter", "per_step"] = "fixed"
     adapted: Literal["all", "head", "body", "bias"] = "all"
-    batching: Batching | Literal["auto"] = "batched"
+    batching: Batching = "batched"
     chunk_size: int = 8  # tasks, where batching is "chunks"
 
     def __post_init__(self) -> None:

@@ -95,7 +95,7 @@ class ReptileConfig(NetConfig):
     inner_lr: float = 0.02
     outer_lr: float = 1.0  # the share of the way towards the adapted parameters, falling linearly to zero
     transduction: bool = True  # at meta-test queries are normalised together; otherwise each beside the support alone
-    batching: Batching | Literal["auto"] = "vmap"
+    batching: Batching = "vmap"
     chunk_size: int = 8  # tasks, where batching is "chunks"
 
     def __post_init__(self) -> None:
