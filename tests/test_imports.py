@@ -64,3 +64,15 @@ def test_recipes_leave_command_line_and_benchmarks_alone():
     for file in sources("experiments/recipes"):
         ours = {".".join(name.split(".")[:2]) for name in imported(file) if name.startswith("experiments.")}
         assert ours <= {"experiments.experiment", "experiments.recipes"}, file
+
+
+def test_adaptation_knows_nothing_of_few_shot_methods():
+    for file in sources("metarl/adaptation"):
+        assert not any(name.startswith("metarl.fewshot") for name in imported(file)), file
+
+
+def test_what_methods_share_knows_none_of_them():
+    methods = ROOT / "metarl" / "fewshot" / "methods"
+    for file in sources("metarl/fewshot"):
+        if methods not in file.parents:
+            assert not any(name.startswith("metarl.fewshot.methods") for name in imported(file)), file

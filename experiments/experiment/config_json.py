@@ -11,13 +11,42 @@ from typing import Any
 from experiments.experiment.names import suggestion
 from metarl.errors import UserError
 
-MOVED = {  # modules that held a family's or an agent's class when earlier runs were made, and where it is now
+# The modules that hold the classes of families and agents now, by those that held them when earlier runs were made; by
+# module:Class where one module's classes went to several.
+MOVED = {
     "envs.bandits": "envs.torch_families.bandits",
     "envs.tabular": "envs.torch_families.tabular",
     "envs.gridworld": "envs.torch_families.gridworld",
     "envs.navigation": "envs.torch_families.navigation",
     "envs.mujoco_family": "envs.locomotion.custom_robot",
     "envs.gymnasium_family": "envs.external.gymnasium_family",
+    "metarl.fewshot.bayesian:GaussianPrototypesConfig": "metarl.fewshot.methods.gaussian_prototypes",
+    "metarl.fewshot.bayesian:LaplaceConfig": "metarl.fewshot.methods.laplace",
+    "metarl.fewshot.bayesian:VersaConfig": "metarl.fewshot.methods.versa",
+    "metarl.fewshot.hypernetworks:FilmConfig": "metarl.fewshot.methods.film",
+    "metarl.fewshot.hypernetworks:HypernetworkConfig": "metarl.fewshot.methods.hypernetwork",
+    "metarl.fewshot.learned_optimizer": "metarl.fewshot.methods.learned_optimizer",
+    "metarl.fewshot.learners:ANILConfig": "metarl.fewshot.methods.anil",
+    "metarl.fewshot.learners:FOMAMLConfig": "metarl.fewshot.methods.maml",
+    "metarl.fewshot.learners:IMAMLConfig": "metarl.fewshot.methods.imaml",
+    "metarl.fewshot.learners:MAMLConfig": "metarl.fewshot.methods.maml",
+    "metarl.fewshot.learners:MAMLPlusPlusConfig": "metarl.fewshot.methods.maml_plus_plus",
+    "metarl.fewshot.learners:MetaSGDConfig": "metarl.fewshot.methods.meta_sgd",
+    "metarl.fewshot.lora": "metarl.fewshot.methods.reptile_lora",
+    "metarl.fewshot.meta_learner_lstm": "metarl.fewshot.methods.meta_learner_lstm",
+    "metarl.fewshot.meta_networks": "metarl.fewshot.methods.meta_networks",
+    "metarl.fewshot.metric_learners:MatchingConfig": "metarl.fewshot.methods.matching",
+    "metarl.fewshot.metric_learners:MetaOptNetConfig": "metarl.fewshot.methods.meta_opt_net",
+    "metarl.fewshot.metric_learners:PrototypicalConfig": "metarl.fewshot.methods.prototypical",
+    "metarl.fewshot.metric_learners:RelationConfig": "metarl.fewshot.methods.relation",
+    "metarl.fewshot.metric_learners:SiameseConfig": "metarl.fewshot.methods.siamese",
+    "metarl.fewshot.neural_processes": "metarl.fewshot.methods.neural_processes",
+    "metarl.fewshot.reptile": "metarl.fewshot.methods.reptile",
+    "metarl.fewshot.sequence_learners:LSTMConfig": "metarl.fewshot.methods.lstm",
+    "metarl.fewshot.sequence_learners:MANNConfig": "metarl.fewshot.methods.mann",
+    "metarl.fewshot.sequence_learners:SnailLearnerConfig": "metarl.fewshot.methods.snail",
+    "metarl.fewshot.sequence_learners:TransformerLearnerConfig": "metarl.fewshot.methods.transformer",
+    "metarl.fewshot.t_net": "metarl.fewshot.methods.t_net",
 }
 
 OF_RECIPE = "of_recipe"  # the key under which the names of what was left out stand

@@ -208,7 +208,7 @@ def _class_of(part: str, path: Any, recipe: Path, where: Path) -> type[Any]:
     if not isinstance(path, str) or not all(path.partition(":")):
         raise UserError(f"{named}; it must be module:class, such as 'agents.rl2:RL2Config'")
     module_name, _, class_name = path.partition(":")
-    module_name = MOVED.get(module_name, module_name)
+    module_name = MOVED.get(path) or MOVED.get(module_name, module_name)
     beside = importable(recipe.parent) if recipe.suffix == ".py" else nullcontext()
     try:
         with beside:

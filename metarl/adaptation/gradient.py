@@ -12,7 +12,6 @@ has parameters adapts: a regression net, a policy with its log standard deviatio
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
@@ -41,10 +40,8 @@ class GradientAdaptation(nn.Module):
     adapted: names of the parameters that adapt; None for all. The others are shared and carry no task axis.
     first_order: leave out the derivative of the inner gradient.
     batching: how tasks are batched, one meaning each: "batched" matrix products, where all modules of the net take a
-        task axis (see `metarl.nets.mlp.takes_tasks`), "vmap" all in one call, "chunks" of `chunk_size` tasks, a "loop",
-        or
-        "auto", which measures them at the first `adapt` and keeps the fastest. Rounding differs between them, so that
-        "auto" gives up that one seed is one run, bit for bit; the choice is part of `state_dict`.
+        task axis (see `metarl.nets.mlp.takes_tasks`), "vmap" all in one call, "chunks" of `chunk_size` tasks, or a
+        "loop". Rounding differs between them.
 
     Raises:
         ValueError: when there are no such parameters, steps or batching.
@@ -59,7 +56,7 @@ class GradientAdaptation(nn.Module):
         num_steps: int = 1,
         adapted: Iterable[str] | None = None,
         first_order: bool = False,
-        batching: Batching | Literal["auto"] = "batched",
+        batching: Batching = "batched",
         chunk_size: int = 8,
     ) -> None:
         super().__init__()
@@ -74,13 +71,13 @@ class GradientAdaptation(nn.Module):
             raise ValueError(f"num_steps is {num_steps}; it must be at least 1")
         if chunk_size < 1:
             raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1")
-        if batching not in (*BATCHINGS, "auto"):
-            raise ValueError(f"batching is {batching!r}; allowed are {', '.join(BATCHINGS)} and auto")
+        if batching not in BATCHINGS:
+            raise ValueError(f"batching is {batching!r}; allowed are {', '.join(BATCHINGS)}")
         if batching == "batched" and not takes_tasks(net):
             raise ValueError(f"batching is 'batched', and not all modules of {type(net).__name__} take a task axis")
         self.net, self.loss, self.step_sizes = net, loss, step_sizes
         self.num_steps, self.first_order = num_steps, first_order
-        self.batching: Batching | Literal["auto"] = batching
+        self.batching: Batching = batching
         self.chunk_size = chunk_size
         self._dims = {name: 0 if name in self.adapted else None for name in names}
 
@@ -99,8 +96,6 @@ class GradientAdaptation(nn.Module):
         self, state: Params, context: Any, num_steps: int | None = None, *, first_order: bool | None = None
     ) -> list[Params]:
         """The states before the first step, after it, and so on to the last: one more than steps."""
-        if self.batching == "auto":
-            self.batching = self._fastest(state, context)
         states = [state]
         for step in range(self.num_steps if num_steps is None else num_steps):
             states.append(self.step(states[-1], context, step, first_order=first_order))
@@ -156,35 +151,13 @@ class GradientAdaptation(nn.Module):
         return self._over_tasks(lambda params, *inputs: functional_call(self.net, params, inputs))(state, *inputs)
 
     def _over_tasks(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        batching: Batching = "vmap" if self.batching == "auto" else self.batching  # auto has not measured yet
-        return over_tasks(function, self._dims, batching, self.chunk_size)
-
-    def _fastest(self, state: Params, context: Any) -> Batching:
-        """Measure adapting and, where gradients are recorded, going back through it."""
-        seconds: dict[Batching, float] = {}
-        for batching in BATCHINGS if takes_tasks(self.net) else BATCHINGS[1:]:
-            self.batching = batching
-            times = []
-            for _ in range(3):
-                started = time.perf_counter()
-                detached = {
-                    name: value.detach().requires_grad_(torch.is_grad_enabled()) for name, value in state.items()
-                }
-                loss = self.losses(self.adapt(detached, context), context).sum()
-                if loss.requires_grad:
-                    torch.autograd.grad(loss, [detached[name] for name in self.adapted])
-                if loss.is_cuda:
-                    torch.cuda.synchronize(loss.device)
-                times.append(time.perf_counter() - started)
-            seconds[batching] = min(times)
-        return min(seconds, key=lambda batching: seconds[batching])
+        return over_tasks(function, self._dims, self.batching, self.chunk_size)
 
     def get_extra_state(self) -> str:
         return self.batching
 
     def set_extra_state(self, state: str) -> None:
-        if state != "auto" and self.batching == "auto":
-            self.batching = next(batching for batching in BATCHINGS if batching == state)
+        """Checkpoints name the batching that they were made with; the settings say which one is used."""
 
 
 def supervised_loss(net: nn.Module, criterion: Callable[[Tensor, Tensor], Tensor]) -> TaskLoss:

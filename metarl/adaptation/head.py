@@ -60,7 +60,7 @@ class HeadAdaptation(GradientAdaptation):
     def _features(self, state: Params, data: Examples) -> Tensor:
         """What the head is given: [N, K, D]."""
         body = {name.removeprefix("body."): value for name, value in state.items() if name not in self.adapted}
-        batching = "vmap" if self.batching in ("auto", "batched") else self.batching
+        batching = "vmap" if self.batching == "batched" else self.batching
         dims = dict.fromkeys(body, None)
         call = over_tasks(
             lambda params, *inputs: functional_call(self._body[0], params, inputs), dims, batching, self.chunk_size

@@ -7,42 +7,31 @@ weights. Whatever has the three verbs on Examples can be learned by it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from metarl.adaptation.metric import one_hot
 from metarl.fewshot.episode import FewShotEpisode, num_ways
 from metarl.fewshot.normalising import in_evaluation, normalisation_facts
 from metarl.fewshot.outer_step import OuterConfig, OuterStep
 from metarl.fewshot.problem import Classification, Problem
+from metarl.fewshot.seen_classes import one_hot
 from metarl.records import Examples
 from metarl.rl.losses import mean_over_examples
-
-
-class AbsorbsExamples(Protocol):
-    """An `Adaptation` whose context is a support set, as an nn.Module."""
-
-    def prior(self, num_tasks: int) -> Any: ...
-
-    def adapt(self, state: Any, context: Examples) -> Any: ...
-
-    def predict(self, state: Any, x: Tensor) -> Tensor:
-        """Logits, or numbers, [N, Q, out]; with classes, after some example of them was absorbed."""
-        ...
 
 
 class AmortisedLearner:
     """Learns an adaptation by Adam on the loss of the queries, given the support.
 
-    adaptation: an nn.Module with the three verbs on Examples. It may have its own `losses(prediction, y)`, such as a
-    squared error on classes; the problem's serve where it has none.
+    adaptation: an nn.Module with the three verbs on Examples; with classes, it predicts once some example of them was
+    absorbed. It may have its own `losses(prediction, y)`, such as a squared error on classes; the problem's serve where
+    it has none.
     """
 
     def __init__(self, config: OuterConfig, adaptation: nn.Module, problem: Problem, num_iterations: int) -> None:
         self.problem = problem
-        self.adaptation: Any = adaptation
+        self.adaptation: Any = adaptation  # an `Adaptation` (metarl/protocols.py) whose context is Examples
         self.losses = getattr(adaptation, "losses", problem.losses)
         self.outer_step = OuterStep(config, adaptation, num_iterations)
 

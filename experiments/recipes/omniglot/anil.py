@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from experiments.experiment import Expected
 from experiments.recipes.omniglot import maml
-from metarl.fewshot.learners import ANILConfig
+from metarl.fewshot.methods.anil import ANILConfig
 
 experiment = replace(
     maml.experiment,

@@ -5,8 +5,8 @@ sixty classes, with convolutions in half precision.
 """
 
 from experiments.experiment import Expected, Experiment
-from metarl.fewshot.hypernetworks import FilmConfig
 from metarl.fewshot.images.omniglot import Omniglot
+from metarl.fewshot.methods.film import FilmConfig
 from metarl.nets.conv import ConvConfig
 from metarl.trainer import TrainConfig
 

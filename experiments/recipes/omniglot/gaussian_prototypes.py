@@ -5,8 +5,8 @@ learn theirs: episodes of sixty classes, with convolutions in half precision.
 """
 
 from experiments.experiment import Expected, Experiment
-from metarl.fewshot.bayesian import GaussianPrototypesConfig
 from metarl.fewshot.images.omniglot import Omniglot
+from metarl.fewshot.methods.gaussian_prototypes import GaussianPrototypesConfig
 from metarl.nets.conv import ConvConfig
 from metarl.trainer import TrainConfig
 

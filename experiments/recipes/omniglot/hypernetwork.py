@@ -5,8 +5,8 @@ iteration three layers are written.
 """
 
 from experiments.experiment import Expected, Experiment
-from metarl.fewshot.hypernetworks import HypernetworkConfig
 from metarl.fewshot.images.omniglot import Omniglot
+from metarl.fewshot.methods.hypernetwork import HypernetworkConfig
 from metarl.nets.conv import ConvConfig
 from metarl.trainer import TrainConfig
 

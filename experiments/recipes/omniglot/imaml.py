@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from experiments.experiment import Expected
 from experiments.recipes.omniglot import maml
-from metarl.fewshot.learners import IMAMLConfig
+from metarl.fewshot.methods.imaml import IMAMLConfig
 from metarl.nets.conv import STRIDED
 
 experiment = replace(

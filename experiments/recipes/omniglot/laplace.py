@@ -4,8 +4,8 @@ A plain softmax layer at its likeliest weights beside it: --agent.num-points 0.
 """
 
 from experiments.experiment import Expected, Experiment
-from metarl.fewshot.bayesian import LaplaceConfig
 from metarl.fewshot.images.omniglot import Omniglot
+from metarl.fewshot.methods.laplace import LaplaceConfig
 from metarl.nets.conv import ConvConfig
 from metarl.trainer import TrainConfig
 

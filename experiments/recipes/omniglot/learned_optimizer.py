@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from experiments.experiment import Expected
 from experiments.recipes.omniglot import maml
-from metarl.fewshot.learned_optimizer import LearnedOptimizerConfig
+from metarl.fewshot.methods.learned_optimizer import LearnedOptimizerConfig
 from metarl.nets.conv import STRIDED
 
 experiment = replace(

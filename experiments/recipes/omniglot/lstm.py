@@ -8,7 +8,7 @@ k + 1.
 from experiments.experiment import Expected, Experiment
 from experiments.recipes.omniglot import mann
 from metarl.adaptation.recurrent import RecurrentConfig
-from metarl.fewshot.sequence_learners import LSTMConfig
+from metarl.fewshot.methods.lstm import LSTMConfig
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

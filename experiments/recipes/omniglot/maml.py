@@ -9,7 +9,7 @@ of each class, are normalised together; --family.test-queries 15 has 75 of them.
 
 from experiments.experiment import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
-from metarl.fewshot.learners import MAMLConfig
+from metarl.fewshot.methods.maml import MAMLConfig
 from metarl.nets.conv import ConvConfig
 from metarl.trainer import TrainConfig
 

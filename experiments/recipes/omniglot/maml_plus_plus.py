@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from experiments.experiment import Expected
 from experiments.recipes.omniglot import maml
-from metarl.fewshot.learners import MAMLPlusPlusConfig
+from metarl.fewshot.methods.maml_plus_plus import MAMLPlusPlusConfig
 
 experiment = replace(
     maml.experiment,

@@ -8,7 +8,7 @@ presentation k + 1.
 
 from experiments.experiment import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
-from metarl.fewshot.sequence_learners import MANNConfig
+from metarl.fewshot.methods.mann import MANNConfig
 from metarl.nets.conv import ConvConfig
 from metarl.trainer import TrainConfig
 

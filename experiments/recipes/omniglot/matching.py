@@ -7,7 +7,7 @@ which teaches more in the same time, and convolutions are in half precision. The
 
 from experiments.experiment import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
-from metarl.fewshot.metric_learners import MatchingConfig
+from metarl.fewshot.methods.matching import MatchingConfig
 from metarl.nets.conv import ConvConfig
 from metarl.trainer import TrainConfig
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from experiments.experiment import Expected
 from experiments.recipes.omniglot import maml
-from metarl.fewshot.meta_learner_lstm import MetaLearnerLSTMConfig
+from metarl.fewshot.methods.meta_learner_lstm import MetaLearnerLSTMConfig
 from metarl.nets.conv import STRIDED
 
 experiment = replace(

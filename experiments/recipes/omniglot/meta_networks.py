@@ -6,7 +6,7 @@ normalised by others. A longer run: --train.num-iterations 20000.
 
 from experiments.experiment import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
-from metarl.fewshot.meta_networks import MetaNetworkConfig
+from metarl.fewshot.methods.meta_networks import MetaNetworkConfig
 from metarl.nets.conv import ConvConfig
 from metarl.trainer import TrainConfig
 

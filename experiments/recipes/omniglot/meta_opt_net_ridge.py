@@ -6,7 +6,7 @@ numbers: --agent.ridge 50. Here an embedding has 64 numbers, and an episode sixt
 
 from experiments.experiment import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
-from metarl.fewshot.metric_learners import MetaOptNetConfig
+from metarl.fewshot.methods.meta_opt_net import MetaOptNetConfig
 from metarl.nets.conv import ConvConfig
 from metarl.trainer import TrainConfig
 

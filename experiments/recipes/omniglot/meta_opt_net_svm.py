@@ -7,7 +7,7 @@ Here an episode has twenty classes, as those are harder to tell apart than five.
 
 from experiments.experiment import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
-from metarl.fewshot.metric_learners import MetaOptNetConfig
+from metarl.fewshot.methods.meta_opt_net import MetaOptNetConfig
 from metarl.nets.conv import ConvConfig
 from metarl.trainer import TrainConfig
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from experiments.experiment import Expected
 from experiments.recipes.omniglot import maml
-from metarl.fewshot.learners import MetaSGDConfig
+from metarl.fewshot.methods.meta_sgd import MetaSGDConfig
 
 experiment = replace(
     maml.experiment,

@@ -6,7 +6,7 @@ convolutions in half precision. More time: --train.num-iterations 20000.
 
 from experiments.experiment import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
-from metarl.fewshot.metric_learners import PrototypicalConfig
+from metarl.fewshot.methods.prototypical import PrototypicalConfig
 from metarl.nets.conv import ConvConfig
 from metarl.trainer import TrainConfig
 

@@ -7,7 +7,7 @@ classes and there are fewer, with convolutions in half precision. Their own:
 
 from experiments.experiment import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
-from metarl.fewshot.metric_learners import RelationConfig
+from metarl.fewshot.methods.relation import RelationConfig
 from metarl.nets.conv import ConvConfig
 from metarl.trainer import TrainConfig
 

@@ -10,7 +10,7 @@ a seventh of its iterations. Its own budget and characters: --train.num-iteratio
 
 from experiments.experiment import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
-from metarl.fewshot.reptile import ReptileConfig
+from metarl.fewshot.methods.reptile import ReptileConfig
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from experiments.experiment import Expected
 from experiments.recipes.omniglot import reptile_transductive
-from metarl.fewshot.lora import ReptileLoRAConfig
+from metarl.fewshot.methods.reptile_lora import ReptileLoRAConfig
 
 experiment = replace(
     reptile_transductive.experiment,

@@ -6,7 +6,7 @@ here an episode has 2,000 pairs, and characters are of any alphabets.
 
 from experiments.experiment import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
-from metarl.fewshot.metric_learners import SiameseConfig
+from metarl.fewshot.methods.siamese import SiameseConfig
 from metarl.nets.conv import ConvConfig
 from metarl.trainer import TrainConfig
 

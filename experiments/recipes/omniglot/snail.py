@@ -6,7 +6,7 @@ training far longer: --train.num-tasks 32 --train.num-iterations 80000.
 
 from experiments.experiment import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
-from metarl.fewshot.sequence_learners import SnailLearnerConfig
+from metarl.fewshot.methods.snail import SnailLearnerConfig
 from metarl.nets.conv import ConvConfig
 from metarl.trainer import TrainConfig
 

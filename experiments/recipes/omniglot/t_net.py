@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from experiments.experiment import Expected
 from experiments.recipes.omniglot import maml
-from metarl.fewshot.t_net import TNetConfig
+from metarl.fewshot.methods.t_net import TNetConfig
 
 experiment = replace(
     maml.experiment,

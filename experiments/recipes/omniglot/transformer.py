@@ -2,7 +2,7 @@
 
 from experiments.experiment import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
-from metarl.fewshot.sequence_learners import TransformerLearnerConfig
+from metarl.fewshot.methods.transformer import TransformerLearnerConfig
 from metarl.nets.conv import ConvConfig
 from metarl.trainer import TrainConfig
 

@@ -5,8 +5,8 @@ classes, and there are fewer. A plain softmax layer beside it: --agent.num-point
 """
 
 from experiments.experiment import Expected, Experiment
-from metarl.fewshot.bayesian import VersaConfig
 from metarl.fewshot.images.omniglot import Omniglot
+from metarl.fewshot.methods.versa import VersaConfig
 from metarl.nets.conv import ConvConfig
 from metarl.trainer import TrainConfig
 

@@ -5,7 +5,7 @@ of examples are those of sinusoid/maml. The curve counts examples: what is expec
 """
 
 from experiments.experiment import Expected, Experiment
-from metarl.fewshot.neural_processes import CNPConfig
+from metarl.fewshot.methods.neural_processes import CNPConfig
 from metarl.fewshot.regression import Sinusoid
 from metarl.trainer import TrainConfig
 

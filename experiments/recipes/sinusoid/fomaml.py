@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from experiments.experiment import Expected
 from experiments.recipes.sinusoid import maml
-from metarl.fewshot.learners import FOMAMLConfig
+from metarl.fewshot.methods.maml import FOMAMLConfig
 
 experiment = replace(
     maml.experiment,

@@ -4,7 +4,7 @@ Short moves and small, cut meta-gradients keep it from drifting to where inner s
 """
 
 from experiments.experiment import Expected, Experiment
-from metarl.fewshot.learners import IMAMLConfig
+from metarl.fewshot.methods.imaml import IMAMLConfig
 from metarl.fewshot.regression import Sinusoid
 from metarl.trainer import TrainConfig
 

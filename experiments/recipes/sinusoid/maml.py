@@ -5,7 +5,7 @@ budget and rate: --train.num-iterations 70000 --agent.outer-lr 0.001; 5 shots: -
 """
 
 from experiments.experiment import Expected, Experiment
-from metarl.fewshot.learners import MAMLConfig
+from metarl.fewshot.methods.maml import MAMLConfig
 from metarl.fewshot.regression import Sinusoid
 from metarl.trainer import TrainConfig
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from experiments.experiment import Expected
 from experiments.recipes.sinusoid import cnp
-from metarl.fewshot.neural_processes import NPConfig
+from metarl.fewshot.methods.neural_processes import NPConfig
 
 experiment = replace(
     cnp.experiment,

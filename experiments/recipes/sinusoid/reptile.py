@@ -5,8 +5,8 @@ way; here 5 tasks an update and a larger share. At meta-test the paper takes 32 
 """
 
 from experiments.experiment import Expected, Experiment
+from metarl.fewshot.methods.reptile import ReptileConfig
 from metarl.fewshot.regression import Sinusoid
-from metarl.fewshot.reptile import ReptileConfig
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

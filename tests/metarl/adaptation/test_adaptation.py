@@ -10,12 +10,12 @@ from torch.utils._pytree import tree_leaves
 from metarl.adaptation.context import Aggregation, ContextAdaptation, vote_size
 from metarl.adaptation.external_memory import ExternalMemoryConfig
 from metarl.adaptation.gradient import GradientAdaptation, supervised_loss
-from metarl.adaptation.implicit import ImplicitAdaptation
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import MemoryConfig, SequenceAdaptation
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.step_sizes import FixedStepSizes
 from metarl.adaptation.transformer import PositionKind, TransformerConfig
+from metarl.fewshot.methods.imaml import ImplicitAdaptation
 from metarl.nets.mlp import linear, mlp
 from metarl.records import Examples
 

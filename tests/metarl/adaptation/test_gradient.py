@@ -11,8 +11,8 @@ from torch.func import functional_call
 
 from metarl.adaptation.batching import BATCHINGS
 from metarl.adaptation.gradient import GradientAdaptation, Params, parameters_of, supervised_loss
-from metarl.adaptation.implicit import ImplicitAdaptation
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes, PerStepStepSizes
+from metarl.fewshot.methods.imaml import ImplicitAdaptation
 from metarl.nets.mlp import LayerNorm, Tanh, linear, mlp, takes_tasks
 from metarl.nets.norm import Norm
 from metarl.optim import conjugate_gradient
@@ -111,12 +111,7 @@ def meta_gradient(loss: Tensor, adaptation: GradientAdaptation) -> list[Tensor]:
 
 @pytest.mark.parametrize(
     ("net", "batching"),
-    [
-        (net, batching)
-        for net in NETS
-        for batching in (*BATCHINGS, "auto")
-        if batching != "batched" or takes_tasks(NETS[net]())
-    ],
+    [(net, batching) for net in NETS for batching in BATCHINGS if batching != "batched" or takes_tasks(NETS[net]())],
 )
 @pytest.mark.parametrize("first_order", [False, True])
 def test_meta_gradients_of_every_net_equal_a_loop_over_tasks(net, batching, first_order):
@@ -309,23 +304,12 @@ def test_learned_step_sizes_are_one_a_layer_and_step_or_one_a_number():
         assert bool(((sizes(name, 0) >= 0.005) & (sizes(name, 0) <= 0.1)).all())
 
 
-def test_what_auto_chose_is_kept():
-    learner = adaptation(batching="auto")
-    assert learner.state_dict()["_extra_state"] == "auto"
-    query_loss(learner)
-    chosen = learner.state_dict()
-    assert chosen["_extra_state"] in BATCHINGS
-    other = adaptation(batching="auto")
-    other.load_state_dict(chosen)
-    assert other.batching == chosen["_extra_state"]
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"num_steps": 0}, "num_steps is 0; it must be at least 1"),
         ({"chunk_size": 0}, "chunk_size is 0; it must be at least 1"),
-        ({"batching": "map"}, "batching is 'map'; allowed are batched, vmap, chunks, loop and auto"),
+        ({"batching": "map"}, "batching is 'map'; allowed are batched, vmap, chunks, loop"),
         ({"adapted": ["2.wieght"]}, "adapted has '2.wieght'; allowed are 0.weight"),
         ({"adapted": []}, "adapted is empty"),
     ],

@@ -3,13 +3,17 @@
 from dataclasses import replace
 from typing import Any
 
-from metarl.fewshot.learned_optimizer import LearnedOptimizerConfig
-from metarl.fewshot.learners import ANILConfig, IMAMLConfig, MAMLConfig, MAMLPlusPlusConfig, MetaSGDConfig
-from metarl.fewshot.lora import ReptileLoRAConfig
-from metarl.fewshot.meta_learner_lstm import MetaLearnerLSTMConfig
-from metarl.fewshot.meta_networks import MetaNetworkConfig
-from metarl.fewshot.reptile import ReptileConfig
-from metarl.fewshot.t_net import TNetConfig
+from metarl.fewshot.methods.anil import ANILConfig
+from metarl.fewshot.methods.imaml import IMAMLConfig
+from metarl.fewshot.methods.learned_optimizer import LearnedOptimizerConfig
+from metarl.fewshot.methods.maml import MAMLConfig
+from metarl.fewshot.methods.maml_plus_plus import MAMLPlusPlusConfig
+from metarl.fewshot.methods.meta_learner_lstm import MetaLearnerLSTMConfig
+from metarl.fewshot.methods.meta_networks import MetaNetworkConfig
+from metarl.fewshot.methods.meta_sgd import MetaSGDConfig
+from metarl.fewshot.methods.reptile import ReptileConfig
+from metarl.fewshot.methods.reptile_lora import ReptileLoRAConfig
+from metarl.fewshot.methods.t_net import TNetConfig
 from metarl.nets.conv import ConvConfig
 
 CONV = ConvConfig(filters=8, num_blocks=2, downsampling="stride")

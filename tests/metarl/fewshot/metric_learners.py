@@ -6,15 +6,16 @@ Settings, iterations, and the accuracy after one shot, at least.
 from dataclasses import replace
 from typing import Any
 
-from metarl.fewshot.bayesian import GaussianPrototypesConfig, LaplaceConfig, VersaConfig
-from metarl.fewshot.hypernetworks import FilmConfig, HypernetworkConfig
-from metarl.fewshot.metric_learners import (
-    MatchingConfig,
-    MetaOptNetConfig,
-    PrototypicalConfig,
-    RelationConfig,
-    SiameseConfig,
-)
+from metarl.fewshot.methods.film import FilmConfig
+from metarl.fewshot.methods.gaussian_prototypes import GaussianPrototypesConfig
+from metarl.fewshot.methods.hypernetwork import HypernetworkConfig
+from metarl.fewshot.methods.laplace import LaplaceConfig
+from metarl.fewshot.methods.matching import MatchingConfig
+from metarl.fewshot.methods.meta_opt_net import MetaOptNetConfig
+from metarl.fewshot.methods.prototypical import PrototypicalConfig
+from metarl.fewshot.methods.relation import RelationConfig
+from metarl.fewshot.methods.siamese import SiameseConfig
+from metarl.fewshot.methods.versa import VersaConfig
 from metarl.nets.conv import ConvConfig
 
 EMBEDDING = ConvConfig(filters=16, num_blocks=2, normalisation="running")

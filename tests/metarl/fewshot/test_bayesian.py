@@ -8,18 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.functional import hessian
 
-from metarl.adaptation.bayesian import (
-    AmortisedPosterior,
-    GaussianWeights,
-    LaplaceAdaptation,
-    likeliest,
-    mean_of_softmaxes,
-    normal_points,
-)
-from metarl.adaptation.gaussian_prototypes import GaussianPrototypes
-from metarl.adaptation.metric import ClassSums
-from metarl.fewshot.bayesian import LaplaceConfig, VersaConfig
+from metarl.fewshot.last_layer import mean_of_softmaxes, normal_points
+from metarl.fewshot.methods.gaussian_prototypes import GaussianPrototypes
+from metarl.fewshot.methods.laplace import LaplaceAdaptation, LaplaceConfig, likeliest
+from metarl.fewshot.methods.versa import AmortisedPosterior, GaussianWeights, VersaConfig
 from metarl.fewshot.problem import Classification, calibration_error
+from metarl.fewshot.seen_classes import ClassSums
 from metarl.records import Examples
 
 PROBLEM = Classification((1, 2, 2), ways=10)

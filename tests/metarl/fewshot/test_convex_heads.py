@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.adaptation.convex_heads import Ridge, SupportVectors
-from metarl.adaptation.support_vectors import dual_variables, nearest_in_simplex
+from metarl.fewshot.methods.meta_opt_net import Ridge, SupportVectors, dual_variables, nearest_in_simplex
 
 COST = 0.1
 

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from metarl.adaptation.fast_weights import FastWeightAdaptation
-from metarl.adaptation.learned_updates import log_and_sign
-from metarl.fewshot.meta_networks import MetaNetworkConfig
+from metarl.fewshot.learned_rule import log_and_sign
+from metarl.fewshot.methods.meta_networks import FastWeightAdaptation, MetaNetworkConfig
 from metarl.records import Examples
 
 SIZE, HIDDEN, WAYS = 4, 5, 3

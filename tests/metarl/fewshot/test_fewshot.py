@@ -13,11 +13,13 @@ from experiments.experiment.names import LEARNERS, experiment_names
 from metarl.evaluation import RETURN
 from metarl.fewshot.episode import FewShotFamily
 from metarl.fewshot.gradient_learner import step_weights
-from metarl.fewshot.learners import IMAMLConfig, MAMLConfig, MAMLPlusPlusConfig
-from metarl.fewshot.neural_processes import CNPConfig, NPConfig
+from metarl.fewshot.methods.imaml import IMAMLConfig
+from metarl.fewshot.methods.maml import MAMLConfig
+from metarl.fewshot.methods.maml_plus_plus import MAMLPlusPlusConfig
+from metarl.fewshot.methods.neural_processes import CNPConfig, NPConfig
+from metarl.fewshot.methods.reptile import ReptileConfig, mini_batches
 from metarl.fewshot.problem import ERROR, Regression
 from metarl.fewshot.regression import Harmonic, Sinusoid
-from metarl.fewshot.reptile import ReptileConfig, mini_batches
 from metarl.trainer import TrainConfig, Trainer
 
 families = pytest.mark.parametrize("family", [Sinusoid(), Harmonic(noise_std=0.0)], ids=["sinusoid", "harmonic"])

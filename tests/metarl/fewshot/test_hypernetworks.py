@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from metarl.adaptation.hypernetwork import FilmAdaptation, WrittenLayersAdaptation
-from metarl.fewshot.hypernetworks import FilmConfig, HypernetworkConfig
+from metarl.fewshot.methods.film import FilmAdaptation, FilmConfig
+from metarl.fewshot.methods.hypernetwork import HypernetworkConfig, WrittenLayersAdaptation
 from metarl.nets.conv import ConvConfig, ConvNet
 from metarl.records import Examples
 

@@ -20,9 +20,9 @@ from metarl.fewshot.images.data import DataError, split_lines
 from metarl.fewshot.images.photos import CIFARFS, FC100, ImageFolder, MiniImageNet, TieredImageNet
 from metarl.fewshot.images.picture import episode_picture
 from metarl.fewshot.images.pixels import square_pixels
-from metarl.fewshot.metric_learners import PrototypicalConfig
-from metarl.fewshot.reptile import ReptileConfig, mini_batches
-from metarl.fewshot.sequence_learners import LSTMConfig
+from metarl.fewshot.methods.lstm import LSTMConfig
+from metarl.fewshot.methods.prototypical import PrototypicalConfig
+from metarl.fewshot.methods.reptile import ReptileConfig, mini_batches
 from metarl.nets.conv import ConvConfig
 from metarl.records import Examples
 from metarl.trainer import TrainConfig, Trainer

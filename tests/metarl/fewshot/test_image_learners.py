@@ -15,8 +15,11 @@ from metarl.adaptation.external_memory import ExternalMemoryConfig
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.fewshot.episode import FewShotEpisode, FewShotFamily
-from metarl.fewshot.metric_learners import PrototypicalConfig
-from metarl.fewshot.sequence_learners import LSTMConfig, MANNConfig, SnailLearnerConfig, TransformerLearnerConfig
+from metarl.fewshot.methods.lstm import LSTMConfig
+from metarl.fewshot.methods.mann import MANNConfig
+from metarl.fewshot.methods.prototypical import PrototypicalConfig
+from metarl.fewshot.methods.snail import SnailLearnerConfig
+from metarl.fewshot.methods.transformer import TransformerLearnerConfig
 from metarl.records import Examples
 from metarl.trainer import TrainConfig, Trainer
 from tests.metarl.fewshot.gradient_learners import GRADIENT_LEARNERS
@@ -185,7 +188,7 @@ def test_padding_is_of_no_class_and_missing_classes_are_never_predicted():
 RECIPE = """
 from experiments.experiment.definition import Experiment
 from metarl.nets.conv import ConvConfig
-from metarl.fewshot.metric_learners import PrototypicalConfig
+from metarl.fewshot.methods.prototypical import PrototypicalConfig
 from metarl.trainer import TrainConfig
 from tests.metarl.fewshot.patterns import Patterns
 

@@ -10,19 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from metarl.adaptation.matching import FullContexts, MatchingAdaptation
-from metarl.adaptation.metric import PrototypeAdaptation
-from metarl.adaptation.relation import Relation, RelationAdaptation
-from metarl.adaptation.siamese import SiameseAdaptation
-from metarl.fewshot.bayesian import GaussianPrototypesConfig, LaplaceConfig, VersaConfig
-from metarl.fewshot.hypernetworks import FilmConfig, HypernetworkConfig
-from metarl.fewshot.metric_learners import (
-    MatchingConfig,
-    MetaOptNetConfig,
-    PrototypicalConfig,
-    RelationConfig,
-    SiameseConfig,
-)
+from metarl.fewshot.methods.film import FilmConfig
+from metarl.fewshot.methods.gaussian_prototypes import GaussianPrototypesConfig
+from metarl.fewshot.methods.hypernetwork import HypernetworkConfig
+from metarl.fewshot.methods.laplace import LaplaceConfig
+from metarl.fewshot.methods.matching import FullContexts, MatchingAdaptation, MatchingConfig
+from metarl.fewshot.methods.meta_opt_net import MetaOptNetConfig
+from metarl.fewshot.methods.prototypical import PrototypeAdaptation, PrototypicalConfig
+from metarl.fewshot.methods.relation import Relation, RelationAdaptation, RelationConfig
+from metarl.fewshot.methods.siamese import SiameseAdaptation, SiameseConfig
+from metarl.fewshot.methods.versa import VersaConfig
 from metarl.fewshot.problem import Classification
 from metarl.nets.conv import ConvConfig, ConvNet
 from metarl.records import Examples

@@ -14,16 +14,12 @@ from metarl.adaptation.sequence import SequenceState
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.fewshot.episode import FewShotEpisode
+from metarl.fewshot.example_reader import ExampleReader, SequenceLearnerConfig, drawn
+from metarl.fewshot.methods.lstm import LSTMConfig
+from metarl.fewshot.methods.mann import MANNConfig
+from metarl.fewshot.methods.snail import SnailLearnerConfig
+from metarl.fewshot.methods.transformer import TransformerLearnerConfig
 from metarl.fewshot.regression import Sinusoid
-from metarl.fewshot.sequence_learners import (
-    ExampleReader,
-    LSTMConfig,
-    MANNConfig,
-    SequenceLearnerConfig,
-    SnailLearnerConfig,
-    TransformerLearnerConfig,
-    drawn,
-)
 from metarl.records import Examples
 from metarl.trainer import TrainConfig, Trainer
 from tests.metarl.fewshot.patterns import Patterns

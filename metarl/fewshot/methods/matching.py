@@ -1,19 +1,26 @@
-"""Adaptation by attention: the state is the embedded examples, and a query takes the classes of those it resembles.
+"""Matching networks: the state is the embedded examples, and a query takes the classes of those it resembles.
 
 Vinyals et al. Matching networks for one shot learning (2016).
 Vinyals, Bengio, Kudlur. Order matters: sequence to sequence for sets (2016), for the attention of the queries.
 
 Deviations: 1. the cosines are multiplied by a learned scale (it starts at ten), as a softmax of numbers between -1 and
-1 can never be certain; 2. the LSTMs begin at a learned memory rather than at zero.
+1 can never be certain; 2. the LSTMs begin at a learned memory rather than at zero; 3. support and queries are embedded
+apart, so that running statistics see them one after the other; the published code normalises both together in
+meta-training.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
-from metarl.adaptation.metric import Embedded, cosines
 from metarl.adaptation.recurrent import Recurrent, RecurrentConfig, RecurrentState
+from metarl.fewshot.embedding import EmbeddingConfig
+from metarl.fewshot.problem import Classification
+from metarl.fewshot.seen_classes import Embedded, cosines
+from metarl.nets.conv import ConvNet
 from metarl.records import Examples
 
 
@@ -96,3 +103,21 @@ def _read_in(lstm: Recurrent, x: Tensor, order: Tensor) -> Tensor:
     order = order.unsqueeze(-1).expand_as(x)
     read, _ = lstm.read(lstm.prior(len(x)), x.gather(1, order).transpose(0, 1))
     return torch.zeros_like(x).scatter(1, order, read.transpose(0, 1))
+
+
+@dataclass(frozen=True)
+class MatchingConfig(EmbeddingConfig):
+    """Matching network: a query takes the classes of the examples that it attends to."""
+
+    context_steps: int = 0  # rounds of attention in full context embeddings; 0: each is embedded for itself
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.context_steps < 0:
+            raise ValueError(f"context_steps is {self.context_steps}; it must be 0 or more")
+
+    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+        contexts = None
+        if self.context_steps:
+            contexts = FullContexts(embed.output_size, num_steps=self.context_steps, generator=generator)
+        return MatchingAdaptation(embed, size=embed.output_size, contexts=contexts)

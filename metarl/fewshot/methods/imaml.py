@@ -1,4 +1,4 @@
-"""Implicit meta-gradients: adapt to a regularised optimum, and differentiate the optimum instead of the way to it.
+"""iMAML: adapt to a regularised optimum, and differentiate the optimum instead of the way to it.
 
 Rajeswaran et al. Meta-learning with implicit gradients (2019).
 
@@ -16,14 +16,17 @@ initialisation where plain gradient steps are stable, and longer meta-training l
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import grad
 
-from metarl.adaptation.gradient import GradientAdaptation, Params, StepSizes, TaskLoss
-from metarl.nets.mlp import takes_tasks
+from metarl.adaptation.gradient import GradientAdaptation, Params, StepSizes, TaskLoss, supervised_loss
+from metarl.adaptation.step_sizes import FixedStepSizes
+from metarl.fewshot.methods.maml import MAMLConfig
+from metarl.fewshot.problem import Problem
 from metarl.optim import conjugate_gradient
 
 
@@ -70,8 +73,6 @@ class ImplicitAdaptation(GradientAdaptation):
         anchor = {name: value.detach() for name, value in state.items()}
         states = [anchor]
         with torch.no_grad():
-            if self.batching == "auto":
-                self.batching = self._fastest(anchor, context)
             for step in range(self.num_steps if num_steps is None else num_steps):
                 at = states[-1]
                 gradient = self.gradient(at, context)
@@ -128,10 +129,6 @@ class ImplicitAdaptation(GradientAdaptation):
 
         return self._over_tasks(product)(state, context, vector)
 
-    def _fastest(self, state: Params, context: Any) -> Any:
-        """There is no way back through the steps to measure."""
-        return "batched" if takes_tasks(self.net) else "vmap"
-
 
 class _Implicit(torch.autograd.Function):
     """Values of an optimum whose gradient is solved for."""
@@ -145,3 +142,38 @@ class _Implicit(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return (None, None, *(None,) * ctx.size, *ctx.solve(*gradients))
+
+
+@dataclass(frozen=True)
+class IMAMLConfig(MAMLConfig):
+    """iMAML: adapts with a pull towards the initialisation; the meta-gradient is implicit, by conjugate gradient."""
+
+    num_inner_steps: int = 16
+    strength: float = 2.0  # of the pull, lambda
+    num_cg_steps: int = 5
+    cg_damping: float = 1.0  # these two as in the published code; both 0: the paper's equation
+    strength_damping: float = 10.0
+    max_move: float | None = None  # the length that an inner step is cut to, as a norm over all parameters
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        plain = {"step_sizes": "fixed", "adapted": "all", "first_order": False}
+        plain |= {"first_order_share": 0.0, "multi_step_share": 0.0}
+        for name, value in plain.items():
+            if getattr(self, name) != value:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; implicit gradients need {value!r}")
+
+    def make_adaptation(self, net: nn.Module, problem: Problem, generator: torch.Generator) -> ImplicitAdaptation:
+        return ImplicitAdaptation(
+            net,
+            supervised_loss(net, problem.losses),
+            FixedStepSizes(self.inner_lr),
+            num_steps=self.num_inner_steps,
+            strength=self.strength,
+            num_cg_steps=self.num_cg_steps,
+            damping=self.cg_damping,
+            strength_damping=self.strength_damping,
+            max_move=self.max_move,
+            batching=self.batching,
+            chunk_size=self.chunk_size,
+        )

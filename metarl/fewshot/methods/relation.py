@@ -1,20 +1,23 @@
-"""Adaptation by a learned comparison: the state is the sum of each class's feature maps, compared by a second net.
+"""Relation networks: the state is the sum of each class's feature maps, compared by a second net.
 
 Sung et al. Learning to compare: relation network for few-shot learning (2018).
 
 Deviations: 1. the classes' maps may be averaged and not summed, so that the number of shots may change; with one shot
-they are the same.
+they are the same; 2. support and queries are embedded apart, so that running statistics see them one after the other;
+the published code normalises both together in meta-training.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from metarl.adaptation.metric import ClassSums, one_hot
+from metarl.fewshot.embedding import EMBEDDING, EmbeddingConfig
+from metarl.fewshot.problem import Classification
+from metarl.fewshot.seen_classes import ClassSums, one_hot
 from metarl.nets.conv import ConvBlock, ConvConfig, ConvNet
 from metarl.nets.mlp import linear
 from metarl.records import Examples
@@ -95,3 +98,25 @@ class Relation(nn.Module):
             pairs = pairs.contiguous(memory_format=torch.channels_last)
             pairs = nn.functional.max_pool2d(self.first.norm(pairs).relu(), 2)
         return pairs.float() if self.config.precision == "bfloat16" else pairs
+
+
+MAPS = replace(EMBEDDING, output="maps", num_downsampled=2)
+
+
+@dataclass(frozen=True)
+class RelationConfig(EmbeddingConfig):
+    """Relation network: a second net scores how a query is related to each class."""
+
+    conv: ConvConfig = MAPS
+    takes_maps: ClassVar[bool] = True
+    hidden_size: int = 8  # between the relation's maps and its score
+    pooling: Pooling = "sum"  # of the maps of a class
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hidden_size < 1:
+            raise ValueError(f"hidden_size is {self.hidden_size}; it must be at least 1")
+
+    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+        relation = Relation(embed.map_shape, self.conv, hidden_size=self.hidden_size, generator=generator)
+        return RelationAdaptation(embed, relation, pooling=self.pooling)

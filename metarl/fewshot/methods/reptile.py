@@ -1,6 +1,7 @@
 """Reptile: adapt to each task by mini-batches, then move the initialisation towards where adaptation led.
 
 Nichol, Achiam, Schulman. On first-order meta-learning algorithms (2018).
+Kingma, Ba. Adam: a method for stochastic optimization (2015), without momentum as Nichol et al. have it.
 
 Deviations: 1. tasks of an update are adapted to side by side, and their moves are averaged; so is what Adam remembers
 of them, which later tasks begin with. The published code hands it on from task to task. 2. no query set is held out of
@@ -21,13 +22,68 @@ from torch import Tensor, nn
 from metarl.adaptation.batching import Batching
 from metarl.adaptation.gradient import GradientAdaptation, Params, supervised_loss
 from metarl.adaptation.step_sizes import FixedStepSizes
-from metarl.adaptation.update_rules import AdamWithoutMomentum, RuleAdaptation, params_of
+from metarl.adaptation.update_rules import RuleAdaptation, params_of
 from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.gradient_learner import NetConfig, check_ways, gradient_facts
 from metarl.fewshot.normalising import absorb_statistics, in_evaluation, normalisation_facts, with_context
 from metarl.fewshot.problem import Problem
 from metarl.fewshot.source import LearnsFromEpisodes
 from metarl.records import Examples, cat
+
+
+class AdamWithoutMomentum(nn.Module):
+    """Adam whose beta1 is zero: gradients over the root of the mean of their squares so far.
+
+    Every task begins with what was handed on (`hand_on`) from tasks before it; nothing, as long as there were none.
+    For first order only: the root has no slope where a gradient is zero.
+
+    params: those that adapt, by name, without an axis of tasks.
+    """
+
+    count: Tensor  # steps that squares were gathered in
+
+    def __init__(
+        self, params: Mapping[str, Tensor], inner_lr: float, *, beta: float = 0.999, epsilon: float = 1e-8
+    ) -> None:
+        super().__init__()
+        self.inner_lr, self.beta, self.epsilon = inner_lr, beta, epsilon
+        self.register_buffer("count", next(iter(params.values())).new_zeros(()))
+        self._buffer_of = {name: f"square_{number}" for number, name in enumerate(params)}
+        for name, value in params.items():
+            self.register_buffer(self._buffer_of[name], torch.zeros_like(value))
+
+    def start(self, params: Params, generator: torch.Generator | None) -> dict[str, Any]:
+        num_tasks = len(next(iter(params.values())))
+        square = {name: self.get_buffer(self._buffer_of[name]) for name in params}
+        return {
+            "count": self.count.expand(num_tasks),
+            "square": {name: value.expand(num_tasks, *value.shape) for name, value in square.items()},
+        }
+
+    def hand_on(self, memory: dict[str, Any]) -> None:
+        """Later tasks begin with the mean of what these remember."""
+        self.count.copy_(memory["count"].mean())
+        for name, square in memory["square"].items():
+            self.get_buffer(self._buffer_of[name]).copy_(square.mean(0))
+
+    def forward(
+        self, params: Params, gradient: Params, losses: Tensor, memory: dict[str, Any]
+    ) -> tuple[Params, dict[str, Any]]:
+        count = memory["count"] + 1
+        square = {
+            name: self.beta * v + (1 - self.beta) * gradient[name].square() for name, v in memory["square"].items()
+        }
+        correction = (1 - self.beta**count).sqrt()  # [N]
+        moved = {}
+        for name, value in params.items():
+            root = square[name].sqrt() / _over(correction, value)
+            moved[name] = value - self.inner_lr * gradient[name] / (root + self.epsilon)
+        return moved, {"count": count, "square": square}
+
+
+def _over(factor: Tensor, value: Tensor) -> Tensor:
+    """[N] as it meets a tensor [N, ...]."""
+    return factor.view(-1, *(1,) * (value.ndim - 1))
 
 
 @dataclass(frozen=True)
@@ -40,7 +96,7 @@ class ReptileConfig(LearnsFromEpisodes, NetConfig):
     inner_lr: float = 0.02
     outer_lr: float = 1.0  # the share of the way towards the adapted parameters, falling linearly to zero
     transduction: bool = True  # at meta-test queries are normalised together; otherwise each beside the support alone
-    batching: Batching | Literal["auto"] = "vmap"
+    batching: Batching = "vmap"
     chunk_size: int = 8  # tasks, where batching is "chunks"
 
     def __post_init__(self) -> None:

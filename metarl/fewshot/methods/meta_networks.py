@@ -1,4 +1,4 @@
-"""Fast weights made from loss gradients: a slow net, and beside it one that learned nets write for each task.
+"""Meta networks, fast weights made from loss gradients: beside a slow net, one that learned nets write.
 
 Munkhdalai, Yu. Meta networks (2017).
 
@@ -21,8 +21,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from metarl.adaptation.learned_updates import log_and_sign
-from metarl.adaptation.metric import Embedded, cosines, one_hot
+from metarl.fewshot.embedding import EmbeddingConfig
+from metarl.fewshot.learned_rule import log_and_sign
+from metarl.fewshot.problem import Classification
+from metarl.fewshot.seen_classes import Embedded, cosines, one_hot
+from metarl.nets.conv import ConvNet
 from metarl.nets.mlp import linear, mlp
 from metarl.records import Examples, Record
 
@@ -126,3 +129,29 @@ class FastWeightAdaptation(nn.Module):
         error = self.output(hidden).softmax(-1) - nn.functional.one_hot(y, self.ways)  # [N, K, W]
         back = (error @ self.output.weight) * (hidden > 0)  # [N, K, H]
         return back.unsqueeze(-1) * features.unsqueeze(-2), error.unsqueeze(-1) * hidden.unsqueeze(-2)
+
+
+@dataclass(frozen=True)
+class MetaNetworkConfig(EmbeddingConfig):
+    """Meta network: a slow net, and fast weights that learned nets make of its gradients."""
+
+    hidden_size: int = 64  # of the linear layers that have fast weights
+    scale: float = 0.02  # of fast weights, beside what the nets that make them say
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hidden_size < 1:
+            raise ValueError(f"hidden_size is {self.hidden_size}; it must be at least 1")
+        if self.scale <= 0:
+            raise ValueError(f"scale is {self.scale}; it must be positive")
+
+    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+        return FastWeightAdaptation(
+            embed,
+            self.make_embedding(problem, generator),
+            size=embed.output_size,
+            hidden_size=self.hidden_size,
+            ways=problem.ways,
+            scale=self.scale,
+            generator=generator,
+        )

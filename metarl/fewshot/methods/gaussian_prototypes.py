@@ -1,11 +1,12 @@
-"""Adaptation by a belief about each class's mean in a learned embedding: all that follows is exact.
+"""Gaussian prototypes: a belief about each class's mean in a learned embedding; all that follows is exact.
 
 Harrison, Sharma, Finn, Pavone. Continuous meta-learning without tasks (2020), their PCOC.
 Zhang et al. Shallow Bayesian meta learning for real-world few-shot recognition (2021), MetaQDA.
 
 A class's mean is drawn from a Gaussian, and its examples' embeddings from one around it; both are learned, with
 variances along each axis. What is believed of a mean after some examples, and of an embedding whose class this is, are
-Gaussians again: the fewer examples, the wider. Class probabilities are in proportion to those of the query.
+Gaussians again: the fewer examples, the wider. Class probabilities are in proportion to those of the query, whose
+negative log-likelihood is minimised.
 
 Deviations: 1. PCOC learns the variances of embeddings alone; here those of means too, and their centre; 2. classes are
 equally frequent; MetaQDA's have covariances of their own.
@@ -13,10 +14,15 @@ equally frequent; MetaQDA's have covariances of their own.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
-from metarl.adaptation.metric import ClassSums
+from metarl.fewshot.embedding import EmbeddingConfig
+from metarl.fewshot.problem import Classification
+from metarl.fewshot.seen_classes import ClassSums
+from metarl.nets.conv import ConvNet
 from metarl.records import Examples
 
 
@@ -55,3 +61,11 @@ class GaussianPrototypes(nn.Module):
         squared = query.square() @ weight.mT - 2 * query @ (mean * weight).mT
         constant = (mean.square() * weight + variance.log()).sum(-1).unsqueeze(1)
         return state.of_seen(-(squared + constant) / 2)
+
+
+@dataclass(frozen=True)
+class GaussianPrototypesConfig(EmbeddingConfig):
+    """Gaussian prototypes: a class is a belief about the mean of its embeddings, the wider the fewer its examples."""
+
+    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+        return GaussianPrototypes(embed, size=embed.output_size)

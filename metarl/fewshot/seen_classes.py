@@ -1,19 +1,17 @@
-"""Adaptation by comparison: the state is what was seen of each class in a learned embedding; nothing else adapts.
+"""What was seen of each class in a learned embedding: sums of it, or all examples as they came.
 
-Snell, Swersky, Zemel. Prototypical networks for few-shot learning (2017).
+The states of methods that compare, and the distances and class memberships that they compute.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from metarl.records import Examples, Record, cat
-
-Distance = Literal["euclidean", "cosine"]
+from metarl.records import Record, cat
 
 
 @dataclass(frozen=True)
@@ -77,39 +75,6 @@ class Embedded(Record):
         return torch.where(self.member.any(1, keepdim=True), logits, -torch.inf)
 
 
-class PrototypeAdaptation(nn.Module):
-    """A class is the mean of its examples' embeddings; a query belongs to the nearest.
-
-    embed: images [N, K, ...] -> [N, K, D]. distance: squared euclidean, as published, or the cosine's, one minus it
-    times a learned scale. There may be more or fewer classes in a task than in meta-training; those of which nothing
-    was seen are never predicted.
-    """
-
-    def __init__(self, embed: nn.Module, *, size: int, distance: Distance = "euclidean") -> None:
-        super().__init__()
-        if distance not in get_args(Distance):
-            raise ValueError(f"distance is {distance!r}; allowed are {', '.join(get_args(Distance))}")
-        self.embed, self.size, self.distance = embed, size, distance
-        if distance == "cosine":
-            self.log_scale = nn.Parameter(torch.tensor(10.0).log())
-
-    def prior(self, num_tasks: int) -> ClassSums:
-        return ClassSums.none(num_tasks, self.size, next(self.parameters()))
-
-    def adapt(self, state: ClassSums, context: Examples) -> ClassSums:
-        """The sums with the examples of context [N, K, ...] added."""
-        return state.added(self.embed(context.x), context.y, context.valid)
-
-    def predict(self, state: ClassSums, x: Tensor) -> Tensor:
-        """Logits [N, Q, W] for queries x [N, Q, ...]."""
-        query, prototypes = self.embed(x), state.means
-        if self.distance == "cosine":
-            logits = self.log_scale.exp() * cosines(query, prototypes)
-        else:
-            logits = -squared_distances(query, prototypes)
-        return state.of_seen(logits)
-
-
 def num_classes(y: Tensor) -> int:
     """As many as the largest number of a class [N, K] says; none without examples."""
     return int(y.max()) + 1 if y.numel() else 0
@@ -127,11 +92,6 @@ def with_size(values: Tensor, ways: int) -> Tensor:
     if missing <= 0:
         return values
     return torch.cat([values, values.new_zeros(len(values), missing, *values.shape[2:])], 1)
-
-
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared euclidean distances [N, Q, W] of a [N, Q, D] and b [N, W, D], by one product of matrices."""
-    return a.square().sum(-1, keepdim=True) - 2 * a @ b.mT + b.square().sum(-1).unsqueeze(1)
 
 
 def cosines(a: Tensor, b: Tensor) -> Tensor:

@@ -1,27 +1,31 @@
-"""Adaptation by likeness of pairs: the state is the embedded examples; a net says of two images if they are of a class.
+"""Siamese networks: the state is the embedded examples; a net says of two images if they are of a class.
 
 Koch, Zemel, Salakhutdinov. Siamese neural networks for one-shot image recognition (2015).
 
 Deviations: 1. pairs are those of an episode's queries with its classes, and not drawn from all classes; as published,
 same and different ones weigh the same; 2. with several shots, a class is judged as it is at meta-test, by its likest
 example or by all; with one, that is each pair; 3. the net, and Adam in place of momenta by layer; images are not
-distorted; 4. differences count from a learned threshold, which says the same as a bias; where that grows from zero,
-the embedding shrinks before it has grown.
+distorted; 4. differences count from a learned threshold, which says the same as a bias; where that grows from zero, the
+embedding shrinks before it has grown; 5. support and queries are embedded apart, so that running statistics see them
+one after the other; the published code normalises both together in meta-training.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from metarl.adaptation.metric import Embedded
+from metarl.fewshot.embedding import EmbeddingConfig
+from metarl.fewshot.problem import Classification
+from metarl.fewshot.seen_classes import Embedded
+from metarl.nets.conv import ConvNet
 from metarl.nets.mlp import linear
 from metarl.records import Examples
 
 Likeness = Literal["best", "mean"]
-
 _TYPICAL_DIFFERENCE = 0.15  # between a sigmoid's values for two images, of a net that has learned nothing
 
 
@@ -70,3 +74,25 @@ class SiameseAdaptation(nn.Module):
         different = nn.functional.softplus(prediction).sum(-1) - nn.functional.softplus(same)
         num_others = (prediction.isfinite().sum(-1) - 1).clamp(min=1)
         return (nn.functional.softplus(-same) + different / num_others) / 2
+
+
+@dataclass(frozen=True)
+class SiameseConfig(EmbeddingConfig):
+    """Siamese network: the odds that two images are of one class, by a weighted sum of differences of features."""
+
+    feature_size: int = 256
+    likeness: Likeness = "best"  # of a class: its likest example's, or the mean over its examples
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.feature_size < 1:
+            raise ValueError(f"feature_size is {self.feature_size}; it must be at least 1")
+
+    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+        return SiameseAdaptation(
+            embed,
+            size=embed.output_size,
+            feature_size=self.feature_size,
+            likeness=self.likeness,
+            generator=generator,
+        )

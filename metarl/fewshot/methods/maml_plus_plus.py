@@ -1,22 +1,30 @@
-"""Gradient adaptation whose every step has a normalisation of its own: scales and shifts, and running statistics.
+"""MAML++: learned step sizes by layer and step, and a normalisation of its own for each step.
 
-Antoniou, Edwards, Storkey. How to train your MAML (2019): BNWB and BNRS.
+Antoniou, Edwards, Storkey. How to train your MAML (2019); the normalisation is their BNWB and BNRS.
 
 A gradient step is taken with the step's own set, and predictions after it are made with the same; steps beyond those of
 meta-training use the last one. Scales and shifts of the layers are meta-learned and do not adapt. Statistics are those
 of adapted parameters: each task's, where it was before a step and after it.
+
+Deviations: 1. with "running" normalisation each step's statistics are those that the paper describes; its published
+code keeps such statistics and normalises by the batch all the same, which is "transductive" here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.func import functional_call
 
-from metarl.adaptation.gradient import GradientAdaptation, Params, StepSizes, TaskLoss
+from metarl.adaptation.gradient import GradientAdaptation, Params, StepSizes, TaskLoss, parameters_of, supervised_loss
+from metarl.fewshot.episode import FewShotEpisode
+from metarl.fewshot.gradient_learner import GradientLearner
+from metarl.fewshot.methods.maml import MAMLConfig
+from metarl.fewshot.problem import Problem
 from metarl.nets.mlp import key_of
 from metarl.nets.norm import Norm
 from metarl.records import Examples
@@ -101,3 +109,45 @@ def per_step_names(net: nn.Module) -> list[str]:
     """Names of the scales and shifts of a net's normalisation."""
     norms = [name for name, module in net.named_modules() if isinstance(module, Norm)]
     return [f"{name}.{part}" for name in norms for part in ("weight", "bias")]
+
+
+@dataclass(frozen=True)
+class MAMLPlusPlusConfig(MAMLConfig):
+    """MAML++: learned step sizes by layer and step, losses after every step, first order at first, cosine schedule."""
+
+    num_inner_steps: int = 5
+    step_sizes: Literal["fixed", "per_parameter", "per_step"] = "per_step"
+    first_order_share: float = 0.1
+    multi_step_share: float = 0.1
+    final_outer_lr: float | None = 1e-5
+    per_step_norms: bool = True  # each step has scales, shifts and running statistics of its own, in nets with any
+
+    def make_adaptation(self, net: nn.Module, problem: Problem, generator: torch.Generator) -> GradientAdaptation:
+        own_of_step = per_step_names(net)
+        if not (self.per_step_norms and own_of_step):
+            return super().make_adaptation(net, problem, generator)
+        adapted = [name for name in parameters_of(net, self.adapted) if name not in own_of_step]
+        return PerStepNormAdaptation(
+            net,
+            supervised_loss(net, problem.losses),
+            self.make_step_sizes(net, adapted, generator),
+            adapted=adapted,
+            num_steps=self.num_inner_steps,
+            first_order=self.first_order,
+            batching=self.batching,
+            chunk_size=self.chunk_size,
+        )
+
+    def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> GradientLearner:
+        net = self.make_net(problem, generator)
+        return MAMLPlusPlus(self, self.make_adaptation(net, problem, generator), problem, num_iterations)
+
+
+class MAMLPlusPlus(GradientLearner):
+    """Keeps the running statistics of each step of adaptation."""
+
+    def _absorb_statistics(self, states: list[Any], experience: FewShotEpisode) -> None:
+        if isinstance(self.adaptation, PerStepNormAdaptation):
+            self.adaptation.record(states, experience.support, experience.query)
+        else:
+            super()._absorb_statistics(states, experience)

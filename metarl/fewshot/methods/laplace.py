@@ -1,22 +1,14 @@
-"""Adaptation to a distribution over a classifier's last layer: queries are answered by the mean over it.
+"""Laplace's approximation of a last layer: the likeliest weights for the examples, and the Gaussian around them.
 
-Gordon et al. Meta-learning probabilistic inference for prediction (2019), VERSA: the distribution is written by a net,
-class by class.
-MacKay. A practical Bayesian framework for backpropagation networks (1992), and Rasmussen, Williams. Gaussian processes
-for machine learning (2006), section 3.5: Laplace's approximation, the Gaussian around a softmax layer's likeliest
-weights.
+MacKay. A practical Bayesian framework for backpropagation networks (1992).
+Rasmussen, Williams. Gaussian processes for machine learning (2006), section 3.5: the Gaussian around a softmax layer's
+likeliest weights.
 
-A prediction is a mean of softmaxes over logits at fixed points of their distribution: the first 2^n of a Sobol
-sequence, whose values in each class are so many quantiles, each once. Classes take the sequence's axes by the order of
-their mean logits, so that their numbers mean nothing. No draw is random, in meta-training and at meta-test alike. With
-few points some axes are nearly alike (of eight points, the first and the fifth are the same), as if those classes'
-logits rose and fell together.
+Queries are answered by the mean over the Gaussian (metarl/fewshot/last_layer.py).
 
-Deviations: 1. VERSA draws weights, at random; as logits under weights that are independent Gaussians are so too, points
-are drawn there; 2. its net says what to add to the mean of a class's features, as in hypernetwork.py, and sees no
-number of shots; 3. Laplace's weights have no bias; of each step of Newton's method, the best part is taken; 4. its
-covariance is multiplied by a learned temperature, which starts at a hundredth: after one example the curvature is that
-of a nearly certain class, next to nothing, and the Gaussian as wide as the prior.
+Deviations: 1. the weights have no bias; of each step of Newton's method, the best part is taken; 2. the covariance is
+multiplied by a learned temperature, which starts at a hundredth: after one example the curvature is that of a nearly
+certain class, next to nothing, and the Gaussian as wide as the prior.
 """
 
 from __future__ import annotations
@@ -27,71 +19,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from metarl.adaptation.hypernetwork import ClassWeights, linear_logits
-from metarl.adaptation.metric import ClassSums, Embedded
-from metarl.nets.mlp import mlp
+from metarl.fewshot.last_layer import UNLIKELY, BayesianConfig, mean_of_softmaxes, normal_points
+from metarl.fewshot.problem import Classification
+from metarl.fewshot.seen_classes import Embedded
+from metarl.nets.conv import ConvNet
 from metarl.records import Examples, Record
 
-_UNLIKELY = -1e9  # logit of a class that was not seen, whose gradient is finite
 _INITIAL_TEMPERATURE = 0.01  # of Laplace's covariance
 _RATE = 10.0  # times as fast as weights do the logarithms of Laplace's prior and temperature move under Adam
 _SHARES = (1.0, 0.5, 0.25, 0.1, 0.02)  # of a step of Newton's method, that are tried
-_INITIAL_LOG_VARIANCE = -5.0  # of a weight
-
-
-@dataclass(frozen=True)
-class GaussianWeights(Record):
-    """What was seen of each class, and the distribution of its weights and bias."""
-
-    seen: ClassSums
-    mean: Tensor  # [N, W, D + 1]
-    variance: Tensor  # [N, W, D + 1]
-
-
-class AmortisedPosterior(nn.Module):
-    """Independent Gaussians over a last layer's weights, written from the mean features of each class (VERSA).
-
-    embed: images [N, K, ...] -> [N, K, size]. num_points: of the distribution, a power of two, over which predictions
-    are averaged; 0: the mean weights alone, a plain softmax layer.
-    """
-
-    def __init__(
-        self, embed: nn.Module, *, size: int, hidden_size: int, num_points: int, generator: torch.Generator
-    ) -> None:
-        super().__init__()
-        self.embed, self.size, self.num_points = embed, size, num_points
-        self.mean = ClassWeights(size, hidden_size, generator=generator)
-        if num_points:
-            sizes = (size, hidden_size, size + 1)
-            self.log_variance = mlp(sizes, activation="relu", output_gain=0.1, generator=generator)
-            list(self.log_variance.parameters())[-1].data.fill_(_INITIAL_LOG_VARIANCE)
-
-    def prior(self, num_tasks: int) -> GaussianWeights:
-        return self._written(ClassSums.none(num_tasks, self.size, next(self.parameters())))
-
-    def adapt(self, state: GaussianWeights, context: Examples) -> GaussianWeights:
-        """The weights for the examples of context [N, K, ...] and for those seen before."""
-        return self._written(state.seen.added(self.embed(context.x), context.y, context.valid))
-
-    def predict(self, state: GaussianWeights, x: Tensor) -> Tensor:
-        """Log-probabilities [N, Q, W] for queries x [N, Q, ...]; without points, logits."""
-        features = self.embed(x)
-        logits = linear_logits(features, state.mean)
-        if not self.num_points:
-            return state.seen.of_seen(logits)
-        logits = torch.where(state.seen.count.unsqueeze(1) > 0, logits, _UNLIKELY)
-        variance = linear_logits(features.square(), state.variance)
-        order = logits.sort(dim=-1, descending=True, stable=True).indices
-        points = normal_points(self.num_points, logits)[:, None, None]  # [points, 1, 1, W]
-        deviations = variance.gather(-1, order).sqrt() * points
-        return state.seen.of_seen(mean_of_softmaxes(logits, order, deviations))
-
-    def _written(self, seen: ClassSums) -> GaussianWeights:
-        means = seen.means
-        mean = self.mean(means)
-        return GaussianWeights(
-            seen, mean, self.log_variance(means).exp() if self.num_points else torch.zeros_like(mean)
-        )
 
 
 @dataclass(frozen=True)
@@ -157,7 +93,7 @@ class LaplaceAdaptation(nn.Module):
         own = self.variance * query.square().sum(-1)  # [N, Q]
         covariance = self.temperature * _covariance(cross, own, state.precision)
         seen = state.seen.member.any(1).unsqueeze(1)  # [N, 1, W]
-        logits = torch.where(seen, logits, _UNLIKELY)
+        logits = torch.where(seen, logits, UNLIKELY)
         order = logits.sort(dim=-1, descending=True, stable=True).indices
         across = order.unsqueeze(-1).expand(covariance.shape)
         covariance = covariance.gather(-2, across).gather(-1, across.mT)
@@ -220,18 +156,16 @@ def _covariance(cross: Tensor, own: Tensor, precision: Tensor) -> Tensor:
     return (between + between.mT) / 2 + torch.diag_embed((each.clamp(min=0) + slack).movedim(1, -1))
 
 
-def mean_of_softmaxes(logits: Tensor, order: Tensor, deviations: Tensor) -> Tensor:
-    """The logarithm of the mean of softmaxes over points.
+@dataclass(frozen=True)
+class LaplaceConfig(BayesianConfig):
+    """Laplace: the likeliest last layer for the examples, and the Gaussian of its weights around it."""
 
-    logits [N, Q, W], mean ones; order [N, Q, W]: their order; deviations [points, N, Q, W] from them, in that order.
-    """
-    each = (logits.gather(-1, order) + deviations).log_softmax(-1)
-    mean = each.logsumexp(0) - math.log(len(each))
-    return torch.empty_like(mean).scatter(-1, order, mean)
+    num_steps: int = 8  # of Newton's method
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps is {self.num_steps}; it must be at least 1")
 
-def normal_points(num_points: int, like: Tensor) -> Tensor:
-    """Points [num_points, W] of a standard normal distribution in as many axes as `like` [..., W] has classes."""
-    engine = torch.quasirandom.SobolEngine(like.shape[-1])
-    uniform = engine.draw(num_points, dtype=torch.float64) + 0.5 / num_points
-    return torch.special.ndtri(uniform).to(like)
+    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+        return LaplaceAdaptation(embed, size=embed.output_size, num_points=self.num_points, num_steps=self.num_steps)

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from metarl.adaptation.gradient import Params, parameters_of, supervised_loss
-from metarl.adaptation.per_step_norms import PerStepNormAdaptation, per_step_names
 from metarl.adaptation.step_sizes import FixedStepSizes
-from metarl.fewshot.learners import MAMLPlusPlusConfig
+from metarl.fewshot.methods.maml_plus_plus import MAMLPlusPlusConfig, PerStepNormAdaptation, per_step_names
 from metarl.fewshot.normalising import in_evaluation
 from metarl.fewshot.problem import Classification, cross_entropies
 from metarl.nets.conv import ConvConfig, ImageClassifier

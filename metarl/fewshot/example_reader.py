@@ -1,45 +1,35 @@
-"""Few-shot learners that read their examples one after another: SNAIL, a transformer, MANN and an LSTM.
-
-Mishra et al. A simple neural attentive meta-learner (2018). Santoro et al. Meta-learning with memory-augmented neural
-networks (2016). Hochreiter, Younger, Conwell. Learning to learn using gradient descent (2001).
+"""Examples read one after another by a memory: what SNAIL, the transformer, MANN and the LSTM share.
 
 An item is an example with its label; a query is one more item whose label is missing, unseen by the other queries.
 MANN and the LSTM get labels late, as published: an item is an example with the label of the one before, so that each is
 a query first. They then learn from every example of the support too, and after k shots what they say of a query is what
 the paper scores as presentation k + 1.
 
-Deviations: 1. many queries follow one support, each on its own, in place of one. 2. MANN and the LSTM see images by way
-of convolutions; the paper's see pixels, which `embedding` "pixels" gives. 3. a label is as long as what is seen of an
-image, where the papers' have length one beside it. 4. with late labels meta-training draws examples with replacement;
-the papers show each of ten once.
+Deviations: 1. many queries follow one support, each on its own, in place of one. 2. a label is as long as what is seen
+of an image, where the papers' have length one beside it. 3. with late labels meta-training draws examples with
+replacement; the papers show each of ten once.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from metarl.adaptation.external_memory import ExternalMemoryConfig
-from metarl.adaptation.metric import one_hot
-from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceState
-from metarl.adaptation.snail import SnailConfig
-from metarl.adaptation.transformer import TransformerConfig
 from metarl.fewshot.amortised import AmortisedLearner
 from metarl.fewshot.embedding import EMBEDDING
 from metarl.fewshot.normalising import check_context
 from metarl.fewshot.outer_step import OuterConfig
 from metarl.fewshot.problem import Classification, Problem
+from metarl.fewshot.seen_classes import one_hot
 from metarl.nets.conv import ConvConfig, ConvNet
 from metarl.nets.mlp import linear, mlp
 from metarl.records import Examples, Record
 from metarl.rl.losses import mean_over_examples
-
-OMNIGLOT_SNAIL = SnailConfig(filters=(128, 128), key_sizes=(64, 256, 512), value_sizes=(32, 128, 256), length=6)
 
 
 @dataclass(frozen=True)
@@ -64,55 +54,6 @@ class SequenceLearnerConfig(OuterConfig):
         adaptation = ExampleReader(self, problem, generator)
         kind = OnlineLearner if self.late_labels else AmortisedLearner
         return kind(self, adaptation, problem, num_iterations)
-
-
-@dataclass(frozen=True)
-class SnailLearnerConfig(SequenceLearnerConfig):
-    """SNAIL: convolutions over the examples, and attention to any of them."""
-
-    snail: SnailConfig = OMNIGLOT_SNAIL  # the paper's for Omniglot; its length is that of the support and a query
-
-    def make_memory(self, input_size: int, generator: torch.Generator) -> Any:
-        return self.snail.make(input_size, generator=generator)
-
-
-@dataclass(frozen=True)
-class TransformerLearnerConfig(SequenceLearnerConfig):
-    """A transformer that learns in context; without positions, as examples are a set."""
-
-    width: int = 128
-    transformer: TransformerConfig = field(default_factory=lambda: TransformerConfig(positions="none"))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.transformer.check_width(self.width)
-
-    def make_memory(self, input_size: int, generator: torch.Generator) -> Any:
-        return self.transformer.make(input_size, self.width, generator=generator)
-
-
-@dataclass(frozen=True)
-class MANNConfig(SequenceLearnerConfig):
-    """Memory-augmented neural network: an LSTM with an external memory."""
-
-    hidden_size: int = 200
-    slots: ExternalMemoryConfig = field(default_factory=ExternalMemoryConfig)
-    late_labels: bool = True
-
-    def make_memory(self, input_size: int, generator: torch.Generator) -> Any:
-        return self.slots.make(input_size, self.hidden_size, generator=generator)
-
-
-@dataclass(frozen=True)
-class LSTMConfig(SequenceLearnerConfig):
-    """An LSTM, or a GRU: the memory of RL2."""
-
-    hidden_size: int = 200
-    recurrent: RecurrentConfig = field(default_factory=lambda: RecurrentConfig("lstm"))
-    late_labels: bool = True
-
-    def make_memory(self, input_size: int, generator: torch.Generator) -> Any:
-        return self.recurrent.make(input_size, self.hidden_size, generator=generator)
 
 
 @dataclass(frozen=True)

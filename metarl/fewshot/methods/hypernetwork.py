@@ -1,0 +1,93 @@
+"""Hypernetworks: the last two layers of a net are written for each task by another net.
+
+Ha, Dai, Le. HyperNetworks (2017).
+Requeima et al. Fast and flexible multi-task classification using conditional neural adaptive processes (2019), CNAPs,
+for the last layer.
+
+Deviations: 1. nothing is trained beforehand: embedding and generators are learned together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from metarl.fewshot.problem import Classification
+from metarl.fewshot.seen_classes import ClassSums
+from metarl.fewshot.written_weights import ClassWeights, WriterConfig, linear_logits
+from metarl.nets.conv import ConvNet
+from metarl.nets.mlp import linear, mlp
+from metarl.records import Examples, Record
+
+
+@dataclass(frozen=True)
+class WrittenState(Record):
+    """What was seen of each class, and the layers written from it."""
+
+    seen: ClassSums  # of features and codes, side by side [N, W, D + code_size]
+    layer: Tensor  # [N, H, D + 1] weights and biases of the hidden layer
+    weights: Tensor  # [N, W, H + 1] and bias of each class
+
+
+class WrittenLayersAdaptation(nn.Module):
+    """The last two layers of a net are written: a hidden one from the task as a whole, the last one class by class.
+
+    embed: images [N, K, ...] -> [N, K, size]. A task's code is the mean of its examples'; a class's weights are written
+    from what the hidden layer says of the mean of its features.
+    """
+
+    def __init__(
+        self, embed: nn.Module, *, size: int, code_size: int, hidden_size: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.embed, self.size, self.code_size, self.hidden_size = embed, size, code_size, hidden_size
+        self.encode = mlp((size, code_size), activation="relu", generator=generator)
+        self.layer = linear(code_size, hidden_size * (size + 1), gain=0.1, generator=generator)
+        common = torch.empty(hidden_size, size + 1, device=generator.device)  # the layer that it begins at
+        nn.init.orthogonal_(common, 2**0.5, generator=generator)
+        self.layer.bias.data = common.flatten()
+        self.head = ClassWeights(hidden_size, hidden_size, generator=generator)
+
+    @property
+    def adapted_parameters(self) -> int:
+        """Numbers that are written for the task as a whole."""
+        return self.hidden_size * (self.size + 1)
+
+    def prior(self, num_tasks: int) -> WrittenState:
+        like = next(self.parameters())
+        seen = ClassSums.none(num_tasks, self.size + self.code_size, like)
+        return self._written(seen)
+
+    def adapt(self, state: WrittenState, context: Examples) -> WrittenState:
+        """The layers for the examples of context [N, K, ...] and for those seen before."""
+        features = self.embed(context.x)
+        both = torch.cat([features, self.encode(features)], -1)
+        return self._written(state.seen.added(both, context.y, context.valid))
+
+    def predict(self, state: WrittenState, x: Tensor) -> Tensor:
+        """Logits [N, Q, W] for queries x [N, Q, ...]."""
+        hidden = linear_logits(self.embed(x), state.layer).relu()
+        return state.seen.of_seen(linear_logits(hidden, state.weights))
+
+    def _written(self, seen: ClassSums) -> WrittenState:
+        count = seen.count.sum(1, keepdim=True).clamp(min=1)
+        code = seen.total[..., self.size :].sum(1) / count
+        layer = self.layer(code).unflatten(1, (self.hidden_size, self.size + 1))
+        means = seen.means[..., : self.size]
+        return WrittenState(seen, layer, self.head(linear_logits(means, layer).relu()))
+
+
+@dataclass(frozen=True)
+class HypernetworkConfig(WriterConfig):
+    """Hypernetwork: a hidden layer is written for the task, and the last layer class by class."""
+
+    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+        return WrittenLayersAdaptation(
+            embed,
+            size=embed.output_size,
+            code_size=self.code_size,
+            hidden_size=self.hidden_size,
+            generator=generator,
+        )

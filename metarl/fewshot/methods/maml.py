@@ -1,0 +1,74 @@
+"""MAML and first-order MAML: gradient steps on a task from an initialisation that is learned through them.
+
+Finn, Abbeel, Levine. Model-agnostic meta-learning for fast adaptation of deep networks (2017).
+
+The adaptation is metarl/adaptation/gradient.py; other methods of this kind are settings of it, and other files here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from metarl.adaptation.batching import Batching
+from metarl.adaptation.gradient import GradientAdaptation, parameters_of, supervised_loss
+from metarl.adaptation.head import HeadAdaptation
+from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes, PerStepStepSizes
+from metarl.fewshot.gradient_learner import GradientLearner, NetConfig, OuterStepsConfig
+from metarl.fewshot.problem import Problem
+from metarl.nets.conv import ImageClassifier
+
+
+@dataclass(frozen=True)
+class MAMLConfig(OuterStepsConfig, NetConfig):
+    """Model-agnostic meta-learning: gradient steps from a meta-learned initialisation."""
+
+    num_inner_steps: int = 1
+    inner_lr: float = 0.01  # initial, where step sizes are learned
+    step_sizes: Literal["fixed", "per_parameter", "per_step"] = "fixed"
+    adapted: Literal["all", "head", "body", "bias"] = "all"
+    batching: Batching = "batched"
+    chunk_size: int = 8  # tasks, where batching is "chunks"
+
+    def __post_init__(self) -> None:
+        OuterStepsConfig.__post_init__(self)
+        NetConfig.__post_init__(self)
+        if self.inner_lr <= 0:
+            raise ValueError(f"inner_lr is {self.inner_lr}; it must be positive")
+        if self.num_inner_steps < 1:
+            raise ValueError(f"num_inner_steps is {self.num_inner_steps}; it must be at least 1")
+
+    def make_step_sizes(self, net: nn.Module, adapted: list[str], generator: torch.Generator) -> nn.Module:
+        params = {name: value for name, value in net.named_parameters() if name in adapted}
+        if self.step_sizes == "per_parameter":
+            return PerParameterStepSizes(params, self.inner_lr, generator)
+        if self.step_sizes == "per_step":
+            return PerStepStepSizes(params, self.inner_lr, self.num_inner_steps)
+        return FixedStepSizes(self.inner_lr)
+
+    def make_adaptation(self, net: nn.Module, problem: Problem, generator: torch.Generator) -> GradientAdaptation:
+        adapted = parameters_of(net, self.adapted)
+        step_sizes = self.make_step_sizes(net, adapted, generator)
+        settings: dict[str, Any] = {
+            "num_steps": self.num_inner_steps,
+            "first_order": self.first_order,
+            "batching": self.batching,
+            "chunk_size": self.chunk_size,
+        }
+        if self.adapted == "head" and isinstance(net, ImageClassifier):
+            return HeadAdaptation(net, problem.losses, step_sizes, **settings)
+        return GradientAdaptation(net, supervised_loss(net, problem.losses), step_sizes, adapted=adapted, **settings)
+
+    def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> GradientLearner:
+        net = self.make_net(problem, generator)
+        return GradientLearner(self, self.make_adaptation(net, problem, generator), problem, num_iterations)
+
+
+@dataclass(frozen=True)
+class FOMAMLConfig(MAMLConfig):
+    """First-order MAML: the outer gradient does not go through the inner one."""
+
+    first_order: bool = True

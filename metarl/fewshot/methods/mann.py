@@ -1,0 +1,31 @@
+"""MANN: an LSTM with an external memory reads the examples, whose labels come late.
+
+Santoro et al. Meta-learning with memory-augmented neural networks (2016).
+
+Reading examples, and its deviations, are in metarl/fewshot/example_reader.py; the memory is
+metarl/adaptation/external_memory.py.
+
+Deviations: 1. it sees images by way of convolutions; the paper's sees pixels, which `embedding` "pixels" gives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from metarl.adaptation.external_memory import ExternalMemoryConfig
+from metarl.fewshot.example_reader import SequenceLearnerConfig
+
+
+@dataclass(frozen=True)
+class MANNConfig(SequenceLearnerConfig):
+    """Memory-augmented neural network: an LSTM with an external memory."""
+
+    hidden_size: int = 200
+    slots: ExternalMemoryConfig = field(default_factory=ExternalMemoryConfig)
+    late_labels: bool = True
+
+    def make_memory(self, input_size: int, generator: torch.Generator) -> Any:
+        return self.slots.make(input_size, self.hidden_size, generator=generator)

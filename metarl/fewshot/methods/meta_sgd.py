@@ -1,0 +1,20 @@
+"""Meta-SGD: MAML whose step sizes are learned, one for each number in the net.
+
+Li et al. Meta-SGD: learning to learn quickly for few-shot learning (2017).
+
+The step sizes are in metarl/adaptation/step_sizes.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from metarl.fewshot.methods.maml import MAMLConfig
+
+
+@dataclass(frozen=True)
+class MetaSGDConfig(MAMLConfig):
+    """Meta-SGD: MAML with a learned step size for each number in the net."""
+
+    step_sizes: Literal["fixed", "per_parameter", "per_step"] = "per_parameter"

@@ -1,0 +1,71 @@
+"""Prototypical networks: a class is the mean of its examples' embeddings; nothing else adapts.
+
+Snell, Swersky, Zemel. Prototypical networks for few-shot learning (2017).
+
+Deviations: 1. support and queries are embedded apart, so that running statistics see them one after the other; the
+published code normalises both together in meta-training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from metarl.fewshot.embedding import EmbeddingConfig
+from metarl.fewshot.problem import Classification
+from metarl.fewshot.seen_classes import ClassSums, cosines
+from metarl.nets.conv import ConvNet
+from metarl.records import Examples
+
+Distance = Literal["euclidean", "cosine"]
+
+
+class PrototypeAdaptation(nn.Module):
+    """A class is the mean of its examples' embeddings; a query belongs to the nearest.
+
+    embed: images [N, K, ...] -> [N, K, D]. distance: squared euclidean, as published, or the cosine's, one minus it
+    times a learned scale. There may be more or fewer classes in a task than in meta-training; those of which nothing
+    was seen are never predicted.
+    """
+
+    def __init__(self, embed: nn.Module, *, size: int, distance: Distance = "euclidean") -> None:
+        super().__init__()
+        if distance not in get_args(Distance):
+            raise ValueError(f"distance is {distance!r}; allowed are {', '.join(get_args(Distance))}")
+        self.embed, self.size, self.distance = embed, size, distance
+        if distance == "cosine":
+            self.log_scale = nn.Parameter(torch.tensor(10.0).log())
+
+    def prior(self, num_tasks: int) -> ClassSums:
+        return ClassSums.none(num_tasks, self.size, next(self.parameters()))
+
+    def adapt(self, state: ClassSums, context: Examples) -> ClassSums:
+        """The sums with the examples of context [N, K, ...] added."""
+        return state.added(self.embed(context.x), context.y, context.valid)
+
+    def predict(self, state: ClassSums, x: Tensor) -> Tensor:
+        """Logits [N, Q, W] for queries x [N, Q, ...]."""
+        query, prototypes = self.embed(x), state.means
+        if self.distance == "cosine":
+            logits = self.log_scale.exp() * cosines(query, prototypes)
+        else:
+            logits = -squared_distances(query, prototypes)
+        return state.of_seen(logits)
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Squared euclidean distances [N, Q, W] of a [N, Q, D] and b [N, W, D], by one product of matrices."""
+    return a.square().sum(-1, keepdim=True) - 2 * a @ b.mT + b.square().sum(-1).unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class PrototypicalConfig(EmbeddingConfig):
+    """Prototypical network: a class is the mean of its examples' embeddings."""
+
+    distance: Distance = "euclidean"
+
+    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+        return PrototypeAdaptation(embed, size=embed.output_size, distance=self.distance)

@@ -1,0 +1,30 @@
+"""A transformer that reads a task's examples, and learns from them in context.
+
+Reading examples, and its deviations, are in metarl/fewshot/example_reader.py; the memory is
+metarl/adaptation/transformer.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from metarl.adaptation.transformer import TransformerConfig
+from metarl.fewshot.example_reader import SequenceLearnerConfig
+
+
+@dataclass(frozen=True)
+class TransformerLearnerConfig(SequenceLearnerConfig):
+    """A transformer that learns in context; without positions, as examples are a set."""
+
+    width: int = 128
+    transformer: TransformerConfig = field(default_factory=lambda: TransformerConfig(positions="none"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.transformer.check_width(self.width)
+
+    def make_memory(self, input_size: int, generator: torch.Generator) -> Any:
+        return self.transformer.make(input_size, self.width, generator=generator)

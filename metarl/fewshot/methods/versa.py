@@ -1,0 +1,103 @@
+"""VERSA: a net writes a Gaussian over the last layer's weights, class by class.
+
+Gordon et al. Meta-learning probabilistic inference for prediction (2019).
+
+Queries are answered by the mean over the Gaussian (metarl/fewshot/last_layer.py).
+
+Deviations: 1. VERSA draws weights, at random; as logits under weights that are independent Gaussians are so too, points
+are drawn there; 2. its net says what to add to the mean of a class's features (metarl/fewshot/written_weights.py), and
+sees no number of shots.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from metarl.fewshot.last_layer import UNLIKELY, BayesianConfig, mean_of_softmaxes, normal_points
+from metarl.fewshot.problem import Classification
+from metarl.fewshot.seen_classes import ClassSums
+from metarl.fewshot.written_weights import ClassWeights, linear_logits
+from metarl.nets.conv import ConvNet
+from metarl.nets.mlp import mlp
+from metarl.records import Examples, Record
+
+_INITIAL_LOG_VARIANCE = -5.0  # of a weight
+
+
+@dataclass(frozen=True)
+class GaussianWeights(Record):
+    """What was seen of each class, and the distribution of its weights and bias."""
+
+    seen: ClassSums
+    mean: Tensor  # [N, W, D + 1]
+    variance: Tensor  # [N, W, D + 1]
+
+
+class AmortisedPosterior(nn.Module):
+    """Independent Gaussians over a last layer's weights, written from the mean features of each class (VERSA).
+
+    embed: images [N, K, ...] -> [N, K, size]. num_points: of the distribution, a power of two, over which predictions
+    are averaged; 0: the mean weights alone, a plain softmax layer.
+    """
+
+    def __init__(
+        self, embed: nn.Module, *, size: int, hidden_size: int, num_points: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.embed, self.size, self.num_points = embed, size, num_points
+        self.mean = ClassWeights(size, hidden_size, generator=generator)
+        if num_points:
+            sizes = (size, hidden_size, size + 1)
+            self.log_variance = mlp(sizes, activation="relu", output_gain=0.1, generator=generator)
+            list(self.log_variance.parameters())[-1].data.fill_(_INITIAL_LOG_VARIANCE)
+
+    def prior(self, num_tasks: int) -> GaussianWeights:
+        return self._written(ClassSums.none(num_tasks, self.size, next(self.parameters())))
+
+    def adapt(self, state: GaussianWeights, context: Examples) -> GaussianWeights:
+        """The weights for the examples of context [N, K, ...] and for those seen before."""
+        return self._written(state.seen.added(self.embed(context.x), context.y, context.valid))
+
+    def predict(self, state: GaussianWeights, x: Tensor) -> Tensor:
+        """Log-probabilities [N, Q, W] for queries x [N, Q, ...]; without points, logits."""
+        features = self.embed(x)
+        logits = linear_logits(features, state.mean)
+        if not self.num_points:
+            return state.seen.of_seen(logits)
+        logits = torch.where(state.seen.count.unsqueeze(1) > 0, logits, UNLIKELY)
+        variance = linear_logits(features.square(), state.variance)
+        order = logits.sort(dim=-1, descending=True, stable=True).indices
+        points = normal_points(self.num_points, logits)[:, None, None]  # [points, 1, 1, W]
+        deviations = variance.gather(-1, order).sqrt() * points
+        return state.seen.of_seen(mean_of_softmaxes(logits, order, deviations))
+
+    def _written(self, seen: ClassSums) -> GaussianWeights:
+        means = seen.means
+        mean = self.mean(means)
+        return GaussianWeights(
+            seen, mean, self.log_variance(means).exp() if self.num_points else torch.zeros_like(mean)
+        )
+
+
+@dataclass(frozen=True)
+class VersaConfig(BayesianConfig):
+    """VERSA: a net writes a Gaussian over the last layer's weights, class by class."""
+
+    hidden_size: int = 64  # of the nets that write
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hidden_size < 1:
+            raise ValueError(f"hidden_size is {self.hidden_size}; it must be at least 1")
+
+    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+        return AmortisedPosterior(
+            embed,
+            size=embed.output_size,
+            hidden_size=self.hidden_size,
+            num_points=self.num_points,
+            generator=generator,
+        )
