@@ -1,13 +1,17 @@
-"""The README: its commands run what exists, and it names every family and command."""
+"""The README and docs: their commands run what exists, and they name every family and command."""
 
 import re
 from pathlib import Path
+
+import pytest
 
 from experiments.cli.main import COMMANDS
 from experiments.experiment import names
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "experiments" / "RESULTS.md"]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
 
 
 def command(marker: str) -> str:
@@ -27,13 +31,20 @@ def test_the_test_command_runs_these_tests():
     assert command("test command").endswith(".venv/bin/python -m pytest")
 
 
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150
+
+
 def test_every_family_and_command_is_in_its_table():
+    families = (ROOT / "docs" / "families.md").read_text()
+    commands = (ROOT / "docs" / "command_line.md").read_text()
     for family in names.FAMILIES:
-        assert f"| `{family}` |" in README
+        assert f"| `{family}` |" in families
     for name in COMMANDS:
-        assert f"| `metarl {name}" in README
+        assert f"| `metarl {name}" in commands
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target

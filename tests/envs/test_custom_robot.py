@@ -1,4 +1,4 @@
-"""A robot of one's own: ranges, model fields, batched physics, mistakes by name, and the README's example."""
+"""A robot of one's own: ranges, model fields, batched physics, mistakes by name, and the documented example."""
 
 import importlib
 import math
@@ -389,10 +389,10 @@ def test_a_film_of_it_is_made_without_a_display(tmp_path):
     assert len(made.returns) == 1
 
 
-def test_the_readme_shows_the_recipe_as_it_is():
+def test_the_documentation_shows_the_recipe_as_it_is():
     recipe = (ROOT / "experiments" / "recipes" / "own_robot" / "rl2.py").read_text()
     [shown] = [
-        block for block in re.findall(r"```python\n(.+?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+        block for block in re.findall(r"```python\n(.+?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)
         if "MujocoFamily(" in block
     ]  # fmt: skip
     assert shown in recipe

@@ -260,9 +260,9 @@ def test_actions_of_another_kind_are_refused(space):
         GymnasiumFamily(Other, {"gain": Uniform(0, 1)}, horizon=2)
 
 
-def test_the_readmes_example_is_the_recipes_family():
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-    found = re.search(r"```python\n(from envs.external.gymnasium_family .+?)```", readme, re.DOTALL)
+def test_the_documented_example_is_the_recipes_family():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "families.md").read_text()
+    found = re.search(r"```python\n(from envs.external.gymnasium_family .+?)```", page, re.DOTALL)
     assert found
     names: dict[str, Any] = {}
     exec(found[1], names)

@@ -310,9 +310,9 @@ def test_pictures_metrics_and_all_else_pass_through():
         plain.num_diverged  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_the_readmes_example_is_a_family():
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-    found = next(block for block in re.findall(r"```python\n(.+?)```", readme, re.DOTALL) if "envs.wrappers" in block)
+def test_the_documented_example_is_a_family():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "families.md").read_text()
+    found = next(block for block in re.findall(r"```python\n(.+?)```", page, re.DOTALL) if "envs.wrappers" in block)
     names: dict[str, Any] = {}
     exec(found, names)
     assert names["family"].name == "half_cheetah_vel_delayed_noisy_time_aware"
