@@ -43,7 +43,7 @@ class Divergences:
             row = int(self._bad_action.nonzero()[0])
             self._bad_action.zero_()
             self._times.zero_()
-            raise ValueError(f"action of row {row} is not finite: allowed are finite numbers")
+            raise ValueError(f"action of row {row} is not finite")
         times = self._times.tolist()
         for row in (row for row, number in enumerate(times) if number):
             self.count += times[row]

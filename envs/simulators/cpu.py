@@ -96,7 +96,7 @@ class CpuPhysics:
             return self._contact_forces
         if name not in DATA_FIELDS:
             near = difflib.get_close_matches(name, DATA_FIELDS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "allowed are names such as 'xpos' and 'sensordata'"
+            hint = f"did you mean {near[0]!r}?" if near else "use a name such as 'xpos' or 'sensordata'"
             raise ValueError(f"{name!r} is not a field of MuJoCo's data: {hint}")
         with warnings.catch_warnings():  # of torch's, that the array is the engine's to write
             warnings.simplefilter("ignore", UserWarning)

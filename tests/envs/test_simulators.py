@@ -113,15 +113,15 @@ def test_wrong_fields_and_models_are_named() -> None:
     physics = CpuPhysics(BODY, 2)
     mass = physics.field("body_mass").repeat(2, 1)
     mass[1, 3] = np.nan
-    with pytest.raises(ValueError, match=r"field 'body_mass' of row 1 is \[.*nan.*\]: allowed are finite numbers"):
+    with pytest.raises(ValueError, match=r"field 'body_mass' of row 1 is \[.*nan.*\]; must be finite"):
         physics.set_fields({"body_mass": mass})
-    with pytest.raises(ValueError, match="models has 1 entries: allowed is one for each of the 2 rows"):
+    with pytest.raises(ValueError, match="models has 1 entries; must have one for each of the 2 rows"):
         physics.set_models([physics.model])
 
     def another_leg(spec: Any) -> None:
         spec.body("torso").add_body(name="fin", pos=[0, 0, 0.1]).add_geom(size=[0.01, 0.01, 0.01])
 
-    with pytest.raises(ValueError, match=r"model of row 1 has nbody = 9: allowed is the body's own, 8"):
+    with pytest.raises(ValueError, match=r"model of row 1 has nbody = 9; must be the body's own, 8"):
         physics.set_models([physics.model, load_model(BODY, another_leg)])
 
 
