@@ -76,7 +76,7 @@ def task_record(names: tuple[str, ...], parent: type[Any] = Record) -> type[Any]
     One class for equal arguments, as records are registered with torch.
     """
     new_fields: list[Any] = [(name, Tensor) for name in names]
-    return make_dataclass("OwnTasks", new_fields, bases=(parent,), frozen=True, kw_only=True)
+    return make_dataclass("CustomTasks", new_fields, bases=(parent,), frozen=True, kw_only=True)
 
 
 def attribute(name: str) -> str:

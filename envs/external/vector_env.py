@@ -20,7 +20,7 @@ from envs.external.rows import Maker, Probed, Rows
 from envs.external.workers import InProcess, RowsHolder, Worker, WorkerDied
 from envs.rows import one_task_per_row, replace_tasks
 from envs.samplers import attribute
-from envs.simulators.log_limiter import Ration
+from envs.simulators.log_limiter import LogLimiter
 from metarl.checks import at_least
 from metarl.records import Record, Step
 
@@ -64,7 +64,7 @@ class ThirdPartyEnv:
         self._close = weakref.finalize(self, _stop, self._holders)
         for group in self._groups:
             self._holders.append(self._hold(group))
-        self._ration = Ration()
+        self._log_limiter = LogLimiter()
         self._tasks: Any = None  # a record, one task a row
         self._values: list[dict[str, float]] = []  # the same as numbers, by row
         self._seeds = np.zeros(num_rows, dtype=np.int64)
@@ -229,10 +229,10 @@ class ThirdPartyEnv:
             if self._crashes[row] >= self._max_crashes:
                 times = f"{self._crashes[row]} times in succession, the last time with"
                 raise CrashedTooOften(f"{self._name}: row {row} crashed {times}: {text}. Task: {task}")
-            if self._ration.grants():
+            if self._log_limiter.allows():
                 logger.warning(
                     "%s: row %d crashed: %s. It starts afresh; %d crashes so far. Task: %s",
-                    self._name, row, text, self._ration.count, task,
+                    self._name, row, text, self._log_limiter.count, task,
                 )  # fmt: skip
 
     def _new_seed(self, row: int) -> int:

@@ -79,9 +79,7 @@ class AntDir(Ant[HeadingTasks]):
         at_least(self, 0, "alive_bonus")
         check_directions(self)
 
-    @property
-    def name(self) -> str:
-        return "ant_dir"
+    name = "ant_dir"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> HeadingTasks:
         return sample_headings(self.name, num_tasks, split, generator, self.directions, self.hold_out_diagonals)
@@ -125,9 +123,7 @@ class AntVel(Ant[VelocityTasks]):
         positive(self, "max_velocity")
         one_of(self, "ood", get_args(Ood))
 
-    @property
-    def name(self) -> str:
-        return "ant_vel"
+    name = "ant_vel"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> VelocityTasks:
         check_split(self.name, split)
@@ -171,9 +167,7 @@ class AntGoal(Ant[GoalTasks]):
         positive(self, "radius")
         one_of(self, "ood", get_args(Ood))
 
-    @property
-    def name(self) -> str:
-        return "ant_goal"
+    name = "ant_goal"
 
     @property
     def fields(self) -> tuple[str, ...]:

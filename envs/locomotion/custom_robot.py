@@ -140,12 +140,12 @@ class MujocoFamily:
         return {name: model_parameter(self.model, name, sampler) for name, sampler in self.tasks.items()}
 
     @cached_property
-    def dynamics(self) -> OwnDynamics:
+    def dynamics(self) -> CustomDynamics:
         """The family's functions in the form that `MujocoEnv` calls."""
-        return OwnDynamics(self)
+        return CustomDynamics(self)
 
 
-class OwnDynamics:
+class CustomDynamics:
     """A family's functions as `envs.locomotion.mujoco_env.Locomotion`, after they were tried on a few rows at rest."""
 
     def __init__(self, family: MujocoFamily) -> None:

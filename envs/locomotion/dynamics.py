@@ -149,9 +149,7 @@ class HalfCheetahDynamics(HalfCheetah[DynamicsTasks], _Dynamics):
     height: ClassVar[int] = 1
     leg_height: ClassVar[float] = 0.5775944642583938
 
-    @property
-    def name(self) -> str:
-        return "half_cheetah_dynamics"
+    name = "half_cheetah_dynamics"
 
     def reward(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
         return (x_velocity(before, after, dt) - self.control_cost * squared(action)).float()
@@ -183,9 +181,7 @@ class AntDynamics(Ant[DynamicsTasks], _Dynamics):
         super().__post_init__()
         at_least(self, 0, "alive_bonus")
 
-    @property
-    def name(self) -> str:
-        return "ant_dynamics"
+    name = "ant_dynamics"
 
     def reward(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
         gain = plane_velocity(before, after, dt)[:, 0] + self.alive_bonus * ant_stands(after)
@@ -212,9 +208,7 @@ class HumanoidDynamics(Humanoid[DynamicsTasks], _Dynamics):
     height: ClassVar[int] = 2
     leg_height: ClassVar[float] = 0.7529759041927676
 
-    @property
-    def name(self) -> str:
-        return "humanoid_dynamics"
+    name = "humanoid_dynamics"
 
     def reward(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
         gain = FORWARD_WEIGHT * com_velocity(before, after, dt)[:, 0] + self.alive_bonus * humanoid_stands(after)

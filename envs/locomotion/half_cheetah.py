@@ -72,9 +72,7 @@ class HalfCheetahVel(HalfCheetah[VelocityTasks]):
         positive(self, "max_velocity")
         one_of(self, "ood", get_args(Ood))
 
-    @property
-    def name(self) -> str:
-        return "half_cheetah_vel"
+    name = "half_cheetah_vel"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> VelocityTasks:
         check_split(self.name, split)
@@ -107,9 +105,7 @@ class HalfCheetahDir(HalfCheetah[DirectionTasks]):
 
     balanced: bool = True
 
-    @property
-    def name(self) -> str:
-        return "half_cheetah_dir"
+    name = "half_cheetah_dir"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> DirectionTasks:
         check_split(self.name, split, has_ood=False, reason="it has no other directions")
@@ -150,9 +146,7 @@ class HalfCheetahRandParams(HalfCheetah[PhysicsTasks]):
         super().__post_init__()
         positive(self, "log_scale_limit")
 
-    @property
-    def name(self) -> str:
-        return "half_cheetah_rand_params"
+    name = "half_cheetah_rand_params"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> PhysicsTasks:
         check_split(self.name, split)

@@ -90,9 +90,7 @@ class HumanoidDir(Humanoid[HeadingTasks]):
         super().__post_init__()
         check_directions(self)
 
-    @property
-    def name(self) -> str:
-        return "humanoid_dir"
+    name = "humanoid_dir"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> HeadingTasks:
         return sample_headings(self.name, num_tasks, split, generator, self.directions, self.hold_out_diagonals)

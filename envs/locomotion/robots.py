@@ -74,12 +74,9 @@ class RobotFamily(Generic[T]):
     horizon: int = 200
     control_cost: float = 0.0  # times |a|²
 
+    name = ""  # set by each family
     robot: ClassVar[Robot]
     contacts: ClassVar[Contacts | None] = None  # of robots that have the choice
-
-    @property
-    def name(self) -> str:
-        raise NotImplementedError(f"{type(self).__name__} has no name")
 
     def __post_init__(self) -> None:
         at_least(self, 1, "horizon", "frame_skip")

@@ -48,9 +48,7 @@ class SwimmerVel(RobotFamily[VelocityTasks]):
             )
         one_of(self, "ood", get_args(Ood))
 
-    @property
-    def name(self) -> str:
-        return "swimmer_vel"
+    name = "swimmer_vel"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> VelocityTasks:
         check_split(self.name, split)

@@ -146,9 +146,7 @@ class Walker2dRandParams(_RandParams):
     num_bodies: ClassVar[int] = 7
     num_geoms: ClassVar[int] = 8
 
-    @property
-    def name(self) -> str:
-        return "walker2d_rand_params"
+    name = "walker2d_rand_params"
 
 
 @dataclass(frozen=True)
@@ -162,9 +160,7 @@ class HopperRandParams(_RandParams):
     num_bodies: ClassVar[int] = 4
     num_geoms: ClassVar[int] = 5
 
-    @property
-    def name(self) -> str:
-        return "hopper_rand_params"
+    name = "hopper_rand_params"
 
 
 @dataclass(frozen=True)
@@ -185,9 +181,7 @@ class Walker2dVel(_Planar[VelocityTasks]):
         positive(self, "max_velocity")
         one_of(self, "ood", get_args(Ood))
 
-    @property
-    def name(self) -> str:
-        return "walker2d_vel"
+    name = "walker2d_vel"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> VelocityTasks:
         check_split(self.name, split)

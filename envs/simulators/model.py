@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.simulators.log_limiter import Ration
+from envs.simulators.log_limiter import LogLimiter
 
 logger = logging.getLogger(__name__)
 
-_rations: dict[str, Ration] = {}  # by the message without its numbers
+_log_limiters: dict[str, LogLimiter] = {}  # by the message without its numbers
 
 
 def _log_engine_warning(message: str) -> None:
-    ration = _rations.setdefault(re.sub(r"[-+.\d]+(e[-+]?\d+)?", "#", message), Ration())
-    if ration.grants():
-        logger.warning("MuJoCo: %s%s", message, f" ({ration.count} such warnings)" if ration.count > 1 else "")
+    limiter = _log_limiters.setdefault(re.sub(r"[-+.\d]+(e[-+]?\d+)?", "#", message), LogLimiter())
+    if limiter.allows():
+        logger.warning("MuJoCo: %s%s", message, f" ({limiter.count} such warnings)" if limiter.count > 1 else "")
 
 
 # Without a handler, MuJoCo appends its warnings to MUJOCO_LOG.TXT in the working directory. The handler is one for the

@@ -83,9 +83,7 @@ class _Bandit:
 class BernoulliBandit(_Bandit):
     """Arms that pay 1 with probability p ~ U[0, 1] and 0 otherwise."""
 
-    @property
-    def name(self) -> str:
-        return "bernoulli_bandit"
+    name = "bernoulli_bandit"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> BanditTasks:
         check_split(self.name, split)
@@ -112,9 +110,7 @@ class GaussianBandit(_Bandit):
         super().__post_init__()
         positive(self, "reward_std")
 
-    @property
-    def name(self) -> str:
-        return "gaussian_bandit"
+    name = "gaussian_bandit"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> BanditTasks:
         check_split(self.name, split)

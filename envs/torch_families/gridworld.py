@@ -55,9 +55,7 @@ class GridNavi:
         at_least(self, 1, "horizon", "num_episodes")
         one_of(self, "observation", ("one_hot", "xy"))
 
-    @property
-    def name(self) -> str:
-        return "grid_navi"
+    name = "grid_navi"
 
     @property
     def observation_space(self) -> spaces.Box:

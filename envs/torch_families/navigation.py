@@ -115,9 +115,7 @@ class PointNavigation(_Point):
     TOLERANCE = 0.01
     VIEW = 0.75
 
-    @property
-    def name(self) -> str:
-        return "point_navigation"
+    name = "point_navigation"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> PointTasks:
         check_split(self.name, split)
@@ -161,9 +159,7 @@ class Semicircle(_Point):
 
     GOAL_RADIUS = 0.2
 
-    @property
-    def name(self) -> str:
-        return "semicircle"
+    name = "semicircle"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> PointTasks:
         check_split(self.name, split)
@@ -212,9 +208,7 @@ class Wind(_Point):
     WIND_LIMIT = 0.08
     OOD_LIMIT = 0.095
 
-    @property
-    def name(self) -> str:
-        return "wind"
+    name = "wind"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> PointTasks:
         check_split(self.name, split)

@@ -47,9 +47,7 @@ class TabularMDP:
         at_least(self, 2, "num_states", "num_actions")
         at_least(self, 1, "horizon", "num_episodes")
 
-    @property
-    def name(self) -> str:
-        return "tabular_mdp"
+    name = "tabular_mdp"
 
     @property
     def observation_space(self) -> spaces.Box:

@@ -327,7 +327,7 @@ def test_mistakes_in_functions_are_named(arm):
         "reward is not finite for a robot at rest in the task target="
     )
     assert message(reward=lambda physics, action, task: task.gaol) == (
-        "reward fails: AttributeError: 'OwnTasks' object has no attribute 'gaol'"
+        "reward fails: AttributeError: 'CustomTasks' object has no attribute 'gaol'"
     )
     assert message(reward=lambda physics, action, task: physics.position("knee")) == (
         "reward fails: ValueError: the model has no joint 'knee': it has 'shoulder', 'elbow'"

@@ -23,7 +23,7 @@ from envs.locomotion.half_cheetah import BODY, HalfCheetahRandParams, HalfCheeta
 from envs.locomotion.mujoco_env import MujocoEnv
 from envs.simulators import make_physics
 from envs.simulators.cpu import CpuPhysics
-from envs.simulators.log_limiter import Ration
+from envs.simulators.log_limiter import LogLimiter
 from envs.simulators.model import load_model
 from experiments.cli.main import main
 from metarl.records import Record
@@ -173,11 +173,11 @@ def test_a_task_is_described_in_one_line() -> None:
     assert _describe(tasks, 1) == "mass=[2, 0.6667], opt.gravity=-1.62"
 
 
-def test_a_ration_grants_ten_and_then_ever_fewer() -> None:
-    ration = Ration()
-    granted = [number for number in range(1, 1001) if ration.grants()]
+def test_a_log_limiter_allows_ten_and_then_ever_fewer() -> None:
+    log_limiter = LogLimiter()
+    granted = [number for number in range(1, 1001) if log_limiter.allows()]
     assert granted == [*range(1, 11), 20, 40, 80, 160, 320, 640]
-    assert ration.count == 1000
+    assert log_limiter.count == 1000
 
 
 @dataclass(frozen=True)
