@@ -42,8 +42,8 @@ def load(name: str) -> type[Any]:
     """
     if name not in FAMILIES:
         near = difflib.get_close_matches(name, FAMILIES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"allowed are {', '.join(FAMILIES)}"
-        raise ValueError(f"unknown task family {name!r}: {hint}")
+        hint = f"did you mean {near[0]!r}?" if near else f"must be one of {', '.join(FAMILIES)}"
+        raise ValueError(f"unknown task family {name!r}; {hint}")
     module, class_name = FAMILIES[name].split(":")
     return getattr(importlib.import_module(module), class_name)
 
@@ -58,5 +58,5 @@ def make(name: str, **variant: Any) -> TaskFamily:
     unknown = sorted(set(variant) - set(family.__dataclass_fields__))
     if unknown:
         allowed = ", ".join(family.__dataclass_fields__)
-        raise ValueError(f"{name} has no field {unknown[0]!r}: allowed are {allowed}")
+        raise ValueError(f"{name} has no field {unknown[0]!r}; must be one of {allowed}")
     return family(**variant)

@@ -39,7 +39,7 @@ def check_family(
     """
     for argument, value in (("num_tasks", num_tasks), ("copies", copies)):
         if value < 2:
-            raise ValueError(f"{argument} is {value}: allowed are integers from 2")
+            raise ValueError(f"{argument} is {value}; must be at least 2")
     check = _Check(family, num_tasks, copies, seed, torch.device(device))
     global_randomness = _global_randomness()
     check.declarations()

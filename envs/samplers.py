@@ -17,6 +17,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from envs.splits import check_split
+from metarl.checks import positive
 from metarl.protocols import Split
 from metarl.records import Record
 
@@ -42,27 +44,29 @@ class Sampler(Protocol):
         ...
 
 
-def check_samplers(owner: str, samplers: Mapping[str, Any]) -> None:
-    """
+def check_samplers(samplers: Mapping[str, Any]) -> None:
+    """Check the field `tasks` of a family: samplers by the names of parameters.
+
     Raises:
-        ValueError: when there is no sampler, or one is none, or its name cannot be an attribute's.
+        ValueError: when it is empty, a value is not a sampler or a name cannot be an attribute's.
     """
     if not samplers:
-        raise ValueError(f"tasks of {owner} is empty: a task needs a parameter, such as target=Uniform(0, 3)")
+        raise ValueError("tasks is empty; must have a parameter, such as target=Uniform(0, 3)")
     for name, sampler in samplers.items():
         if not isinstance(sampler, Sampler):
-            raise ValueError(f"task {name!r} is {sampler!r}: allowed are ranges such as Uniform(0, 3)")
+            raise ValueError(f"task {name!r} is {sampler!r}; must be a sampler such as Uniform(0, 3)")
         if not attribute(name).isidentifier():
-            raise ValueError(f"task {name!r} is no name: allowed are letters, digits, underscores and dots")
+            raise ValueError(f"{name!r} is not a valid parameter name; use letters, digits, underscores and dots")
 
 
-def check_declares_ood(family: str, split: str, samplers: Mapping[str, Sampler]) -> None:
-    """
+def check_sampler_split(family: str, split: str, samplers: Mapping[str, Sampler]) -> None:
+    """Check that a family has a split; it has "ood" if a parameter has values outside its range.
+
     Raises:
-        ValueError: when `split` is "ood" and no parameter has values outside its range.
+        ValueError: when it has not.
     """
-    if split == "ood" and not any(sampler.has_ood for sampler in samplers.values()):
-        raise ValueError(f"split of {family} is 'ood': allowed are 'train', 'test'; its tasks are all choices")
+    has_ood = any(sampler.has_ood for sampler in samplers.values())
+    check_split(family, split, has_ood=has_ood, reason="" if has_ood else "no parameter has values outside its range")
 
 
 @lru_cache
@@ -72,7 +76,7 @@ def task_record(names: tuple[str, ...], parent: type[Any] = Record) -> type[Any]
     One class for equal arguments, as records are registered with torch.
     """
     new_fields: list[Any] = [(name, Tensor) for name in names]
-    return make_dataclass("OwnTasks", new_fields, bases=(parent,), frozen=True, kw_only=True)
+    return make_dataclass("CustomTasks", new_fields, bases=(parent,), frozen=True, kw_only=True)
 
 
 def attribute(name: str) -> str:
@@ -141,11 +145,11 @@ class LogUniform(Selection):
     high: float
 
     def __post_init__(self) -> None:
-        if isinstance(self.low, (int, float)) and self.low <= 0:
-            raise ValueError(f"low of LogUniform is {self.low}: allowed are positive numbers")
+        _check_finite(self, "low", "high")
+        positive(self, "low")
         _check_order(self)
-        if self.ood and self.ood[0] <= 0:
-            raise ValueError(f"ood of LogUniform is {list(self.ood)}: allowed are positive numbers")
+        if self.ood:
+            positive(self, "ood")
 
     @property
     def has_ood(self) -> bool:
@@ -173,8 +177,7 @@ class Normal(Selection):
 
     def __post_init__(self) -> None:
         _check_finite(self, "mean", "std")
-        if self.std <= 0:
-            raise ValueError(f"std of Normal is {self.std}: allowed are positive numbers")
+        positive(self, "std")
         _check_ood(self)
 
     @property
@@ -211,9 +214,9 @@ class Choice(Selection):
         for name, values in (("values", self.values), ("ood", self.ood)):
             finite = all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
             if not finite or (not values and name == "values"):
-                raise ValueError(f"{name} of Choice are {values!r}: allowed is a list of finite numbers")
+                raise ValueError(f"{name} is {values!r}; must be a list of finite numbers")
         if shared := sorted(set(self.values) & set(self.ood)):
-            raise ValueError(f"ood of Choice has {shared[0]}, which is one of its values: they must be others")
+            raise ValueError(f"ood has {shared[0]}, which is also in values; the two must not overlap")
 
     @property
     def has_ood(self) -> bool:
@@ -233,14 +236,13 @@ def _check_finite(sampler: Any, *names: str) -> None:
     for name in names:
         value = getattr(sampler, name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"{name} of {type(sampler).__name__} is {value!r}: allowed are finite numbers")
+            raise ValueError(f"{name} is {value!r}; must be a finite number")
 
 
 def _check_order(sampler: Any) -> None:
     _check_finite(sampler, "low", "high")
     if not sampler.low < sampler.high:
-        name = type(sampler).__name__
-        raise ValueError(f"{name} has low {sampler.low} and high {sampler.high}: low must be less than high")
+        raise ValueError(f"low is {sampler.low}; must be less than high, {sampler.high}")
     _check_ood(sampler)
 
 
@@ -249,15 +251,15 @@ def _check_ood(sampler: Any) -> None:
     Raises:
         ValueError: when `ood` is not two numbers in order, or shares more than an end with the range.
     """
-    name, ood = type(sampler).__name__, sampler.ood
+    ood = sampler.ood
     if not ood:
         return
     ordered = len(ood) == 2 and all(isinstance(end, (int, float)) and math.isfinite(end) for end in ood)
     if not ordered or not ood[0] < ood[1]:
-        raise ValueError(f"ood of {name} is {ood!r}: allowed are two numbers, the low and the high end")
+        raise ValueError(f"ood is {ood!r}; must be two numbers, the low and the high end")
     if ood[0] < sampler.high and ood[1] > sampler.low:
         inside = f"{sampler.low:g} to {sampler.high:g}"
-        raise ValueError(f"ood of {name} is {ood!r}: it must lie outside of the range of training, {inside}")
+        raise ValueError(f"ood is {ood!r}; must lie outside the training range, {inside}")
 
 
 def _evenly(sampler: Any, share: Tensor, split: Split) -> Tensor:

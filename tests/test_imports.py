@@ -1,5 +1,7 @@
 """Imports point one way: records <- protocols <- the rest of metarl <- agents; protocols <- envs; all <- experiments.
 
+Of the rest of metarl, environments may import `checks` and `_lazy`, which import nothing else of ours.
+
 Read from the source text, so imports inside functions and under TYPE_CHECKING count too.
 """
 
@@ -48,10 +50,15 @@ def test_packages_import_only_those_below_them(package, allowed):
         assert top_level(imported(file)) <= allowed, file
 
 
-def test_environments_know_only_records_and_protocols_of_the_core():
+def test_environments_know_only_records_protocols_and_two_helpers_of_the_core():
     for file in sources("envs"):
         core = {".".join(name.split(".")[:2]) for name in imported(file) if name.startswith("metarl")}
-        assert core <= {"metarl.records", "metarl.protocols"}, file
+        assert core <= {"metarl.records", "metarl.protocols", "metarl.checks", "metarl._lazy"}, file
+
+
+def test_the_helpers_of_environments_import_nothing_of_ours():
+    for name in ("checks", "_lazy"):
+        assert not imported(ROOT / "metarl" / f"{name}.py")
 
 
 def test_records_come_first_and_protocols_second():

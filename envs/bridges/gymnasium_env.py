@@ -25,7 +25,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from envs.catalog import make
-from envs.torch_families.torch_env import close
+from envs.rows import close
 from metarl.protocols import Renders, Split, TaskFamily, VectorEnv
 from metarl.records import Record, Step
 
@@ -67,7 +67,7 @@ class GymnasiumEnv(gymnasium.Env[NDArray[Any], Any]):
             self.metadata = {**self.metadata, "render_fps": round(1 / self._visible.seconds_per_step)}
         if render_mode not in (None, *self.metadata["render_modes"]):
             allowed = "None" if self._visible is None else "'rgb_array' or None"
-            raise ValueError(f"render_mode of {self.family.name} is {render_mode!r}: allowed is {allowed}")
+            raise ValueError(f"render_mode is {render_mode!r}; must be {allowed} for {self.family.name}")
         self.render_mode = render_mode
 
     def reset(
@@ -130,7 +130,7 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], Any, NDArray[A
         """
         self.family = _family(family, variant)
         if render_mode is not None:
-            raise ValueError(f"render_mode of a vector environment is {render_mode!r}: allowed is None")
+            raise ValueError(f"render_mode is {render_mode!r}; must be None for a vector environment")
         self.render_mode = None
         self.metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}
         self.split: Split = split
@@ -153,7 +153,7 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], Any, NDArray[A
             ValueError: for a list of seeds, as all rows share one generator, or an unknown option.
         """
         if isinstance(seed, list):
-            raise ValueError("seed is a list: allowed is one integer, or None")
+            raise ValueError("seed is a list; must be one integer or None")
         super().reset(seed=seed)
         if seed is not None or not self._seeded:
             self._generator.manual_seed(_new_seed(self.np_random))
@@ -212,7 +212,7 @@ def _tasks_for(
     """The tasks of an episode: of the options, as fixed at the start, or sampled."""
     unknown = set(options or {}) - {"task"}
     if unknown:
-        raise ValueError(f"options has the key {sorted(unknown)[0]!r}: allowed is 'task'")
+        raise ValueError(f"options has the key {sorted(unknown)[0]!r}; must have only 'task'")
     if options and options.get("task") is not None:
         return _as_tasks(family, options["task"])
     return family.sample(num_rows, split, generator) if fixed is None else fixed
@@ -227,22 +227,22 @@ def _as_tasks(family: TaskFamily, task: Mapping[str, Any]) -> Record:
     example = family.sample(1, "train", torch.Generator().manual_seed(0))
     allowed = [field.name for field in fields(example)]  # pyright: ignore[reportArgumentType], records are dataclasses
     if not isinstance(task, Mapping):
-        raise ValueError(f"task of {family.name} is {task!r}: allowed is a dict with {', '.join(allowed)}")
+        raise ValueError(f"task is {task!r}; must be a dict with {', '.join(allowed)} for {family.name}")
     for name in task:
         if name not in allowed:
-            raise ValueError(f"task of {family.name} has no field {name!r}: allowed are {', '.join(allowed)}")
+            raise ValueError(f"task has the field {name!r}; must be one of {', '.join(allowed)} for {family.name}")
     values = {}
     for name in allowed:
         if name not in task:
-            raise ValueError(f"task of {family.name} lacks the field {name!r}: needed are {', '.join(allowed)}")
+            raise ValueError(f"task lacks the field {name!r}; must have {', '.join(allowed)} for {family.name}")
         expected = getattr(example, name)[0]
         try:
             value = torch.as_tensor(np.asarray(task[name], dtype=np.float64)).to(expected.dtype)
         except (TypeError, ValueError):
-            raise ValueError(f"{name} of {family.name} is {task[name]!r}: allowed are numbers") from None
+            raise ValueError(f"{name} is {task[name]!r}; must be a number") from None
         if value.shape != expected.shape or not bool(value.isfinite().all()):
             shape = tuple(expected.shape)
-            raise ValueError(f"{name} of {family.name} is {task[name]!r}: allowed are finite numbers of shape {shape}")
+            raise ValueError(f"{name} is {task[name]!r}; must be finite numbers of shape {shape}")
         values[name] = value[None]
     return type(example)(**values)
 

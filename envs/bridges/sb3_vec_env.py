@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from envs.torch_families.torch_env import close
+from envs.rows import close
 from metarl.protocols import Restarts, Split, TaskFamily
 from metarl.records import Record, Step
 
@@ -46,11 +46,11 @@ def as_vec_env(
             when `fresh` does, or comes with fewer tasks than rows, or with a family whose rows only change together.
     """
     if isinstance(tasks, Record) and split is not None:
-        raise ValueError(f"split is {split!r}: allowed is None, as the tasks are given and not drawn")
+        raise ValueError(f"split is {split!r}; must be None, as the tasks are given and not drawn")
     num_tasks = len(tasks) if isinstance(tasks, Record) else tasks
     num_envs = num_tasks if num_envs is None else num_envs
     if fresh and (isinstance(tasks, Record) or num_envs != num_tasks):
-        raise ValueError("fresh is True: allowed is tasks=B, as many as rows, to be drawn and not given")
+        raise ValueError("fresh is True; tasks must then be a number, one per row")
     return FamilyVecEnv(family, tasks, num_envs, split or "train", visible, fresh, seed)
 
 
@@ -72,9 +72,9 @@ class FamilyVecEnv(VecEnv):
     ) -> None:
         num_tasks = len(tasks) if isinstance(tasks, Record) else tasks
         if num_tasks < 1:
-            raise ValueError(f"tasks is {num_tasks} tasks: allowed are integers from 1")
+            raise ValueError(f"tasks is {num_tasks}; must be at least 1")
         if num_envs < 1 or num_envs % num_tasks:
-            raise ValueError(f"num_envs is {num_envs}: allowed are multiples of the {num_tasks} tasks")
+            raise ValueError(f"num_envs is {num_envs}; must be a multiple of the {num_tasks} tasks")
         self.family, self.render_mode = family, None
         self._generator = torch.Generator().manual_seed(seed)
         self._split: Split | None = None if isinstance(tasks, Record) else split  # to draw from at each reset
@@ -84,7 +84,7 @@ class FamilyVecEnv(VecEnv):
         self._restarts: Restarts | None = None
         if fresh:
             if not isinstance(self._env, Restarts):
-                raise ValueError(f"fresh is True: allowed is False, as rows of {family.name} change tasks together")
+                raise ValueError(f"fresh is True; must be False, as rows of {family.name} change tasks together")
             self._restarts = self._env
         self._visible = task_numbers(self.tasks, num_envs) if visible else None  # [B, P]
         space = family.observation_space
@@ -168,7 +168,7 @@ class FamilyVecEnv(VecEnv):
             ValueError: for some of the rows only, as they share their attributes.
         """
         if len(self._rows(indices)) != self.num_envs:
-            raise ValueError(f"indices of set_attr is {indices!r}: allowed is None, as rows share their attributes")
+            raise ValueError(f"indices is {indices!r}; must be None, as rows share their attributes")
         setattr(self, attr_name, value)
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:

@@ -26,9 +26,9 @@ from torch import Tensor
 from envs.external.rows import Apply, Maker, Probed, probe
 from envs.external.vector_env import ThirdPartyEnv, VisibleThirdPartyEnv
 from envs.external.workers import check_portable
-from envs.samplers import all_inside, attribute, check_declares_ood, check_samplers, task_record
+from envs.samplers import all_inside, attribute, check_sampler_split, check_samplers, task_record
 from envs.simulators.cpu_count import available_cpus
-from envs.torch_families.torch_env import check_at_least, check_split
+from metarl.checks import at_least
 from metarl.protocols import Split
 from metarl.records import Record
 
@@ -51,14 +51,14 @@ class GymnasiumFamily:
     name: str = ""  # "": made from the id
 
     def __post_init__(self) -> None:
-        check_at_least("GymnasiumFamily", 1, num_episodes=self.num_episodes, max_crashes=self.max_crashes)
-        check_at_least("GymnasiumFamily", 0, horizon=self.horizon, num_workers=self.num_workers or 0)
-        check_samplers("GymnasiumFamily", self.tasks)
+        at_least(self, 1, "num_episodes", "max_crashes")
+        at_least(self, 0, "horizon", "num_workers")
+        check_samplers(self.tasks)
         for name, sampler in self.tasks.items():
             if any(getattr(sampler, kind, ()) for kind in ("bodies", "joints", "geoms", "actuators")):
-                raise ValueError(f"task {name!r} selects parts of a robot, which GymnasiumFamily knows nothing of")
+                raise ValueError(f"task {name!r} selects parts of a robot, which GymnasiumFamily does not have")
         if isinstance(self.apply, Mapping) and (unknown := sorted(set(self.apply) - set(self.tasks))):
-            raise ValueError(f"apply of GymnasiumFamily has {unknown[0]!r}: allowed are {', '.join(self.tasks)}")
+            raise ValueError(f"apply has {unknown[0]!r}; must be one of {', '.join(self.tasks)}")
         object.__setattr__(self, "name", self.name or _name_of(self.env))
         object.__setattr__(self, "horizon", self.probed.horizon)
         if self.num_workers != 0:
@@ -99,8 +99,7 @@ class GymnasiumFamily:
         Raises:
             ValueError: for an unknown split, or "ood" where no parameter has values outside its range.
         """
-        check_split(self.name, split)
-        check_declares_ood(self.name, split, self.tasks)
+        check_sampler_split(self.name, split, self.tasks)
         values = {name: sampler.sample((num_tasks,), split, generator) for name, sampler in self.tasks.items()}
         return task_record(tuple(map(attribute, values)))(**{attribute(name): values[name] for name in values})
 

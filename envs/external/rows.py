@@ -44,7 +44,7 @@ class Maker:
             env = self.env()
             limit = env.spec.max_episode_steps if env.spec is not None else None
             if limit is not None and limit < self.horizon:
-                raise ValueError(f"horizon is {self.horizon}: allowed is at most {limit}, the environment's own limit")
+                raise ValueError(f"horizon is {self.horizon}; must be at most {limit}, the environment's own limit")
             return env if self.horizon in (0, limit) else TimeLimit(env, self.horizon)
         options = {"disable_env_checker": True, **self.options}
         if self.visible:
@@ -258,12 +258,12 @@ def _flat_spaces(env: gymnasium.Env[Any, Any]) -> tuple[spaces.Box, spaces.Box |
     except NotImplementedError:
         space = None
     if not isinstance(space, spaces.Box) or not space.shape[0]:
-        raise ValueError(f"its observation space is {env.observation_space}: allowed is what Gymnasium can flatten")
+        raise ValueError(f"its observation space is {env.observation_space}; must be one that Gymnasium can flatten")
     action_space = env.action_space
     if isinstance(action_space, spaces.Discrete):
         return _float_box(space), spaces.Discrete(int(action_space.n))
     if not isinstance(action_space, spaces.Box) or not np.issubdtype(action_space.dtype, np.floating):
-        raise ValueError(f"its action space is {action_space}: allowed are Discrete and Box of floats")
+        raise ValueError(f"its action space is {action_space}; must be Discrete or a Box of floats")
     return _float_box(space), _float_box(spaces.flatten_space(action_space))
 
 

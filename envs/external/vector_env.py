@@ -18,9 +18,10 @@ from torch import Tensor
 from envs.external import CrashedTooOften
 from envs.external.rows import Maker, Probed, Rows
 from envs.external.workers import InProcess, RowsHolder, Worker, WorkerDied
+from envs.rows import one_task_per_row, replace_tasks
 from envs.samplers import attribute
-from envs.simulators.log_limiter import Ration
-from envs.torch_families.torch_env import exchanged, one_task_a_row
+from envs.simulators.log_limiter import LogLimiter
+from metarl.checks import at_least
 from metarl.records import Record, Step
 
 logger = logging.getLogger(__name__)
@@ -47,9 +48,8 @@ class ThirdPartyEnv:
         generator: torch.Generator,
     ) -> None:
         """`num_workers`: 0 keeps all rows in this process. `max_crashes`: see `GymnasiumFamily`."""
-        if num_rows < 1:
-            raise ValueError(f"num_rows is {num_rows}: allowed are integers from 1")
         self.num_rows, self.device = num_rows, generator.device
+        at_least(self, 1, "num_rows")
         self.observation_space, self.action_space = probed.observation_space, probed.action_space
         self.num_diverged = 0  # episodes that were cut short by a crash
         self._name, self._parameters, self._max_crashes, self._generator = name, parameters, max_crashes, generator
@@ -64,7 +64,7 @@ class ThirdPartyEnv:
         self._close = weakref.finalize(self, _stop, self._holders)
         for group in self._groups:
             self._holders.append(self._hold(group))
-        self._ration = Ration()
+        self._log_limiter = LogLimiter()
         self._tasks: Any = None  # a record, one task a row
         self._values: list[dict[str, float]] = []  # the same as numbers, by row
         self._seeds = np.zeros(num_rows, dtype=np.int64)
@@ -80,7 +80,7 @@ class ThirdPartyEnv:
             ValueError: when the number of tasks does not divide the number of rows.
             CrashedTooOften: when a row has, in succession.
         """
-        self._tasks = one_task_a_row(tasks, self.num_rows)
+        self._tasks = one_task_per_row(tasks, self.num_rows)
         self._values = self._numbers(self._tasks)
         seeds = torch.randint(2**31 - 1, (self.num_rows,), generator=self._generator, device=self.device)
         self._seeds = seeds.cpu().numpy()
@@ -100,7 +100,7 @@ class ThirdPartyEnv:
             raise RuntimeError("step was called before reset: the rows have no tasks yet")
         shape = (self.num_rows, *(self.action_space.shape or ()))
         if action.shape != shape:
-            raise ValueError(f"action has shape {tuple(action.shape)}: allowed is {shape}")
+            raise ValueError(f"action has shape {tuple(action.shape)}; must be {shape}")
         actions = action.detach().cpu().numpy()
         if isinstance(self.action_space, spaces.Box):
             actions = np.clip(actions, self.action_space.low, self.action_space.high)
@@ -139,7 +139,7 @@ class ThirdPartyEnv:
         """
         if self._tasks is None:
             raise RuntimeError("restart was called before reset")
-        self._tasks = exchanged(self._tasks, tasks, rows)
+        self._tasks = replace_tasks(self._tasks, tasks, rows)
         self._values = self._numbers(self._tasks)
         chosen = rows.cpu().numpy()
         self._lost &= ~chosen
@@ -229,10 +229,10 @@ class ThirdPartyEnv:
             if self._crashes[row] >= self._max_crashes:
                 times = f"{self._crashes[row]} times in succession, the last time with"
                 raise CrashedTooOften(f"{self._name}: row {row} crashed {times}: {text}. Task: {task}")
-            if self._ration.grants():
+            if self._log_limiter.allows():
                 logger.warning(
                     "%s: row %d crashed: %s. It starts afresh; %d crashes so far. Task: %s",
-                    self._name, row, text, self._ration.count, task,
+                    self._name, row, text, self._log_limiter.count, task,
                 )  # fmt: skip
 
     def _new_seed(self, row: int) -> int:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from gymnasium import spaces
@@ -24,11 +24,12 @@ from torch import Tensor
 
 from envs.locomotion.contacts import ANT_CONTACTS, FIELD, Contacts
 from envs.locomotion.headings import Directions, check_directions, headings_in_training, sample_headings
-from envs.locomotion.ranges import Ood, check_ood, draw_shares, in_training
+from envs.locomotion.ranges import Ood, draw_shares, in_training
 from envs.locomotion.robots import ANT, Robot, RobotFamily, T, cosine, squared
 from envs.locomotion.tasks import GoalTasks, HeadingTasks, VelocityTasks
 from envs.simulators.state import State
-from envs.torch_families.torch_env import check_at_least, check_positive, check_split
+from envs.splits import check_split
+from metarl.checks import at_least, one_of, positive
 from metarl.protocols import Split
 
 TORSO = 1
@@ -75,12 +76,10 @@ class AntDir(Ant[HeadingTasks]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(type(self).__name__, 0.0, alive_bonus=self.alive_bonus)
-        check_directions(type(self).__name__, self.directions, self.hold_out_diagonals)
+        at_least(self, 0, "alive_bonus")
+        check_directions(self)
 
-    @property
-    def name(self) -> str:
-        return "ant_dir"
+    name = "ant_dir"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> HeadingTasks:
         return sample_headings(self.name, num_tasks, split, generator, self.directions, self.hold_out_diagonals)
@@ -120,13 +119,11 @@ class AntVel(Ant[VelocityTasks]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(type(self).__name__, 0.0, alive_bonus=self.alive_bonus)
-        check_positive(type(self).__name__, max_velocity=self.max_velocity)
-        check_ood(type(self).__name__, self.ood)
+        at_least(self, 0, "alive_bonus")
+        positive(self, "max_velocity")
+        one_of(self, "ood", get_args(Ood))
 
-    @property
-    def name(self) -> str:
-        return "ant_vel"
+    name = "ant_vel"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> VelocityTasks:
         check_split(self.name, split)
@@ -167,12 +164,10 @@ class AntGoal(Ant[GoalTasks]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(type(self).__name__, radius=self.radius)
-        check_ood(type(self).__name__, self.ood)
+        positive(self, "radius")
+        one_of(self, "ood", get_args(Ood))
 
-    @property
-    def name(self) -> str:
-        return "ant_goal"
+    name = "ant_goal"
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -27,13 +27,13 @@ from torch import Tensor
 from envs.locomotion.contacts import FIELD
 from envs.locomotion.mujoco_env import MujocoEnv
 from envs.locomotion.start import StartNoise
-from envs.samplers import all_inside, attribute, check_declares_ood, check_samplers, task_record
+from envs.samplers import all_inside, attribute, check_sampler_split, check_samplers, task_record
 from envs.simulators import make_physics
 from envs.simulators.batched import BatchedPhysics, Names, RestingState
 from envs.simulators.model import load_model
 from envs.simulators.parameters import ModelParameter, action_limits, model_parameter, physics
 from envs.simulators.state import State
-from envs.torch_families.torch_env import check_at_least, check_split
+from metarl.checks import at_least
 from metarl.protocols import Split
 from metarl.records import Record
 
@@ -67,15 +67,14 @@ class MujocoFamily:
     name: str = "own_robot"
 
     def __post_init__(self) -> None:
-        counts = {"horizon": self.horizon, "frame_skip": self.frame_skip, "num_episodes": self.num_episodes}
-        check_at_least("MujocoFamily", 1, **counts)
-        check_at_least("MujocoFamily", 0.0, start_noise=self.start_noise)
+        at_least(self, 1, "horizon", "frame_skip", "num_episodes")
+        at_least(self, 0, "start_noise")
         functions = {"observe": self.observe, "reward": self.reward, **self.metrics}
         functions |= {name: getattr(self, name) for name in ("terminated", "goal") if getattr(self, name) is not None}
         for name, function in functions.items():
             if not callable(function):
-                raise ValueError(f"{name} of MujocoFamily is {function!r}: allowed is a function")
-        check_samplers("MujocoFamily", self.tasks)
+                raise ValueError(f"{name} is {function!r}; must be a function")
+        check_samplers(self.tasks)
         object.__setattr__(self, "mjcf", Path(self.mjcf))
         self.dynamics  # noqa: B018, compiles the model, looks up all names and tries all functions
 
@@ -97,8 +96,7 @@ class MujocoFamily:
         Raises:
             ValueError: for an unknown split, or "ood" where no parameter has values outside its range.
         """
-        check_split(self.name, split)
-        check_declares_ood(self.name, split, self.tasks)
+        check_sampler_split(self.name, split, self.tasks)
         values = {}
         for name, sampler in self.tasks.items():
             parameter = self.parameters[name]
@@ -128,7 +126,7 @@ class MujocoFamily:
             ValueError: when there is no such file, MuJoCo refuses it, or an actuator has no limits.
         """
         if not self.body.is_file():
-            raise ValueError(f"mjcf of MujocoFamily is {str(self.mjcf)!r}: there is no such file")
+            raise ValueError(f"mjcf is {str(self.mjcf)!r}; there is no such file")
         try:
             model = load_model(self.body)
             action_limits(model)
@@ -142,12 +140,12 @@ class MujocoFamily:
         return {name: model_parameter(self.model, name, sampler) for name, sampler in self.tasks.items()}
 
     @cached_property
-    def dynamics(self) -> OwnDynamics:
+    def dynamics(self) -> CustomDynamics:
         """The family's functions in the form that `MujocoEnv` calls."""
-        return OwnDynamics(self)
+        return CustomDynamics(self)
 
 
-class OwnDynamics:
+class CustomDynamics:
     """A family's functions as `envs.locomotion.mujoco_env.Locomotion`, after they were tried on a few rows at rest."""
 
     def __init__(self, family: MujocoFamily) -> None:

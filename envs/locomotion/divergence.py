@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from envs.simulators.log_limiter import Ration
+from envs.simulators.log_limiter import LogLimiter
 from metarl.records import Record
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ class Divergences:
     def __init__(self, family_name: str, num_rows: int, device: torch.device) -> None:
         self.count = 0  # rows that were reported, every time
         self._family_name = family_name
-        self._ration = Ration()
+        self._log_limiter = LogLimiter()
         with torch.inference_mode(False):  # to be written to in and out of it
             self._times = torch.zeros(num_rows, dtype=torch.int64, device=device)  # [B], since the last report
             self._step = torch.zeros(num_rows, dtype=torch.int64, device=device)  # [B], of the last one's episode
@@ -43,11 +43,11 @@ class Divergences:
             row = int(self._bad_action.nonzero()[0])
             self._bad_action.zero_()
             self._times.zero_()
-            raise ValueError(f"action of row {row} is not finite: allowed are finite numbers")
+            raise ValueError(f"action of row {row} is not finite")
         times = self._times.tolist()
         for row in (row for row, number in enumerate(times) if number):
             self.count += times[row]
-            if self._ration.grants():
+            if self._log_limiter.allows():
                 logger.warning(
                     "%s: the simulation of row %d diverged at step %d of its episode, which is truncated; %d so far. "
                     "Task: %s",

@@ -26,10 +26,11 @@ from envs.locomotion.ant import stands as ant_stands
 from envs.locomotion.half_cheetah import HalfCheetah
 from envs.locomotion.humanoid import FORWARD_WEIGHT, Humanoid, com_velocity
 from envs.locomotion.humanoid import stands as humanoid_stands
-from envs.locomotion.ranges import Ood, check_ood, draw_shares, in_training
+from envs.locomotion.ranges import Ood, draw_shares, in_training
 from envs.locomotion.robots import RobotFamily, squared, x_velocity
 from envs.simulators.state import State
-from envs.torch_families.torch_env import check_at_least, check_split
+from envs.splits import check_split
+from metarl.checks import at_least, one_of
 from metarl.protocols import Split
 from metarl.records import Record
 
@@ -67,11 +68,10 @@ class _Dynamics(RobotFamily[DynamicsTasks]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        name = type(self).__name__
-        check_at_least(name, 1.001, max_scale=self.max_scale, max_limb_scale=self.max_limb_scale)
-        check_ood(name, self.ood)
+        at_least(self, 1.001, "max_scale", "max_limb_scale")
+        one_of(self, "ood", get_args(Ood))
         if not self.vary or not set(self.vary) <= set(get_args(Quantity)):
-            raise ValueError(f"vary of {name} is {self.vary!r}: allowed are some of {', '.join(get_args(Quantity))}")
+            raise ValueError(f"vary is {self.vary!r}; must be one or more of {', '.join(get_args(Quantity))}")
 
     def _limit(self, quantity: str) -> float:
         return self.max_limb_scale if quantity == "limb_length" else self.max_scale
@@ -149,9 +149,7 @@ class HalfCheetahDynamics(HalfCheetah[DynamicsTasks], _Dynamics):
     height: ClassVar[int] = 1
     leg_height: ClassVar[float] = 0.5775944642583938
 
-    @property
-    def name(self) -> str:
-        return "half_cheetah_dynamics"
+    name = "half_cheetah_dynamics"
 
     def reward(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
         return (x_velocity(before, after, dt) - self.control_cost * squared(action)).float()
@@ -181,11 +179,9 @@ class AntDynamics(Ant[DynamicsTasks], _Dynamics):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(type(self).__name__, 0.0, alive_bonus=self.alive_bonus)
+        at_least(self, 0, "alive_bonus")
 
-    @property
-    def name(self) -> str:
-        return "ant_dynamics"
+    name = "ant_dynamics"
 
     def reward(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
         gain = plane_velocity(before, after, dt)[:, 0] + self.alive_bonus * ant_stands(after)
@@ -212,9 +208,7 @@ class HumanoidDynamics(Humanoid[DynamicsTasks], _Dynamics):
     height: ClassVar[int] = 2
     leg_height: ClassVar[float] = 0.7529759041927676
 
-    @property
-    def name(self) -> str:
-        return "humanoid_dynamics"
+    name = "humanoid_dynamics"
 
     def reward(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
         gain = FORWARD_WEIGHT * com_velocity(before, after, dt)[:, 0] + self.alive_bonus * humanoid_stands(after)

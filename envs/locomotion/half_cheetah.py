@@ -19,16 +19,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
 
-from envs.locomotion.ranges import Ood, check_ood, draw_shares, in_training
+from envs.locomotion.ranges import Ood, draw_shares, in_training
 from envs.locomotion.robots import HALF_CHEETAH, Robot, RobotFamily, T, squared, x_velocity
 from envs.locomotion.tasks import DirectionTasks, VelocityTasks
 from envs.simulators.state import State
-from envs.torch_families.torch_env import check_positive, check_split
+from envs.splits import check_split
+from metarl.checks import one_of, positive
 from metarl.protocols import Split
 from metarl.records import Record
 
@@ -68,12 +69,10 @@ class HalfCheetahVel(HalfCheetah[VelocityTasks]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(type(self).__name__, max_velocity=self.max_velocity)
-        check_ood(type(self).__name__, self.ood)
+        positive(self, "max_velocity")
+        one_of(self, "ood", get_args(Ood))
 
-    @property
-    def name(self) -> str:
-        return "half_cheetah_vel"
+    name = "half_cheetah_vel"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> VelocityTasks:
         check_split(self.name, split)
@@ -106,14 +105,10 @@ class HalfCheetahDir(HalfCheetah[DirectionTasks]):
 
     balanced: bool = True
 
-    @property
-    def name(self) -> str:
-        return "half_cheetah_dir"
+    name = "half_cheetah_dir"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> DirectionTasks:
-        check_split(self.name, split)
-        if split == "ood":
-            raise ValueError(f"split of {self.name} is 'ood': allowed are 'train', 'test'; it has no other directions")
+        check_split(self.name, split, has_ood=False, reason="it has no other directions")
         device = generator.device
         coin = torch.randint(2, (num_tasks,), generator=generator, device=device)
         if self.balanced:
@@ -149,11 +144,9 @@ class HalfCheetahRandParams(HalfCheetah[PhysicsTasks]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(type(self).__name__, log_scale_limit=self.log_scale_limit)
+        positive(self, "log_scale_limit")
 
-    @property
-    def name(self) -> str:
-        return "half_cheetah_rand_params"
+    name = "half_cheetah_rand_params"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> PhysicsTasks:
         check_split(self.name, split)

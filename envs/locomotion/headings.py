@@ -9,13 +9,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from envs.locomotion.tasks import HeadingTasks
-from envs.torch_families.torch_env import check_split
+from envs.splits import check_split
+from metarl.checks import one_of
 from metarl.protocols import Split
 
 Directions = Literal["forward_backward", "axes", "circle"]
@@ -24,13 +25,15 @@ _SECTOR = math.radians(15)  # to either side of a diagonal
 _QUARTER = math.pi / 2
 
 
-def check_directions(family: str, directions: str, hold_out_diagonals: bool) -> None:
-    """Raises ValueError for unknown directions, or held out diagonals where there are none."""
-    if directions not in get_args(Directions):
-        allowed = ", ".join(map(repr, get_args(Directions)))
-        raise ValueError(f"directions of {family} is {directions!r}: allowed are {allowed}")
-    if hold_out_diagonals and directions != "circle":
-        raise ValueError(f"hold_out_diagonals of {family} is True: allowed with directions='circle' only")
+def check_directions(family: Any) -> None:
+    """Check a family's fields `directions` and `hold_out_diagonals`.
+
+    Raises:
+        ValueError: for unknown directions, or for diagonals to hold out where directions are not a circle.
+    """
+    one_of(family, "directions", get_args(Directions))
+    if family.hold_out_diagonals and family.directions != "circle":
+        raise ValueError("hold_out_diagonals is True; must be False unless directions is 'circle'")
 
 
 def sample_headings(
@@ -45,11 +48,8 @@ def sample_headings(
     Raises:
         ValueError: for an unknown split, or "ood" where nothing is held out.
     """
-    check_split(family, split)
-    if directions == "circle" and split == "ood" and not hold_out_diagonals:
-        raise ValueError(
-            f"split of {family} is 'ood': allowed are 'train', 'test'; hold_out_diagonals=True declares it"
-        )
+    has_ood = directions != "circle" or hold_out_diagonals
+    check_split(family, split, has_ood=has_ood, reason="" if has_ood else "hold_out_diagonals=True adds ood")
     device = generator.device
     uniform = torch.rand(num_tasks, generator=generator, device=device)
     quarter = torch.randint(4, (num_tasks,), generator=generator, device=device)

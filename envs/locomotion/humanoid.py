@@ -25,7 +25,7 @@ from envs.locomotion.headings import Directions, check_directions, headings_in_t
 from envs.locomotion.robots import HUMANOID, Robot, RobotFamily, T, cosine, squared
 from envs.locomotion.tasks import HeadingTasks
 from envs.simulators.state import State
-from envs.torch_families.torch_env import check_at_least
+from metarl.checks import at_least
 from metarl.protocols import Split
 
 FORWARD_WEIGHT = 1.25
@@ -45,7 +45,7 @@ class Humanoid(RobotFamily[T]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(type(self).__name__, 0.0, alive_bonus=self.alive_bonus)
+        at_least(self, 0, "alive_bonus")
 
     @property
     def fields_before(self) -> tuple[str, ...]:
@@ -88,11 +88,9 @@ class HumanoidDir(Humanoid[HeadingTasks]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_directions(type(self).__name__, self.directions, self.hold_out_diagonals)
+        check_directions(self)
 
-    @property
-    def name(self) -> str:
-        return "humanoid_dir"
+    name = "humanoid_dir"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> HeadingTasks:
         return sample_headings(self.name, num_tasks, split, generator, self.directions, self.hold_out_diagonals)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.locomotion.divergence import Divergences
+from envs.rows import one_task_per_row, replace_tasks
 from envs.simulators import Physics
 from envs.simulators.state import State
-from envs.torch_families.torch_env import exchanged, one_task_a_row
 from metarl.records import Record, Step
 
 T = TypeVar("T", bound=Record)
@@ -138,7 +138,7 @@ class MujocoEnv(Generic[T]):
             ValueError: when the number of tasks does not divide the number of rows.
         """
         self._divergences.report(self._tasks)
-        self._tasks = one_task_a_row(tasks, self.num_rows).to(self.device)
+        self._tasks = one_task_per_row(tasks, self.num_rows).to(self.device)
         self._ended = None
         self._give_physics(self._tasks)
         self._start_episodes(self._tasks, None)
@@ -157,7 +157,7 @@ class MujocoEnv(Generic[T]):
         """
         if self._tasks is None or self.physics.asynchronous:
             raise RuntimeError("restart was called before reset" if self._tasks is None else "restart needs the CPU")
-        self._tasks = exchanged(self._tasks, tasks, rows)
+        self._tasks = replace_tasks(self._tasks, tasks, rows)
         self._give_physics(self._tasks)
         self._start_episodes(self._tasks, rows)
         self._obs = self._family.observation(self._state, self._tasks)
@@ -184,7 +184,7 @@ class MujocoEnv(Generic[T]):
         if tasks is None:
             raise RuntimeError("step was called before reset: the rows have no tasks yet")
         if action.shape != self._action_shape:
-            raise ValueError(f"action has shape {tuple(action.shape)}: allowed is {self._action_shape}")
+            raise ValueError(f"action has shape {tuple(action.shape)}; must be {self._action_shape}")
         family, state = self._family, self._state
         self._ended = None
         action = action.clamp(self._low, self._high)
@@ -321,7 +321,7 @@ class MujocoEnv(Generic[T]):
             bad_action = bad_action & active
         if not self.physics.asynchronous and bool(bad_action.any()):
             row = int(bad_action.nonzero()[0])
-            raise ValueError(f"action of row {row} is {action[row].tolist()}: allowed are finite numbers")
+            raise ValueError(f"action of row {row} is {action[row].tolist()}; must be finite")
         self._divergences.note(diverged, self._clock - self._started, bad_action)
         if not self.physics.asynchronous:
             self._divergences.report(self._tasks)

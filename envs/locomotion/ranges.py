@@ -46,9 +46,3 @@ def in_training(shares: Tensor, ood: Ood) -> Tensor:
     if ood == "interpolation":
         inside &= (shares <= 1 / 3 + slack) | (shares >= 2 / 3 - slack)
     return inside
-
-
-def check_ood(family: str, ood: str) -> None:
-    """Raises ValueError unless `ood` is one of the two."""
-    if ood not in ("extrapolation", "interpolation"):
-        raise ValueError(f"ood of {family} is {ood!r}: allowed are 'extrapolation' and 'interpolation'")

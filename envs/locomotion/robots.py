@@ -21,7 +21,7 @@ from envs.locomotion.mujoco_env import Locomotion, MujocoEnv
 from envs.locomotion.start import StartNoise
 from envs.simulators import make_physics
 from envs.simulators.state import State
-from envs.torch_families.torch_env import check_at_least
+from metarl.checks import at_least
 from metarl.records import Record
 
 T = TypeVar("T", bound=Record)
@@ -74,16 +74,13 @@ class RobotFamily(Generic[T]):
     horizon: int = 200
     control_cost: float = 0.0  # times |a|²
 
+    name = ""  # set by each family
     robot: ClassVar[Robot]
     contacts: ClassVar[Contacts | None] = None  # of robots that have the choice
 
-    @property
-    def name(self) -> str:
-        raise NotImplementedError(f"{type(self).__name__} has no name")
-
     def __post_init__(self) -> None:
-        check_at_least(type(self).__name__, 1, horizon=self.horizon, frame_skip=self.frame_skip)
-        check_at_least(type(self).__name__, 0.0, control_cost=self.control_cost)
+        at_least(self, 1, "horizon", "frame_skip")
+        at_least(self, 0, "control_cost")
 
     @property
     def num_episodes(self) -> int:

@@ -9,16 +9,17 @@ was meant; `published_sign` gives theirs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
 
-from envs.locomotion.ranges import Ood, check_ood, draw_shares, in_training
+from envs.locomotion.ranges import Ood, draw_shares, in_training
 from envs.locomotion.robots import SWIMMER, Robot, RobotFamily, squared, x_velocity
 from envs.locomotion.tasks import VelocityTasks
 from envs.simulators.state import State
-from envs.torch_families.torch_env import check_split
+from envs.splits import check_split
+from metarl.checks import not_negative, one_of, positive
 from metarl.protocols import Split
 
 
@@ -39,14 +40,15 @@ class SwimmerVel(RobotFamily[VelocityTasks]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.min_velocity < self.max_velocity < float("inf"):
-            limits = f"min_velocity = {self.min_velocity} and max_velocity = {self.max_velocity}"
-            raise ValueError(f"SwimmerVel has {limits}: allowed are 0 <= min_velocity < max_velocity")
-        check_ood(type(self).__name__, self.ood)
+        not_negative(self, "min_velocity")
+        positive(self, "max_velocity")
+        if self.min_velocity >= self.max_velocity:
+            raise ValueError(
+                f"min_velocity is {self.min_velocity}; must be less than max_velocity, {self.max_velocity}"
+            )
+        one_of(self, "ood", get_args(Ood))
 
-    @property
-    def name(self) -> str:
-        return "swimmer_vel"
+    name = "swimmer_vel"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> VelocityTasks:
         check_split(self.name, split)

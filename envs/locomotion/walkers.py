@@ -17,16 +17,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
 
-from envs.locomotion.ranges import Ood, check_ood, draw_shares, in_training
+from envs.locomotion.ranges import Ood, draw_shares, in_training
 from envs.locomotion.robots import HOPPER, WALKER2D, Robot, RobotFamily, T, squared, x_velocity
 from envs.locomotion.tasks import VelocityTasks
 from envs.simulators.state import State
-from envs.torch_families.torch_env import check_at_least, check_positive, check_split
+from envs.splits import check_split
+from metarl.checks import at_least, one_of, positive
 from metarl.protocols import Split
 from metarl.records import Record
 
@@ -54,7 +55,7 @@ class _Planar(RobotFamily[T]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(type(self).__name__, 0.0, alive_bonus=self.alive_bonus)
+        at_least(self, 0, "alive_bonus")
 
     def stands(self, state: State) -> Tensor:
         """Whether the robot has not fallen: [B] bool."""
@@ -86,8 +87,8 @@ class _RandParams(_Planar[ElementTasks]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(type(self).__name__, log_scale_limit=self.log_scale_limit)
-        check_ood(type(self).__name__, self.ood)
+        positive(self, "log_scale_limit")
+        one_of(self, "ood", get_args(Ood))
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> ElementTasks:
         check_split(self.name, split)
@@ -145,9 +146,7 @@ class Walker2dRandParams(_RandParams):
     num_bodies: ClassVar[int] = 7
     num_geoms: ClassVar[int] = 8
 
-    @property
-    def name(self) -> str:
-        return "walker2d_rand_params"
+    name = "walker2d_rand_params"
 
 
 @dataclass(frozen=True)
@@ -161,9 +160,7 @@ class HopperRandParams(_RandParams):
     num_bodies: ClassVar[int] = 4
     num_geoms: ClassVar[int] = 5
 
-    @property
-    def name(self) -> str:
-        return "hopper_rand_params"
+    name = "hopper_rand_params"
 
 
 @dataclass(frozen=True)
@@ -181,12 +178,10 @@ class Walker2dVel(_Planar[VelocityTasks]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(type(self).__name__, max_velocity=self.max_velocity)
-        check_ood(type(self).__name__, self.ood)
+        positive(self, "max_velocity")
+        one_of(self, "ood", get_args(Ood))
 
-    @property
-    def name(self) -> str:
-        return "walker2d_vel"
+    name = "walker2d_vel"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> VelocityTasks:
         check_split(self.name, split)

@@ -85,7 +85,7 @@ def make_physics(body: Path, num_rows: int, device: torch.device, *, contact_for
             forces where the engine is not made to give them.
     """
     if num_rows < 1:
-        raise ValueError(f"num_rows is {num_rows}: allowed are integers from 1")
+        raise ValueError(f"num_rows is {num_rows}; must be at least 1")
     if device.type == "cpu":
         from envs.simulators.cpu import CpuPhysics  # here, so that tasks can be sampled without a simulator
 

@@ -106,7 +106,7 @@ class RestingState:
         if not isinstance(value, np.ndarray) or value.dtype != np.float64:
             fields = [name for name in dir(self._data) if isinstance(getattr(self._data, name, None), np.ndarray)]
             near = difflib.get_close_matches(field, fields, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "allowed are names such as 'xpos' and 'sensordata'"
+            hint = f"did you mean {near[0]!r}?" if near else "use a name such as 'xpos' or 'sensordata'"
             raise ValueError(f"{field!r} is not a field of MuJoCo's data: {hint}")
         self.used.add(field)
         return torch.from_numpy(value.copy()).expand(self._num_rows, *value.shape).clone()

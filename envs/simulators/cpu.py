@@ -28,7 +28,7 @@ from mujoco.batch import DATA_FIELDS, Batch, SimulationError
 from torch import Tensor
 
 from envs.simulators.cpu_count import available_cpus
-from envs.simulators.log_limiter import Ration
+from envs.simulators.log_limiter import LogLimiter
 from envs.simulators.model import check_fields, check_models, load_model, model_field, owner_and_attribute
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class CpuPhysics:
         self.model = load_model(body)
         self.timestep = float(self.model.opt.timestep)
         self._models: list[mujoco.MjModel] | None = None  # a model for each row, where rows have their own
-        self._errors = Ration()
+        self._errors = LogLimiter()
         self._contact_forces: Tensor | None = None  # [B, bodies, 6], live
         if contact_forces:
             self._contact_forces = torch.zeros(num_rows, self.model.nbody, 6, dtype=torch.float64)
@@ -96,7 +96,7 @@ class CpuPhysics:
             return self._contact_forces
         if name not in DATA_FIELDS:
             near = difflib.get_close_matches(name, DATA_FIELDS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "allowed are names such as 'xpos' and 'sensordata'"
+            hint = f"did you mean {near[0]!r}?" if near else "use a name such as 'xpos' or 'sensordata'"
             raise ValueError(f"{name!r} is not a field of MuJoCo's data: {hint}")
         with warnings.catch_warnings():  # of torch's, that the array is the engine's to write
             warnings.simplefilter("ignore", UserWarning)
@@ -163,7 +163,7 @@ class CpuPhysics:
         try:
             self._batch.step(None if rows is None else rows.numpy(), num_substeps)
         except SimulationError as error:
-            if self._errors.grants():
+            if self._errors.allows():
                 logger.warning("%s%s", error, f" ({self._errors.count} such errors)" if self._errors.count > 1 else "")
             failed = np.zeros(self.num_rows, dtype=bool)
             failed[error.ids] = True

@@ -126,7 +126,7 @@ class GpuPhysics:
             values: Any = getattr(self._data, name, None)
             shape = (self.num_rows, *np.shape(getattr(mujoco.MjData(self.model), name, 0.0)))
             if not isinstance(values, warp.array) or values.shape[:1] != shape[:1]:
-                raise ValueError(f"{name!r} is not a field of a GPU's data: allowed are names such as 'xpos'")
+                raise ValueError(f"{name!r} is not a field of a GPU's data; use a name such as 'xpos'")
             with torch.inference_mode(False):
                 empty = torch.zeros(shape, device=self.device)
                 self._derived[name] = warp.to_torch(values).view(shape) if empty.numel() else empty

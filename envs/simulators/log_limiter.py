@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 
-class Ration:
-    """Grants the first ten, and from then on one each time their number has doubled."""
+class LogLimiter:
+    """Allows the first ten, and from then on one each time their number has doubled."""
 
     def __init__(self, first: int = 10) -> None:
         self.count = 0  # of all that asked
         self._next = 1
         self._first = first
 
-    def grants(self) -> bool:
+    def allows(self) -> bool:
         """Count one more; whether it is to be written."""
         self.count += 1
         if self.count < self._next:

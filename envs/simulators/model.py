@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.simulators.log_limiter import Ration
+from envs.simulators.log_limiter import LogLimiter
 
 logger = logging.getLogger(__name__)
 
-_rations: dict[str, Ration] = {}  # by the message without its numbers
+_log_limiters: dict[str, LogLimiter] = {}  # by the message without its numbers
 
 
 def _log_engine_warning(message: str) -> None:
-    ration = _rations.setdefault(re.sub(r"[-+.\d]+(e[-+]?\d+)?", "#", message), Ration())
-    if ration.grants():
-        logger.warning("MuJoCo: %s%s", message, f" ({ration.count} such warnings)" if ration.count > 1 else "")
+    limiter = _log_limiters.setdefault(re.sub(r"[-+.\d]+(e[-+]?\d+)?", "#", message), LogLimiter())
+    if limiter.allows():
+        logger.warning("MuJoCo: %s%s", message, f" ({limiter.count} such warnings)" if limiter.count > 1 else "")
 
 
 # Without a handler, MuJoCo appends its warnings to MUJOCO_LOG.TXT in the working directory. The handler is one for the
@@ -58,7 +58,7 @@ def owner_and_attribute(model: Any, name: str) -> tuple[Any, str]:
     """
     owner, attribute = (model.opt, name[4:]) if name.startswith("opt.") else (model, name)
     if not hasattr(owner, attribute):
-        raise ValueError(f"{name!r} is not a field of MuJoCo's model: allowed are names such as 'body_mass'")
+        raise ValueError(f"{name!r} is not a field of MuJoCo's model; use a name such as 'body_mass'")
     return owner, attribute
 
 
@@ -72,22 +72,22 @@ def check_fields(model: mujoco.MjModel, num_rows: int, fields: Mapping[str, Tens
     for name, value in fields.items():
         expected = (num_rows, *np.shape(model_field(model, name)))
         if tuple(value.shape) != expected:
-            raise ValueError(f"field {name!r} has shape {tuple(value.shape)}: allowed is {expected}")
+            raise ValueError(f"field {name!r} has shape {tuple(value.shape)}; must be {expected}")
         finite = value.isfinite()
         if not bool(finite.all()):
             row = int((~finite).nonzero()[0, 0])
-            raise ValueError(f"field {name!r} of row {row} is {value[row].tolist()}: allowed are finite numbers")
+            raise ValueError(f"field {name!r} of row {row} is {value[row].tolist()}; must be finite")
 
 
 def check_models(model: mujoco.MjModel, num_rows: int, models: Sequence[mujoco.MjModel]) -> None:
     """Raises ValueError unless there is a model for each row, with the sizes of the body's own."""
     if len(models) != num_rows:
-        raise ValueError(f"models has {len(models)} entries: allowed is one for each of the {num_rows} rows")
+        raise ValueError(f"models has {len(models)} entries; must have one for each of the {num_rows} rows")
     for size in ("nq", "nv", "nu", "na", "nbody", "njnt", "ngeom", "nsite", "ntendon", "neq", "nsensordata"):
         for row, other in enumerate(models):
             if getattr(other, size) != getattr(model, size):
                 raise ValueError(
-                    f"model of row {row} has {size} = {getattr(other, size)}: allowed is the body's own, "
+                    f"model of row {row} has {size} = {getattr(other, size)}; must be the body's own, "
                     f"{getattr(model, size)}"
                 )
 

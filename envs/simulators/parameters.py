@@ -142,7 +142,7 @@ def _elements(model: mujoco.MjModel, name: str, kind: str, object_type: Any, sel
     size = {"bodies": model.nbody, "joints": model.njnt, "geoms": model.ngeom, "actuators": model.nu}[kind]
     names = [mujoco.mj_id2name(model, object_type.value, index) or "" for index in range(size)]
     if isinstance(selected, str):
-        raise ValueError(f"task {name!r} has {kind} {selected!r}: allowed is a list of names")
+        raise ValueError(f"task {name!r} has {kind} {selected!r}; must be a list of names")
     for wanted in selected:
         if wanted not in names or not wanted:
             allowed = ", ".join(repr(known) for known in names if known and known != "world")

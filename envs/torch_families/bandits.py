@@ -17,7 +17,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from envs.torch_families.torch_env import TorchEnv, check_at_least, check_positive, check_split, unit_box
+from envs.splits import check_split
+from envs.torch_families.torch_env import TorchEnv, unit_box
+from metarl.checks import at_least, positive
 from metarl.protocols import Split
 from metarl.records import Record
 
@@ -40,8 +42,8 @@ class _Bandit:
     num_pulls: int = 10
 
     def __post_init__(self) -> None:
-        check_at_least(type(self).__name__, 2, num_arms=self.num_arms)
-        check_at_least(type(self).__name__, 1, num_pulls=self.num_pulls)
+        at_least(self, 2, "num_arms")
+        at_least(self, 1, "num_pulls")
 
     @property
     def horizon(self) -> int:
@@ -81,9 +83,7 @@ class _Bandit:
 class BernoulliBandit(_Bandit):
     """Arms that pay 1 with probability p ~ U[0, 1] and 0 otherwise."""
 
-    @property
-    def name(self) -> str:
-        return "bernoulli_bandit"
+    name = "bernoulli_bandit"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> BanditTasks:
         check_split(self.name, split)
@@ -108,11 +108,9 @@ class GaussianBandit(_Bandit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(type(self).__name__, reward_std=self.reward_std)
+        positive(self, "reward_std")
 
-    @property
-    def name(self) -> str:
-        return "gaussian_bandit"
+    name = "gaussian_bandit"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> BanditTasks:
         check_split(self.name, split)

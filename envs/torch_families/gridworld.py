@@ -21,9 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from envs.splits import check_split
 from envs.torch_families.grid_search import bayes_optimal_returns
 from envs.torch_families.pictures import AGENT, GOAL, GRID, INK, Canvas, DrawnEnv
-from envs.torch_families.torch_env import check_at_least, check_split, one_hot_rows, unit_box
+from envs.torch_families.torch_env import one_hot_rows, unit_box
+from metarl.checks import at_least, one_of
 from metarl.protocols import Split
 from metarl.records import Record
 
@@ -49,14 +51,11 @@ class GridNavi:
     observation: Literal["one_hot", "xy"] = "one_hot"  # xy: coordinates scaled to [0, 1]
 
     def __post_init__(self) -> None:
-        check_at_least("GridNavi", 3, size=self.size)
-        check_at_least("GridNavi", 1, horizon=self.horizon, num_episodes=self.num_episodes)
-        if self.observation not in ("one_hot", "xy"):
-            raise ValueError(f"observation of GridNavi is {self.observation!r}: allowed are 'one_hot' and 'xy'")
+        at_least(self, 3, "size")
+        at_least(self, 1, "horizon", "num_episodes")
+        one_of(self, "observation", ("one_hot", "xy"))
 
-    @property
-    def name(self) -> str:
-        return "grid_navi"
+    name = "grid_navi"
 
     @property
     def observation_space(self) -> spaces.Box:

@@ -25,8 +25,10 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
+from envs.splits import check_split
 from envs.torch_families.pictures import GOAL, GRID, INK, REGION, Canvas, DrawnEnv
-from envs.torch_families.torch_env import check_at_least, check_split, unit_box
+from envs.torch_families.torch_env import unit_box
+from metarl.checks import at_least
 from metarl.protocols import Split
 from metarl.records import Record
 
@@ -53,7 +55,7 @@ class _Point:
     VIEW = 1.25  # half of a picture's width, at least
 
     def __post_init__(self) -> None:
-        check_at_least(type(self).__name__, 1, horizon=self.horizon, num_episodes=self.num_episodes)
+        at_least(self, 1, "horizon", "num_episodes")
 
     @property
     def observation_space(self) -> spaces.Box:
@@ -113,9 +115,7 @@ class PointNavigation(_Point):
     TOLERANCE = 0.01
     VIEW = 0.75
 
-    @property
-    def name(self) -> str:
-        return "point_navigation"
+    name = "point_navigation"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> PointTasks:
         check_split(self.name, split)
@@ -159,9 +159,7 @@ class Semicircle(_Point):
 
     GOAL_RADIUS = 0.2
 
-    @property
-    def name(self) -> str:
-        return "semicircle"
+    name = "semicircle"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> PointTasks:
         check_split(self.name, split)
@@ -210,9 +208,7 @@ class Wind(_Point):
     WIND_LIMIT = 0.08
     OOD_LIMIT = 0.095
 
-    @property
-    def name(self) -> str:
-        return "wind"
+    name = "wind"
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> PointTasks:
         check_split(self.name, split)

@@ -16,7 +16,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from envs.torch_families.torch_env import TorchEnv, check_at_least, check_split, one_hot_rows, unit_box
+from envs.splits import check_split
+from envs.torch_families.torch_env import TorchEnv, one_hot_rows, unit_box
+from metarl.checks import at_least
 from metarl.protocols import Split
 from metarl.records import Record
 
@@ -42,12 +44,10 @@ class TabularMDP:
     num_episodes: int = 10
 
     def __post_init__(self) -> None:
-        check_at_least("TabularMDP", 2, num_states=self.num_states, num_actions=self.num_actions)
-        check_at_least("TabularMDP", 1, horizon=self.horizon, num_episodes=self.num_episodes)
+        at_least(self, 2, "num_states", "num_actions")
+        at_least(self, 1, "horizon", "num_episodes")
 
-    @property
-    def name(self) -> str:
-        return "tabular_mdp"
+    name = "tabular_mdp"
 
     @property
     def observation_space(self) -> spaces.Box:

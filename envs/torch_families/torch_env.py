@@ -12,15 +12,13 @@ from typing import Generic, Protocol, TypeVar, runtime_checkable
 import torch
 from gymnasium import spaces
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from metarl.protocols import VectorEnv
+from envs.rows import one_task_per_row, replace_tasks, where_row
+from metarl.checks import at_least
 from metarl.records import Record, Step
 
 T = TypeVar("T", bound=Record)
 T_contra = TypeVar("T_contra", bound=Record, contravariant=True)
-
-SPLITS = ("train", "test", "ood")
 
 
 class Dynamics(Protocol[T_contra]):
@@ -80,9 +78,8 @@ class TorchEnv(Generic[T]):
     """
 
     def __init__(self, dynamics: Dynamics[T], num_rows: int, generator: torch.Generator) -> None:
-        if num_rows < 1:
-            raise ValueError(f"num_rows is {num_rows}: allowed are integers from 1")
         self.num_rows = num_rows
+        at_least(self, 1, "num_rows")
         self.device = generator.device
         self.observation_space = dynamics.observation_space
         self.action_space = dynamics.action_space
@@ -108,7 +105,7 @@ class TorchEnv(Generic[T]):
         Raises:
             ValueError: when the number of tasks does not divide the number of rows.
         """
-        self._tasks = one_task_a_row(tasks, self.num_rows).to(self.device)
+        self._tasks = one_task_per_row(tasks, self.num_rows).to(self.device)
         self._state = self._dynamics.initial_state(self._tasks, self._generator)
         self._elapsed = torch.zeros(self.num_rows, dtype=torch.int64, device=self.device)
         self._arrived = (self._state, self._elapsed)
@@ -132,8 +129,8 @@ class TorchEnv(Generic[T]):
         """
         if self._tasks is None or self._state is None or self._elapsed is None:
             raise RuntimeError("restart was called before reset")
-        self._tasks = exchanged(self._tasks, tasks, rows)
-        self._state = _where_row(rows, self._dynamics.initial_state(self._tasks, self._generator), self._state)
+        self._tasks = replace_tasks(self._tasks, tasks, rows)
+        self._state = where_row(rows, self._dynamics.initial_state(self._tasks, self._generator), self._state)
         self._elapsed = self._elapsed.masked_fill(rows, 0)
         return self._dynamics.observation(self._tasks, self._state)
 
@@ -148,7 +145,7 @@ class TorchEnv(Generic[T]):
         if tasks is None or state is None or elapsed is None:
             raise RuntimeError("step was called before reset: the rows have no tasks yet")
         if action.shape != self._action_shape:
-            raise ValueError(f"action has shape {tuple(action.shape)}: allowed is {self._action_shape}")
+            raise ValueError(f"action has shape {tuple(action.shape)}; must be {self._action_shape}")
         if self._box is not None:
             action = action.clamp(*self._box)
 
@@ -164,14 +161,14 @@ class TorchEnv(Generic[T]):
             truncated = truncated > terminated  # an episode has one reason to end, and the task's comes first
 
         if active is not None:
-            next_state = _where_row(active, next_state, state)
+            next_state = where_row(active, next_state, state)
             reward = torch.where(active, reward, 0.0)
             terminated = terminated & active
             truncated = truncated & active
 
         episode_end = terminated | truncated
         self._arrived = (next_state, elapsed)
-        self._state = _where_row(episode_end, dynamics.initial_state(tasks, generator), next_state)
+        self._state = where_row(episode_end, dynamics.initial_state(tasks, generator), next_state)
         self._elapsed = elapsed.masked_fill(episode_end, 0)
         return Step(
             obs=dynamics.observation(tasks, self._state),
@@ -181,61 +178,6 @@ class TorchEnv(Generic[T]):
             truncated=truncated,
             metrics=None if self._measured is None else self._measured.metrics(tasks, next_state),
         )
-
-
-def exchanged(tasks: T, others: T, rows: Tensor) -> T:
-    """Tasks [B], those of `others` [B] where `rows` [B] (bool) is true."""
-    return pytree.tree_map(
-        lambda task, other: _where_row(rows, other, task) if isinstance(task, Tensor) else task, tasks, others
-    )
-
-
-def one_task_a_row(tasks: T, num_rows: int) -> T:
-    """Tasks with leading axis N as tasks with leading axis `num_rows`, the copies of one task contiguous.
-
-    Raises:
-        ValueError: when N does not divide the number of rows.
-    """
-    num_tasks = len(tasks)
-    if num_tasks == 0 or num_rows % num_tasks:
-        raise ValueError(
-            f"tasks has leading axis {num_tasks}: allowed are the divisors of the {num_rows} environment rows"
-        )
-    return tasks.repeat_interleave(num_rows // num_tasks)
-
-
-def _where_row(condition: Tensor, chosen: Tensor, otherwise: Tensor) -> Tensor:
-    """`torch.where` with a condition [B] on tensors [B, ...]."""
-    if chosen.ndim > 1:
-        condition = condition.view(-1, *(1,) * (chosen.ndim - 1))
-    return torch.where(condition, chosen, otherwise)
-
-
-def close(env: VectorEnv) -> None:
-    """Have an environment give back what it holds beside memory, such as processes, where it holds any."""
-    if hasattr(env, "close"):
-        env.close()  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def check_split(family: str, split: str) -> None:
-    """Raises ValueError unless `split` is one of train, test and ood."""
-    if split not in SPLITS:
-        raise ValueError(f"split of {family} is {split!r}: allowed are {', '.join(map(repr, SPLITS))}")
-
-
-def check_at_least(family: str, minimum: float, **values: float) -> None:
-    """Raises ValueError naming the first of `values` that is below `minimum`."""
-    for field, value in values.items():
-        if not value >= minimum:
-            kind = "integers" if isinstance(minimum, int) else "numbers"
-            raise ValueError(f"{field} of {family} is {value}: allowed are {kind} from {minimum}")
-
-
-def check_positive(family: str, **values: float) -> None:
-    """Raises ValueError naming the first of `values` that is not a positive finite number."""
-    for field, value in values.items():
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{field} of {family} is {value}: allowed are positive finite numbers")
 
 
 def unit_box(num_dims: int, low: float = 0.0, high: float = 1.0) -> spaces.Box:

@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from envs.torch_families.torch_env import check_at_least
 from envs.wrappers.wrapped import Wrapped, WrappedEnv
+from metarl.checks import at_least
 from metarl.protocols import VectorEnv
 from metarl.records import Record, Step
 
@@ -28,7 +28,7 @@ class ActionRepeat(Wrapped):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least("ActionRepeat", 1, repeat=self.repeat)
+        at_least(self, 1, "repeat")
 
     @property
     def horizon(self) -> int:

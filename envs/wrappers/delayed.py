@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from envs.rows import where_row
 from envs.wrappers.wrapped import Wrapped, WrappedEnv
 from metarl.protocols import VectorEnv
 from metarl.records import Record, Step
@@ -73,7 +74,7 @@ class _Delay:
     def push(self, values: Tensor, active: Tensor | None) -> Tensor:
         """Put values [B, ...] into the queues of active rows; returns what comes out of all of them."""
         pushed = torch.cat([values[:, None], self._queue[:, :-1]], dim=1)
-        self._queue = pushed if active is None else _where_row(active, pushed, self._queue)
+        self._queue = pushed if active is None else where_row(active, pushed, self._queue)
         return self.latest()
 
     def set_lengths(self, lengths: Tensor, rows: Tensor) -> None:
@@ -85,7 +86,7 @@ class _Delay:
 
     def restart(self, values: Tensor, rows: Tensor) -> None:
         """Fill the queues of `rows` [B] (bool) with values [B, ...]."""
-        self._queue = _where_row(rows, values[:, None].expand_as(self._queue), self._queue)
+        self._queue = where_row(rows, values[:, None].expand_as(self._queue), self._queue)
 
     def latest(self) -> Tensor:
         """What has come out last: [B, ...]."""
@@ -98,7 +99,3 @@ def _neutral_action(space: spaces.Space[Any], num_rows: int, device: torch.devic
         return torch.zeros(num_rows, dtype=torch.int64, device=device)
     low, high = (torch.as_tensor(limit, device=device) for limit in (space.low, space.high))
     return torch.zeros(num_rows, *space.shape, device=device).clamp(low, high)
-
-
-def _where_row(condition: Tensor, chosen: Tensor, otherwise: Tensor) -> Tensor:
-    return torch.where(condition.view(-1, *(1,) * (chosen.ndim - 1)), chosen, otherwise)

@@ -34,7 +34,7 @@ class Noisy(Wrapped):
         noise = self.action_noise
         largest = float(draws(noise).max()) if isinstance(noise, Sampler) else noise
         if isinstance(self.family.action_space, spaces.Discrete) and largest > 1:
-            raise ValueError(f"action_noise of Noisy is {noise}: allowed are probabilities, as actions are discrete")
+            raise ValueError(f"action_noise is {noise}; must be a probability, as actions are discrete")
 
     @property
     def observation_space(self) -> spaces.Box:

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from envs.samplers import Sampler, all_inside, task_record
-from envs.torch_families.torch_env import check_split
+from envs.splits import check_split
 from metarl.protocols import Split, VectorEnv
 from metarl.records import Record
 
@@ -27,17 +27,17 @@ class Wrapped:
     strengths: ClassVar[tuple[str, ...]] = ()  # fields that are a number or a range
 
     def __post_init__(self) -> None:
-        owner, tasks = type(self).__name__, vars(self.family.sample(1, "train", torch.Generator()))
+        tasks = vars(self.family.sample(1, "train", torch.Generator()))
         for name in self.strengths:
             value = getattr(self, name)
             is_range = isinstance(value, Sampler)
             if is_range and name in tasks:
-                raise ValueError(f"{name} of {owner} is a range, but tasks of {self.family.name} have {name} already")
+                raise ValueError(f"{name} is a range, but tasks of {self.family.name} already have {name}")
             if not is_range and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                raise ValueError(f"{name} of {owner} is {value!r}: allowed are numbers and ranges of them")
+                raise ValueError(f"{name} is {value!r}; must be a number or a range")
             least = float(draws(value).min()) if is_range else value
             if not 0 <= least < math.inf:
-                raise ValueError(f"{name} of {owner} is {value}: allowed are finite numbers from 0, and ranges of them")
+                raise ValueError(f"{name} is {value}; must be zero or positive, and finite")
 
     @property
     def name(self) -> str:
@@ -73,12 +73,10 @@ class Wrapped:
         Raises:
             ValueError: for an unknown split, or "ood" where nothing can lie outside.
         """
-        check_split(self.name, split)
-        inner_split = split
-        if split == "ood" and not self._inner_has_ood():
-            if not any(sampler.has_ood for sampler in self.parameters.values()):
-                raise ValueError(f"split of {self.name} is 'ood': allowed are 'train', 'test'")
-            inner_split = "test"
+        inner_has_ood = self._inner_has_ood()
+        has_ood = inner_has_ood or any(sampler.has_ood for sampler in self.parameters.values())
+        check_split(self.name, split, has_ood=has_ood)
+        inner_split = "test" if split == "ood" and not inner_has_ood else split
         tasks = self.family.sample(num_tasks, inner_split, generator)
         if not self.parameters:
             return tasks

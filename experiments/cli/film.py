@@ -12,7 +12,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from envs.catalog import FAMILIES, make
-from envs.torch_families.torch_env import close
+from envs.rows import close
 from experiments.cli.video import AnimatedImage, Mp4, captioned
 from metarl.errors import UserError
 from metarl.evaluation import meet

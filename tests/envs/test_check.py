@@ -274,7 +274,7 @@ def test_too_small_a_check_is_refused(argument: str) -> None:
 def test_an_unknown_family_name_gets_a_suggestion() -> None:
     with pytest.raises(ValueError, match="did you mean 'grid_navi'"):
         load("grid_navy")
-    with pytest.raises(ValueError, match="allowed are bernoulli_bandit, "):
+    with pytest.raises(ValueError, match="must be one of bernoulli_bandit, "):
         load("zzz")
 
 
@@ -285,5 +285,5 @@ def test_naming_the_families_imports_no_torch() -> None:
 
 def test_make_names_an_unknown_field() -> None:
     assert make("grid_navi", size=7) == GridNavi(size=7)
-    with pytest.raises(ValueError, match="no field 'sise': allowed are size, horizon"):
+    with pytest.raises(ValueError, match="no field 'sise'; must be one of size, horizon"):
         make("grid_navi", sise=7)

@@ -138,10 +138,10 @@ def test_log_uniform_is_uniform_in_the_logarithm():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Uniform(3, 0), "Uniform has low 3 and high 0: low must be less than high"),
-        (lambda: Uniform(0, math.inf), "high of Uniform is inf: allowed are finite numbers"),
-        (lambda: LogUniform(0, 2), "low of LogUniform is 0: allowed are positive numbers"),
-        (lambda: Choice([]), "values of Choice are []: allowed is a list of finite numbers"),
+        (lambda: Uniform(3, 0), "low is 3; must be less than high, 0"),
+        (lambda: Uniform(0, math.inf), "high is inf; must be a finite number"),
+        (lambda: LogUniform(0, 2), "low is 0; must be positive and finite"),
+        (lambda: Choice([]), "values is []; must be a list of finite numbers"),
     ],
 )
 def test_a_wrong_range_is_named(make, message):
@@ -275,7 +275,7 @@ def test_mistakes_in_tasks_are_named(arm, tmp_path):
         "task 'body_mass' selects 'torso' of bodies: the model has 'upper', 'lower'"
     )
     assert of_task("body_mass", Uniform(1, 2, bodies="lower")) == (
-        "task 'body_mass' has bodies 'lower': allowed is a list of names"
+        "task 'body_mass' has bodies 'lower'; must be a list of names"
     )
     assert of_task("geom_friction", Uniform(1, 2, bodies=["lower"])) == (
         "task 'geom_friction' selects bodies: select by geoms"
@@ -292,11 +292,11 @@ def test_mistakes_in_tasks_are_named(arm, tmp_path):
     assert of_task("opt.gravity", Uniform(1, 2, scale=False)) == (
         "task 'opt.gravity' has 3 numbers; scale=False gives one: multiply the model's own"
     )
-    assert of_task("the target", Uniform(1, 2)).startswith("task 'the target' is no name")
-    assert of_task("target", 3).startswith("task 'target' is 3: allowed are ranges")
-    assert message(tasks={}).startswith("tasks of MujocoFamily is empty")
-    assert message(horizon=0).startswith("horizon of MujocoFamily is 0")
-    assert message(mjcf=tmp_path / "absent.xml").endswith("absent.xml': there is no such file")
+    assert of_task("the target", Uniform(1, 2)).startswith("'the target' is not a valid parameter name")
+    assert of_task("target", 3).startswith("task 'target' is 3; must be a sampler")
+    assert message(tasks={}).startswith("tasks is empty")
+    assert message(horizon=0).startswith("horizon is 0")
+    assert message(mjcf=tmp_path / "absent.xml").endswith("absent.xml'; there is no such file")
     for name, text, expected in (
         ("bad", "<mujoco><worldbody><bodi/></worldbody></mujoco>", "bodi"),
         ("still", "<mujoco><worldbody/></mujoco>", "the model has no actuator"),
@@ -327,7 +327,7 @@ def test_mistakes_in_functions_are_named(arm):
         "reward is not finite for a robot at rest in the task target="
     )
     assert message(reward=lambda physics, action, task: task.gaol) == (
-        "reward fails: AttributeError: 'OwnTasks' object has no attribute 'gaol'"
+        "reward fails: AttributeError: 'CustomTasks' object has no attribute 'gaol'"
     )
     assert message(reward=lambda physics, action, task: physics.position("knee")) == (
         "reward fails: ValueError: the model has no joint 'knee': it has 'shoulder', 'elbow'"
@@ -343,7 +343,7 @@ def test_mistakes_in_functions_are_named(arm):
     )
     assert message(goal=lambda task: task.target).startswith("goal gives float32 of shape (7,) for 7 rows")
     assert message(metrics={"height": lambda physics, action, task: physics.xpos}).startswith("height gives float64")
-    assert message(terminated=3) == "terminated of MujocoFamily is 3: allowed is a function"
+    assert message(terminated=3) == "terminated is 3; must be a function"
 
 
 def test_an_observation_that_stops_being_finite_is_named(arm):
@@ -358,7 +358,7 @@ def test_an_observation_that_stops_being_finite_is_named(arm):
 
 def test_tasks_that_are_all_choices_have_no_ood(arm):
     family = arm(tasks={"side": Choice([-1, 1])})
-    with pytest.raises(ValueError, match="split of own_robot is 'ood': allowed are 'train', 'test'"):
+    with pytest.raises(ValueError, match="split is 'ood'; must be one of train, test for own_robot"):
         family.sample(1, "ood", generator())
     mixed = arm(tasks={"side": Choice([-1, 1]), "target": Uniform(0, 1)}).sample(50, "ood", generator())
     assert set(mixed.side.tolist()) == {-1.0, 1.0}

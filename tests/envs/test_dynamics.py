@@ -168,10 +168,10 @@ def test_the_ranges_of_multipliers() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"vary": ()}, r"vary of AntDynamics is \(\): allowed are some of mass, damping, friction, limb_length"),
-        ({"vary": ("size",)}, "vary of AntDynamics is .*size"),
-        ({"max_scale": 1.0}, "max_scale of AntDynamics is 1.0: allowed are numbers from 1.001"),
-        ({"ood": "outside"}, "ood of AntDynamics is 'outside'"),
+        ({"vary": ()}, r"vary is \(\); must be one or more of mass, damping, friction, limb_length"),
+        ({"vary": ("size",)}, "vary is .*size"),
+        ({"max_scale": 1.0}, "max_scale is 1.0; must be at least 1.001"),
+        ({"ood": "outside"}, "ood is 'outside'"),
     ],
 )
 def test_wrong_variants_are_named(arguments: dict[str, Any], message: str) -> None:

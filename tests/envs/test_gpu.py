@@ -199,7 +199,7 @@ def test_wrong_fields_are_named() -> None:
     physics = gpu_physics(BODY, 2)
     with pytest.raises(ValueError, match="'body_weight' is not a field"):
         physics.set_fields({"body_weight": torch.ones(2, 8)})
-    with pytest.raises(ValueError, match=r"'body_mass' has shape \(2, 7\): allowed is \(2, 8\)"):
+    with pytest.raises(ValueError, match=r"'body_mass' has shape \(2, 7\); must be \(2, 8\)"):
         physics.set_fields({"body_mass": torch.ones(2, 7)})
     with pytest.raises(ValueError, match=r"field 'opt.iterations' cannot differ from row to row on a GPU"):
         physics.set_fields({"opt.iterations": torch.ones(2)})

@@ -307,28 +307,28 @@ def test_bands_outside_never_touch_the_range_of_training() -> None:
     [
         (
             lambda: AntDir(directions="left"),
-            "directions of AntDir is 'left': allowed are 'forward_backward', 'axes'",
+            "directions is 'left'; must be one of forward_backward, axes",
         ),
         (
             lambda: AntDir(hold_out_diagonals=True),
-            "hold_out_diagonals of AntDir is True: allowed with directions='circle'",
+            "hold_out_diagonals is True; must be False unless directions is 'circle'",
         ),
-        (lambda: AntVel(ood="beyond"), "ood of AntVel is 'beyond': allowed are 'extrapolation' and 'interpolation'"),
-        (lambda: AntGoal(radius=0), "radius of AntGoal is 0: allowed are positive finite numbers"),
-        (lambda: HumanoidDir(alive_bonus=-1), "alive_bonus of HumanoidDir is -1: allowed are numbers from 0"),
-        (lambda: Walker2dVel(frame_skip=0), "frame_skip of Walker2dVel is 0: allowed are integers from 1"),
-        (lambda: HopperRandParams(log_scale_limit=0), "log_scale_limit of HopperRandParams is 0"),
+        (lambda: AntVel(ood="beyond"), "ood is 'beyond'; must be one of extrapolation, interpolation"),
+        (lambda: AntGoal(radius=0), "radius is 0; must be positive and finite"),
+        (lambda: HumanoidDir(alive_bonus=-1), "alive_bonus is -1; must be at least 0"),
+        (lambda: Walker2dVel(frame_skip=0), "frame_skip is 0; must be at least 1"),
+        (lambda: HopperRandParams(log_scale_limit=0), "log_scale_limit is 0"),
         (
             lambda: SwimmerVel(min_velocity=0.3),
-            "min_velocity = 0.3 and max_velocity = 0.2: allowed are 0 <= min_velocity",
+            "min_velocity is 0.3; must be less than max_velocity, 0.2",
         ),
         (
             lambda: HumanoidDir().sample(2, "ood", generator()),
-            "split of humanoid_dir is 'ood': allowed are 'train', 'test'",
+            "split is 'ood'; must be one of train, test for humanoid_dir",
         ),
         (
             lambda: AntDir().sample(2, "all", generator()),
-            "split of ant_dir is 'all': allowed are 'train', 'test', 'ood'",
+            "split is 'all'; must be one of train, test, ood for ant_dir",
         ),
     ],
 )

@@ -260,7 +260,7 @@ def test_directions_are_balanced_unless_asked_otherwise() -> None:
         float(HalfCheetahDir(balanced=False).sample(2, "train", generator(seed)).direction.sum()) for seed in range(20)
     }
     assert independent == {-2.0, 0.0, 2.0}
-    with pytest.raises(ValueError, match="split of half_cheetah_dir is 'ood': allowed are 'train', 'test'"):
+    with pytest.raises(ValueError, match="split is 'ood'; must be one of train, test for half_cheetah_dir"):
         HalfCheetahDir().sample(2, "ood", generator())
 
 
@@ -283,9 +283,9 @@ def test_the_ranges_of_tasks() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"horizon": 0}, "horizon of HalfCheetahVel is 0: allowed are integers from 1"),
-        ({"control_cost": -0.1}, "control_cost of HalfCheetahVel is -0.1"),
-        ({"max_velocity": math.inf}, "max_velocity of HalfCheetahVel is inf"),
+        ({"horizon": 0}, "horizon is 0; must be at least 1"),
+        ({"control_cost": -0.1}, "control_cost is -0.1"),
+        ({"max_velocity": math.inf}, "max_velocity is inf"),
     ],
 )
 def test_a_wrong_variant_is_named(arguments: dict[str, Any], message: str) -> None:
@@ -297,10 +297,10 @@ def test_wrong_calls_are_named() -> None:
     env = HalfCheetahVel().make_env(4, generator())
     with pytest.raises(RuntimeError, match="step was called before reset"):
         env.step(torch.zeros(4, 6))
-    with pytest.raises(ValueError, match="tasks has leading axis 3"):
+    with pytest.raises(ValueError, match="there are 3 tasks"):
         env.reset(HalfCheetahVel().sample(3, "train", generator()))
     env.reset(HalfCheetahVel().sample(2, "train", generator()))
-    with pytest.raises(ValueError, match=r"action has shape \(6,\): allowed is \(4, 6\)"):
+    with pytest.raises(ValueError, match=r"action has shape \(6,\); must be \(4, 6\)"):
         env.step(torch.zeros(6))
     bad = torch.zeros(4, 6)
     bad[2, 1] = math.nan
@@ -372,7 +372,7 @@ def test_options_can_differ_by_row() -> None:
     assert abs(physics.qpos[1, 1]) < 1e-6
     with pytest.raises(ValueError, match="'body_weight' is not a field"):
         physics.set_fields({"body_weight": torch.ones(2, 8)})
-    with pytest.raises(ValueError, match=r"'body_mass' has shape \(2, 7\): allowed is \(2, 8\)"):
+    with pytest.raises(ValueError, match=r"'body_mass' has shape \(2, 7\); must be \(2, 8\)"):
         physics.set_fields({"body_mass": torch.ones(2, 7)})
 
 

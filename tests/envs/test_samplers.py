@@ -60,20 +60,20 @@ def test_given_ratios_are_even_on_a_logarithmic_scale():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Normal(math.nan, 1), "mean of Normal is nan: allowed are finite numbers"),
-        (lambda: Normal(0, 0), "std of Normal is 0: allowed are positive numbers"),
+        (lambda: Normal(math.nan, 1), "mean is nan; must be a finite number"),
+        (lambda: Normal(0, 0), "std is 0; must be positive and finite"),
         (
             lambda: Uniform(0, 3, ood=(2, 4)),
-            "ood of Uniform is (2, 4): it must lie outside of the range of training, 0 to 3",
+            "ood is (2, 4); must lie outside the training range, 0 to 3",
         ),
         (
             lambda: Normal(0, 1, ood=(2, 9)),
-            "ood of Normal is (2, 9): it must lie outside of the range of training, -3 to 3",
+            "ood is (2, 9); must lie outside the training range, -3 to 3",
         ),
-        (lambda: Uniform(0, 3, ood=(4,)), "ood of Uniform is (4,): allowed are two numbers, the low and the high end"),
-        (lambda: LogUniform(1, 2, ood=(0, 0.5)), "ood of LogUniform is [0, 0.5]: allowed are positive numbers"),
-        (lambda: Choice([1, 2], ood=[2, 3]), "ood of Choice has 2, which is one of its values: they must be others"),
-        (lambda: Choice([1], ood=[math.inf]), "ood of Choice are [inf]: allowed is a list of finite numbers"),
+        (lambda: Uniform(0, 3, ood=(4,)), "ood is (4,); must be two numbers, the low and the high end"),
+        (lambda: LogUniform(1, 2, ood=(0, 0.5)), "ood is (0, 0.5); must be positive and finite"),
+        (lambda: Choice([1, 2], ood=[2, 3]), "ood has 2, which is also in values; the two must not overlap"),
+        (lambda: Choice([1], ood=[math.inf]), "ood is [inf]; must be a list of finite numbers"),
     ],
 )
 def test_a_wrong_range_is_named(make, message):

@@ -23,7 +23,7 @@ from envs.locomotion.half_cheetah import BODY, HalfCheetahRandParams, HalfCheeta
 from envs.locomotion.mujoco_env import MujocoEnv
 from envs.simulators import make_physics
 from envs.simulators.cpu import CpuPhysics
-from envs.simulators.log_limiter import Ration
+from envs.simulators.log_limiter import LogLimiter
 from envs.simulators.model import load_model
 from experiments.cli.main import main
 from metarl.records import Record
@@ -113,15 +113,15 @@ def test_wrong_fields_and_models_are_named() -> None:
     physics = CpuPhysics(BODY, 2)
     mass = physics.field("body_mass").repeat(2, 1)
     mass[1, 3] = np.nan
-    with pytest.raises(ValueError, match=r"field 'body_mass' of row 1 is \[.*nan.*\]: allowed are finite numbers"):
+    with pytest.raises(ValueError, match=r"field 'body_mass' of row 1 is \[.*nan.*\]; must be finite"):
         physics.set_fields({"body_mass": mass})
-    with pytest.raises(ValueError, match="models has 1 entries: allowed is one for each of the 2 rows"):
+    with pytest.raises(ValueError, match="models has 1 entries; must have one for each of the 2 rows"):
         physics.set_models([physics.model])
 
     def another_leg(spec: Any) -> None:
         spec.body("torso").add_body(name="fin", pos=[0, 0, 0.1]).add_geom(size=[0.01, 0.01, 0.01])
 
-    with pytest.raises(ValueError, match=r"model of row 1 has nbody = 9: allowed is the body's own, 8"):
+    with pytest.raises(ValueError, match=r"model of row 1 has nbody = 9; must be the body's own, 8"):
         physics.set_models([physics.model, load_model(BODY, another_leg)])
 
 
@@ -173,11 +173,11 @@ def test_a_task_is_described_in_one_line() -> None:
     assert _describe(tasks, 1) == "mass=[2, 0.6667], opt.gravity=-1.62"
 
 
-def test_a_ration_grants_ten_and_then_ever_fewer() -> None:
-    ration = Ration()
-    granted = [number for number in range(1, 1001) if ration.grants()]
+def test_a_log_limiter_allows_ten_and_then_ever_fewer() -> None:
+    log_limiter = LogLimiter()
+    granted = [number for number in range(1, 1001) if log_limiter.allows()]
     assert granted == [*range(1, 11), 20, 40, 80, 160, 320, 640]
-    assert ration.count == 1000
+    assert log_limiter.count == 1000
 
 
 @dataclass(frozen=True)

@@ -348,16 +348,16 @@ def test_no_policy_of_random_actions_beats_the_oracle(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "variant", "message"),
     [
-        ("bernoulli_bandit", {"num_arms": 1}, "num_arms of BernoulliBandit is 1: allowed are integers from 2"),
-        ("bernoulli_bandit", {"num_pulls": 0}, "num_pulls of BernoulliBandit is 0"),
-        ("gaussian_bandit", {"reward_std": 0.0}, "reward_std of GaussianBandit is 0.0: allowed are positive"),
-        ("tabular_mdp", {"num_states": 1}, "num_states of TabularMDP is 1"),
-        ("tabular_mdp", {"horizon": 0}, "horizon of TabularMDP is 0"),
-        ("grid_navi", {"size": 2}, "size of GridNavi is 2: allowed are integers from 3"),
-        ("grid_navi", {"observation": "cells"}, "observation of GridNavi is 'cells': allowed are 'one_hot' and 'xy'"),
-        ("point_navigation", {"horizon": 0}, "horizon of PointNavigation is 0"),
-        ("semicircle", {"num_episodes": 0}, "num_episodes of Semicircle is 0"),
-        ("wind", {"horizon": -1}, "horizon of Wind is -1"),
+        ("bernoulli_bandit", {"num_arms": 1}, "num_arms is 1; must be at least 2"),
+        ("bernoulli_bandit", {"num_pulls": 0}, "num_pulls is 0"),
+        ("gaussian_bandit", {"reward_std": 0.0}, "reward_std is 0.0; must be positive"),
+        ("tabular_mdp", {"num_states": 1}, "num_states is 1"),
+        ("tabular_mdp", {"horizon": 0}, "horizon is 0"),
+        ("grid_navi", {"size": 2}, "size is 2; must be at least 3"),
+        ("grid_navi", {"observation": "cells"}, "observation is 'cells'; must be one of one_hot, xy"),
+        ("point_navigation", {"horizon": 0}, "horizon is 0"),
+        ("semicircle", {"num_episodes": 0}, "num_episodes is 0"),
+        ("wind", {"horizon": -1}, "horizon is -1"),
     ],
 )
 def test_wrong_variants_are_named(name: str, variant: dict[str, Any], message: str) -> None:
@@ -370,10 +370,10 @@ def test_wrong_use_of_an_environment_is_named() -> None:
     env = family.make_env(6, _generator())
     with pytest.raises(RuntimeError, match="before reset"):
         env.step(torch.zeros(6, dtype=torch.int64))
-    with pytest.raises(ValueError, match="leading axis 4: allowed are the divisors of the 6"):
+    with pytest.raises(ValueError, match="there are 4 tasks; their number must divide the 6"):
         env.reset(family.sample(4, "train", _generator()))
     env.reset(family.sample(3, "train", _generator()))
-    with pytest.raises(ValueError, match=r"action has shape \(6, 1\): allowed is \(6,\)"):
+    with pytest.raises(ValueError, match=r"action has shape \(6, 1\); must be \(6,\)"):
         env.step(torch.zeros(6, 1, dtype=torch.int64))
     with pytest.raises(ValueError, match="num_rows is 0"):
         family.make_env(0, _generator())

@@ -270,7 +270,7 @@ def test_a_strength_that_is_drawn_is_a_parameter_of_the_task():
 
 def test_where_nothing_lies_outside_there_is_no_such_split():
     for family in (Noisy(Counting()), Delayed(Counting(), obs_delay=Choice([1, 2]))):
-        with pytest.raises(ValueError, match="is 'ood': allowed are 'train', 'test'"):
+        with pytest.raises(ValueError, match="is 'ood'; must be one of train, test"):
             family.sample(1, "ood", generator())
     tasks: Any = Noisy(Counting(), obs_noise=Uniform(0, 1)).sample(9, "ood", generator())
     assert bool((tasks.obs_noise > 1).all())
@@ -279,15 +279,15 @@ def test_where_nothing_lies_outside_there_is_no_such_split():
 @pytest.mark.parametrize(
     ("make_family", "message"),
     [
-        (lambda: Noisy(Counting(), obs_noise=-1), "obs_noise of Noisy is -1: allowed are finite numbers from 0"),
-        (lambda: Noisy(Counting(), obs_noise=Uniform(-1, 1)), "obs_noise of Noisy is Uniform(low=-1, high=1): allowed"),
-        (lambda: Noisy(Counting(), obs_noise="much"), "obs_noise of Noisy is 'much': allowed are numbers and ranges"),
-        (lambda: Noisy(Counting(discrete=True), action_noise=2), "action_noise of Noisy is 2: allowed are probabilit"),
+        (lambda: Noisy(Counting(), obs_noise=-1), "obs_noise is -1; must be zero or positive, and finite"),
+        (lambda: Noisy(Counting(), obs_noise=Uniform(-1, 1)), "obs_noise is Uniform(low=-1, high=1); must be"),
+        (lambda: Noisy(Counting(), obs_noise="much"), "obs_noise is 'much'; must be a number or a range"),
+        (lambda: Noisy(Counting(discrete=True), action_noise=2), "action_noise is 2; must be a probabilit"),
         (
             lambda: Noisy(Noisy(Counting(), obs_noise=Uniform(0, 1)), obs_noise=Uniform(0, 1)),
-            "obs_noise of Noisy is a range, but tasks of counting_noisy have obs_noise already",
+            "obs_noise is a range, but tasks of counting_noisy already have obs_noise",
         ),
-        (lambda: ActionRepeat(Counting(), repeat=0), "repeat of ActionRepeat is 0: allowed are integers from 1"),
+        (lambda: ActionRepeat(Counting(), repeat=0), "repeat is 0; must be at least 1"),
     ],
 )
 def test_mistakes_are_named(make_family, message):

@@ -178,7 +178,7 @@ def test_a_wrong_config_names_the_field(recipe, place, value, message):
         ("train recipe.py --agent.head-sizes 8 x", "--agent.head-sizes is '8 x'; it takes [INT [INT ...]]"),
         ("train recipe.py --agent.normalise-obs maybe", "unknown argument 'maybe' after --agent.normalise-obs"),
         ("train recipe.py --train.num-iterations 0", "train: num_iterations is 0; it must be at least 1"),
-        ("train recipe.py --family.num-arms 1", "family: num_arms of BernoulliBandit is 1"),
+        ("train recipe.py --family.num-arms 1", "family: num_arms is 1"),
         ("train recipe.py --seed -1", "seed is -1; it must be 0 or more"),
         ("train recipe.py --device gpu", "--device is 'gpu'; allowed are 'cpu', 'cuda'"),
         ("train recipe.py --run-dir recipe.py/run", "cannot create a run in recipe.py/run: Not a directory"),
@@ -314,7 +314,7 @@ def test_an_evaluation_takes_other_settings_than_training(recipe, capsys):
     [
         ("--family.num-pull 4", "unknown option --family.num-pull; did you mean --family.num-pulls?"),
         ("--family.num-pulls x", "--family.num-pulls is 'x'; it takes INT"),
-        ("--family.num-pulls 0", "num_pulls of BernoulliBandit is 0: allowed are integers from 1"),
+        ("--family.num-pulls 0", "num_pulls is 0; must be at least 1"),
         ("--agent.hidden-size 16", "checkpoints/latest.pt does not fit the settings in run/config.json: agent."),
         ("--family.num-arms 3", "checkpoints/latest.pt does not fit the settings in run/config.json: agent."),
         ("--train.num-tasks 3", "unknown argument '--train.num-tasks'"),
@@ -361,7 +361,7 @@ def test_a_split_that_the_family_does_not_have_is_one_line(capsys, tmp_path, mon
     assert run(capsys, "train", "half_cheetah_dir/rl2", "--run-dir", "run", *small)[0] == 0
     status, _, errors = run(capsys, "evaluate", "run", "--split", "ood")
     assert status == 2
-    assert "split of half_cheetah_dir is 'ood': allowed are 'train', 'test'" in errors
+    assert "split is 'ood'; must be one of train, test for half_cheetah_dir" in errors
     assert errors.count("\n") == 1
     assert not Path("run/evaluation_ood.json").exists()
 
