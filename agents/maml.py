@@ -30,6 +30,7 @@ from agents.outer_steps import GradientEpochs, OuterStep, TrustRegion
 from metarl.adaptation.gradient import GradientAdaptation, Params
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes
 from metarl.nets.mlp import Activation, PolicyHead
+from metarl.optim import check_finite
 from metarl.records import SampledDecision, Step, Trajectory
 
 Experience = Trajectory[SampledDecision]
@@ -214,9 +215,7 @@ class MAML:
         objective = MetaObjective(self.adaptation, self.policy, samples, self.config.exploration_credit)
         metrics = self.outer_step(objective)
         self.num_updates += 1
-        bad = [name for name, value in self.adaptation.named_parameters() if not bool(value.isfinite().all())]
-        if bad:
-            raise FloatingPointError(f"parameter {bad[0]} is not finite after update {self.num_updates}")
+        check_finite(self.adaptation, f"update {self.num_updates}")
         if not self.policy.is_discrete:
             metrics["std"] = float(self.policy.log_std.detach().exp().mean())
         return {f"train/{name}": value for name, value in metrics.items()}

@@ -26,12 +26,13 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
-from torch import Tensor, nn
+from torch import Tensor
 
 from agents.soft_actor_critic import SoftActorCritic
 from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, vote_size
 from metarl.nets.matmul import fast_products
 from metarl.nets.mlp import Activation, mlp
+from metarl.optim import gradient_step
 from metarl.records import Decision, Step, Trajectory, by_task
 from metarl.rl.replay import Replay, Transition
 
@@ -277,11 +278,11 @@ class PEARL:
         """One step of critics and encoder, of the policy and of the temperature, on training tasks [M]."""
         data = self.replay.sample(tasks, self.config.batch, generator)  # [M, K, ...]
         losses = self.critic_losses(data, belief := self._infer(tasks, generator), generator)
-        self._step("critic", self._critic_params, losses.loss)
+        self._step("critic", losses.loss)
         loss, log_prob = self.sac.actor_loss(losses.features, generator)
-        self._step("actor", self._actor_params, loss)
+        self._step("actor", loss)
         if self.sac.learns_temperature:
-            self._step("temperature", [self.sac.log_temperature], self.sac.temperature_loss(log_prob))
+            self._step("temperature", self.sac.temperature_loss(log_prob))
         self.sac.follow(self.config.target_share)
         self.num_updates += 1
         return {
@@ -305,15 +306,8 @@ class PEARL:
         divergence = self.adaptation.divergence(belief).mean() if self.adaptation.is_random else critic.new_zeros(())
         return CriticLosses(critic + config.kl_weight * divergence, critic, divergence, features.detach())
 
-    def _step(self, name: str, params: list[nn.Parameter], loss: Tensor) -> None:
-        """One step of an optimiser, on the gradient of its own parameters alone.
-
-        By `backward`, which lays gradients out as their parameters are: torch.autograd.grad gives transposed ones for
-        layers, and the fused optimiser reads those in the wrong order, silently.
-        """
-        self.optimizers[name].zero_grad()
-        loss.backward(inputs=params)
-        self.optimizers[name].step()
+    def _step(self, name: str, loss: Tensor) -> None:
+        gradient_step(self.optimizers[name], loss)
 
     # --- saving -----------------------------------------------------------------------------------------------
 

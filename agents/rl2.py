@@ -33,6 +33,7 @@ from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.nets.mlp import Activation, PolicyHead, mlp
 from metarl.nets.moments import Moments
+from metarl.optim import check_finite, gradient_step
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
 from metarl.rl.losses import (
     approximate_kl,
@@ -274,8 +275,6 @@ class RL2:
         config = self.config
         progress = min(self.iteration / max(self.num_iterations - 1, 1), 1.0)
         learning_rate = _interpolate(config.learning_rate, config.final_learning_rate, progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
         entropy_coefficient = _interpolate(config.entropy_coefficient, config.final_entropy_coefficient, progress)
         (trajectory,) = trial
         batch = self._batch(trajectory)
@@ -289,13 +288,10 @@ class RL2:
             if config.target_kl is not None and kl.item() > 1.5 * config.target_kl and num_minibatches > 0:
                 break
             loss = policy_loss + config.value_coefficient * value_loss - entropy_coefficient * entropy
-            self.optimizer.zero_grad()
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(self.net.parameters(), config.max_grad_norm)
-            self.optimizer.step()
+            norm = gradient_step(self.optimizer, loss, max_norm=config.max_grad_norm, learning_rate=learning_rate)
             num_minibatches += 1
             sums += torch.stack([*losses, norm]).detach()
-        self._check_finite(learning_rate)
+        check_finite(self.net, f"update {self.iteration + 1}, at learning_rate {learning_rate}")
         self._learn_moments(trajectory)
         self.iteration += 1
         names = ("policy_gradient_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
@@ -307,13 +303,6 @@ class RL2:
         if not self.net.policy.is_discrete:
             metrics["std"] = float(self.net.policy.log_std.detach().exp().mean())
         return {f"train/{name}": value for name, value in metrics.items()}
-
-    def _check_finite(self, learning_rate: float) -> None:
-        """Stop at parameters that are not finite, before anybody saves them over good ones."""
-        bad = [name for name, value in self.net.named_parameters() if not bool(value.isfinite().all())]
-        if bad:
-            where = f"update {self.iteration + 1}, at learning_rate {learning_rate}"
-            raise FloatingPointError(f"parameter {bad[0]} is not finite after {where}")
 
     def _batch(self, trajectory: Experience) -> Batch:
         obs = self._normalised_obs(trajectory.obs)

@@ -101,7 +101,7 @@ def test_a_gradient_step_moves_each_part_by_its_own_loss_alone():
         assert all(not torch.equal(p, q) for p, q in zip(part.parameters(), before[name], strict=True)), name
     moved = [p.detach().clone() for p in [*pearl.encoder.parameters(), *pearl.sac.critics.parameters()]]
     loss, _ = pearl.sac.actor_loss(torch.randn(6, 5, generator=seeded()), seeded())
-    pearl._step("actor", pearl._actor_params, loss)
+    pearl._step("actor", loss)
     for parameter, value in zip([*pearl.encoder.parameters(), *pearl.sac.critics.parameters()], moved, strict=True):
         assert torch.equal(parameter, value)
 
@@ -364,7 +364,7 @@ def test_the_optimisers_step_is_adams():
         for copy, gradient in zip(copies, torch.autograd.grad(loss, params, retain_graph=True), strict=True):
             copy.grad = gradient.contiguous()
         plain.step()
-        pearl._step(name, params, loss)
+        pearl._step(name, loss)
         for parameter, copy in zip(params, copies, strict=True):
             torch.testing.assert_close(parameter.detach(), copy, rtol=1e-5, atol=1e-7)
 
