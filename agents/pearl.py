@@ -30,6 +30,7 @@ from torch import Tensor
 
 from agents.soft_actor_critic import SoftActorCritic
 from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, vote_size
+from metarl.checks import at_least, in_range, not_negative, positive
 from metarl.nets.matmul import fast_products
 from metarl.nets.mlp import Activation, mlp
 from metarl.optim import gradient_step
@@ -76,25 +77,13 @@ class PEARLConfig:
     actor_gain: float = 0.01  # of the fresh policy's last layer: if large, each z acts in its own way from the start
 
     def __post_init__(self) -> None:
-        for name in (*_COUNTS, *_SIZES):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in _AMOUNTS:
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
-        for name in ("hidden_sizes", "encoder_sizes"):
-            if any(size < 1 for size in getattr(self, name)):
-                raise ValueError(f"{name} is {getattr(self, name)}; each must be at least 1")
-        for name in ("learning_rate", "reward_scale", "temperature", "actor_gain"):
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive and finite")
-        for name in ("kl_weight", "regularisation"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be zero or positive, and finite")
-        if not 0 <= self.gamma <= 1:
-            raise ValueError(f"gamma is {self.gamma}; it must lie in [0, 1]")
+        at_least(self, 1, *_COUNTS, *_SIZES, "hidden_sizes", "encoder_sizes")
+        at_least(self, 0, *_AMOUNTS)
+        positive(self, "learning_rate", "reward_scale", "temperature", "actor_gain")
+        not_negative(self, "kl_weight", "regularisation")
+        in_range(self, 0, 1, "gamma")
         if not 0 < self.target_share <= 1:
-            raise ValueError(f"target_share is {self.target_share}; it must lie in (0, 1]")
+            raise ValueError(f"target_share is {self.target_share}; must be in (0, 1]")
 
     def make(
         self,
@@ -111,6 +100,19 @@ class PEARLConfig:
         if not isinstance(action_space, spaces.Box):
             raise ValueError(f"action_space is {action_space}; PEARL needs a Box of continuous actions")
         return PEARL(self, observation_space, action_space, generator=generator)
+
+
+PEARL_TWO_CORES = PEARLConfig(  # what recipes for robots have in place of the published settings, on two cores
+    hidden_sizes=(128, 128),
+    encoder_sizes=(100, 100),
+    extra_episodes=4,
+    batch=64,
+    context=64,
+    learning_rate=1e-3,
+    target_share=0.01,
+    reward_scale=1.0,
+    temperature=0.2,
+)
 
 
 @dataclass(frozen=True)

@@ -319,17 +319,17 @@ def test_training_tasks_are_those_of_the_checkpoint_wherever_it_is_read():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PEARLConfig(meta_batch=0), "meta_batch is 0; it must be at least 1"),
-        (lambda: PEARLConfig(initial_episodes=0), "initial_episodes is 0; it must be at least 1"),
-        (lambda: PEARLConfig(capacity=0), "capacity is 0; it must be at least 1"),
+        (lambda: PEARLConfig(meta_batch=0), "meta_batch is 0; must be at least 1"),
+        (lambda: PEARLConfig(initial_episodes=0), "initial_episodes is 0; must be at least 1"),
+        (lambda: PEARLConfig(capacity=0), "capacity is 0; must be at least 1"),
         (lambda: trainer(replace(SMALL, capacity=1)), r"capacity is 1; it must hold an iteration's \d+ episodes of"),
         (
             lambda: SMALL.make(FAMILY.observation_space, UNBOUNDED, num_iterations=1, generator=seeded()),
             "is unbounded; bounded actions are needed",
         ),
-        (lambda: PEARLConfig(extra_episodes=-1), "extra_episodes is -1; it must be 0 or more"),
-        (lambda: PEARLConfig(target_share=0), r"target_share is 0; it must lie in \(0, 1\]"),
-        (lambda: PEARLConfig(temperature=0), "temperature is 0; it must be positive and finite"),
+        (lambda: PEARLConfig(extra_episodes=-1), "extra_episodes is -1; must be at least 0"),
+        (lambda: PEARLConfig(target_share=0), r"target_share is 0; must be in \(0, 1\]"),
+        (lambda: PEARLConfig(temperature=0), "temperature is 0; must be positive and finite"),
         (lambda: trainer(num_tasks=5), "num_tasks is 5; allowed are 1 to the 4 training tasks"),
         (lambda: trainer(copies=4), "initial_episodes is 2; it must be a multiple of copies, 4"),
         (lambda: trainer(replace(SMALL, shaped_reward="speed")), "'speed'; this family's metrics are dense_reward"),
