@@ -15,10 +15,10 @@ Xavier's.
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from gymnasium import spaces
@@ -29,7 +29,9 @@ from agents.meta_objective import InnerObjective, MetaObjective, Samples, inner_
 from agents.outer_steps import GradientEpochs, OuterStep, TrustRegion
 from metarl.adaptation.gradient import GradientAdaptation, Params
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes
+from metarl.checks import at_least, in_range, not_negative, positive
 from metarl.nets.mlp import Activation, PolicyHead
+from metarl.optim import check_finite
 from metarl.protocols import TaskFamily
 from metarl.records import SampledDecision, Step, Trajectory
 from metarl.rl.trials import TrialSource
@@ -39,63 +41,30 @@ Experience = Trajectory[SampledDecision]
 
 
 @dataclass(frozen=True)
-class MAMLTRPOConfig:
-    """Settings of MAML with a trust region; `outer` and `inner_objective` make other members of the family."""
+class MAMLConfig(ABC):
+    """What the members of the family share; how the outer step is taken makes the difference between them."""
 
-    hidden_sizes: tuple[int, ...] = (64, 64)
-    activation: Activation = "tanh"
-    init_std: float = 1.0  # of continuous actions, in policy units
-    min_std: float = 1e-6
+    hidden_sizes: tuple[int, ...] = (64, 64)  # hidden layers of the policy
+    activation: Activation = "tanh"  # nonlinearity of the hidden layers
+    init_std: float = 1.0  # standard deviation of a fresh policy's continuous actions, in policy units
+    min_std: float = 1e-6  # lower bound on the standard deviation of continuous actions, in policy units
     action_scale: float = 10.0  # policy units from the middle of the action space to its bounds
     num_rollouts: int = 20  # episodes in each task before every inner step, and after the last
-    num_inner_steps: int = 1  # in meta-training
-    inner_lr: float = 0.1
-    later_inner_lr: float | None = None  # of all steps after the first; None: the same
+    num_inner_steps: int = 1  # inner steps in meta-training
+    inner_lr: float = 0.1  # step size of the inner steps
+    later_inner_lr: float | None = None  # step size of all inner steps after the first; None: the first one's
     learned_step_sizes: bool = False  # whether each number in the net has a step size of its own (Meta-SGD)
-    first_order: bool = False  # leave the inner step's derivative out of the outer one
-    inner_objective: InnerObjective = "log_likelihood"
-    exploration_credit: float = 0.0  # of the steps before adaptation for the return after it (E-MAML: 1)
-    gamma: float = 0.99
-    lam: float = 1.0
-    outer: Literal["trust_region", "clipped", "plain"] = "trust_region"
-    max_kl: float = 0.01  # trust region
-    num_cg_steps: int = 10
-    cg_damping: float = 1e-5
-    curvature_stride: int = 4  # steps of the data of which one measures the curvature
-    max_backtracks: int = 15
-    backtrack_ratio: float = 0.8
-    outer_lr: float = 1e-3  # of Adam, clipped and plain
-    num_epochs: int = 5  # clipped
-    clip: float = 0.3
-    max_grad_norm: float | None = None
-    kl_penalty: float = 0.0  # of the divergence of the policies that the inner steps start from
-    target_kl: float | None = None  # that the penalty adapts to; None: it is fixed
+    first_order: bool = False  # whether the meta-gradient ignores the derivative of the inner steps
+    inner_objective: InnerObjective = "log_likelihood"  # surrogate of the return that inner steps climb
+    exploration_credit: float = 0.0  # credit of the steps before adaptation for the return after it (E-MAML: 1)
+    gamma: float = 0.99  # discount factor
+    lam: float = 1.0  # decay of the advantages' traces (GAE)
 
     def __post_init__(self) -> None:
-        for name in ("num_rollouts", "num_inner_steps", "num_cg_steps", "curvature_stride", "num_epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.max_backtracks < 0:
-            raise ValueError(f"max_backtracks is {self.max_backtracks}; it must be 0 or more")
-        if any(size < 1 for size in self.hidden_sizes):
-            raise ValueError(f"hidden_sizes is {self.hidden_sizes}; each must be at least 1")
-        for name in ("gamma", "lam"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
-        if not 0 < self.backtrack_ratio < 1:
-            raise ValueError(f"backtrack_ratio is {self.backtrack_ratio}; it must lie between 0 and 1")
-        positive = ("init_std", "action_scale", "inner_lr", "later_inner_lr", "max_kl", "outer_lr", "clip")
-        for name in (*positive, "max_grad_norm", "target_kl"):
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive and finite")
-        for name in ("min_std", "exploration_credit", "cg_damping", "kl_penalty"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be zero or positive, and finite")
-        for name, plain in (("kl_penalty", 0.0), ("target_kl", None), ("max_grad_norm", None)):
-            if self.outer == "trust_region" and getattr(self, name) != plain:
-                raise ValueError(f"{name} is {getattr(self, name)}; with outer 'trust_region' it has no effect")
-        if self.target_kl is not None and not self.kl_penalty:
-            raise ValueError(f"target_kl is {self.target_kl}; kl_penalty, which adapts to it, must not be 0")
+        at_least(self, 1, "hidden_sizes", "num_rollouts", "num_inner_steps")
+        in_range(self, 0, 1, "gamma", "lam")
+        positive(self, "init_std", "action_scale", "inner_lr", "later_inner_lr")
+        not_negative(self, "min_std", "exploration_credit")
 
     def make_source(
         self, family: TaskFamily, train: TrainConfig, generators: Mapping[str, torch.Generator]
@@ -113,25 +82,61 @@ class MAMLTRPOConfig:
     ) -> MAML:
         return MAML(self, observation_space, action_space, generator=generator)
 
+    @abstractmethod
     def make_outer_step(self, parameters: list[nn.Parameter]) -> OuterStep:
-        if self.outer == "trust_region":
-            return TrustRegion(
-                parameters,
-                max_kl=self.max_kl,
-                num_cg_steps=self.num_cg_steps,
-                damping=self.cg_damping,
-                curvature_stride=self.curvature_stride,
-                max_backtracks=self.max_backtracks,
-                backtrack_ratio=self.backtrack_ratio,
-            )
-        clipped = self.outer == "clipped"
+        """How a batch's objective moves the adaptation's parameters."""
+
+
+@dataclass(frozen=True)
+class MAMLTRPOConfig(MAMLConfig):
+    """MAML with a trust region around the adapted policies."""
+
+    max_kl: float = 0.01  # radius of the trust region, in nats
+    num_cg_steps: int = 10  # steps of conjugate gradient
+    cg_damping: float = 1e-5  # multiple of the identity that is added to the curvature
+    curvature_stride: int = 4  # steps of the data of which one measures the curvature
+    max_backtracks: int = 15  # shorter steps that the line search tries before it gives up
+    backtrack_ratio: float = 0.8  # length of each try of the line search, relative to the one before
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "num_cg_steps", "curvature_stride")
+        at_least(self, 0, "max_backtracks")
+        positive(self, "max_kl")
+        not_negative(self, "cg_damping")
+        in_range(self, 0, 1, "backtrack_ratio", open_ends=True)
+
+    def make_outer_step(self, parameters: list[nn.Parameter]) -> OuterStep:
+        return TrustRegion(
+            parameters,
+            max_kl=self.max_kl,
+            num_cg_steps=self.num_cg_steps,
+            damping=self.cg_damping,
+            curvature_stride=self.curvature_stride,
+            max_backtracks=self.max_backtracks,
+            backtrack_ratio=self.backtrack_ratio,
+        )
+
+
+@dataclass(frozen=True)
+class PlainMAMLConfig(MAMLConfig):
+    """MAML with one step of Adam on the meta-gradient."""
+
+    outer_lr: float = 1e-3  # learning rate of Adam
+    max_grad_norm: float | None = None  # length that the meta-gradient is clipped to; None: unlimited
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "outer_lr", "max_grad_norm")
+
+    def make_outer_step(self, parameters: list[nn.Parameter]) -> OuterStep:
         return GradientEpochs(
             parameters,
             learning_rate=self.outer_lr,
-            num_epochs=self.num_epochs if clipped else 1,
-            clip=self.clip if clipped else None,
-            kl_penalty=self.kl_penalty,
-            target_kl=self.target_kl,
+            num_epochs=1,
+            clip=None,
+            kl_penalty=0.0,
+            target_kl=None,
             num_inner_steps=self.num_inner_steps,
             max_grad_norm=self.max_grad_norm,
         )
@@ -150,7 +155,7 @@ class MAML:
 
     def __init__(
         self,
-        config: MAMLTRPOConfig,
+        config: MAMLConfig,
         observation_space: spaces.Box,
         action_space: spaces.Box | spaces.Discrete,
         *,
@@ -223,9 +228,7 @@ class MAML:
         objective = MetaObjective(self.adaptation, self.policy, samples, self.config.exploration_credit)
         metrics = self.outer_step(objective)
         self.num_updates += 1
-        bad = [name for name, value in self.adaptation.named_parameters() if not bool(value.isfinite().all())]
-        if bad:
-            raise FloatingPointError(f"parameter {bad[0]} is not finite after update {self.num_updates}")
+        check_finite(self.adaptation, f"update {self.num_updates}")
         if not self.policy.is_discrete:
             metrics["std"] = float(self.policy.log_std.detach().exp().mean())
         return {f"train/{name}": value for name, value in metrics.items()}

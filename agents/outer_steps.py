@@ -8,7 +8,7 @@ Each is called with a batch's objective, moves the adaptation's parameters in pl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from agents.meta_objective import MetaObjective
 from metarl.nets.matmul import fast_products
-from metarl.optim import trust_region_step
+from metarl.optim import gradient_step, trust_region_step
 
 
 class OuterStep(Protocol):
@@ -116,15 +116,9 @@ class GradientEpochs:
         parts = objective.parts()
         first_loss, norm = None, torch.zeros(())
         for _ in range(self.num_epochs):
-            self.optimizer.zero_grad()
-            loss = 0.0
-            for part in parts:
-                part_loss = part.share * self._loss(part)[0]
-                part_loss.backward()
-                loss += float(part_loss.detach())
-            first_loss = loss if first_loss is None else first_loss
-            norm = nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
-            self.optimizer.step()
+            losses: list[Tensor] = []
+            norm = gradient_step(self.optimizer, self._losses(parts, losses), max_norm=self.max_grad_norm)
+            first_loss = sum(map(float, losses)) if first_loss is None else first_loss
         after, *divergences, adapted = self._measured(parts)
         self._adapt_penalties(divergences)
         metrics = {f"kl_inner_{k}": value for k, value in enumerate(divergences)}
@@ -145,6 +139,13 @@ class GradientEpochs:
                 adapted = part.divergence(part.states(), len(part.trial) - 1)
                 total += part.share * torch.stack([loss, *divergences, adapted]).cpu()
         return total.tolist()
+
+    def _losses(self, parts: Sequence[MetaObjective], values: list[Tensor]) -> Iterator[Tensor]:
+        """Each part's share of the loss, whose value is noted in `values`."""
+        for part in parts:
+            loss = part.share * self._loss(part)[0]
+            values.append(loss.detach())
+            yield loss
 
     def _loss(self, objective: MetaObjective) -> tuple[Tensor, list[Tensor]]:
         """The penalised loss, and the divergences of the policies of the inner steps."""

@@ -26,12 +26,14 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
-from torch import Tensor, nn
+from torch import Tensor
 
 from agents.soft_actor_critic import SoftActorCritic
 from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, vote_size
+from metarl.checks import at_least, in_range, not_negative, positive
 from metarl.nets.matmul import fast_products
 from metarl.nets.mlp import Activation, mlp
+from metarl.optim import gradient_step
 from metarl.protocols import TaskFamily
 from metarl.records import Decision, Step, Trajectory, by_task
 from metarl.rl.replay import Replay, Transition
@@ -78,25 +80,13 @@ class PEARLConfig:
     actor_gain: float = 0.01  # of the fresh policy's last layer: if large, each z acts in its own way from the start
 
     def __post_init__(self) -> None:
-        for name in (*_COUNTS, *_SIZES):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in _AMOUNTS:
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 0 or more")
-        for name in ("hidden_sizes", "encoder_sizes"):
-            if any(size < 1 for size in getattr(self, name)):
-                raise ValueError(f"{name} is {getattr(self, name)}; each must be at least 1")
-        for name in ("learning_rate", "reward_scale", "temperature", "actor_gain"):
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive and finite")
-        for name in ("kl_weight", "regularisation"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be zero or positive, and finite")
-        if not 0 <= self.gamma <= 1:
-            raise ValueError(f"gamma is {self.gamma}; it must lie in [0, 1]")
+        at_least(self, 1, *_COUNTS, *_SIZES, "hidden_sizes", "encoder_sizes")
+        at_least(self, 0, *_AMOUNTS)
+        positive(self, "learning_rate", "reward_scale", "temperature", "actor_gain")
+        not_negative(self, "kl_weight", "regularisation")
+        in_range(self, 0, 1, "gamma")
         if not 0 < self.target_share <= 1:
-            raise ValueError(f"target_share is {self.target_share}; it must lie in (0, 1]")
+            raise ValueError(f"target_share is {self.target_share}; must be in (0, 1]")
 
     def make_source(
         self, family: TaskFamily, train: TrainConfig, generators: Mapping[str, torch.Generator]
@@ -120,6 +110,19 @@ class PEARLConfig:
         if not isinstance(action_space, spaces.Box):
             raise ValueError(f"action_space is {action_space}; PEARL needs a Box of continuous actions")
         return PEARL(self, observation_space, action_space, generator=generator)
+
+
+PEARL_TWO_CORES = PEARLConfig(  # what recipes for robots have in place of the published settings, on two cores
+    hidden_sizes=(128, 128),
+    encoder_sizes=(100, 100),
+    extra_episodes=4,
+    batch=64,
+    context=64,
+    learning_rate=1e-3,
+    target_share=0.01,
+    reward_scale=1.0,
+    temperature=0.2,
+)
 
 
 @dataclass(frozen=True)
@@ -259,11 +262,11 @@ class PEARL:
         data = replay.sample(tasks, self.config.batch, generator)  # [M, K, ...]
         belief = self._infer(replay.sample(tasks, self.config.context, generator, recent=True))
         losses = self.critic_losses(data, belief, generator)
-        self._step("critic", self._critic_params, losses.loss)
+        self._step("critic", losses.loss)
         loss, log_prob = self.sac.actor_loss(losses.features, generator)
-        self._step("actor", self._actor_params, loss)
+        self._step("actor", loss)
         if self.sac.learns_temperature:
-            self._step("temperature", [self.sac.log_temperature], self.sac.temperature_loss(log_prob))
+            self._step("temperature", self.sac.temperature_loss(log_prob))
         self.sac.follow(self.config.target_share)
         self.num_updates += 1
         return {
@@ -287,15 +290,8 @@ class PEARL:
         divergence = self.adaptation.divergence(belief).mean() if self.adaptation.is_random else critic.new_zeros(())
         return CriticLosses(critic + config.kl_weight * divergence, critic, divergence, features.detach())
 
-    def _step(self, name: str, params: list[nn.Parameter], loss: Tensor) -> None:
-        """One step of an optimiser, on the gradient of its own parameters alone.
-
-        By `backward`, which lays gradients out as their parameters are: torch.autograd.grad gives transposed ones for
-        layers, and the fused optimiser reads those in the wrong order, silently.
-        """
-        self.optimizers[name].zero_grad()
-        loss.backward(inputs=params)
-        self.optimizers[name].step()
+    def _step(self, name: str, loss: Tensor) -> None:
+        gradient_step(self.optimizers[name], loss)
 
     # --- saving -----------------------------------------------------------------------------------------------
 

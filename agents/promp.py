@@ -2,7 +2,7 @@
 
 Rothfuss, Lee, Clavera, Asfour, Abbeel. ProMP: proximal meta-policy search (2019).
 
-The learner is that of agents/maml.py with three settings changed: the inner objective is the likelihood ratio, whose
+The learner is that of agents/maml.py with three differences: the inner objective is the likelihood ratio, whose
 second derivatives estimate those of the return with low variance; the outer objective is clipped and climbed by Adam
 for several epochs; and the policies that the inner steps start from are held near those that sampled their data.
 """
@@ -10,16 +10,43 @@ for several epochs; and the policies that the inner steps start from are held ne
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from agents.maml import MAMLTRPOConfig
+from torch import nn
+
+from agents.maml import MAMLConfig
 from agents.meta_objective import InnerObjective
+from agents.outer_steps import GradientEpochs, OuterStep
+from metarl.checks import at_least, not_negative, positive
 
 
 @dataclass(frozen=True)
-class ProMPConfig(MAMLTRPOConfig):
-    """Settings of ProMP, those of its authors' runs on MuJoCo."""
+class ProMPConfig(MAMLConfig):
+    """ProMP with the settings of its authors' runs on MuJoCo."""
 
-    inner_objective: InnerObjective = "likelihood_ratio"
-    outer: Literal["trust_region", "clipped", "plain"] = "clipped"
-    kl_penalty: float = 5e-4
+    inner_objective: InnerObjective = "likelihood_ratio"  # surrogate of the return that inner steps climb
+    outer_lr: float = 1e-3  # learning rate of Adam
+    num_epochs: int = 5  # outer steps on each batch
+    clip: float = 0.3  # distance from one at which the outer objective clips the likelihood ratio
+    max_grad_norm: float | None = None  # length that the meta-gradient is clipped to; None: unlimited
+    kl_penalty: float = 5e-4  # weight of the KL divergence of the policies that the inner steps start from
+    target_kl: float | None = None  # KL divergence that the penalty adapts to; None: a fixed penalty
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "num_epochs")
+        positive(self, "outer_lr", "clip", "max_grad_norm", "target_kl")
+        not_negative(self, "kl_penalty")
+        if self.target_kl is not None and not self.kl_penalty:
+            raise ValueError(f"target_kl is {self.target_kl}; kl_penalty, which adapts to it, must not be 0")
+
+    def make_outer_step(self, parameters: list[nn.Parameter]) -> OuterStep:
+        return GradientEpochs(
+            parameters,
+            learning_rate=self.outer_lr,
+            num_epochs=self.num_epochs,
+            clip=self.clip,
+            kl_penalty=self.kl_penalty,
+            target_kl=self.target_kl,
+            num_inner_steps=self.num_inner_steps,
+            max_grad_norm=self.max_grad_norm,
+        )

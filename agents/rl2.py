@@ -18,32 +18,25 @@ normalised by running moments of the training's, unless told otherwise.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from agents.ppo import PPO, Evaluated, PPOBatch, PPOConfig, batch_of
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import MemoryConfig, SequenceAdaptation, SequenceState
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
+from metarl.checks import at_least, one_of, positive
 from metarl.nets.mlp import Activation, PolicyHead, mlp
 from metarl.nets.moments import Moments
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
-from metarl.rl.losses import (
-    approximate_kl,
-    clipped_surrogate,
-    clipped_value_loss,
-    discounted_sum,
-    generalized_advantage,
-    mean_where,
-    standardise_where,
-)
+from metarl.rl.losses import discounted_sum
 from metarl.rl.trials import TrialSource
 from metarl.source import TrainConfig
 
@@ -52,8 +45,8 @@ MemoryKind = Literal["gru", "lstm", "snail", "transformer"]
 
 
 @dataclass(frozen=True)
-class RL2Config:
-    """Settings of RL2 with PPO."""
+class RL2Config(PPOConfig):
+    """RL²: a recurrent policy trained by PPO."""
 
     memory: MemoryKind = "gru"
     memory_span: int | None = None  # steps that an untrained "gru" or "lstm" keeps, at most; None: about two
@@ -65,53 +58,19 @@ class RL2Config:
     head_sizes: tuple[int, ...] = (64,)  # hidden layers of the policy's and of the critic's head
     activation: Activation = "tanh"
     init_std: float = 1.0  # of continuous actions, where the box is [-1, 1]
-    gamma: float = 0.99
-    lam: float = 0.95
-    credit_across_episodes: bool = True  # whether advantages cross the ends of episodes inside a trial
-    learning_rate: float = 1e-3
-    final_learning_rate: float = 1e-4  # reached linearly at the last iteration; at most `learning_rate`
-    num_epochs: int = 5
-    num_minibatches: int = 4  # of whole trials, per epoch
-    clip: float = 0.2
-    value_clip: float | None = None  # in units of normalised return
-    value_coefficient: float = 0.5
-    entropy_coefficient: float = 0.01
-    final_entropy_coefficient: float | None = None  # reached linearly at the last iteration; None: constant
-    max_grad_norm: float = 0.5
-    target_kl: float | None = 0.03  # an update stops at the first minibatch beyond 1.5 times this
     normalise_obs: bool = True
     normalise_reward: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "num_epochs", "num_minibatches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("encoder_sizes", "head_sizes"):
-            if any(size < 1 for size in getattr(self, name)):
-                raise ValueError(f"{name} is {getattr(self, name)}; each must be at least 1")
+        super().__post_init__()
+        at_least(self, 1, "hidden_size", "encoder_sizes", "head_sizes")
+        positive(self, "init_std")
         self._check_memory()
-        for name in ("gamma", "lam"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
-        for name in ("learning_rate", "clip", "value_clip", "init_std", "max_grad_norm", "target_kl"):
-            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive and finite")
-        for name in ("final_learning_rate", "value_coefficient", "entropy_coefficient", "final_entropy_coefficient"):
-            if getattr(self, name) is not None and not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be zero or positive, and finite")
-        if self.final_learning_rate > self.learning_rate:
-            raise ValueError(
-                f"final_learning_rate is {self.final_learning_rate} and learning_rate {self.learning_rate}; "
-                "the final one must not be the larger"
-            )
 
     def _check_memory(self) -> None:
         """Refuse settings of a memory that is not the one in use: they would be without effect."""
-        if self.memory not in get_args(MemoryKind):
-            allowed = ", ".join(repr(kind) for kind in get_args(MemoryKind))
-            raise ValueError(f"memory is {self.memory!r}; allowed are {allowed}")
-        if self.memory_span is not None and self.memory_span < 2:
-            raise ValueError(f"memory_span is {self.memory_span}; it must be at least 2, or None")
+        one_of(self, "memory", get_args(MemoryKind))
+        at_least(self, 2, "memory_span")
         if self.memory_span is not None and self.memory not in ("gru", "lstm"):
             raise ValueError(
                 f"memory_span is {self.memory_span} and memory {self.memory!r}; it needs memory 'gru' or 'lstm'"
@@ -174,17 +133,13 @@ class InputMoments(Record):
 
 
 @dataclass(frozen=True)
-class Batch(Record):
-    """What one update learns from; every row is a whole trial."""
+class Inputs(Record):
+    """What the networks read in whole trials."""
 
     items: Tensor  # [T, B, item], what the memory read
     obs: Tensor  # [T, B, O], normalised
-    decision: ActorCriticDecision  # [T, B, ...], as it was taken
-    advantage: Tensor  # [T, B], standardised
-    target: Tensor  # [T, B], of the critic, in units of normalised return
-    valid: Tensor  # [T, B] bool
 
-    def rows(self, index: Tensor) -> Batch:
+    def rows(self, index: Tensor) -> Inputs:
         return self.map(lambda value: value[:, index])
 
 
@@ -230,11 +185,9 @@ class RL2:
         generator: torch.Generator,
     ) -> None:
         self.config = config
-        self.num_iterations = num_iterations
-        self.iteration = 0
         self.obs_size = observation_space.shape[0]
         self.net = RL2Network(config, observation_space, action_space, generator)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=config.learning_rate, eps=1e-5)
+        self.ppo = PPO(config, self.net, num_iterations)
         device = generator.device
         self.moments = InputMoments(
             obs=Moments.empty(*observation_space.shape, device=device),
@@ -259,7 +212,7 @@ class RL2:
 
     def act(self, state: RL2State, obs: Tensor, generator: torch.Generator | None) -> ActorCriticDecision:
         """Decide on obs [B, O], the observation that the memory has read last."""
-        features = torch.cat([state.memory.hidden, state.obs], -1)
+        features = torch.cat([state.memory.hidden, self._normalised_obs(obs)], -1)
         distribution = self.net.policy(features)
         action = distribution.mode if generator is None else distribution.sample(generator)
         return ActorCriticDecision(
@@ -280,111 +233,52 @@ class RL2:
         Raises:
             FloatingPointError: when a parameter is no longer finite; the agent is of no use then.
         """
-        config = self.config
-        progress = min(self.iteration / max(self.num_iterations - 1, 1), 1.0)
-        learning_rate = _interpolate(config.learning_rate, config.final_learning_rate, progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        entropy_coefficient = _interpolate(config.entropy_coefficient, config.final_entropy_coefficient, progress)
         (trajectory,) = trial
-        batch = self._batch(trajectory)
-        sums = torch.zeros(6, device=batch.obs.device)
-        kls: list[Tensor] = []  # of all minibatches, that which stops the update too
-        num_minibatches = 0
-        for rows in self._minibatches(batch.obs.shape[1], generator):
-            losses = self._loss(batch.rows(rows))
-            policy_loss, value_loss, entropy, kl, _ = losses
-            kls.append(kl)
-            if config.target_kl is not None and kl.item() > 1.5 * config.target_kl and num_minibatches > 0:
-                break
-            loss = policy_loss + config.value_coefficient * value_loss - entropy_coefficient * entropy
-            self.optimizer.zero_grad()
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(self.net.parameters(), config.max_grad_norm)
-            self.optimizer.step()
-            num_minibatches += 1
-            sums += torch.stack([*losses, norm]).detach()
-        self._check_finite(learning_rate)
-        self._learn_moments(trajectory)
-        self.iteration += 1
-        names = ("policy_gradient_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
-        metrics: dict[str, float] = dict(zip(names, (sums / num_minibatches).tolist(), strict=True))
-        metrics["approx_kl"] = float(torch.stack(kls).mean())
-        metrics["learning_rate"] = learning_rate
-        metrics["num_gradient_steps"] = float(num_minibatches)
-        metrics["explained_variance"] = _explained_variance(batch)
+        if self.config.normalise_reward:
+            self._learn_spread_of_returns(trajectory)
+        inputs, valid, decision = self._inputs(trajectory), trajectory.valid, trajectory.decision
+
+        def evaluate(rows: Tensor) -> Evaluated:
+            return self._evaluate(inputs.rows(rows), decision.action[:, rows])
+
+        metrics = self.ppo.update(self._batch(trajectory), evaluate, generator)
+        self.moments = replace(  # after the update, so that acting and learning saw the same inputs
+            self.moments,
+            obs=self.moments.obs.merge(Moments.of(trajectory.obs[valid])),
+            reward=self.moments.reward.merge(Moments.of(trajectory.reward[valid])),
+        )
         if not self.net.policy.is_discrete:
             metrics["std"] = float(self.net.policy.log_std.detach().exp().mean())
         return {f"train/{name}": value for name, value in metrics.items()}
 
-    def _check_finite(self, learning_rate: float) -> None:
-        """Stop at parameters that are not finite, before anybody saves them over good ones."""
-        bad = [name for name, value in self.net.named_parameters() if not bool(value.isfinite().all())]
-        if bad:
-            where = f"update {self.iteration + 1}, at learning_rate {learning_rate}"
-            raise FloatingPointError(f"parameter {bad[0]} is not finite after {where}")
+    def _batch(self, trajectory: Experience) -> PPOBatch:
+        """What PPO learns from; rewards are in units of the spread of returns, where they are normalised."""
+        scale = self.moments.earned.std.float() if self.config.normalise_reward else 1.0
+        return batch_of(trajectory, self.config, scale)
 
-    def _batch(self, trajectory: Experience) -> Batch:
-        obs = self._normalised_obs(trajectory.obs)
-        advantage, target = self._advantages(trajectory)
-        return Batch(self._items(trajectory, obs), obs, trajectory.decision, advantage, target, trajectory.valid)
-
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Policy loss, value loss, entropy, approximate KL and the share of clipped ratios, over valid steps."""
-        config, old = self.config, batch.decision
-        hidden = self.net.memory.unroll(self.net.memory.prior(batch.obs.shape[1]), batch.items)
-        features = torch.cat([hidden, batch.obs], -1)
+    def _evaluate(self, inputs: Inputs, action: Tensor) -> Evaluated:
+        """What the present nets make of actions [T, B, ...], in the environment's units, that were taken."""
+        hidden = self.net.memory.unroll(self.net.memory.prior(inputs.obs.shape[1]), inputs.items)
+        features = torch.cat([hidden, inputs.obs], -1)
         distribution = self.net.policy(features)
         value = self.net.critic(features).squeeze(-1)
-        log_prob = distribution.log_prob(self.net.policy.from_env(old.action))
-        policy_loss = clipped_surrogate(log_prob, old.log_prob, batch.advantage, config.clip)
-        value_loss = clipped_value_loss(value, old.value, batch.target, config.value_clip)
-        with torch.no_grad():
-            kl = approximate_kl(log_prob, old.log_prob)
-            clipped = ((log_prob - old.log_prob).exp() - 1).abs() > config.clip
-        terms = (policy_loss, value_loss, distribution.entropy(), kl, clipped.float())
-        policy_loss, value_loss, entropy, kl, clipped = (mean_where(term, batch.valid) for term in terms)
-        return policy_loss, value_loss, entropy, kl, clipped
+        log_prob = distribution.log_prob(self.net.policy.from_env(action))
+        return Evaluated(log_prob, value, distribution.entropy())
 
-    def _advantages(self, trajectory: Experience) -> tuple[Tensor, Tensor]:
-        """Standardised advantages and the critic's targets in units of normalised return, both [T, B]."""
-        config, valid, value = self.config, trajectory.valid, trajectory.decision.value
-        reward = torch.where(valid, trajectory.reward, 0.0)
-        if config.normalise_reward:
-            earned = discounted_sum(reward, trajectory.trial_start, config.gamma)
-            self.moments = InputMoments(
-                self.moments.obs, self.moments.reward, self.moments.earned.merge(Moments.of(earned[valid]))
-            )
-            reward = reward / self.moments.earned.std.float()
-        goes_on = torch.zeros_like(valid)  # [T, B]: whether the next step belongs to the same chain of credit
-        goes_on[:-1] = valid[1:]
-        if not config.credit_across_episodes:
-            goes_on &= ~trajectory.episode_end
-        next_value = torch.zeros_like(value)
-        next_value[:-1] = value[1:]
-        next_value = torch.where(goes_on, next_value, 0.0)
-        advantage = generalized_advantage(reward, value, next_value, goes_on, gamma=config.gamma, lam=config.lam)
-        return standardise_where(advantage, valid), advantage + value
-
-    def _minibatches(self, num_rows: int, generator: torch.Generator) -> Iterator[Tensor]:
-        count = min(self.config.num_minibatches, num_rows)
-        for _ in range(self.config.num_epochs):
-            order = torch.randperm(num_rows, generator=generator, device=generator.device)
-            yield from order.tensor_split(count)
-
-    def _learn_moments(self, trajectory: Experience) -> None:
-        """Absorb the batch into the normalisers; after the update, so that acting and learning saw the same inputs."""
-        valid = trajectory.valid
-        self.moments = InputMoments(
-            self.moments.obs.merge(Moments.of(trajectory.obs[valid])),
-            self.moments.reward.merge(Moments.of(trajectory.reward[valid])),
-            self.moments.earned,
-        )
+    def _learn_spread_of_returns(self, trajectory: Experience) -> None:
+        """Absorb a batch's returns so far; before its advantages, which are in units of their spread."""
+        reward = torch.where(trajectory.valid, trajectory.reward, 0.0)
+        earned = discounted_sum(reward, trajectory.trial_start, self.config.gamma)[trajectory.valid]
+        self.moments = replace(self.moments, earned=self.moments.earned.merge(Moments.of(earned)))
 
     # --- inputs -----------------------------------------------------------------------------------------------
 
     def _normalised_obs(self, obs: Tensor) -> Tensor:
         return self.moments.obs.standardise(obs) if self.config.normalise_obs else obs
+
+    def _inputs(self, trajectory: Experience) -> Inputs:
+        obs = self._normalised_obs(trajectory.obs)
+        return Inputs(self._items(trajectory, obs), obs)
 
     def _items(self, trajectory: Experience, obs: Tensor) -> Tensor:
         """What the memory read at each step [T, B, item]: the observation and what the previous step brought."""
@@ -404,31 +298,18 @@ class RL2:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "iteration": self.iteration,
             "net": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            **self.ppo.state_dict(),
             "moments": {name: vars(moments) for name, moments in vars(self.moments).items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.iteration = state["iteration"]
         self.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.ppo.load_state_dict(state)
         device = self.moments.obs.mean.device
         self.moments = InputMoments(**{name: Moments(**value) for name, value in state["moments"].items()}).to(device)
-
-
-def _explained_variance(batch: Batch) -> float:
-    """The share of the targets' variance that the critic's values, as collected, account for."""
-    target = batch.target[batch.valid]
-    residual = target - batch.decision.value[batch.valid]
-    return float(1 - residual.var() / target.var().clamp(min=1e-12))
 
 
 def _shifted(values: Tensor) -> Tensor:
     """Each step's value moved to the step after it [T, ...]; zero at the first."""
     return torch.cat([torch.zeros_like(values[:1]), values[:-1]])
-
-
-def _interpolate(start: float, end: float | None, progress: float) -> float:
-    return start if end is None else start + (end - start) * progress

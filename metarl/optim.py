@@ -1,17 +1,59 @@
-"""Optimisation beyond gradient descent: conjugate gradient, and a step within a trust region.
+"""Optimisation: the one gradient step of all learners, conjugate gradient, and a step within a trust region.
 
 Schulman et al. Trust region policy optimization (2015).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Params = dict[str, Tensor]
+
+
+def gradient_step(
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor | Iterable[Tensor],
+    *,
+    max_norm: float | None = None,
+    learning_rate: float | None = None,
+) -> Tensor:
+    """One step of an optimiser, on the gradient of its own parameters alone.
+
+    loss: one, or the parts of a sum; parts that come from a generator are made and let go one by one. max_norm: the
+    length that the gradient is clipped to, which may be infinite; None: it is not measured. learning_rate: that of this
+    step, for a schedule; None: the optimiser's as it is.
+
+    The gradient comes from `backward`, which lays it out in memory as its parameter is: torch.autograd.grad gives
+    transposed ones for layers, and Adam's fused implementation reads those in the wrong order, silently.
+
+    Returns the length of the gradient before clipping []; NaN where it was not measured.
+    """
+    if learning_rate is not None:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+    params = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    leaves = [parameter for parameter in params if parameter.requires_grad]
+    optimizer.zero_grad()
+    for part in (loss,) if isinstance(loss, Tensor) else loss:
+        part.backward(inputs=leaves)
+    norm = torch.tensor(torch.nan) if max_norm is None else nn.utils.clip_grad_norm_(params, max_norm)
+    optimizer.step()
+    return norm
+
+
+def check_finite(module: nn.Module, when: str) -> None:
+    """Stop at parameters that are not finite, before anybody saves them over good ones.
+
+    Raises:
+        FloatingPointError: naming the first parameter that is not, and when.
+    """
+    bad = [name for name, value in module.named_parameters() if not bool(value.isfinite().all())]
+    if bad:
+        raise FloatingPointError(f"parameter {bad[0]} is not finite after {when}")
 
 
 def conjugate_gradient(product: Callable[[Params], Params], right: Params, num_steps: int) -> Params:

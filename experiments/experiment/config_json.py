@@ -49,7 +49,45 @@ MOVED = {
     "metarl.fewshot.t_net": "metarl.fewshot.methods.t_net",
 }
 
+RETIRED: dict[str, dict[str, tuple[Any, ...] | None]] = {
+    # Fields that earlier runs' classes had: the values that say nothing, or None where every value had no effect.
+    "agents.maml:MAMLTRPOConfig": {
+        "outer": ("trust_region",),
+        "outer_lr": None,
+        "num_epochs": None,
+        "clip": None,
+        "max_grad_norm": (None,),
+        "kl_penalty": (0.0,),
+        "target_kl": (None,),
+    },
+    "agents.promp:ProMPConfig": {
+        "outer": ("clipped",),
+        "max_kl": None,
+        "num_cg_steps": None,
+        "cg_damping": None,
+        "curvature_stride": None,
+        "max_backtracks": None,
+        "backtrack_ratio": None,
+    },
+}
+
 OF_RECIPE = "of_recipe"  # the key under which the names of what was left out stand
+
+
+def without_retired(class_path: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A part's fields without those that its class no longer has, where they say nothing; others stay, to be refused.
+
+    class_path: module:class, where the class stands now.
+    """
+    retired = RETIRED.get(class_path, {})
+
+    def says_nothing(name: str, value: Any) -> bool:
+        if name not in retired:
+            return False
+        allowed = retired[name]
+        return allowed is None or value in allowed
+
+    return {name: value for name, value in values.items() if not says_nothing(name, value)}
 
 
 def written(settings: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import torch
 import tyro
 from pydantic import TypeAdapter, ValidationError
 
-from experiments.experiment.config_json import MOVED, OF_RECIPE, merged, written
+from experiments.experiment.config_json import MOVED, OF_RECIPE, merged, without_retired, written
 from experiments.experiment.names import AGENTS, LEARNERS, experiment_names, known, suggestion
 from experiments.experiment.recipe_file import RECIPE_MODULE, importable, load_file
 from metarl.errors import UserError
@@ -162,8 +162,9 @@ def from_config(config: dict[str, Any], where: Path) -> Experiment[Any, Any]:
         if not isinstance(config.get(part), dict) or "class" not in config[part]:
             raise UserError(f"{where}/config.json: {part} must be an object with a field 'class'")
     family, agent = (_class_of(part, config[part]["class"], recipe, where) for part in ("family", "agent"))
-    for part in ("family", "agent"):
-        config[part] = {key: value for key, value in config[part].items() if key != "class"}
+    for part, cls in (("family", family), ("agent", agent)):
+        values = {key: value for key, value in config[part].items() if key != "class"}
+        config[part] = without_retired(f"{cls.__module__}:{cls.__qualname__}", values)
     family_of_recipe = None
     if config["family"].pop(OF_RECIPE, None):
         family_of_recipe = _family_of_recipe(config["family"], family, recipe, where)

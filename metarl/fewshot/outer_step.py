@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.fewshot.source import LearnsFromEpisodes
+from metarl.optim import gradient_step
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,8 @@ class OuterStep:
 
     def __call__(self, loss: Tensor) -> float:
         """One step down this loss; returns the length of its gradient before any cut."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate()
-        self.optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.max_grad_norm or math.inf)
-        self.optimizer.step()
+        max_norm = self.config.max_grad_norm or math.inf
+        norm = gradient_step(self.optimizer, loss, max_norm=max_norm, learning_rate=self._learning_rate())
         self.num_updates += 1
         return float(norm)
 

@@ -106,7 +106,7 @@ def test_a_gradient_step_moves_each_part_by_its_own_loss_alone():
         assert all(not torch.equal(p, q) for p, q in zip(part.parameters(), before[name], strict=True)), name
     moved = [p.detach().clone() for p in [*pearl.encoder.parameters(), *pearl.sac.critics.parameters()]]
     loss, _ = pearl.sac.actor_loss(torch.randn(6, 5, generator=seeded()), seeded())
-    pearl._step("actor", pearl._actor_params, loss)
+    pearl._step("actor", loss)
     for parameter, value in zip([*pearl.encoder.parameters(), *pearl.sac.critics.parameters()], moved, strict=True):
         assert torch.equal(parameter, value)
 
@@ -329,17 +329,17 @@ def test_training_tasks_are_those_of_the_checkpoint_wherever_it_is_read():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PEARLConfig(meta_batch=0), "meta_batch is 0; it must be at least 1"),
-        (lambda: PEARLConfig(initial_episodes=0), "initial_episodes is 0; it must be at least 1"),
-        (lambda: PEARLConfig(capacity=0), "capacity is 0; it must be at least 1"),
+        (lambda: PEARLConfig(meta_batch=0), "meta_batch is 0; must be at least 1"),
+        (lambda: PEARLConfig(initial_episodes=0), "initial_episodes is 0; must be at least 1"),
+        (lambda: PEARLConfig(capacity=0), "capacity is 0; must be at least 1"),
         (lambda: trainer(replace(SMALL, capacity=1)), r"capacity is 1; it must hold an iteration's \d+ episodes of"),
         (
             lambda: SMALL.make(FAMILY.observation_space, UNBOUNDED, num_iterations=1, generator=seeded()),
             "is unbounded; bounded actions are needed",
         ),
-        (lambda: PEARLConfig(extra_episodes=-1), "extra_episodes is -1; it must be 0 or more"),
-        (lambda: PEARLConfig(target_share=0), r"target_share is 0; it must lie in \(0, 1\]"),
-        (lambda: PEARLConfig(temperature=0), "temperature is 0; it must be positive and finite"),
+        (lambda: PEARLConfig(extra_episodes=-1), "extra_episodes is -1; must be at least 0"),
+        (lambda: PEARLConfig(target_share=0), r"target_share is 0; must be in \(0, 1\]"),
+        (lambda: PEARLConfig(temperature=0), "temperature is 0; must be positive and finite"),
         (lambda: trainer(num_tasks=5), "num_tasks is 5; allowed are 1 to the 4 training tasks"),
         (lambda: trainer(copies=4), "initial_episodes is 2; it must be a multiple of copies, 4"),
         (lambda: trainer(replace(SMALL, shaped_reward="speed")), "'speed'; this family's metrics are dense_reward"),
@@ -374,7 +374,7 @@ def test_the_optimisers_step_is_adams():
         for copy, gradient in zip(copies, torch.autograd.grad(loss, params, retain_graph=True), strict=True):
             copy.grad = gradient.contiguous()
         plain.step()
-        pearl._step(name, params, loss)
+        pearl._step(name, loss)
         for parameter, copy in zip(params, copies, strict=True):
             torch.testing.assert_close(parameter.detach(), copy, rtol=1e-5, atol=1e-7)
 

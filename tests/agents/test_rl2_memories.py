@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from agents.ppo import losses_of
 from agents.rl2 import RL2, Experience, MemoryKind, RL2Config
 from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.torch_env import TorchEnv
@@ -97,17 +98,17 @@ def test_learning_sees_in_each_row_what_acting_saw_until_its_trial_ended(setting
     agent = make(settings)
     for _ in range(2):  # the second time with normalisers that are not the identity, and another policy
         trajectory, acted_on = staggered(agent)
-        batch, valid = agent._batch(trajectory), trajectory.valid
+        inputs, valid = agent._inputs(trajectory), trajectory.valid
         memory, net = agent.net.memory, agent.net
         with torch.no_grad():
-            hidden = memory.unroll(memory.prior(valid.shape[1]), batch.items)
-            features = torch.cat([hidden, batch.obs], -1)
+            hidden = memory.unroll(memory.prior(valid.shape[1]), inputs.items)
+            features = torch.cat([hidden, inputs.obs], -1)
             log_prob = net.policy(features).log_prob(trajectory.decision.action)
             assert_the_same(hidden, acted_on, valid)
             assert_the_same(net.critic(features).squeeze(-1), trajectory.decision.value, valid)
             assert_the_same(log_prob, trajectory.decision.log_prob, valid)
             for row, length in enumerate(valid.sum(0).tolist()):  # as if there were no other
-                alone = memory.unroll(memory.prior(1), batch.items[:length, row : row + 1])
+                alone = memory.unroll(memory.prior(1), inputs.items[:length, row : row + 1])
                 torch.testing.assert_close(alone[:, 0], acted_on[:length, row], rtol=1e-4, atol=1e-5)
         agent.update([trajectory], torch.Generator().manual_seed(0))
 
@@ -131,7 +132,8 @@ def test_what_follows_the_end_of_a_trial_changes_nothing(settings):
 def test_the_gradient_reaches_every_parameter(settings):
     agent = make(settings, encoder_sizes=(8,))
     trajectory, _ = staggered(agent)
-    losses = agent._loss(agent._batch(trajectory))
+    evaluated = agent._evaluate(agent._inputs(trajectory), trajectory.decision.action)
+    losses = losses_of(agent.config, agent._batch(trajectory), evaluated)
     sum(losses[:3]).backward()  # type: ignore[union-attr]
     for name, parameter in agent.net.named_parameters():
         assert parameter.grad is not None, name
@@ -186,7 +188,7 @@ def test_meta_training_learns_to_learn_a_tiny_bandit(settings):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"memory": "rnn"}, "memory is 'rnn'; allowed are 'gru', 'lstm', 'snail', 'transformer'"),
+        ({"memory": "rnn"}, "memory is 'rnn'; must be one of gru, lstm, snail, transformer"),
         (
             {"memory": "snail", "memory_span": 9},
             "memory_span is 9 and memory 'snail'; it needs memory 'gru' or 'lstm'",

@@ -464,3 +464,13 @@ def test_the_report_is_whole_in_any_terminal(width):
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (125, "2:05"), (3723, "1:02:03")])
 def test_durations_read_as_on_a_clock(seconds, text):
     assert duration(seconds) == text
+
+
+def test_fields_that_an_agent_no_longer_has_are_passed_over_in_an_older_config():
+    experiment = load("point_navigation/promp")
+    config = to_config(experiment, "point_navigation/promp")
+    config["agent"] |= {"outer": "clipped", "max_kl": 0.3, "num_cg_steps": 10}  # a trust region that had no effect
+    assert from_config(config, Path("run")) == experiment
+    config["agent"]["outer"] = "plain"
+    with pytest.raises(UserError, match=r"agent\.outer is not a field"):
+        from_config(config, Path("run"))

@@ -7,16 +7,16 @@ then began to walk; it was stopped at 153,000.
 
 from dataclasses import replace
 
+from agents.pearl import PEARL_TWO_CORES
 from experiments.experiment import Expected
 from experiments.recipes.ant_dir import pearl_paper
-from experiments.recipes.half_cheetah_vel.pearl import TWO_CORES
 from metarl.trainer import TrainConfig
 
 experiment = replace(
     pearl_paper.experiment,
     agent=replace(
-        pearl_paper.experiment.agent,
-        **TWO_CORES,
+        PEARL_TWO_CORES,
+        num_train_tasks=2,
         initial_episodes=20,
         num_gradient_steps=1000,
         meta_batch=4,

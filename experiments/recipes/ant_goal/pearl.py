@@ -6,15 +6,15 @@ published ones. After 640,000 steps it infers training's places, and not yet tho
 
 from dataclasses import replace
 
+from agents.pearl import PEARL_TWO_CORES
 from experiments.recipes.ant_goal import pearl_paper
-from experiments.recipes.half_cheetah_vel.pearl import TWO_CORES
 from metarl.trainer import TrainConfig
 
 experiment = replace(
     pearl_paper.experiment,
     agent=replace(
-        pearl_paper.experiment.agent,
-        **TWO_CORES,
+        PEARL_TWO_CORES,
+        capacity=20_000,
         initial_episodes=4,
         num_gradient_steps=1000,
         meta_batch=10,

@@ -5,16 +5,16 @@ The settings of half_cheetah_vel/pearl, for two cores, on the two directions; `p
 
 from dataclasses import replace
 
+from agents.pearl import PEARL_TWO_CORES
 from experiments.experiment import Expected
 from experiments.recipes.half_cheetah_dir import pearl_paper
-from experiments.recipes.half_cheetah_vel.pearl import TWO_CORES
 from metarl.trainer import TrainConfig
 
 experiment = replace(
     pearl_paper.experiment,
     agent=replace(
-        pearl_paper.experiment.agent,
-        **TWO_CORES,
+        PEARL_TWO_CORES,
+        num_train_tasks=2,
         initial_episodes=20,
         num_gradient_steps=1000,
         meta_batch=4,

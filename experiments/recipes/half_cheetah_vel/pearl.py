@@ -5,29 +5,17 @@ faster rates than the published ones, which are the agent's defaults. The curve 
 after them.
 """
 
-from typing import Any
+from dataclasses import replace
 
-from agents.pearl import PEARLConfig
+from agents.pearl import PEARL_TWO_CORES
 from envs.locomotion.half_cheetah import HalfCheetahVel
 from experiments.experiment import Expected, Experiment
 from metarl.trainer import TrainConfig
 
-TWO_CORES: dict[str, Any] = {  # what PEARL's recipes for robots have in place of the published settings
-    "hidden_sizes": (128, 128),
-    "encoder_sizes": (100, 100),
-    "extra_episodes": 4,
-    "batch": 64,
-    "context": 64,
-    "learning_rate": 1e-3,
-    "target_share": 0.01,
-    "reward_scale": 1.0,
-    "temperature": 0.2,
-}
-
 experiment = Experiment(
     family=HalfCheetahVel(),
-    agent=PEARLConfig(
-        **TWO_CORES,
+    agent=replace(
+        PEARL_TWO_CORES,
         num_train_tasks=50,
         initial_episodes=4,
         prior_episodes=2,

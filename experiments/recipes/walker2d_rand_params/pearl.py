@@ -6,15 +6,16 @@ published ones. After 138,000 steps: 171, 176 and 233 in three episodes (experim
 
 from dataclasses import replace
 
-from experiments.recipes.half_cheetah_vel.pearl import TWO_CORES
+from agents.pearl import PEARL_TWO_CORES
 from experiments.recipes.walker2d_rand_params import pearl_paper
 from metarl.trainer import TrainConfig
 
 experiment = replace(
     pearl_paper.experiment,
     agent=replace(
-        pearl_paper.experiment.agent,
-        **TWO_CORES,
+        PEARL_TWO_CORES,
+        num_train_tasks=40,
+        next_obs_in_context=True,
         initial_episodes=4,
         num_gradient_steps=1000,
         meta_batch=10,

@@ -1,0 +1,185 @@
+"""PPO: epochs of a clipped surrogate on whole trials, for every agent whose net gives a policy and a value.
+
+Schulman et al. Proximal policy optimization algorithms (2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from metarl.checks import at_least, in_range, not_negative, positive
+from metarl.optim import check_finite, gradient_step
+from metarl.records import ActorCriticDecision, Record, Trajectory
+from metarl.rl.losses import (
+    approximate_kl,
+    clipped_surrogate,
+    clipped_value_loss,
+    generalized_advantage,
+    mean_where,
+    standardise_where,
+)
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """What every agent that is trained by PPO has."""
+
+    gamma: float = 0.99
+    lam: float = 0.95
+    credit_across_episodes: bool = True  # whether advantages cross the ends of episodes inside a trial
+    learning_rate: float = 1e-3
+    final_learning_rate: float = 1e-4  # reached linearly at the last iteration; at most `learning_rate`
+    num_epochs: int = 5
+    num_minibatches: int = 4  # of whole trials, per epoch
+    clip: float = 0.2
+    value_clip: float | None = None  # in units of normalised return
+    value_coefficient: float = 0.5
+    entropy_coefficient: float = 0.01
+    final_entropy_coefficient: float | None = None  # reached linearly at the last iteration; None: constant
+    max_grad_norm: float = 0.5
+    target_kl: float | None = 0.03  # an update stops at the first minibatch beyond 1.5 times this
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "num_epochs", "num_minibatches")
+        in_range(self, 0, 1, "gamma", "lam")
+        positive(self, "learning_rate", "clip", "value_clip", "max_grad_norm", "target_kl")
+        not_negative(self, "final_learning_rate", "value_coefficient", "entropy_coefficient")
+        not_negative(self, "final_entropy_coefficient")
+        if self.final_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"final_learning_rate is {self.final_learning_rate} and learning_rate {self.learning_rate}; "
+                "the final one must not be the larger"
+            )
+
+
+@dataclass(frozen=True)
+class PPOBatch(Record):
+    """What one update learns from; every row is a whole trial."""
+
+    decision: ActorCriticDecision  # [T, B, ...], as it was taken
+    advantage: Tensor  # [T, B], standardised
+    target: Tensor  # [T, B], of the critic, in units of normalised return
+    valid: Tensor  # [T, B] bool
+
+    def rows(self, index: Tensor) -> PPOBatch:
+        return self.map(lambda value: value[:, index])
+
+
+class Evaluated(NamedTuple):
+    """What the present policy and critic make of decisions that were taken."""
+
+    log_prob: Tensor  # [T, B]
+    value: Tensor  # [T, B]
+    entropy: Tensor  # [T, B]
+
+
+class Losses(NamedTuple):
+    """Means over valid steps, each []."""
+
+    policy: Tensor
+    value: Tensor
+    entropy: Tensor
+    kl: Tensor  # approximate, from the policy that acted
+    clipped: Tensor  # the fraction of ratios beyond the clip
+
+
+def batch_of(trajectory: Trajectory[ActorCriticDecision], config: PPOConfig, reward_scale: Tensor | float) -> PPOBatch:
+    """Advantages and the critic's targets of whole trials, from rewards divided by `reward_scale`.
+
+    What follows a trial earns nothing; without `credit_across_episodes`, so does what follows an episode.
+    """
+    valid, value = trajectory.valid, trajectory.decision.value
+    reward = torch.where(valid, trajectory.reward, 0.0) / reward_scale
+    goes_on = torch.zeros_like(valid)  # [T, B]: whether the next step belongs to the same chain of credit
+    goes_on[:-1] = valid[1:]
+    if not config.credit_across_episodes:
+        goes_on &= ~trajectory.episode_end
+    next_value = torch.zeros_like(value)
+    next_value[:-1] = value[1:]
+    next_value = torch.where(goes_on, next_value, 0.0)
+    advantage = generalized_advantage(reward, value, next_value, goes_on, gamma=config.gamma, lam=config.lam)
+    return PPOBatch(trajectory.decision, standardise_where(advantage, valid), advantage + value, valid)
+
+
+class PPO:
+    """The optimiser of a net, and how often it has been used."""
+
+    def __init__(self, config: PPOConfig, net: nn.Module, num_iterations: int) -> None:
+        self.config, self.net, self.num_iterations = config, net, num_iterations
+        self.iteration = 0
+        self.optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate, eps=1e-5)
+
+    def update(
+        self, batch: PPOBatch, evaluate: Callable[[Tensor], Evaluated], generator: torch.Generator
+    ) -> dict[str, float]:
+        """Epochs on minibatches of the batch's rows; `evaluate` reads the rows of an index [R] with the net as it is.
+
+        Raises:
+            FloatingPointError: when a parameter is no longer finite; the agent is of no use then.
+        """
+        config = self.config
+        progress = min(self.iteration / max(self.num_iterations - 1, 1), 1.0)
+        learning_rate = _interpolate(config.learning_rate, config.final_learning_rate, progress)
+        entropy_coefficient = _interpolate(config.entropy_coefficient, config.final_entropy_coefficient, progress)
+        sums = torch.zeros(6, device=batch.target.device)
+        kls: list[Tensor] = []  # of all minibatches, that which stops the update too
+        num_steps = 0
+        for rows in self._minibatches(batch.target.shape[1], generator):
+            losses = losses_of(config, batch.rows(rows), evaluate(rows))
+            kls.append(losses.kl)
+            if config.target_kl is not None and losses.kl.item() > 1.5 * config.target_kl and num_steps > 0:
+                break
+            loss = losses.policy + config.value_coefficient * losses.value - entropy_coefficient * losses.entropy
+            norm = gradient_step(self.optimizer, loss, max_norm=config.max_grad_norm, learning_rate=learning_rate)
+            num_steps += 1
+            sums += torch.stack([*losses, norm]).detach()
+        self.iteration += 1
+        check_finite(self.net, f"update {self.iteration}, at learning_rate {learning_rate}")
+        names = ("policy_gradient_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
+        metrics: dict[str, float] = dict(zip(names, (sums / num_steps).tolist(), strict=True))
+        metrics["approx_kl"] = float(torch.stack(kls).mean())
+        metrics["learning_rate"] = learning_rate
+        metrics["num_gradient_steps"] = float(num_steps)
+        metrics["explained_variance"] = _explained_variance(batch)
+        return metrics
+
+    def _minibatches(self, num_rows: int, generator: torch.Generator) -> Iterator[Tensor]:
+        count = min(self.config.num_minibatches, num_rows)
+        for _ in range(self.config.num_epochs):
+            order = torch.randperm(num_rows, generator=generator, device=generator.device)
+            yield from order.tensor_split(count)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"iteration": self.iteration, "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.iteration = state["iteration"]
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def losses_of(config: PPOConfig, batch: PPOBatch, now: Evaluated) -> Losses:
+    """PPO's losses of a batch, and how far the policy is from the one that acted."""
+    old = batch.decision
+    policy_loss = clipped_surrogate(now.log_prob, old.log_prob, batch.advantage, config.clip)
+    value_loss = clipped_value_loss(now.value, old.value, batch.target, config.value_clip)
+    with torch.no_grad():
+        kl = approximate_kl(now.log_prob, old.log_prob)
+        clipped = ((now.log_prob - old.log_prob).exp() - 1).abs() > config.clip
+    terms = (policy_loss, value_loss, now.entropy, kl, clipped.float())
+    return Losses(*(mean_where(term, batch.valid) for term in terms))
+
+
+def _explained_variance(batch: PPOBatch) -> float:
+    """The fraction of the targets' variance that the critic's values, as collected, account for."""
+    target = batch.target[batch.valid]
+    residual = target - batch.decision.value[batch.valid]
+    return float(1 - residual.var() / target.var().clamp(min=1e-12))
+
+
+def _interpolate(start: float, end: float | None, progress: float) -> float:
+    return start if end is None else start + (end - start) * progress
