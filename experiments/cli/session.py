@@ -1,4 +1,4 @@
-"""A training under way: what `metarl train` and `metarl resume` share."""
+"""A training under way: what `metarl train`, `metarl resume` and `metarl.train` in Python share."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 
@@ -18,7 +19,7 @@ from experiments.cli.film import film, visible_env
 from experiments.cli.plots import plot_run
 from experiments.cli.progress import TrainingProgress
 from experiments.cli.report import identity, print_evaluation
-from experiments.experiment.definition import Experiment
+from experiments.experiment.definition import Experiment, to_config
 from metarl.errors import UserError
 from metarl.evaluation import Evaluation
 from metarl.run.directory import Run
@@ -66,6 +67,38 @@ class Filming:
         run.log_animation("meta_test/video", made.animated_image, made.image_size, trainer.env_steps)
 
 
+def new_run(experiment: Experiment[Any, Any], name: str, run_dir: Path | None, command: list[str]) -> Run:
+    """A new run of an experiment of this name, in `run_dir` or below runs/.
+
+    Raises:
+        RunError: when the directory is in use, or cannot be written.
+    """
+    config = to_config(experiment, name)
+    if run_dir is not None:
+        return Run.create_at(run_dir, config, command)
+    return Run.create("runs", experiment.family.name, experiment.agent_name, experiment.seed, config, command)
+
+
+class Results(NamedTuple):
+    """The files that a finished training leaves beside its evaluation."""
+
+    plot: Path
+    exploration: Path | None  # where the family's trajectories can be drawn
+
+
+def save_results(trainer: Trainer, run: Run, evaluation: Evaluation) -> Results:
+    """Write the evaluation at the end of a training, its plot and a picture of how the agent explores.
+
+    Raises:
+        RunError: when the disk refuses it.
+    """
+    run.save_evaluation(evaluation, identity(trainer, "latest"))
+    plot = plot_run(run, evaluation)
+    path = run.path / "exploration.png"
+    ways = draw_exploration(trainer.family, trainer.agent, trainer.num_episodes, path, device=trainer.device)
+    return Results(plot, ways)
+
+
 def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, filming: Filming) -> int:
     """Train to the end, print the adaptation curve and where to look further; returns the exit status.
 
@@ -73,7 +106,7 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
     evaluation after the last iteration is not finished.
     """
     num_iterations = trainer.config.num_iterations
-    with _Signals() as signals, _quiet_threads(), TrainingProgress(trainer) as show:
+    with _Signals() as signals, quiet_threads(), TrainingProgress(trainer) as show:
 
         def progress(trainer: Trainer, metrics: Mapping[str, float]) -> None:
             show(trainer, metrics)
@@ -101,24 +134,20 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
         finally:
             run.close()
     print_evaluation(evaluation, experiment.expected)
-    run.save_evaluation(evaluation, identity(trainer, "latest"))
-    plot = plot_run(run, evaluation)
-    ways = draw_exploration(
-        trainer.family, trainer.agent, trainer.num_episodes, run.path / "exploration.png", device=trainer.device
-    )
+    results = save_results(trainer, run, evaluation)
     if trainer.num_diverged:
         what = "simulations or environments of others, whose episodes were truncated and rows reset"
         print(f"Diverged:    {trainer.num_diverged} {what}")
     print(f"Run:         {run.path}")
-    print(f"Plot:        {plot}")
-    if ways is not None:
-        print(f"Exploration: {ways}")
+    print(f"Plot:        {results.plot}")
+    if results.exploration is not None:
+        print(f"Exploration: {results.exploration}")
     print(f"TensorBoard: tensorboard --logdir {run.path}")
     return 0
 
 
 @contextmanager
-def _quiet_threads() -> Iterator[None]:
+def quiet_threads() -> Iterator[None]:
     """TensorBoard's writing thread hands a disk's errors on to `Run.log`, which reports them; it need not do so too."""
 
     def hook(failure: threading.ExceptHookArgs) -> None:

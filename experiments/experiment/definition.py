@@ -29,6 +29,8 @@ from metarl.protocols import AgentConfig, TaskFamily
 from metarl.run.directory import Run
 from metarl.trainer import TrainConfig, Trainer
 
+IN_PYTHON = "(an Experiment in Python)"  # the name of an experiment that no recipe has
+
 F = TypeVar("F", bound=TaskFamily | FewShotFamily)
 A = TypeVar("A", bound=AgentConfig | FewShotLearnerConfig)
 
@@ -186,6 +188,11 @@ def from_config(config: dict[str, Any], where: Path) -> Experiment[Any, Any]:
 
 def _family_of_recipe(values: dict[str, Any], cls: type[Any], recipe: Path, where: Path) -> Any:
     """The recipe's own family, with what the run's config says otherwise."""
+    if str(recipe) == IN_PYTHON:
+        raise UserError(
+            f"{where} was trained from Python, and its family has parts that only Python can hold; "
+            "pass the Run that metarl.train returned, or train from a recipe file"
+        )
     family = load(str(recipe)).family
     if type(family).__qualname__ != cls.__qualname__:  # a class of the recipe's own is made anew at each load
         raise UserError(f"{where}/config.json: the run needs a {cls.__name__}, and recipe {recipe} has none any more")

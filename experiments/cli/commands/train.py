@@ -50,9 +50,8 @@ def _split(argv: list[str]) -> tuple[str, list[str]]:
 
 
 def _train(name: str, argv: list[str], command: list[str]) -> int:
-    from experiments.cli.session import Filming, meta_train
-    from experiments.experiment.definition import argument_type, load, to_config  # here, as all that needs torch
-    from metarl.run.directory import Run
+    from experiments.cli.session import Filming, meta_train, new_run  # here, as all that needs torch
+    from experiments.experiment.definition import argument_type, load
 
     recipe = load(name)
     fields = [("experiment", argument_type(recipe)), ("run_dir", Path | None), ("video_every", int)]
@@ -62,10 +61,6 @@ def _train(name: str, argv: list[str], command: list[str]) -> int:
     experiment = arguments.experiment
     filming = Filming(experiment, arguments.video_every)
     trainer = experiment.trainer()
-    config = to_config(experiment, name)
-    if arguments.run_dir is not None:
-        run = Run.create_at(arguments.run_dir, config, command)
-    else:
-        run = Run.create("runs", experiment.family.name, experiment.agent_name, experiment.seed, config, command)
+    run = new_run(experiment, name, arguments.run_dir, command)
     with run.lock():
         return meta_train(experiment, trainer, run, filming)
