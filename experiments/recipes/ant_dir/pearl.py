@@ -7,7 +7,7 @@ then began to walk; it was stopped at 153,000.
 
 from dataclasses import replace
 
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.ant_dir import pearl_paper
 from experiments.recipes.half_cheetah_vel.pearl import TWO_CORES
 from metarl.trainer import TrainConfig

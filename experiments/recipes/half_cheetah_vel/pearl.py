@@ -9,7 +9,7 @@ from typing import Any
 
 from agents.pearl import PEARLConfig
 from envs.locomotion.half_cheetah import HalfCheetahVel
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 TWO_CORES: dict[str, Any] = {  # what PEARL's recipes for robots have in place of the published settings
