@@ -12,8 +12,10 @@ import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from importlib.metadata import EntryPoint
 from operator import attrgetter
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import torch
@@ -21,7 +23,7 @@ import tyro
 from pydantic import TypeAdapter, ValidationError
 
 from experiments.experiment.config_json import MOVED, OF_RECIPE, merged, written
-from experiments.experiment.names import AGENTS, LEARNERS, experiment_names, known, suggestion
+from experiments.experiment.names import AGENTS, LEARNERS, experiment_names, installed_recipes, known, suggestion
 from experiments.experiment.recipe_file import RECIPE_MODULE, importable, load_file
 from metarl.errors import UserError
 from metarl.fewshot.episode import FewShotFamily, FewShotLearnerConfig
@@ -111,16 +113,29 @@ def load(name: str) -> Experiment[Any, Any]:
     Raises:
         UserError: when there is none.
     """
+    attribute = "experiment"
     if name.endswith(".py"):
         module = load_file(Path(name))
     else:
-        module = importlib.import_module(
-            f"experiments.recipes.{known('experiment', name, experiment_names()).replace('/', '.')}"
-        )
-    experiment = getattr(module, "experiment", None)
+        name = known("experiment", name, experiment_names())
+        point = installed_recipes().get(name)
+        if point is None:
+            module = importlib.import_module(f"experiments.recipes.{name.replace('/', '.')}")
+        else:
+            module, attribute = _module_of(point), point.attr or attribute
+    experiment = getattr(module, attribute, None)
     if not isinstance(experiment, Experiment):
-        raise UserError(f"recipe {name} has no module-level `experiment = Experiment(...)`")
+        raise UserError(f"recipe {name} has no module-level `{attribute} = Experiment(...)`")
     return experiment
+
+
+def _module_of(point: EntryPoint) -> ModuleType:
+    """The module of a recipe of an installed package."""
+    try:
+        return importlib.import_module(point.module)
+    except Exception as error:  # whatever somebody else's module raises
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"recipe {point.name} does not load: module {point.module}: {what}") from error
 
 
 def typed(family: Any, agent: Any) -> Any:
