@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -85,6 +85,12 @@ def described(kind: str) -> dict[str, str]:
     catalogs = {"families": FAMILIES | FUNCTION_FAMILIES, "agents": AGENTS, "learners": LEARNERS}
     catalog = catalogs[kind]
     return {name: describe(*where.split(":")) for name, where in catalog.items()}
+
+
+def in_columns(described: Mapping[str, str]) -> list[str]:
+    """Lines of names and what they are, the names as wide as the longest of them."""
+    width = max((len(name) for name in described), default=0)
+    return [f"  {name:<{width}}  {description}".rstrip() for name, description in described.items()]
 
 
 def _described_experiment(name: str) -> str:

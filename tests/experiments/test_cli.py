@@ -95,6 +95,13 @@ def test_the_list_describes_everything(capsys):
     assert agents == [[name, description] for name, description in names.described("agents").items()]
 
 
+@pytest.mark.parametrize("words", ["train --help", "list experiments"])
+def test_names_stand_apart_from_what_they_are(capsys, words):
+    output = run(capsys, *words.split())[1]
+    for name in names.experiment_names():
+        assert re.search(rf"^  {name}  +\S", output, re.MULTILINE), name
+
+
 # Recipes
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, make_dataclass
 from typing import Any
 
 from experiments.cli.arguments import check_seed, parse
-from experiments.experiment.names import FAMILIES, described, known
+from experiments.experiment.names import FAMILIES, described, in_columns, known
 from metarl.errors import UserError
 
 DEFAULT_PPO_STEPS = 50_000  # half a minute for each of two policies
@@ -24,12 +24,8 @@ FAMILY is one of these; its fields: metarl baselines FAMILY --help
 
 def main(argv: list[str]) -> None:
     if not argv or argv[0].startswith("-"):
-        lines = [
-            f"  {name:<26}{description}".rstrip()
-            for name, description in described("families").items()
-            if name in FAMILIES
-        ]
-        print(_USAGE.format(ppo_steps=DEFAULT_PPO_STEPS, families="\n".join(lines)))
+        families = {name: text for name, text in described("families").items() if name in FAMILIES}
+        print(_USAGE.format(ppo_steps=DEFAULT_PPO_STEPS, families="\n".join(in_columns(families))))
         if argv and argv[0] in ("-h", "--help"):
             return
         raise UserError("which family? metarl baselines FAMILY")

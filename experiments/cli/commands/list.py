@@ -8,7 +8,7 @@ from typing import Literal
 import tyro
 
 from experiments.cli.arguments import parse
-from experiments.experiment.names import described
+from experiments.experiment.names import described, in_columns
 
 _KINDS = ("families", "agents", "learners", "experiments")
 
@@ -24,7 +24,4 @@ def main(argv: list[str]) -> None:
     for kind in kinds:
         if len(kinds) > 1:
             print(f"\n{kind}" if kind != kinds[0] else kind)
-        entries = described(kind)
-        width = max((len(name) for name in entries), default=0)
-        for name, description in entries.items():
-            print(f"  {name:<{width}}  {description}".rstrip())
+        print("\n".join(in_columns(described(kind))))

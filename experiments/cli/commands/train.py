@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.cli.arguments import parse
-from experiments.experiment.names import described, experiment_names, known
+from experiments.experiment.names import described, experiment_names, in_columns, known
 from metarl.errors import UserError
 
 _USAGE = """usage: metarl train EXPERIMENT [--seed N] [--device cpu|cuda] [--run-dir D] [--PART.FIELD VALUE ...]
@@ -27,10 +27,7 @@ EXPERIMENT is one of these, or the path of a recipe of your own (a .py file):
 def main(argv: list[str]) -> int:
     """Parse what is before the experiment's own fields without importing torch, then train."""
     if not argv or argv[0] in ("-h", "--help"):
-        names = "\n".join(
-            f"  {name:<32}{description}".rstrip() for name, description in described("experiments").items()
-        )
-        print(_USAGE.format(experiments=names))
+        print(_USAGE.format(experiments="\n".join(in_columns(described("experiments")))))
         if not argv:
             raise UserError("which experiment? metarl train EXPERIMENT")
         return 0
