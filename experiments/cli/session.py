@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -23,6 +23,7 @@ from experiments.experiment.definition import Experiment, to_config
 from metarl.errors import UserError
 from metarl.evaluation import Evaluation
 from metarl.run.directory import Run
+from metarl.run.log_writers import DEFAULT_LOG
 from metarl.trainer import Trainer, train
 
 
@@ -67,16 +68,24 @@ class Filming:
         run.log_animation("meta_test/video", made.animated_image, made.image_size, trainer.env_steps)
 
 
-def new_run(experiment: Experiment[Any, Any], name: str, run_dir: Path | None, command: list[str]) -> Run:
+def new_run(
+    experiment: Experiment[Any, Any],
+    name: str,
+    run_dir: Path | None,
+    command: list[str],
+    log: Sequence[str] = DEFAULT_LOG,
+) -> Run:
     """A new run of an experiment of this name, in `run_dir` or below runs/.
 
+    log: the writers of its progress, by name.
+
     Raises:
-        RunError: when the directory is in use, or cannot be written.
+        UserError: when the directory is in use or cannot be written, or a writer's package is not installed.
     """
     config = to_config(experiment, name)
     if run_dir is not None:
-        return Run.create_at(run_dir, config, command)
-    return Run.create("runs", experiment.family.name, experiment.agent_name, experiment.seed, config, command)
+        return Run.create_at(run_dir, config, command, log)
+    return Run.create("runs", experiment.family.name, experiment.agent_name, experiment.seed, config, command, log)
 
 
 class Results(NamedTuple):
@@ -142,7 +151,8 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
     print(f"Plot:        {results.plot}")
     if results.exploration is not None:
         print(f"Exploration: {results.exploration}")
-    print(f"TensorBoard: tensorboard --logdir {run.path}")
+    if "tensorboard" in run.log_names:
+        print(f"TensorBoard: tensorboard --logdir {run.path}")
     return 0
 
 

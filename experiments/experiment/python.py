@@ -9,7 +9,7 @@ agent = metarl.load(run, checkpoint="best")
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from metarl.evaluation import Evaluation
 from metarl.fewshot.episode import FewShotFamily
 from metarl.protocols import Split
 from metarl.run.directory import Run
+from metarl.run.log_writers import DEFAULT_LOG
 from metarl.trainer import Trainer
 from metarl.trainer import train as train_to_the_end
 
@@ -45,13 +46,15 @@ def train(
     device: Literal["cpu", "cuda"] | None = None,
     overrides: Mapping[str, Any] | None = None,
     run_dir: str | Path | None = None,
+    log: Sequence[str] = DEFAULT_LOG,
     progress: bool | Progress = True,
 ) -> Run:
     """Meta-train an experiment; returns its run, which the command can resume, evaluate and play as well.
 
     experiment: a name such as "grid_navi/rl2", the path of a recipe, or an `Experiment`. seed, device: the
     experiment's own where left out. overrides: other values by dotted name, such as {"agent.learning_rate": 3e-4}.
-    run_dir: an empty or new directory; if left out, one below runs/. progress: whether to show a progress bar, or
+    run_dir: an empty or new directory; if left out, one below runs/. log: what the progress is written to, such as
+    ("tensorboard", "wandb"); csv and json are always written. progress: whether to show a progress bar, or
     what to call with the trainer and its metrics after each iteration.
 
     Raises:
@@ -65,7 +68,7 @@ def train(
     )
     name = IN_PYTHON if isinstance(experiment, Experiment) else _recipe_name(str(experiment))
     trainer = asked.trainer()
-    run = new_run(asked, name, None if run_dir is None else Path(run_dir), ["metarl.train", str(name)])
+    run = new_run(asked, name, None if run_dir is None else Path(run_dir), ["metarl.train", name], log)
     bar = TrainingProgress(trainer) if progress is True else nullcontext(progress or _ignore)
     with run.lock():
         try:

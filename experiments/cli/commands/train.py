@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from experiments.cli.arguments import parse
 from experiments.experiment.names import described, experiment_names, in_columns, known
@@ -18,7 +20,9 @@ EXPERIMENT is one of these, or the path of a recipe of your own (a .py file):
   --seed N              one seed gives one run, bit for bit on a CPU
   --device cpu|cuda     where environments and networks live
   --run-dir D           the directory of this run; if left out: runs/<family>/<agent>/<time>_s<seed>
-  --video-every N       film a trial after every N iterations, into the run's videos and TensorBoard; 0: never
+  --video-every N       record a video of a trial after every N iterations, also in TensorBoard; 0: never
+  --log NAME ...        write the progress to tensorboard csv json (the default), wandb, mlflow or trackio; csv and
+                        json are always written
   --family.FIELD VALUE  --agent.FIELD VALUE  --train.FIELD VALUE
                         any field of the experiment; its fields: metarl train EXPERIMENT --help
 """
@@ -49,15 +53,25 @@ def _split(argv: list[str]) -> tuple[str, list[str]]:
 def _train(name: str, argv: list[str], command: list[str]) -> int:
     from experiments.cli.session import Filming, meta_train, new_run  # here, as all that needs torch
     from experiments.experiment.definition import argument_type, load
+    from metarl.run.log_writers import DEFAULT_LOG, LogName
 
     recipe = load(name)
-    fields = [("experiment", argument_type(recipe)), ("run_dir", Path | None), ("video_every", int)]
+    fields = [
+        ("experiment", argument_type(recipe)),
+        ("run_dir", _with_help(Path | None, "the directory of this run; None: runs/<family>/<agent>/<time>_s<seed>")),
+        ("video_every", _with_help(int, "the number of iterations between two videos of a trial; 0: no videos")),
+        ("log", _with_help(tuple[LogName, ...], "what the progress is written to; csv and json are always written")),
+    ]
     arguments_class: Any = make_dataclass("Arguments", fields)
-    prog = f"metarl train {name}"
-    arguments = parse(arguments_class, argv, prog=prog, description=" ", default=arguments_class(recipe, None, 0))
+    prog, default = f"metarl train {name}", arguments_class(recipe, None, 0, DEFAULT_LOG)
+    arguments = parse(arguments_class, argv, prog=prog, description=" ", default=default)
     experiment = arguments.experiment
     filming = Filming(experiment, arguments.video_every)
     trainer = experiment.trainer()
-    run = new_run(experiment, name, arguments.run_dir, command)
+    run = new_run(experiment, name, arguments.run_dir, command, arguments.log)
     with run.lock():
         return meta_train(experiment, trainer, run, filming)
+
+
+def _with_help(kind: Any, text: str) -> Any:
+    return Annotated[kind, tyro.conf.arg(help=text)]
