@@ -59,7 +59,7 @@ class Filming:
             OSError,
         ) as error:  # a disk, a renderer or a task of the user's own
             self._every = 0
-            print(f"\nmetarl: {error}; the training goes on without further films", file=sys.stderr)
+            print(f"\nmetarl: {error}; training continues without further videos", file=sys.stderr)
 
     def _film(self, trainer: Trainer, run: Run) -> None:
         task = trainer.family.sample(1, "test", torch.Generator().manual_seed(0))
@@ -132,7 +132,7 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
         except _Stopped:
             if trainer.iteration < num_iterations:
                 run.save("latest", trainer.state_dict())
-                print(f"Saved iteration {trainer.iteration}. Go on with: metarl resume {run.path}", file=sys.stderr)
+                print(f"Saved iteration {trainer.iteration}. Resume with: metarl resume {run.path}", file=sys.stderr)
             else:
                 print(f"Training is complete and saved. Evaluate it with: metarl evaluate {run.path}", file=sys.stderr)
             assert signals.first is not None
@@ -145,7 +145,7 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
     print_evaluation(evaluation, experiment.expected)
     results = save_results(trainer, run, evaluation)
     if trainer.num_diverged:
-        what = "simulations or environments of others, whose episodes were truncated and rows reset"
+        what = "environments diverged or crashed; their episodes were truncated and the rows reset"
         print(f"Diverged:    {trainer.num_diverged} {what}")
     print(f"Run:         {run.path}")
     print(f"Plot:        {results.plot}")
@@ -203,4 +203,4 @@ class _Signals:
         self.first = number
         if self._at_once:
             raise _Stopped
-        print("\nStopping after this iteration; once more to stop at once, without saving.", file=sys.stderr)
+        print("\nStopping after this iteration (Ctrl-C again to quit now without saving).", file=sys.stderr)

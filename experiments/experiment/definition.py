@@ -67,8 +67,8 @@ class Experiment(Generic[F, A]):
     family: F
     agent: A
     train: TrainConfig
-    seed: int = 0
-    device: Literal["cpu", "cuda"] = "cpu"
+    seed: int = 0  # the seed of everything random
+    device: Literal["cpu", "cuda"] = "cpu"  # the device of environments and networks
     expected: tyro.conf.Suppress[Expected | None] = None
 
     def __post_init__(self) -> None:
@@ -240,7 +240,7 @@ def _class_of(part: str, path: Any, recipe: Path, where: Path) -> type[Any]:
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(f"{named}; there is no such class: {error}") from error
     if not isinstance(found, type) or not is_dataclass(found):
-        raise UserError(f"{named}; it must be a dataclass, and that is none")
+        raise UserError(f"{named}; it must be a dataclass")
     return found
 
 

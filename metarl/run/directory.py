@@ -308,9 +308,10 @@ class Run:
             state = torch.load(content, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged archive raises whatever its first bad byte leads to
             kind = type(error).__name__
-            raise RunError(f"cannot read checkpoint {path}: it is damaged, or none ({kind} from torch.load)") from error
+            reason = f"it is corrupt or not a checkpoint ({kind} from torch.load)"
+            raise RunError(f"cannot read checkpoint {path}: {reason}") from error
         if not isinstance(state, dict):
-            raise RunError(f"{path} is no checkpoint: it holds a {type(state).__name__}; it must hold a dict")
+            raise RunError(f"{path} is not a checkpoint: it holds a {type(state).__name__}; it must hold a dict")
         return state
 
     def _checkpoint(self, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Shows how a trained agent adapts to tasks it has not met: metarl evaluate RUN [--split test] [--json].
+"""Show how a trained agent adapts to unseen tasks: metarl evaluate RUN [--split test] [--json].
 
 After RUN, any field of the run's family or agent can be given another value than in training, as in metarl train:
 --family.FIELD VALUE --agent.FIELD VALUE.
@@ -27,16 +27,16 @@ _PARTS = ("--family.", "--agent.")  # whose fields can be given other values
 @dataclass(frozen=True)
 class Arguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
-    split: Literal["train", "val", "test", "ood"] = "test"  # ood: outside the range of training
-    tasks: int = 1000  # how many, each met by one agent that knows nothing of it
-    episodes: int | None = None  # in each task, or steps of adaptation; if left out, as many as in training
-    ways: int | None = None  # classes in a task, for families of images; if left out, the run's own
-    shots: int | None = None  # examples of each class, for families of images; if left out, the run's own
-    queries: int | None = None  # of each class, for families of images; if left out, the run's own
-    checkpoint: Literal["latest", "best"] = "latest"
-    seed: int = 0  # of the tasks and of everything random; one seed, one result
-    device: Literal["cpu", "cuda"] | None = None  # if left out, the one it was trained on
-    json: bool = False  # print one JSON object and nothing else
+    split: Literal["train", "val", "test", "ood"] = "test"  # the tasks' split; ood: outside the range of training
+    tasks: int = 1000  # the number of tasks (the agent starts from its prior in each)
+    episodes: int | None = None  # the number of episodes per task, or steps of adaptation; None: as in training
+    ways: int | None = None  # the number of classes per task, for families of images; None: the run's own
+    shots: int | None = None  # the number of examples per class, for families of images; None: the run's own
+    queries: int | None = None  # the number of queries per class, for families of images; None: the run's own
+    checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint to evaluate
+    seed: int = 0  # the seed of the tasks and of everything random; one seed gives one result
+    device: Literal["cpu", "cuda"] | None = None  # the device to evaluate on; None: the one of training
+    json: bool = False  # whether to print one JSON object and nothing else
 
 
 def main(argv: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Lists task families, agents, few-shot learners and experiments, each with a phrase on what it is."""
+"""List task families, agents, few-shot learners and experiments, one line each."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from experiments.experiment.names import described, in_columns
 _KINDS = ("families", "agents", "learners", "experiments")
 
 
+_What = Literal["all", "families", "agents", "learners", "experiments"]
+
+
 @dataclass(frozen=True)
 class Arguments:
-    what: tyro.conf.Positional[Literal["all", "families", "agents", "learners", "experiments"]] = "all"
+    what: tyro.conf.Positional[_What] = "all"  # the kind to list
 
 
 def main(argv: list[str]) -> None:

@@ -1,24 +1,22 @@
-"""Meta-trains an agent: metarl train EXPERIMENT [--seed N] [--device cpu|cuda] [--run-dir D] [any other field]."""
+"""Meta-train an agent: metarl train EXPERIMENT [--seed N] [--device cpu|cuda] [--run-dir D] [any other field]."""
 
 from __future__ import annotations
 
 from dataclasses import make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-from experiments.cli.arguments import parse
+from experiments.cli.arguments import parse, with_help
 from experiments.experiment.names import described, experiment_names, in_columns, known
 from metarl.errors import UserError
 
 _USAGE = """usage: metarl train EXPERIMENT [--seed N] [--device cpu|cuda] [--run-dir D] [--PART.FIELD VALUE ...]
 
-EXPERIMENT is one of these, or the path of a recipe of your own (a .py file):
+EXPERIMENT is one of these, or the path of your own recipe (a .py file):
 {experiments}
 
-  --seed N              one seed gives one run, bit for bit on a CPU
-  --device cpu|cuda     where environments and networks live
+  --seed N              the seed of everything random; one seed gives one run, bit for bit on a CPU
+  --device cpu|cuda     the device of environments and networks
   --run-dir D           the directory of this run; if left out: runs/<family>/<agent>/<time>_s<seed>
   --video-every N       record a video of a trial after every N iterations, also in TensorBoard; 0: never
   --log NAME ...        write the progress to tensorboard csv json (the default), wandb, mlflow or trackio; csv and
@@ -58,9 +56,9 @@ def _train(name: str, argv: list[str], command: list[str]) -> int:
     recipe = load(name)
     fields = [
         ("experiment", argument_type(recipe)),
-        ("run_dir", _with_help(Path | None, "the directory of this run; None: runs/<family>/<agent>/<time>_s<seed>")),
-        ("video_every", _with_help(int, "the number of iterations between two videos of a trial; 0: no videos")),
-        ("log", _with_help(tuple[LogName, ...], "what the progress is written to; csv and json are always written")),
+        ("run_dir", with_help(Path | None, "the directory of this run; None: runs/<family>/<agent>/<time>_s<seed>")),
+        ("video_every", with_help(int, "the number of iterations between two videos of a trial; 0: no videos")),
+        ("log", with_help(tuple[LogName, ...], "what the progress is written to; csv and json are always written")),
     ]
     arguments_class: Any = make_dataclass("Arguments", fields)
     prog, default = f"metarl train {name}", arguments_class(recipe, None, 0, DEFAULT_LOG)
@@ -71,7 +69,3 @@ def _train(name: str, argv: list[str], command: list[str]) -> int:
     run = new_run(experiment, name, arguments.run_dir, command, arguments.log)
     with run.lock():
         return meta_train(experiment, trainer, run, filming)
-
-
-def _with_help(kind: Any, text: str) -> Any:
-    return Annotated[kind, tyro.conf.arg(help=text)]
