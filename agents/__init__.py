@@ -1,0 +1,27 @@
+"""Agents that meta-learn: the settings of each, which make it. `from agents import RL2Config`."""
+
+from typing import TYPE_CHECKING
+
+from metarl._lazy import lazily
+
+if TYPE_CHECKING:
+    from agents.maml import MAMLTRPOConfig
+    from agents.pearl import PEARLConfig
+    from agents.promp import ProMPConfig
+    from agents.rl2 import RL2Config
+
+__all__ = [
+    "MAMLTRPOConfig",
+    "PEARLConfig",
+    "ProMPConfig",
+    "RL2Config",
+]
+
+_OFFERED = {
+    "MAMLTRPOConfig": "agents.maml:MAMLTRPOConfig",
+    "PEARLConfig": "agents.pearl:PEARLConfig",
+    "ProMPConfig": "agents.promp:ProMPConfig",
+    "RL2Config": "agents.rl2:RL2Config",
+}
+
+__getattr__, __dir__ = lazily(__name__, _OFFERED)

@@ -1,8 +1,106 @@
 """Task families: distributions over tasks, and the vectorised environments they run in.
 
+    from envs import Delayed, HalfCheetahVel, Uniform, make
+
 Importing this package registers every family of `envs.catalog` with Gymnasium, as `metarl/<Class>-v0`, and imports
-neither torch nor a simulator.
+neither torch nor a simulator: the module behind a name is imported when the name is first used.
 """
+
+from typing import TYPE_CHECKING
+
+from metarl._lazy import lazily
+
+if TYPE_CHECKING:
+    from envs.catalog import make
+    from envs.check import check_family
+    from envs.external.gymnasium_family import GymnasiumFamily
+    from envs.locomotion.ant import AntDir, AntGoal, AntVel
+    from envs.locomotion.custom_robot import MujocoFamily
+    from envs.locomotion.dynamics import AntDynamics, HalfCheetahDynamics, HumanoidDynamics
+    from envs.locomotion.half_cheetah import HalfCheetahDir, HalfCheetahRandParams, HalfCheetahVel
+    from envs.locomotion.humanoid import HumanoidDir
+    from envs.locomotion.swimmer import SwimmerVel
+    from envs.locomotion.walkers import HopperRandParams, Walker2dRandParams, Walker2dVel
+    from envs.samplers import Choice, LogUniform, Normal, Uniform
+    from envs.torch_families.bandits import BernoulliBandit, GaussianBandit
+    from envs.torch_families.gridworld import GridNavi
+    from envs.torch_families.navigation import PointNavigation, Semicircle, Wind
+    from envs.torch_families.tabular import TabularMDP
+    from envs.wrappers import ActionRepeat, Delayed, Noisy, TimeAware
+
+__all__ = [
+    "ActionRepeat",
+    "AntDir",
+    "AntDynamics",
+    "AntGoal",
+    "AntVel",
+    "BernoulliBandit",
+    "Choice",
+    "Delayed",
+    "GaussianBandit",
+    "GridNavi",
+    "GymnasiumFamily",
+    "HalfCheetahDir",
+    "HalfCheetahDynamics",
+    "HalfCheetahRandParams",
+    "HalfCheetahVel",
+    "HopperRandParams",
+    "HumanoidDir",
+    "HumanoidDynamics",
+    "LogUniform",
+    "MujocoFamily",
+    "Noisy",
+    "Normal",
+    "PointNavigation",
+    "Semicircle",
+    "SwimmerVel",
+    "TabularMDP",
+    "TimeAware",
+    "Uniform",
+    "Walker2dRandParams",
+    "Walker2dVel",
+    "Wind",
+    "check_family",
+    "make",
+]
+
+_OFFERED = {
+    "ActionRepeat": "envs.wrappers:ActionRepeat",
+    "AntDir": "envs.locomotion.ant:AntDir",
+    "AntDynamics": "envs.locomotion.dynamics:AntDynamics",
+    "AntGoal": "envs.locomotion.ant:AntGoal",
+    "AntVel": "envs.locomotion.ant:AntVel",
+    "BernoulliBandit": "envs.torch_families.bandits:BernoulliBandit",
+    "Choice": "envs.samplers:Choice",
+    "Delayed": "envs.wrappers:Delayed",
+    "GaussianBandit": "envs.torch_families.bandits:GaussianBandit",
+    "GridNavi": "envs.torch_families.gridworld:GridNavi",
+    "GymnasiumFamily": "envs.external.gymnasium_family:GymnasiumFamily",
+    "HalfCheetahDir": "envs.locomotion.half_cheetah:HalfCheetahDir",
+    "HalfCheetahDynamics": "envs.locomotion.dynamics:HalfCheetahDynamics",
+    "HalfCheetahRandParams": "envs.locomotion.half_cheetah:HalfCheetahRandParams",
+    "HalfCheetahVel": "envs.locomotion.half_cheetah:HalfCheetahVel",
+    "HopperRandParams": "envs.locomotion.walkers:HopperRandParams",
+    "HumanoidDir": "envs.locomotion.humanoid:HumanoidDir",
+    "HumanoidDynamics": "envs.locomotion.dynamics:HumanoidDynamics",
+    "LogUniform": "envs.samplers:LogUniform",
+    "MujocoFamily": "envs.locomotion.custom_robot:MujocoFamily",
+    "Noisy": "envs.wrappers:Noisy",
+    "Normal": "envs.samplers:Normal",
+    "PointNavigation": "envs.torch_families.navigation:PointNavigation",
+    "Semicircle": "envs.torch_families.navigation:Semicircle",
+    "SwimmerVel": "envs.locomotion.swimmer:SwimmerVel",
+    "TabularMDP": "envs.torch_families.tabular:TabularMDP",
+    "TimeAware": "envs.wrappers:TimeAware",
+    "Uniform": "envs.samplers:Uniform",
+    "Walker2dRandParams": "envs.locomotion.walkers:Walker2dRandParams",
+    "Walker2dVel": "envs.locomotion.walkers:Walker2dVel",
+    "Wind": "envs.torch_families.navigation:Wind",
+    "check_family": "envs.check:check_family",
+    "make": "envs.catalog:make",
+}
+
+__getattr__, __dir__ = lazily(__name__, _OFFERED)
 
 
 def _register_families() -> None:

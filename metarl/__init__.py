@@ -1,1 +1,20 @@
-"""The meta-learner core of MetaRL; it knows no environment and no agent."""
+"""Meta-reinforcement learning and few-shot learning: train an experiment, evaluate its run, load its agent.
+
+    run = metarl.train("grid_navi/rl2", seed=3, overrides={"train.num_iterations": 50})
+    curve = metarl.evaluate(run, split="test", tasks=200)
+    agent = metarl.load(run, checkpoint="best")
+
+The modules of this package are the meta-learner core, which knows no environment and no agent: the names below are
+looked up, as strings, in the package that knows them all when they are first used.
+"""
+
+from metarl._lazy import lazily
+
+_OFFERED = {
+    name: f"experiments.experiment.python:{name}"
+    for name in ("evaluate", "list_experiments", "load", "make_family", "train")
+}
+
+__all__ = ["evaluate", "list_experiments", "load", "make_family", "train"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+__getattr__, __dir__ = lazily(__name__, _OFFERED)

@@ -13,7 +13,12 @@ def lazily(package: str, offered: Mapping[str, str]) -> tuple[Callable[[str], An
     def get(name: str) -> Any:
         if name not in offered:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module, _, attribute = offered[name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return imported(offered[name])
 
     return get, lambda: sorted(offered)
+
+
+def imported(path: str) -> Any:
+    """What "module:attribute" names."""
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.errors import UserError
 from metarl.protocols import Agent, Measures, Split, TaskFamily, VectorEnv
 from metarl.records import Record, Trajectory, cat
 from metarl.rl.rollouts import rows_per_task, run_trial
@@ -93,6 +94,27 @@ class Evaluation:
     def as_json(self) -> dict[str, Any]:
         """Plain values that JSON knows: what is not finite, as errors of a learner that diverged, is None."""
         return _finite_or_none(asdict(self))
+
+    def to_frame(self) -> Any:
+        """The curve as a pandas DataFrame: a row for each point, its scores, and the bounds and metrics known there.
+
+        Raises:
+            UserError: when pandas is not installed.
+        """
+        try:
+            import pandas  # pyright: ignore[reportMissingImports], an extra
+        except ImportError as error:
+            raise UserError("to_frame needs pandas, which is not installed: pip install 'metarl[pandas]'") from error
+        columns: dict[str, list[float]] = {
+            "mean": [score.mean for score in self.episodes],
+            "iqm": [score.iqm for score in self.episodes],
+            "ci95_low": [score.ci95[0] for score in self.episodes],
+            "ci95_high": [score.ci95[1] for score in self.episodes],
+            **self.bounds,
+            **self.metrics,
+        }
+        points = range(self.measure.first, self.measure.first + len(self.episodes))
+        return pandas.DataFrame(columns, index=pandas.Index(points, name=self.measure.point))
 
 
 def _finite_or_none(value: Any) -> Any:

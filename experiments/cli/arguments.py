@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -46,6 +46,11 @@ def parse(cls: type[T], argv: Sequence[str], *, prog: str, description: str = ""
         raise UserError(f"{_one_line(panel.getvalue(), argv)} (see {prog} --help)") from None
     except ValueError as error:  # tyro reports those of nested dataclasses itself, but not of the outermost
         raise UserError(f"{error} (see {prog} --help)") from None
+
+
+def with_help(kind: Any, text: str) -> Any:
+    """The type of an argument that is made at run time, with the help text that a comment would give it."""
+    return Annotated[kind, tyro.conf.arg(help=text)]
 
 
 def check_seed(seed: int) -> None:

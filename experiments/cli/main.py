@@ -7,7 +7,7 @@ import os
 import sys
 from typing import NoReturn
 
-from experiments.experiment.names import describe, known
+from experiments.experiment.names import describe, in_columns, known
 from metarl._packages import require_own_packages
 from metarl.errors import UserError
 
@@ -50,7 +50,7 @@ def _run(argv: list[str]) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:<11}{describe(f'experiments.cli.commands.{name}')}" for name in COMMANDS]
+    lines = in_columns({name: describe(f"experiments.cli.commands.{name}") for name in COMMANDS})
     return "\n".join(
         [
             "usage: metarl COMMAND [ARGUMENTS]",

@@ -16,7 +16,7 @@ from metarl.trainer import Trainer
 
 MEASURES = {  # in words, where the name alone would not do
     "mse": "mean squared error (lower is better)",
-    "accuracy": "share of queries named rightly",
+    "accuracy": "accuracy on the queries",
 }
 DIGITS = {"accuracy": 4}  # after the point; two elsewhere
 _FILE_WIDTH = 140  # characters, where no terminal sets a limit

@@ -1,14 +1,15 @@
-"""A training under way: what `metarl train` and `metarl resume` share."""
+"""A training under way: what `metarl train`, `metarl resume` and `metarl.train` in Python share."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 
@@ -18,10 +19,11 @@ from experiments.cli.film import film, visible_env
 from experiments.cli.plots import plot_run
 from experiments.cli.progress import TrainingProgress
 from experiments.cli.report import identity, print_evaluation
-from experiments.experiment.definition import Experiment
+from experiments.experiment.definition import Experiment, to_config
 from metarl.errors import UserError
 from metarl.evaluation import Evaluation
 from metarl.run.directory import Run
+from metarl.run.log_writers import DEFAULT_LOG
 from metarl.trainer import Trainer, train
 
 
@@ -57,13 +59,53 @@ class Filming:
             OSError,
         ) as error:  # a disk, a renderer or a task of the user's own
             self._every = 0
-            print(f"\nmetarl: {error}; the training goes on without further films", file=sys.stderr)
+            print(f"\nmetarl: {error}; training continues without further videos", file=sys.stderr)
 
     def _film(self, trainer: Trainer, run: Run) -> None:
         task = trainer.family.sample(1, "test", torch.Generator().manual_seed(0))
         path = run.videos / f"iteration_{trainer.iteration:06}.mp4"
         made = film(trainer.family, trainer.agent, task, trainer.num_episodes, path, device=trainer.device)
         run.log_animation("meta_test/video", made.animated_image, made.image_size, trainer.env_steps)
+
+
+def new_run(
+    experiment: Experiment[Any, Any],
+    name: str,
+    run_dir: Path | None,
+    command: list[str],
+    log: Sequence[str] = DEFAULT_LOG,
+) -> Run:
+    """A new run of an experiment of this name, in `run_dir` or below runs/.
+
+    log: the writers of its progress, by name.
+
+    Raises:
+        UserError: when the directory is in use or cannot be written, or a writer's package is not installed.
+    """
+    config = to_config(experiment, name)
+    if run_dir is not None:
+        return Run.create_at(run_dir, config, command, log)
+    return Run.create("runs", experiment.family.name, experiment.agent_name, experiment.seed, config, command, log)
+
+
+class Results(NamedTuple):
+    """The files that a finished training leaves beside its evaluation."""
+
+    plot: Path
+    exploration: Path | None  # where the family's trajectories can be drawn
+
+
+def save_results(trainer: Trainer, run: Run, evaluation: Evaluation) -> Results:
+    """Write the evaluation at the end of a training, its plot and a picture of how the agent explores.
+
+    Raises:
+        RunError: when the disk refuses it.
+    """
+    run.save_evaluation(evaluation, identity(trainer, "latest"))
+    plot = plot_run(run, evaluation)
+    path = run.path / "exploration.png"
+    ways = draw_exploration(trainer.family, trainer.agent, trainer.num_episodes, path, device=trainer.device)
+    return Results(plot, ways)
 
 
 def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, filming: Filming) -> int:
@@ -73,7 +115,7 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
     evaluation after the last iteration is not finished.
     """
     num_iterations = trainer.config.num_iterations
-    with _Signals() as signals, _quiet_threads(), TrainingProgress(trainer) as show:
+    with _Signals() as signals, quiet_threads(), TrainingProgress(trainer) as show:
 
         def progress(trainer: Trainer, metrics: Mapping[str, float]) -> None:
             show(trainer, metrics)
@@ -90,7 +132,7 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
         except _Stopped:
             if trainer.iteration < num_iterations:
                 run.save("latest", trainer.state_dict())
-                print(f"Saved iteration {trainer.iteration}. Go on with: metarl resume {run.path}", file=sys.stderr)
+                print(f"Saved iteration {trainer.iteration}. Resume with: metarl resume {run.path}", file=sys.stderr)
             else:
                 print(f"Training is complete and saved. Evaluate it with: metarl evaluate {run.path}", file=sys.stderr)
             assert signals.first is not None
@@ -101,24 +143,21 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
         finally:
             run.close()
     print_evaluation(evaluation, experiment.expected)
-    run.save_evaluation(evaluation, identity(trainer, "latest"))
-    plot = plot_run(run, evaluation)
-    ways = draw_exploration(
-        trainer.family, trainer.agent, trainer.num_episodes, run.path / "exploration.png", device=trainer.device
-    )
+    results = save_results(trainer, run, evaluation)
     if trainer.num_diverged:
-        what = "simulations or environments of others, whose episodes were truncated and rows reset"
+        what = "environments diverged or crashed; their episodes were truncated and the rows reset"
         print(f"Diverged:    {trainer.num_diverged} {what}")
     print(f"Run:         {run.path}")
-    print(f"Plot:        {plot}")
-    if ways is not None:
-        print(f"Exploration: {ways}")
-    print(f"TensorBoard: tensorboard --logdir {run.path}")
+    print(f"Plot:        {results.plot}")
+    if results.exploration is not None:
+        print(f"Exploration: {results.exploration}")
+    if "tensorboard" in run.log_names:
+        print(f"TensorBoard: tensorboard --logdir {run.path}")
     return 0
 
 
 @contextmanager
-def _quiet_threads() -> Iterator[None]:
+def quiet_threads() -> Iterator[None]:
     """TensorBoard's writing thread hands a disk's errors on to `Run.log`, which reports them; it need not do so too."""
 
     def hook(failure: threading.ExceptHookArgs) -> None:
@@ -164,4 +203,4 @@ class _Signals:
         self.first = number
         if self._at_once:
             raise _Stopped
-        print("\nStopping after this iteration; once more to stop at once, without saving.", file=sys.stderr)
+        print("\nStopping after this iteration (Ctrl-C again to quit now without saving).", file=sys.stderr)

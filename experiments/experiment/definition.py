@@ -12,8 +12,10 @@ import json
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from importlib.metadata import EntryPoint
 from operator import attrgetter
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import torch
@@ -21,7 +23,7 @@ import tyro
 from pydantic import TypeAdapter, ValidationError
 
 from experiments.experiment.config_json import MOVED, OF_RECIPE, merged, without_retired, written
-from experiments.experiment.names import AGENTS, LEARNERS, experiment_names, known, suggestion
+from experiments.experiment.names import AGENTS, LEARNERS, experiment_names, installed_recipes, known, suggestion
 from experiments.experiment.recipe_file import RECIPE_MODULE, importable, load_file
 from metarl.errors import UserError
 from metarl.fewshot.episode import FewShotFamily
@@ -29,6 +31,8 @@ from metarl.protocols import TaskFamily
 from metarl.run.directory import Run
 from metarl.source import NamesSource
 from metarl.trainer import TrainConfig, Trainer
+
+IN_PYTHON = "(an Experiment in Python)"  # the name of an experiment that no recipe has
 
 F = TypeVar("F", bound=TaskFamily | FewShotFamily)
 A = TypeVar("A", bound=NamesSource)
@@ -64,8 +68,8 @@ class Experiment(Generic[F, A]):
     family: F
     agent: A
     train: TrainConfig
-    seed: int = 0
-    device: Literal["cpu", "cuda"] = "cpu"
+    seed: int = 0  # the seed of everything random
+    device: Literal["cpu", "cuda"] = "cpu"  # the device of environments and networks
     expected: tyro.conf.Suppress[Expected | None] = None
 
     def __post_init__(self) -> None:
@@ -108,16 +112,29 @@ def load(name: str) -> Experiment[Any, Any]:
     Raises:
         UserError: when there is none.
     """
+    attribute = "experiment"
     if name.endswith(".py"):
         module = load_file(Path(name))
     else:
-        module = importlib.import_module(
-            f"experiments.recipes.{known('experiment', name, experiment_names()).replace('/', '.')}"
-        )
-    experiment = getattr(module, "experiment", None)
+        name = known("experiment", name, experiment_names())
+        point = installed_recipes().get(name)
+        if point is None:
+            module = importlib.import_module(f"experiments.recipes.{name.replace('/', '.')}")
+        else:
+            module, attribute = _module_of(point), point.attr or attribute
+    experiment = getattr(module, attribute, None)
     if not isinstance(experiment, Experiment):
-        raise UserError(f"recipe {name} has no module-level `experiment = Experiment(...)`")
+        raise UserError(f"recipe {name} has no module-level `{attribute} = Experiment(...)`")
     return experiment
+
+
+def _module_of(point: EntryPoint) -> ModuleType:
+    """The module of a recipe of an installed package."""
+    try:
+        return importlib.import_module(point.module)
+    except Exception as error:  # whatever somebody else's module raises
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"recipe {point.name} does not load: module {point.module}: {what}") from error
 
 
 def typed(family: Any, agent: Any) -> Any:
@@ -186,6 +203,11 @@ def from_config(config: dict[str, Any], where: Path) -> Experiment[Any, Any]:
 
 def _family_of_recipe(values: dict[str, Any], cls: type[Any], recipe: Path, where: Path) -> Any:
     """The recipe's own family, with what the run's config says otherwise."""
+    if str(recipe) == IN_PYTHON:
+        raise UserError(
+            f"{where} was trained from Python, and its family has parts that only Python can hold; "
+            "pass the Run that metarl.train returned, or train from a recipe file"
+        )
     family = load(str(recipe)).family
     if type(family).__qualname__ != cls.__qualname__:  # a class of the recipe's own is made anew at each load
         raise UserError(f"{where}/config.json: the run needs a {cls.__name__}, and recipe {recipe} has none any more")
@@ -218,7 +240,7 @@ def _class_of(part: str, path: Any, recipe: Path, where: Path) -> type[Any]:
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(f"{named}; there is no such class: {error}") from error
     if not isinstance(found, type) or not is_dataclass(found):
-        raise UserError(f"{named}; it must be a dataclass, and that is none")
+        raise UserError(f"{named}; it must be a dataclass")
     return found
 
 

@@ -1,11 +1,19 @@
-"""What can be asked for by name, found by reading folders and source text: nothing is imported, so it is instant."""
+"""What can be asked for by name, found by reading folders and source text: nothing is imported, so it is instant.
+
+An installed package adds recipes by entry points. In its pyproject.toml:
+
+    [project.entry-points."metarl.recipes"]
+    "my_family/my_agent" = "my_package.my_recipe"
+"""
 
 from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Iterable
+import importlib.util
+from collections.abc import Iterable, Mapping
 from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from metarl.errors import UserError
@@ -29,11 +37,25 @@ FUNCTION_FAMILIES = _catalog("metarl/fewshot/catalog.py", "FAMILIES")  # of func
 LEARNERS = _catalog("metarl/fewshot/catalog.py", "LEARNERS")
 
 
+ENTRY_POINTS = "metarl.recipes"  # the group in which installed packages name the modules of their recipes
+
+
 @cache
 def experiment_names() -> tuple[str, ...]:
-    """All recipes, as `family/recipe`."""
+    """All recipes, as `family/recipe`: ours, and those of installed packages."""
+    return tuple(sorted({*_own_names(), *installed_recipes()}))
+
+
+@cache
+def _own_names() -> frozenset[str]:
     files = (_ROOT / "experiments" / "recipes").glob("*/[!_]*.py")
-    return tuple(sorted(f"{file.parent.name}/{file.stem}" for file in files))
+    return frozenset(f"{file.parent.name}/{file.stem}" for file in files)
+
+
+@cache
+def installed_recipes() -> dict[str, EntryPoint]:
+    """Recipes that installed packages offer by the entry-point group, by name; one of our names stays ours."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS) if point.name not in _own_names()}
 
 
 @cache
@@ -46,8 +68,10 @@ def benchmark_names() -> tuple[str, ...]:
 def describe(module: str, class_name: str | None = None) -> str:
     """The first line of the docstring of a module of ours, or of a class in it."""
     file = _ROOT / f"{module.replace('.', '/')}.py"
-    if not file.is_file():
-        return ""
+    return _described_in(file, class_name) if file.is_file() else ""
+
+
+def _described_in(file: Path, class_name: str | None = None) -> str:
     tree = ast.parse(file.read_text())
     nodes = [tree] if class_name is None else [node for node in tree.body if getattr(node, "name", None) == class_name]
     docstring = ast.get_docstring(nodes[0]) if nodes and isinstance(nodes[0], (ast.Module, ast.ClassDef)) else None
@@ -57,10 +81,45 @@ def describe(module: str, class_name: str | None = None) -> str:
 def described(kind: str) -> dict[str, str]:
     """Name and description of all families, agents, learners or experiments."""
     if kind == "experiments":
-        return {name: describe(f"experiments.recipes.{name.replace('/', '.')}") for name in experiment_names()}
+        return {name: _described_experiment(name) for name in experiment_names()}
     catalogs = {"families": FAMILIES | FUNCTION_FAMILIES, "agents": AGENTS, "learners": LEARNERS}
     catalog = catalogs[kind]
     return {name: describe(*where.split(":")) for name, where in catalog.items()}
+
+
+def in_columns(described: Mapping[str, str]) -> list[str]:
+    """Lines of names and what they are, the names as wide as the longest of them."""
+    width = max((len(name) for name in described), default=0)
+    return [f"  {name:<{width}}  {description}".rstrip() for name, description in described.items()]
+
+
+def _described_experiment(name: str) -> str:
+    """The first line of a recipe's docstring; where that cannot be found, the package that the recipe comes from."""
+    if name in _own_names():
+        return describe(f"experiments.recipes.{name.replace('/', '.')}")
+    point = installed_recipes()[name]
+    try:
+        file = _source_of(point.module)
+        description = "" if file is None else _described_in(file)
+    except (OSError, ValueError, SyntaxError, ImportError):
+        description = ""
+    return description or f"from {point.dist.name if point.dist is not None else point.module}"
+
+
+def _source_of(module: str) -> Path | None:
+    """The file of a module that is not imported, and neither is a package that it is in."""
+    top, *rest = module.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None:
+        return None
+    if not rest:
+        return None if spec.origin is None else Path(spec.origin)
+    for folder in spec.submodule_search_locations or ():
+        path = Path(folder, *rest)
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:

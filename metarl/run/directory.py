@@ -16,7 +16,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from metarl.errors import RunError
-from metarl.run.log_writers import STEP_TAG, csv_of, open_logger, rows_of
+from metarl.run.log_writers import DEFAULT_LOG, STEP_TAG, check_log, csv_of, open_logger, rows_of
 from metarl.run.provenance import provenance
 
 try:
@@ -55,12 +55,17 @@ class Run:
         seed: int,
         config: Mapping[str, Any],
         command: list[str],
+        log: Sequence[str] = DEFAULT_LOG,
     ) -> Run:
         """A new run below `root`, in a directory of its own even when two runs start in the same second.
 
+        log: the writers of its progress; see metarl/run/log_writers.py.
+
         Raises:
             RunError: when the directory cannot be written.
+            UserError: when a writer is unknown, or its package is not installed.
         """
+        check_log(log)
         parent = Path(root) / family_name / agent_name
         stem = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_s{seed}"
         try:
@@ -75,15 +80,19 @@ class Run:
                     attempt += 1
         except OSError as error:
             raise RunError(f"cannot create a run below {parent}: {_reason(error)}") from error
-        return cls.create_at(path, config, command)
+        return cls.create_at(path, config, command, log)
 
     @classmethod
-    def create_at(cls, path: Path | str, config: Mapping[str, Any], command: list[str]) -> Run:
+    def create_at(
+        cls, path: Path | str, config: Mapping[str, Any], command: list[str], log: Sequence[str] = DEFAULT_LOG
+    ) -> Run:
         """A new run in exactly this directory, which must be empty or absent.
 
         Raises:
             RunError: when it holds something already or cannot be written.
+            UserError: when a writer in `log` is unknown, or its package is not installed.
         """
+        check_log(log)
         path = Path(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -92,7 +101,7 @@ class Run:
             if any(path.iterdir()):
                 raise RunError(f"{path} is not empty; a new run needs an empty directory or one that does not exist")
             (path / "checkpoints").mkdir()
-            _write_whole(path / "meta.json", _json_bytes(provenance(command)))
+            _write_whole(path / "meta.json", _json_bytes({**provenance(command), "log": list(log)}))
             _write_whole(path / "config.json", _json_bytes(config))  # last: what makes a directory a run
         except OSError as error:
             raise RunError(f"cannot create a run in {path}: {_reason(error)}") from error
@@ -170,6 +179,14 @@ class Run:
 
     # Metrics
 
+    @property
+    def log_names(self) -> tuple[str, ...]:
+        """What the progress is written to, as was asked for when the run was made; earlier runs have the default."""
+        try:
+            return tuple(json.loads((self.path / "meta.json").read_text())["log"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return DEFAULT_LOG
+
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Append one row of metrics at this many environment steps.
 
@@ -177,7 +194,7 @@ class Run:
             RunError: when the disk refuses it.
         """
         try:
-            logger = self._logger = self._logger or open_logger(self.path, self._forget_after)
+            logger = self._logger = self._logger or open_logger(self.path, self._forget_after, self.log_names)
             self._forget_after = None
             for tag, value in {**metrics, STEP_TAG: step}.items():
                 logger.record(tag, value)
@@ -291,9 +308,10 @@ class Run:
             state = torch.load(content, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged archive raises whatever its first bad byte leads to
             kind = type(error).__name__
-            raise RunError(f"cannot read checkpoint {path}: it is damaged, or none ({kind} from torch.load)") from error
+            reason = f"it is corrupt or not a checkpoint ({kind} from torch.load)"
+            raise RunError(f"cannot read checkpoint {path}: {reason}") from error
         if not isinstance(state, dict):
-            raise RunError(f"{path} is no checkpoint: it holds a {type(state).__name__}; it must hold a dict")
+            raise RunError(f"{path} is not a checkpoint: it holds a {type(state).__name__}; it must hold a dict")
         return state
 
     def _checkpoint(self, name: str) -> Path:

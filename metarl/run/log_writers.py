@@ -1,38 +1,159 @@
-"""A run's progress as files, row by row: what they are written by, and what of them can be read back."""
+"""A run's progress, row by row: what it is written to, and what of the files can be read back.
+
+Each writer has a name in `WRITERS`; those of experiment trackers import their package when they are used.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import json
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.logger import CSVOutputFormat, JSONOutputFormat, KVWriter, Logger, TensorBoardOutputFormat
+
+from metarl.errors import UserError
 
 STEP_TAG = "time/total_timesteps"  # the tag that orders all rows: environment steps so far
+PROJECT = "metarl"  # the name under which experiment trackers file runs
+
+LogName = Literal["tensorboard", "csv", "json", "wandb", "mlflow", "trackio"]
+DEFAULT_LOG: tuple[LogName, ...] = ("tensorboard", "csv", "json")
+ALWAYS: tuple[LogName, ...] = ("json", "csv")  # read again when a run is resumed or plotted
+EXTRAS = ("wandb", "mlflow", "trackio")  # packages of the same name, installed as extras
 
 
-def open_logger(path: Path, forget_after: int | None) -> Logger:
-    """Stable-baselines3's logger, appending to what is there; TensorBoard is told to forget later steps."""
-    from stable_baselines3.common.logger import CSVOutputFormat, JSONOutputFormat, Logger, TensorBoardOutputFormat
+def open_logger(path: Path, forget_after: int | None, log: Sequence[str] = DEFAULT_LOG) -> Logger:
+    """Stable-baselines3's logger, appending to what is there; TensorBoard is told to forget later steps.
+
+    Raises:
+        UserError: when a tracker's package is not installed; names the extra that brings it.
+    """
+    return Logger(str(path), [WRITERS[name](path, forget_after) for name in dict.fromkeys((*ALWAYS, *log))])
+
+
+def check_log(log: Sequence[str]) -> None:
+    """
+    Raises:
+        UserError: for an unknown writer, or one whose package is not installed.
+    """
+    for name in log:
+        if name not in WRITERS:
+            raise UserError(f"log is {name!r}; allowed are {', '.join(WRITERS)}")
+        if name in EXTRAS:
+            _extra(name)
+
+
+def _json_writer(path: Path, forget_after: int | None) -> KVWriter:
+    writer = JSONOutputFormat(os.devnull)  # the format empties the file it opens, so it is given one to append to
+    writer.close()
+    writer.file = (path / "progress.json").open("a")
+    return writer
+
+
+def _csv_writer(path: Path, forget_after: int | None) -> KVWriter:
+    writer = CSVOutputFormat(os.devnull)  # which empties its file, too
+    writer.close()
+    (path / "progress.csv").touch()
+    writer.file = (path / "progress.csv").open("r+")
+    header = writer.file.readline().rstrip("\n")
+    writer.keys = header.split(",") if header else []
+    writer.file.seek(0, os.SEEK_END)
+    return writer
+
+
+def _tensorboard_writer(path: Path, forget_after: int | None) -> KVWriter:
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    # These formats empty the file they open, so they open nothing and are then given a file to append to.
-    as_json, as_csv = JSONOutputFormat(os.devnull), CSVOutputFormat(os.devnull)
-    as_json.close()
-    as_csv.close()
-    (path / "progress.csv").touch()
-    as_json.file = (path / "progress.json").open("a")
-    as_csv.file = (path / "progress.csv").open("r+")
-    header = as_csv.file.readline().rstrip("\n")
-    as_csv.keys = header.split(",") if header else []
-    as_csv.file.seek(0, os.SEEK_END)
-    as_events = TensorBoardOutputFormat(str(path))
+    writer = TensorBoardOutputFormat(str(path))
     if forget_after is not None:
-        as_events.writer.close()
-        as_events.writer = SummaryWriter(str(path), purge_step=forget_after + 1)
-    return Logger(str(path), [as_json, as_csv, as_events])
+        writer.writer.close()
+        writer.writer = SummaryWriter(str(path), purge_step=forget_after + 1)
+    return writer
+
+
+class _WandbWriter(KVWriter):
+    """Weights & Biases, or Trackio, which has the same functions. A resumed run goes on in the same tracked run."""
+
+    def __init__(self, module: str, path: Path, **settings: Any) -> None:
+        self._module = _extra(module)
+        name, config = _name_of(path), _config_of(path)
+        self._module.init(project=PROJECT, name=name, config=config, resume="allow", **settings)
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        self._module.log(_numbers(key_values), step=step)
+
+    def close(self) -> None:
+        self._module.finish()
+
+
+class _MlflowWriter(KVWriter):
+    """MLflow, at its own default address. A resumed run goes on in the same tracked run, whose id is in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._module = _extra("mlflow")
+        self._module.set_experiment(PROJECT)
+        file = path / "mlflow_run_id"
+        if file.exists():
+            self._module.start_run(run_id=file.read_text().strip())
+            return
+        started = self._module.start_run(run_name=_name_of(path))
+        file.write_text(started.info.run_id)
+        self._module.log_dict(_config_of(path), "config.json")
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        self._module.log_metrics(_numbers(key_values), step=step)
+
+    def close(self) -> None:
+        self._module.end_run()
+
+
+WRITERS: dict[str, Callable[[Path, int | None], KVWriter]] = {
+    "tensorboard": _tensorboard_writer,
+    "csv": _csv_writer,
+    "json": _json_writer,
+    "wandb": lambda path, _: _WandbWriter("wandb", path, id=_id_of(path), dir=str(path)),
+    "mlflow": lambda path, _: _MlflowWriter(path),
+    "trackio": lambda path, _: _WandbWriter("trackio", path),
+}
+
+
+def _extra(name: str) -> Any:
+    """The package of an experiment tracker.
+
+    Raises:
+        UserError: when it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"logging to {name} needs its package: pip install 'metarl[{name}]' ({error})") from error
+
+
+def _numbers(key_values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in key_values.items() if isinstance(value, (int, float))}
+
+
+def _name_of(path: Path) -> str:
+    """What trackers call a run: its directory below runs/."""
+    return "/".join(path.resolve().parts[-3:])
+
+
+def _config_of(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads((path / "config.json").read_text())
+    except (OSError, ValueError):  # a run is trained even where a tracker cannot be told its settings
+        return {}
+
+
+def _id_of(path: Path) -> str:
+    """The same for a run whenever it is resumed: from its name, its command and the time when it was started."""
+    meta = path / "meta.json"
+    content = meta.read_bytes() if meta.is_file() else b""
+    return hashlib.sha256(path.resolve().name.encode() + content).hexdigest()[:16]
 
 
 def rows_of(content: bytes) -> list[dict[str, float]]:

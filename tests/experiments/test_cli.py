@@ -95,6 +95,38 @@ def test_the_list_describes_everything(capsys):
     assert agents == [[name, description] for name, description in names.described("agents").items()]
 
 
+@pytest.mark.parametrize("words", ["train --help", "list experiments"])
+def test_names_stand_apart_from_what_they_are(capsys, words):
+    output = run(capsys, *words.split())[1]
+    for name in names.experiment_names():
+        assert re.search(rf"^  {name}  +\S", output, re.MULTILINE), name
+
+
+@pytest.mark.parametrize(
+    ("module", "given"),
+    [(name, ["--help"]) for name in ("list", "evaluate", "play", "resume", "benchmark")]
+    + [("train", ["bernoulli_bandit/rl2", "--help"]), ("baselines", ["bernoulli_bandit", "--help"])],
+)
+def test_the_help_of_each_argument_stands_alone(capsys, module, given):
+    output = re.sub(r"[│┃]", " ", run(capsys, module, *given)[1])
+    own = output.split("family options")[0]  # the commands' own arguments, before those of an experiment's parts
+    leaning = r"(?:of |likewise|the same|these)"
+    arguments = re.findall(r"^ *(?:--[\w-]+|\[?[A-Z{][^ ]*).*?(?:\n {6,}\S.*)*$", own, re.MULTILINE)
+    assert arguments, output
+    for argument in arguments:
+        assert not re.search(rf"(?:^|\s{{2,}}){leaning}", argument), argument
+
+
+@pytest.mark.parametrize("module", ["list", "evaluate", "play", "resume", "benchmark"])
+def test_every_argument_of_a_command_has_a_help_text(module):
+    source = Path(names.__file__).parents[1] / "cli" / "commands" / f"{module}.py"
+    body = source.read_text().split("class Arguments:")[1].split("\n\n")[0]
+    for line in body.strip().splitlines():
+        text = re.search(r"  # (.+)$", line)
+        assert text, line
+        assert not re.match(r"of |likewise|the same|these", text[1]), line
+
+
 # Recipes
 
 

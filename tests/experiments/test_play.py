@@ -400,7 +400,7 @@ def test_a_film_that_fails_does_not_end_the_training(trained, capsys, monkeypatc
     status, output, errors = run(capsys, "train", "recipe.py", "--run-dir", "unfilmed", "--video-every", "1")
     assert status == 0
     assert "95 % interval" in output
-    assert errors.count("metarl: no space left for films; the training goes on without further films") == 1
+    assert errors.count("metarl: no space left for films; training continues without further videos") == 1
     plain, unfilmed = (Run(Path(name)).load("latest") for name in (trained, "unfilmed"))
     for state in (plain, unfilmed):
         del state["seconds"]

@@ -1,4 +1,4 @@
-"""Prints what known methods reach on a task family: metarl baselines FAMILY [--trials N] [--ppo-steps N]."""
+"""Print what known methods reach on a task family: metarl baselines FAMILY [--trials N] [--ppo-steps N]."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, make_dataclass
 from typing import Any
 
-from experiments.cli.arguments import check_seed, parse
-from experiments.experiment.names import FAMILIES, described, known
+from experiments.cli.arguments import check_seed, parse, with_help
+from experiments.experiment.names import FAMILIES, described, in_columns, known
 from metarl.errors import UserError
 
 DEFAULT_PPO_STEPS = 50_000  # half a minute for each of two policies
@@ -24,12 +24,8 @@ FAMILY is one of these; its fields: metarl baselines FAMILY --help
 
 def main(argv: list[str]) -> None:
     if not argv or argv[0].startswith("-"):
-        lines = [
-            f"  {name:<26}{description}".rstrip()
-            for name, description in described("families").items()
-            if name in FAMILIES
-        ]
-        print(_USAGE.format(ppo_steps=DEFAULT_PPO_STEPS, families="\n".join(lines)))
+        families = {name: text for name, text in described("families").items() if name in FAMILIES}
+        print(_USAGE.format(ppo_steps=DEFAULT_PPO_STEPS, families="\n".join(in_columns(families))))
         if argv and argv[0] in ("-h", "--help"):
             return
         raise UserError("which family? metarl baselines FAMILY")
@@ -39,7 +35,13 @@ def main(argv: list[str]) -> None:
     from experiments.baselines import COLUMNS, baselines, rows
 
     family_class = load(name)
-    fields = [("family", family_class), ("trials", int), ("ppo_steps", int), ("seed", int), ("json", bool)]
+    fields = [
+        ("family", family_class),
+        ("trials", with_help(int, "the number of test tasks")),
+        ("ppo_steps", with_help(int, "the number of training steps of each PPO policy; 0: no PPO")),
+        ("seed", with_help(int, "the seed of the tasks and of everything random")),
+        ("json", with_help(bool, "whether to print one JSON object and nothing else")),
+    ]
     arguments_class: Any = make_dataclass("Arguments", fields)
     default = arguments_class(family_class(), 1000, DEFAULT_PPO_STEPS, 0, False)
     arguments = parse(arguments_class, argv[1:], prog=f"metarl baselines {name}", description=" ", default=default)

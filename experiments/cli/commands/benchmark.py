@@ -1,4 +1,4 @@
-"""Measures speed beside the peers and the raw limit, interleaved: metarl benchmark NAME [--json] [--bodies B ...]."""
+"""Compare speed with other libraries and the raw limit: metarl benchmark NAME [--json] [--bodies B ...]."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from metarl.errors import UserError
 
 @dataclass(frozen=True)
 class Arguments:
-    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]  # such as simulation
-    json: bool = False  # print one JSON object and nothing else
-    bodies: tuple[str, ...] = ()  # of simulation: those to measure, such as half_cheetah ant; all if left out
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]  # the benchmark to run
+    json: bool = False  # whether to print one JSON object and nothing else
+    bodies: tuple[str, ...] = ()  # the bodies that simulation measures, such as half_cheetah ant; none given: all
 
 
 def main(argv: list[str]) -> None:

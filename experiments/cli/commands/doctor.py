@@ -1,4 +1,4 @@
-"""Says what this installation has: versions, devices, the rendering backend, the simulator's speed in one second."""
+"""Check this installation: versions, devices, the rendering backend and the speed of the simulator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shows how a trained agent adapts to tasks it has not met: metarl evaluate RUN [--split test] [--json].
+"""Show how a trained agent adapts to unseen tasks: metarl evaluate RUN [--split test] [--json].
 
 After RUN, any field of the run's family or agent can be given another value than in training, as in metarl train:
 --family.FIELD VALUE --agent.FIELD VALUE.
@@ -8,39 +8,35 @@ from __future__ import annotations
 
 import json as json_format
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, make_dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from experiments.cli.arguments import check_seed, parse
-from experiments.experiment.config_json import written
 from metarl.errors import UserError
 
 if TYPE_CHECKING:
     from experiments.experiment.definition import Experiment
-    from metarl.run.directory import Run
-    from metarl.trainer import Trainer
 
 _PARTS = ("--family.", "--agent.")  # whose fields can be given other values
-_SIZES = {"ways": "ways", "shots": "shots", "queries": "test_queries"}  # arguments, and fields of families
 
 
 @dataclass(frozen=True)
 class Arguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
-    split: Literal["train", "val", "test", "ood"] = "test"  # ood: outside the range of training
-    tasks: int = 1000  # how many, each met by one agent that knows nothing of it
-    episodes: int | None = None  # in each task, or steps of adaptation; if left out, as many as in training
-    ways: int | None = None  # classes in a task, for families of images; if left out, the run's own
-    shots: int | None = None  # examples of each class, for families of images; if left out, the run's own
-    queries: int | None = None  # of each class, for families of images; if left out, the run's own
-    checkpoint: Literal["latest", "best"] = "latest"
-    seed: int = 0  # of the tasks and of everything random; one seed, one result
-    device: Literal["cpu", "cuda"] | None = None  # if left out, the one it was trained on
-    json: bool = False  # print one JSON object and nothing else
+    split: Literal["train", "val", "test", "ood"] = "test"  # the tasks' split; ood: outside the range of training
+    tasks: int = 1000  # the number of tasks (the agent starts from its prior in each)
+    episodes: int | None = None  # the number of episodes per task, or steps of adaptation; None: as in training
+    ways: int | None = None  # the number of classes per task, for families of images; None: the run's own
+    shots: int | None = None  # the number of examples per class, for families of images; None: the run's own
+    queries: int | None = None  # the number of queries per class, for families of images; None: the run's own
+    checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint to evaluate
+    seed: int = 0  # the seed of the tasks and of everything random; one seed gives one result
+    device: Literal["cpu", "cuda"] | None = None  # the device to evaluate on; None: the one of training
+    json: bool = False  # whether to print one JSON object and nothing else
 
 
 def main(argv: list[str]) -> None:
@@ -51,10 +47,10 @@ def main(argv: list[str]) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} is {value}; it must be at least 1")
-    from envs.external import CrashedTooOften
     from experiments.cli.plots import plot_run
     from experiments.cli.report import identity, print_evaluation
     from experiments.experiment.definition import from_config
+    from experiments.experiment.evaluating import SIZES, evaluate_run
     from metarl.run.directory import Run
 
     run = Run.open(arguments.run)
@@ -62,17 +58,19 @@ def main(argv: list[str]) -> None:
     if arguments.device is not None:
         trained = replace(trained, device=arguments.device)
     asked = _with_fields(trained, of_parts)
-    settings = _differences(trained, asked)
-    sizes = {name: value for name in _SIZES if (value := getattr(arguments, name)) is not None}
-    asked = replace(asked, family=_resized(asked.family, sizes))
-    trainer, family = _restored(trained, asked, run, arguments.checkpoint)
-    try:
-        evaluation = trainer.evaluate(
-            arguments.split, arguments.tasks, arguments.episodes, arguments.seed, family=family
-        )
-    except (ValueError, FloatingPointError, CrashedTooOften) as error:  # such as a split that the family does not have
-        raise UserError(str(error)) from error
-    evaluation = replace(evaluation, facts={**evaluation.facts, **settings})
+    sizes = {name: value for name in SIZES if (value := getattr(arguments, name)) is not None}
+    evaluated = evaluate_run(
+        run,
+        trained,
+        asked,
+        split=arguments.split,
+        tasks=arguments.tasks,
+        episodes=arguments.episodes,
+        checkpoint=arguments.checkpoint,
+        seed=arguments.seed,
+        sizes=sizes,
+    )
+    evaluation, trainer = evaluated.evaluation, evaluated.trainer
     subject = identity(trainer, arguments.checkpoint, arguments.seed)
     if arguments.json:
         print(json_format.dumps({**evaluation.as_json(), **subject}))
@@ -80,7 +78,7 @@ def main(argv: list[str]) -> None:
     print_evaluation(evaluation)
     num_points = len(evaluation.episodes) - (1 - evaluation.measure.first)
     suffix = "".join(f"_{value}{name}" for name, value in sizes.items())
-    suffix += "".join("_" + re.sub(r"[^\w.=-]", "", f"{name}={value}") for name, value in settings.items())
+    suffix += "".join("_" + re.sub(r"[^\w.=-]", "", f"{name}={value}") for name, value in evaluated.settings.items())
     name = f"evaluation_{arguments.split}_{arguments.tasks}x{num_points}{suffix}_i{trainer.iteration}_s{arguments.seed}"
     print(f"Saved: {run.save_evaluation(evaluation, subject, name)}")
     print(f"Plot:  {plot_run(run, evaluation, name)}")
@@ -110,48 +108,3 @@ def _with_fields(experiment: Experiment[Any, Any], words: Sequence[str]) -> Expe
 
     settings: Any = make_dataclass("Settings", [("experiment", argument_type(experiment))])
     return parse(settings, words, prog="metarl evaluate RUN", default=settings(experiment)).experiment
-
-
-def _differences(before: Experiment[Any, Any], after: Experiment[Any, Any]) -> dict[str, Any]:
-    """What is set otherwise in the family or the agent, by name."""
-
-    def flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-        named = {f"{prefix}.{name}": value for name, value in values.items()}
-        inner = [flat(value, name) for name, value in named.items() if isinstance(value, Mapping)]
-        leaves = {name: value for name, value in named.items() if not isinstance(value, Mapping)}
-        return {name: value for part in (leaves, *inner) for name, value in part.items()}
-
-    old, new = (flat(written(one.family), "family") | flat(written(one.agent), "agent") for one in (before, after))
-    return {name: value for name, value in new.items() if value != old.get(name)}
-
-
-def _restored(
-    trained: Experiment[Any, Any], asked: Experiment[Any, Any], run: Run, checkpoint: str
-) -> tuple[Trainer, Any]:
-    """A trainer with what the checkpoint learned, and the family to evaluate it on; None for the trainer's own.
-
-    A few-shot learner is one for its own family's classes, and meets others as they are; an agent that acts is made for
-    the worlds that it meets.
-    """
-    from experiments.experiment.definition import restored
-    from metarl.fewshot.episode import FewShotFamily
-
-    if not isinstance(asked.family, FewShotFamily):
-        return restored(asked, run, checkpoint, to_train=False), None
-    trainer = restored(replace(asked, family=trained.family), run, checkpoint, to_train=False)
-    return trainer, None if asked.family == trained.family else asked.family
-
-
-def _resized(family: Any, sizes: Mapping[str, int]) -> Any:
-    """The family with other numbers of classes and examples in a task.
-
-    Raises:
-        UserError: when the family has no such numbers, or refuses these.
-    """
-    for name, value in sizes.items():
-        if _SIZES[name] not in {field.name for field in fields(family)}:
-            raise UserError(f"--{name} is {value}; {family.name} has no {name} of classes")
-    try:
-        return replace(family, **{_SIZES[name]: value for name, value in sizes.items()})
-    except ValueError as error:
-        raise UserError(str(error)) from error

@@ -1,4 +1,4 @@
-"""Lists task families, agents, few-shot learners and experiments, each with a phrase on what it is."""
+"""List task families, agents, few-shot learners and experiments, one line each."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import Literal
 import tyro
 
 from experiments.cli.arguments import parse
-from experiments.experiment.names import described
+from experiments.experiment.names import described, in_columns
 
 _KINDS = ("families", "agents", "learners", "experiments")
 
 
+_What = Literal["all", "families", "agents", "learners", "experiments"]
+
+
 @dataclass(frozen=True)
 class Arguments:
-    what: tyro.conf.Positional[Literal["all", "families", "agents", "learners", "experiments"]] = "all"
+    what: tyro.conf.Positional[_What] = "all"  # the kind to list
 
 
 def main(argv: list[str]) -> None:
@@ -24,7 +27,4 @@ def main(argv: list[str]) -> None:
     for kind in kinds:
         if len(kinds) > 1:
             print(f"\n{kind}" if kind != kinds[0] else kind)
-        entries = described(kind)
-        width = max((len(name) for name in entries), default=0)
-        for name, description in entries.items():
-            print(f"  {name:<{width}}  {description}".rstrip())
+        print("\n".join(in_columns(described(kind))))

@@ -1,4 +1,4 @@
-"""Shows an agent adapting to one task, episode by episode, as a video: metarl play RUN [--task NAME=VALUE ...]."""
+"""Show an agent adapting to one task, episode by episode, as a video: metarl play RUN [--task NAME=VALUE ...]."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 class Arguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
     task: tyro.conf.UseAppendAction[tuple[str, ...]] = ()  # a field, as velocity=1.5 or goal=0.5,0; others are drawn
-    split: Literal["train", "test", "ood"] = "test"  # where the task is drawn from; ood: outside the range of training
-    episodes: int | None = None  # if left out, as many as in training
-    video: Path | None = None  # the mp4 to write; if left out: RUN/videos/<split>_s<seed>.mp4
-    viewer: bool = False  # watch it in MuJoCo's viewer instead, on a machine with a display
-    checkpoint: Literal["latest", "best"] = "latest"
-    deterministic: bool = False  # act by the policy's mode
-    seed: int = 0  # of the task and of everything random; one seed, one video
+    split: Literal["train", "test", "ood"] = "test"  # the split to draw the task from; ood: outside the training range
+    episodes: int | None = None  # the number of episodes, or steps of adaptation; None: as in training
+    video: Path | None = None  # the mp4 file to write; None: RUN/videos/<split>_s<seed>.mp4
+    viewer: bool = False  # whether to open MuJoCo's viewer instead, on a machine with a display
+    checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint to play
+    deterministic: bool = False  # whether to act by the policy's mode
+    seed: int = 0  # the seed of the task and of everything random; one seed gives one video
 
 
 def main(argv: list[str]) -> None:

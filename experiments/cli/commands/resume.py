@@ -1,4 +1,4 @@
-"""Goes on with a run that was stopped or killed, exactly where its last checkpoint left it: metarl resume RUN."""
+"""Resume a run from its last checkpoint: metarl resume RUN."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Arguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
-    num_iterations: int | None = None  # train this many in all, more than was asked for at first
-    video_every: int = 0  # film a trial after every so many iterations; 0: never
+    num_iterations: int | None = None  # the total number of iterations, to train for longer; None: the run's own
+    video_every: int = 0  # the number of iterations between two videos of a trial; 0: no videos
 
 
 def main(argv: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Meta-trains an agent: metarl train EXPERIMENT [--seed N] [--device cpu|cuda] [--run-dir D] [any other field]."""
+"""Meta-train an agent: metarl train EXPERIMENT [--seed N] [--device cpu|cuda] [--run-dir D] [any other field]."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.cli.arguments import parse
-from experiments.experiment.names import described, experiment_names, known
+from experiments.cli.arguments import parse, with_help
+from experiments.experiment.names import described, experiment_names, in_columns, known
 from metarl.errors import UserError
 
 _USAGE = """usage: metarl train EXPERIMENT [--seed N] [--device cpu|cuda] [--run-dir D] [--PART.FIELD VALUE ...]
 
-EXPERIMENT is one of these, or the path of a recipe of your own (a .py file):
+EXPERIMENT is one of these, or the path of your own recipe (a .py file):
 {experiments}
 
-  --seed N              one seed gives one run, bit for bit on a CPU
-  --device cpu|cuda     where environments and networks live
+  --seed N              the seed of everything random; one seed gives one run, bit for bit on a CPU
+  --device cpu|cuda     the device of environments and networks
   --run-dir D           the directory of this run; if left out: runs/<family>/<agent>/<time>_s<seed>
-  --video-every N       film a trial after every N iterations, into the run's videos and TensorBoard; 0: never
+  --video-every N       record a video of a trial after every N iterations, also in TensorBoard; 0: never
+  --log NAME ...        write the progress to tensorboard csv json (the default), wandb, mlflow or trackio; csv and
+                        json are always written
   --family.FIELD VALUE  --agent.FIELD VALUE  --train.FIELD VALUE
                         any field of the experiment; its fields: metarl train EXPERIMENT --help
 """
@@ -27,10 +29,7 @@ EXPERIMENT is one of these, or the path of a recipe of your own (a .py file):
 def main(argv: list[str]) -> int:
     """Parse what is before the experiment's own fields without importing torch, then train."""
     if not argv or argv[0] in ("-h", "--help"):
-        names = "\n".join(
-            f"  {name:<32}{description}".rstrip() for name, description in described("experiments").items()
-        )
-        print(_USAGE.format(experiments=names))
+        print(_USAGE.format(experiments="\n".join(in_columns(described("experiments")))))
         if not argv:
             raise UserError("which experiment? metarl train EXPERIMENT")
         return 0
@@ -50,22 +49,23 @@ def _split(argv: list[str]) -> tuple[str, list[str]]:
 
 
 def _train(name: str, argv: list[str], command: list[str]) -> int:
-    from experiments.cli.session import Filming, meta_train
-    from experiments.experiment.definition import argument_type, load, to_config  # here, as all that needs torch
-    from metarl.run.directory import Run
+    from experiments.cli.session import Filming, meta_train, new_run  # here, as all that needs torch
+    from experiments.experiment.definition import argument_type, load
+    from metarl.run.log_writers import DEFAULT_LOG, LogName
 
     recipe = load(name)
-    fields = [("experiment", argument_type(recipe)), ("run_dir", Path | None), ("video_every", int)]
+    fields = [
+        ("experiment", argument_type(recipe)),
+        ("run_dir", with_help(Path | None, "the directory of this run; None: runs/<family>/<agent>/<time>_s<seed>")),
+        ("video_every", with_help(int, "the number of iterations between two videos of a trial; 0: no videos")),
+        ("log", with_help(tuple[LogName, ...], "what the progress is written to; csv and json are always written")),
+    ]
     arguments_class: Any = make_dataclass("Arguments", fields)
-    prog = f"metarl train {name}"
-    arguments = parse(arguments_class, argv, prog=prog, description=" ", default=arguments_class(recipe, None, 0))
+    prog, default = f"metarl train {name}", arguments_class(recipe, None, 0, DEFAULT_LOG)
+    arguments = parse(arguments_class, argv, prog=prog, description=" ", default=default)
     experiment = arguments.experiment
     filming = Filming(experiment, arguments.video_every)
     trainer = experiment.trainer()
-    config = to_config(experiment, name)
-    if arguments.run_dir is not None:
-        run = Run.create_at(arguments.run_dir, config, command)
-    else:
-        run = Run.create("runs", experiment.family.name, experiment.agent_name, experiment.seed, config, command)
+    run = new_run(experiment, name, arguments.run_dir, command, arguments.log)
     with run.lock():
         return meta_train(experiment, trainer, run, filming)

@@ -8,7 +8,7 @@ then began to walk; it was stopped at 153,000.
 from dataclasses import replace
 
 from agents.pearl import PEARL_TWO_CORES
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.ant_dir import pearl_paper
 from metarl.trainer import TrainConfig
 

@@ -8,7 +8,7 @@ the settings of a public code.
 
 from agents.maml import MAMLTRPOConfig
 from envs.torch_families.bandits import BernoulliBandit
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

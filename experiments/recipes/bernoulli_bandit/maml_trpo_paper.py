@@ -2,7 +2,7 @@
 
 from agents.maml import MAMLTRPOConfig
 from envs.torch_families.bandits import BernoulliBandit
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

@@ -5,7 +5,7 @@ Duan et al. (2016), table 1, n = 10, k = 5: RL2 6.7, Gittins 6.6, random 5.0 (me
 
 from agents.rl2 import RL2Config
 from envs.torch_families.bandits import BernoulliBandit
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

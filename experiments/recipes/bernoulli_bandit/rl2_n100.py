@@ -6,7 +6,7 @@ Duan et al. (2016), table 1, n = 100, k = 5: RL2 78.7, Gittins 78.3, random 49.9
 from dataclasses import replace
 
 from envs.torch_families.bandits import BernoulliBandit
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.bernoulli_bandit import rl2
 from metarl.trainer import TrainConfig
 

@@ -5,7 +5,7 @@ The task is VariBAD's (Zintgraf et al. 2020): 4 episodes of 15 steps, the goal h
 
 from agents.rl2 import RL2Config
 from envs.torch_families.gridworld import GridNavi
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

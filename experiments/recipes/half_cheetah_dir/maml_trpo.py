@@ -8,7 +8,7 @@ gradient is too noisy: 106 in place of 450 after 17.6 M steps.
 
 from agents.maml import MAMLTRPOConfig
 from envs.locomotion.half_cheetah import HalfCheetahDir
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

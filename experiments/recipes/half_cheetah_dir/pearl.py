@@ -6,7 +6,7 @@ The settings of half_cheetah_vel/pearl, for two cores, on the two directions; `p
 from dataclasses import replace
 
 from agents.pearl import PEARL_TWO_CORES
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.half_cheetah_dir import pearl_paper
 from metarl.trainer import TrainConfig
 

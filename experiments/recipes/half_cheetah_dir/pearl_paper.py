@@ -6,7 +6,7 @@ here was not measured; the public code had 878 after 300,000 steps.
 
 from agents.pearl import PEARLConfig
 from envs.locomotion.half_cheetah import HalfCheetahDir
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

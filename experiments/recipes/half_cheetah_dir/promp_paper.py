@@ -2,7 +2,7 @@
 
 from agents.promp import ProMPConfig
 from envs.locomotion.half_cheetah import HalfCheetahDir
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

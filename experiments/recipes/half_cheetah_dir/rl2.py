@@ -7,7 +7,7 @@ needs to cross the trial. Small meta-batches, and so many updates, save more tha
 
 from agents.rl2 import RL2Config
 from envs.locomotion.half_cheetah import HalfCheetahDir
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

@@ -5,7 +5,7 @@ Zintgraf et al. 2020 (VariBAD), appendix: return of an episode of 200 steps, aft
 
 from dataclasses import replace
 
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.half_cheetah_dir import rl2
 
 experiment = replace(

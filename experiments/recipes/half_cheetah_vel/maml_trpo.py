@@ -6,7 +6,7 @@ Velocities go up to 3 m/s here. Seed 0 had -149 after 60 iterations, and was sti
 
 from agents.maml import MAMLTRPOConfig
 from envs.locomotion.half_cheetah import HalfCheetahVel
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

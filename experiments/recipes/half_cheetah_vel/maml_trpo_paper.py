@@ -2,7 +2,7 @@
 
 from agents.maml import MAMLTRPOConfig
 from envs.locomotion.half_cheetah import HalfCheetahVel
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from agents.pearl import PEARL_TWO_CORES
 from envs.locomotion.half_cheetah import HalfCheetahVel
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

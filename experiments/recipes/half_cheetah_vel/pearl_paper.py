@@ -6,7 +6,7 @@ Rakelly et al. (2019). What it reaches here was not measured; the public code ha
 
 from agents.pearl import PEARLConfig
 from envs.locomotion.half_cheetah import HalfCheetahVel
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

@@ -6,7 +6,7 @@ slowly, and more updates of less data save steps. `promp_paper` has the publishe
 
 from agents.promp import ProMPConfig
 from envs.locomotion.half_cheetah import HalfCheetahVel
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

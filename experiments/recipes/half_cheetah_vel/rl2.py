@@ -7,7 +7,7 @@ what is expected is that the second episode, when the velocity is known, is bett
 from dataclasses import replace
 
 from envs.locomotion.half_cheetah import HalfCheetahVel
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.half_cheetah_dir import rl2
 from metarl.trainer import TrainConfig
 

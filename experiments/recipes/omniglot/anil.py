@@ -5,7 +5,7 @@ Raghu et al. (2020): the settings of omniglot/maml, with five steps on the last 
 
 from dataclasses import replace
 
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.omniglot import maml
 from metarl.fewshot.methods.anil import ANILConfig
 

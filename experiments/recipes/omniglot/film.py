@@ -4,7 +4,7 @@ Requeima et al. (2019) condition a large net that was trained beforehand; here a
 sixty classes, with convolutions in half precision.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
 from metarl.fewshot.methods.film import FilmConfig
 from metarl.nets.conv import ConvConfig

@@ -7,7 +7,7 @@ layer, instance or none; the first is "transductive", as published.
 
 from dataclasses import replace
 
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.omniglot import maml
 from metarl.fewshot.methods.maml import FOMAMLConfig
 

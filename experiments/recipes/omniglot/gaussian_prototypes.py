@@ -4,7 +4,7 @@ After Harrison et al. (2020) and Zhang et al. (2021), on an embedding learned fr
 learn theirs: episodes of sixty classes, with convolutions in half precision.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
 from metarl.fewshot.methods.gaussian_prototypes import GaussianPrototypesConfig
 from metarl.nets.conv import ConvConfig

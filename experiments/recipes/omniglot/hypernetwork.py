@@ -4,7 +4,7 @@ After Ha et al. (2017), who have no few-shot tasks. Episodes are of twenty class
 iteration three layers are written.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
 from metarl.fewshot.methods.hypernetwork import HypernetworkConfig
 from metarl.nets.conv import ConvConfig

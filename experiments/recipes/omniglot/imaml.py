@@ -9,7 +9,7 @@ which this does not.
 
 from dataclasses import replace
 
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.omniglot import maml
 from metarl.fewshot.methods.imaml import IMAMLConfig
 from metarl.nets.conv import STRIDED

@@ -3,7 +3,7 @@
 A plain softmax layer at its likeliest weights beside it: --agent.num-points 0.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
 from metarl.fewshot.methods.laplace import LaplaceConfig
 from metarl.nets.conv import ConvConfig

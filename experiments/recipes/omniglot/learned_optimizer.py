@@ -7,7 +7,7 @@ queries of a task are normalised together.
 
 from dataclasses import replace
 
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.omniglot import maml
 from metarl.fewshot.methods.learned_optimizer import LearnedOptimizerConfig
 from metarl.nets.conv import STRIDED

@@ -5,7 +5,7 @@ one step late as for the baseline of Santoro et al. (2016): --agent.late-labels 
 k + 1.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from experiments.recipes.omniglot import mann
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.fewshot.methods.lstm import LSTMConfig

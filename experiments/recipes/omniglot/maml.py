@@ -7,7 +7,7 @@ of each class, are normalised together; --family.test-queries 15 has 75 of them.
 --family.class-split random --family.rotations augment.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
 from metarl.fewshot.methods.maml import MAMLConfig
 from metarl.nets.conv import ConvConfig

@@ -10,7 +10,7 @@ net: --train.num-iterations 50000 --agent.outer-lr 0.001 --agent.conv.downsampli
 
 from dataclasses import replace
 
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.omniglot import maml
 from metarl.fewshot.methods.maml_plus_plus import MAMLPlusPlusConfig
 

@@ -6,7 +6,7 @@ convolutions; the paper's network sees pixels: --agent.embedding pixels --train.
 presentation k + 1.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
 from metarl.fewshot.methods.mann import MANNConfig
 from metarl.nets.conv import ConvConfig

@@ -5,7 +5,7 @@ which teaches more in the same time, and convolutions are in half precision. The
 --agent.context-steps 3. More time: --train.num-iterations 20000.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
 from metarl.fewshot.methods.matching import MatchingConfig
 from metarl.nets.conv import ConvConfig

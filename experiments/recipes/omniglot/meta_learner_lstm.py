@@ -8,7 +8,7 @@ on training tasks after 600 updates, and with fifteen at .81. All queries of a t
 
 from dataclasses import replace
 
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.omniglot import maml
 from metarl.fewshot.methods.meta_learner_lstm import MetaLearnerLSTMConfig
 from metarl.nets.conv import STRIDED

@@ -4,7 +4,7 @@ Munkhdalai, Yu (2017), whose net has five blocks and fast weights in its last on
 normalised by others. A longer run: --train.num-iterations 20000.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
 from metarl.fewshot.methods.meta_networks import MetaNetworkConfig
 from metarl.nets.conv import ConvConfig

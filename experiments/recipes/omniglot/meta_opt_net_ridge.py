@@ -4,7 +4,7 @@ Bertinetto et al. (2019) and Lee et al. (2019); the latter weigh squared weights
 numbers: --agent.ridge 50. Here an embedding has 64 numbers, and an episode sixty classes.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
 from metarl.fewshot.methods.meta_opt_net import MetaOptNetConfig
 from metarl.nets.conv import ConvConfig

@@ -5,7 +5,7 @@ the test, on a larger net: --family.train-ways 5 --family.train-shots 15 --agent
 Here an episode has twenty classes, as those are harder to tell apart than five.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
 from metarl.fewshot.methods.meta_opt_net import MetaOptNetConfig
 from metarl.nets.conv import ConvConfig

@@ -6,7 +6,7 @@ The paper draws them from 0.005 to 0.1; here all begin where MAML's are.
 
 from dataclasses import replace
 
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.omniglot import maml
 from metarl.fewshot.methods.meta_sgd import MetaSGDConfig
 

@@ -4,7 +4,7 @@ Snell, Swersky, Zemel (2017) train with sixty classes in an episode; so does thi
 convolutions in half precision. More time: --train.num-iterations 20000.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
 from metarl.fewshot.methods.prototypical import PrototypicalConfig
 from metarl.nets.conv import ConvConfig

@@ -5,7 +5,7 @@ classes and there are fewer, with convolutions in half precision. Their own:
 --family.train-ways 5 --family.queries 19 --train.num-iterations 1000000 --agent.max-grad-norm 0.5
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
 from metarl.fewshot.methods.relation import RelationConfig
 from metarl.nets.conv import ConvConfig

@@ -8,7 +8,7 @@ a seventh of its iterations. Its own budget and characters: --train.num-iteratio
 --family.resize nearest --family.ink dark.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
 from metarl.fewshot.methods.reptile import ReptileConfig
 from metarl.trainer import TrainConfig

@@ -6,7 +6,7 @@ omniglot/reptile_transductive, with longer steps, as what adapts is small.
 
 from dataclasses import replace
 
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.omniglot import reptile_transductive
 from metarl.fewshot.methods.reptile_lora import ReptileLoRAConfig
 

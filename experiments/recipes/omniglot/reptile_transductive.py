@@ -6,7 +6,7 @@ together at meta-test. Meta-training and everything else are those of omniglot/r
 
 from dataclasses import replace
 
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.omniglot import reptile
 
 experiment = replace(

@@ -4,7 +4,7 @@ Koch et al. (2015) tell twenty characters of one alphabet apart, after training 
 here an episode has 2,000 pairs, and characters are of any alphabets.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
 from metarl.fewshot.methods.siamese import SiameseConfig
 from metarl.nets.conv import ConvConfig

@@ -4,7 +4,7 @@ Mishra et al. (2018): the sizes of its blocks, on four blocks of convolution; th
 training far longer: --train.num-tasks 32 --train.num-iterations 80000.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
 from metarl.fewshot.methods.snail import SnailLearnerConfig
 from metarl.nets.conv import ConvConfig

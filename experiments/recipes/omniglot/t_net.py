@@ -6,7 +6,7 @@ Lee, Choi (2018): the settings of omniglot/maml, for 40,000 iterations. The MT-n
 
 from dataclasses import replace
 
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.omniglot import maml
 from metarl.fewshot.methods.t_net import TNetConfig
 

@@ -1,6 +1,6 @@
 """A transformer without positions tells five characters apart from one example of each, in its context."""
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
 from metarl.fewshot.methods.transformer import TransformerLearnerConfig
 from metarl.nets.conv import ConvConfig

@@ -4,7 +4,7 @@ Gordon et al. (2019) train with five classes, sixteen tasks at once, for 80,000 
 classes, and there are fewer. A plain softmax layer beside it: --agent.num-points 0.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot
 from metarl.fewshot.methods.versa import VersaConfig
 from metarl.nets.conv import ConvConfig

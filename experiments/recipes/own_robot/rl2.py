@@ -11,7 +11,7 @@ import torch
 from agents.rl2 import RL2Config
 from envs.locomotion.custom_robot import MujocoFamily
 from envs.samplers import LogUniform, Uniform
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 

@@ -3,7 +3,7 @@
 from agents.rl2 import RL2Config
 from envs.external.gymnasium_family import GymnasiumFamily
 from envs.samplers import LogUniform, Uniform
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

@@ -7,7 +7,7 @@ settings.
 
 from agents.maml import MAMLTRPOConfig
 from envs.torch_families.navigation import PointNavigation
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

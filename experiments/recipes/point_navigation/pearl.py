@@ -7,7 +7,7 @@ the family is the MAML paper's, and the settings are those of semicircle/pearl w
 from dataclasses import replace
 
 from envs.torch_families.navigation import PointNavigation
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from experiments.recipes.semicircle import pearl
 from metarl.trainer import TrainConfig
 

@@ -5,7 +5,7 @@
 
 from agents.promp import ProMPConfig
 from envs.torch_families.navigation import PointNavigation
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

@@ -8,7 +8,7 @@ goals at all. The published budget is 1000 gradient steps an iteration on 16 x 2
 
 from agents.pearl import PEARLConfig
 from envs.torch_families.navigation import Semicircle
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

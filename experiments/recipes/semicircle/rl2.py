@@ -2,7 +2,7 @@
 
 from agents.rl2 import RL2Config
 from envs.torch_families.navigation import Semicircle
-from experiments.experiment import Experiment
+from experiments import Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

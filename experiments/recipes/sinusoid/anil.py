@@ -5,7 +5,7 @@ Raghu et al. (2020), who have images and reinforcement learning only.
 
 from dataclasses import replace
 
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.sinusoid import maml
 from metarl.fewshot.methods.anil import ANILConfig
 

@@ -4,7 +4,7 @@ Garnelo et al. (2018), who have functions drawn from a Gaussian process, picture
 of examples are those of sinusoid/maml. The curve counts examples: what is expected is the error after all ten.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.methods.neural_processes import CNPConfig
 from metarl.fewshot.regression import Sinusoid
 from metarl.trainer import TrainConfig

@@ -5,7 +5,7 @@ Finn, Abbeel, Levine (2017); the settings are those of sinusoid/maml. The paper 
 
 from dataclasses import replace
 
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.sinusoid import maml
 from metarl.fewshot.methods.maml import FOMAMLConfig
 

@@ -3,7 +3,7 @@
 Short moves and small, cut meta-gradients keep it from drifting to where inner steps are unstable (experiments/LOG.md).
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.methods.imaml import IMAMLConfig
 from metarl.fewshot.regression import Sinusoid
 from metarl.trainer import TrainConfig

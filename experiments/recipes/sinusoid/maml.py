@@ -4,7 +4,7 @@ Finn, Abbeel, Levine (2017): 40-40 relu, 10 shots, 25 tasks an update, one inner
 budget and rate: --train.num-iterations 70000 --agent.outer-lr 0.001; 5 shots: --family.shots 5.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.methods.maml import MAMLConfig
 from metarl.fewshot.regression import Sinusoid
 from metarl.trainer import TrainConfig

@@ -3,7 +3,7 @@
 Meta-gradients are cut: without that, one seed in two ends at .2 to 1.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.methods.maml_plus_plus import MAMLPlusPlusConfig
 from metarl.fewshot.regression import Sinusoid
 from metarl.trainer import TrainConfig

@@ -6,7 +6,7 @@ Its step sizes are learned for the one step that it is trained on: further steps
 
 from dataclasses import replace
 
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.sinusoid import maml
 from metarl.fewshot.methods.meta_sgd import MetaSGDConfig
 

@@ -6,7 +6,7 @@ examples are those of sinusoid/maml. The curve counts examples: what is expected
 
 from dataclasses import replace
 
-from experiments.experiment import Expected
+from experiments import Expected
 from experiments.recipes.sinusoid import cnp
 from metarl.fewshot.methods.neural_processes import NPConfig
 

@@ -4,7 +4,7 @@ Nichol, Achiam, Schulman (2018): inner rate 0.02, 64-64 tanh, one task an update
 way; here 5 tasks an update and a larger share. At meta-test the paper takes 32 steps: --train.num-episodes 32.
 """
 
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.fewshot.methods.reptile import ReptileConfig
 from metarl.fewshot.regression import Sinusoid
 from metarl.trainer import TrainConfig

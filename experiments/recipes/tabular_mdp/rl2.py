@@ -7,7 +7,7 @@ step size each make learning faster here (experiments/LOG.md).
 
 from agents.rl2 import RL2Config
 from envs.torch_families.tabular import TabularMDP
-from experiments.experiment import Expected, Experiment
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

@@ -5,7 +5,7 @@ Rakelly et al. (2019). What it reaches here was not measured.
 
 from agents.pearl import PEARLConfig
 from envs.locomotion.walkers import Walker2dRandParams
-from experiments.experiment import Experiment
+from experiments import Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(

@@ -204,7 +204,7 @@ def test_from_a_recipe_to_an_evaluation_with_more_classes_and_shots(tmp_path, ca
     words = ["--agent.conv.normalisation", "running", "--train.eval-tasks", "5", "--run-dir", run]
     assert command("train", str(tmp_path / "recipe.py"), *words) == 0
     output = " ".join(capsys.readouterr().out.split())
-    assert "share of queries named rightly on 5 test tasks" in output
+    assert "accuracy on the queries on 5 test tasks" in output
     assert "ways: 3; shots: 1; queries: 5; normalisation: running" in output
     command("evaluate", run, "--tasks", "4", "--ways", "5", "--shots", "2", "--json")
     evaluation = json.loads(capsys.readouterr().out)

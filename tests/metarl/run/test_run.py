@@ -284,7 +284,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Go on with: metarl resume run" in errors
+    assert "Resume with: metarl resume run" in errors
     assert "Traceback" not in errors
     run = Run.open(tmp_path / "run")
     with run.lock():
