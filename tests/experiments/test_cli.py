@@ -149,7 +149,7 @@ def test_a_short_family_name_is_spelt_out():
     [
         (("agent", "hidden_siz"), 3, "agent.hidden_siz is not a field: did you mean hidden_size?"),
         (("agent", "hidden_size"), "8", "agent.hidden_size is '8': Input should be a valid integer"),
-        (("agent", "learning_rate"), -1.0, "agent: learning_rate is -1.0; it must be positive"),
+        (("agent", "learning_rate"), -1.0, "agent: learning_rate is -1.0; must be positive"),
         (
             ("family", "class"),
             "envs.bandits:Bandit",
@@ -192,7 +192,7 @@ def test_a_wrong_config_names_the_field(recipe, place, value, message):
         ("train --seed 3", "the experiment comes first"),
         ("train recipe.py --agent.learning-rate abc", "--agent.learning-rate is 'abc'; it takes FLOAT"),
         ("train recipe.py --agent.learning-rate=abc", "--agent.learning-rate is 'abc'; it takes FLOAT"),
-        ("train recipe.py --agent.learning_rate -1", "agent: learning_rate is -1.0; it must be positive"),
+        ("train recipe.py --agent.learning_rate -1", "agent: learning_rate is -1.0; must be positive"),
         (
             "train recipe.py --agent.learning-rate 5e-5",
             "final_learning_rate is 0.0001 and learning_rate 5e-05; the final",

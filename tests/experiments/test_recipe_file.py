@@ -75,7 +75,7 @@ def metarl(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         ("def f(): return f()\nf()", "RecursionError in line 4: maximum recursion depth exceeded"),
         ("open('absent')", "FileNotFoundError in line 4: [Errno 2] No such file or directory: 'absent'"),
         ("import absent", "ModuleNotFoundError in line 4: No module named 'absent'"),
-        ("RL2Config(hidden_size=0)", "ValueError in line 4: hidden_size is 0; it must be at least 1"),
+        ("RL2Config(hidden_size=0)", "ValueError in line 4: hidden_size is 0; must be at least 1"),
         ("x = (", "SyntaxError in line 4: '(' was never closed"),
         ("import broken", "SyntaxError in line 4 (line 2 of broken.py): invalid syntax"),
         ("import failing", "RuntimeError in line 4 (line 3 of failing.py): two lines"),
