@@ -51,33 +51,33 @@ _AMOUNTS = ("posterior_episodes", "extra_episodes", "num_exploration_episodes")
 class PEARLConfig:
     """Settings of PEARL; the defaults are those published for the half cheetah's velocities."""
 
-    latent_size: int = 5
+    latent_size: int = 5  # size of z, the latent task variable
     aggregation: Aggregation = "product"
-    hidden_sizes: tuple[int, ...] = (300, 300, 300)  # of policy and critics
-    encoder_sizes: tuple[int, ...] = (200, 200, 200)
-    activation: Activation = "relu"
-    next_obs_in_context: bool = False  # for families whose physics differ
+    hidden_sizes: tuple[int, ...] = (300, 300, 300)  # hidden layers of the policy and the critics
+    encoder_sizes: tuple[int, ...] = (200, 200, 200)  # hidden layers of the context encoder
+    activation: Activation = "relu"  # nonlinearity of the hidden layers
+    next_obs_in_context: bool = False  # whether the encoder reads next observations, for families whose physics differ
     num_train_tasks: int = 100
     initial_episodes: int = 10  # in each training task before all else; in episodes: metarl/rl/replay_source.py
-    prior_episodes: int = 2  # in each task of an iteration
-    posterior_episodes: int = 0
-    extra_episodes: int = 3  # from the posterior, and no context
-    num_exploration_episodes: int = 2  # at meta-test
-    capacity: int = 50_000  # transitions of each task in replay; the published million is never filled
-    max_gigabytes: float = 8.0  # of replay
-    num_gradient_steps: int = 2000  # an iteration
-    meta_batch: int = 16  # tasks of a gradient step
-    batch: int = 256  # transitions of each
-    context: int = 100  # transitions of each that the belief comes from
-    gamma: float = 0.99
-    target_share: float = 0.005  # of the way that the slow critics go at each step
-    learning_rate: float = 3e-4
-    reward_scale: float = 5.0
+    prior_episodes: int = 2  # episodes from the prior in each task of an iteration
+    posterior_episodes: int = 0  # episodes from the posterior in each task of an iteration
+    extra_episodes: int = 3  # episodes from the posterior that are left out of contexts, per task
+    num_exploration_episodes: int = 2  # episodes from the prior at meta-test, before z comes from the posterior
+    capacity: int = 50_000  # transitions per task in the replay; the published million is never filled
+    max_gigabytes: float = 8.0  # most memory that the replay may take, in GB
+    num_gradient_steps: int = 2000  # gradient steps per iteration
+    meta_batch: int = 16  # tasks per gradient step
+    batch: int = 256  # transitions per task and gradient step
+    context: int = 100  # transitions per task that the belief is inferred from
+    gamma: float = 0.99  # discount factor
+    target_share: float = 0.005  # Polyak step of the target critics towards the critics, per gradient step
+    learning_rate: float = 3e-4  # step size of every Adam optimiser
+    reward_scale: float = 5.0  # factor on the rewards that the critics learn from
     shaped_reward: str | None = None  # a metric of the family that the critics learn from; None: the reward
-    temperature: float | None = 1.0  # None: learned
-    kl_weight: float = 1.6
-    regularisation: float = 1e-3  # of the policy's outputs
-    actor_gain: float = 0.01  # of the fresh policy's last layer: if large, each z acts in its own way from the start
+    temperature: float | None = 1.0  # weight of the entropy (SAC); None: learned
+    kl_weight: float = 1.6  # weight of the KL divergence of the belief from the prior
+    regularisation: float = 1e-3  # penalty on the squares of the policy's outputs
+    actor_gain: float = 0.01  # gain of the fresh policy's last layer; if large, each z acts differently from the start
 
     def __post_init__(self) -> None:
         at_least(self, 1, *_COUNTS, *_SIZES, "hidden_sizes", "encoder_sizes")

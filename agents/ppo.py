@@ -35,7 +35,7 @@ class PPOConfig:
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-4  # reached linearly at the last iteration; at most `learning_rate`
     num_epochs: int = 5
-    num_minibatches: int = 4  # of whole trials, per epoch
+    num_minibatches: int = 4  # minibatches of whole trials per epoch
     clip: float = 0.2
     value_clip: float | None = None  # in units of normalised return
     value_coefficient: float = 0.5

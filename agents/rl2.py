@@ -51,13 +51,13 @@ class RL2Config(PPOConfig):
     memory: MemoryKind = "gru"
     memory_span: int | None = None  # steps that an untrained "gru" or "lstm" keeps, at most; None: about two
     snail: SnailConfig = field(default_factory=SnailConfig)  # where it is the memory
-    transformer: TransformerConfig = field(default_factory=TransformerConfig)  # likewise
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)  # settings of a transformer as the memory
     whole_transition: bool = False  # whether each item of the memory's input also holds the previous observation
-    hidden_size: int = 128  # of what is read from the memory: units, or a transformer's width
+    hidden_size: int = 128  # size of what is read from the memory: units, or a transformer's width
     encoder_sizes: tuple[int, ...] = ()  # hidden layers between the inputs and the memory
     head_sizes: tuple[int, ...] = (64,)  # hidden layers of the policy's and of the critic's head
     activation: Activation = "tanh"
-    init_std: float = 1.0  # of continuous actions, where the box is [-1, 1]
+    init_std: float = 1.0  # standard deviation of a fresh policy's continuous actions, where the box is [-1, 1]
     normalise_obs: bool = True
     normalise_reward: bool = True
 
@@ -167,6 +167,17 @@ class RL2Network(nn.Module):
             config.memory_config.make(sizes[-1], config.hidden_size, generator=generator),
             lambda hidden, obs: self.policy.net(torch.cat([hidden, obs], -1)),
         )
+
+
+RL2_TWO_CORES = RL2Config(  # what recipes for robots start from, on two cores
+    hidden_size=64,
+    gamma=0.97,
+    lam=0.9,
+    learning_rate=1e-3,
+    final_learning_rate=2e-4,
+    num_minibatches=8,
+    entropy_coefficient=0.0,
+)
 
 
 class RL2:

@@ -181,7 +181,7 @@ def evaluate(
     """
     for name, value in (("num_tasks", num_tasks), ("num_episodes", num_episodes)):
         if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
+            raise ValueError(f"{name} is {value}; must be at least 1")
     tasks = family.sample(num_tasks, split, generator) if tasks is None else tasks
     num_tasks = len(tasks)
     env = family.make_env(num_tasks * rows_per_task(agent), generator)

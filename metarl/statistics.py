@@ -47,7 +47,7 @@ def bootstrap_interval(
     if scores.size == 0:
         raise ValueError("scores is empty; a bootstrap interval needs at least one score")
     if not 0 < level < 1:
-        raise ValueError(f"level is {level}; it must lie between 0 and 1")
+        raise ValueError(f"level is {level}; must lie between 0 and 1")
     strata = scores.reshape(len(scores), -1)  # [K, S]
     rng = np.random.default_rng(seed)
     size = max(1, _RESAMPLED_AT_ONCE // strata.size)  # so that memory does not grow with the number of scores

@@ -74,6 +74,13 @@ def test_recipes_leave_command_line_and_benchmarks_alone():
         assert ours <= {"experiments.Expected", "experiments.Experiment", "experiments.recipes"}, file
 
 
+def test_recipes_import_only_recipes_of_their_own_family():
+    for file in sources("experiments/recipes"):
+        for name in imported(file):
+            if name.startswith("experiments.recipes."):
+                assert name.split(".")[2] == file.parent.name, file
+
+
 def test_adaptation_knows_nothing_of_few_shot_methods():
     for file in sources("metarl/adaptation"):
         assert not any(name.startswith("metarl.fewshot") for name in imported(file)), file

@@ -43,10 +43,10 @@ class GymnasiumFamily:
     env: str | Callable[[], gymnasium.Env[Any, Any]]  # an id, or a function that makes one
     tasks: Mapping[str, Any]  # a `Sampler` by the parameter's name
     apply: Apply | Mapping[str, str] | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)  # of `gymnasium.make`
+    options: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of `gymnasium.make`
     horizon: int = 0  # 0: the limit that the environment is registered with
     num_workers: int | None = None  # processes; None: one a processor; 0: all rows in this one
-    max_crashes: int = 5  # of a row, without an episode that ends well between them, before training stops
+    max_crashes: int = 5  # crashes of a row in a row, with no complete episode between them, before training stops
     num_episodes: int = 2
     name: str = ""  # "": made from the id
 

@@ -29,7 +29,7 @@ class Maker:
     """How an environment is made, given a task and spoken to; travels to worker processes."""
 
     env: str | Callable[[], gymnasium.Env[Any, Any]]
-    options: Mapping[str, Any] = field(default_factory=dict)  # of `gymnasium.make`
+    options: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of `gymnasium.make`
     horizon: int = 0  # 0: the limit that the environment is registered with
     apply: Apply | Mapping[str, str] | None = None
     visible: bool = False  # made to be rendered

@@ -24,7 +24,7 @@ class Contacts:
     num_bodies: int  # without the world
     weight: float  # of the squared forces, as a cost
     limit: float = math.inf  # forces are clipped to ± this, before all else
-    max_cost: float = math.inf  # of one step
+    max_cost: float = math.inf  # largest cost per step
 
     @property
     def num_observed(self) -> int:

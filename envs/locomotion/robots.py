@@ -40,7 +40,7 @@ class Robot:
     noise: StartNoise
     action_limit: float = 1.0
     velocity_limit: float | None = None  # observed velocities are clipped to ± this
-    fields: tuple[str, ...] = ()  # of MuJoCo's data, that its families read
+    fields: tuple[str, ...] = ()  # fields of MuJoCo's data that its families read
     num_observed: int = 0  # entries of an observation beside positions and velocities
 
     @property
@@ -76,7 +76,7 @@ class RobotFamily(Generic[T]):
 
     name = ""  # set by each family
     robot: ClassVar[Robot]
-    contacts: ClassVar[Contacts | None] = None  # of robots that have the choice
+    contacts: ClassVar[Contacts | None] = None  # contact forces, for robots that have the choice
 
     def __post_init__(self) -> None:
         at_least(self, 1, "horizon", "frame_skip")

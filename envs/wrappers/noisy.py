@@ -24,7 +24,7 @@ class Noisy(Wrapped):
     """
 
     obs_noise: Any = 0.0  # standard deviation: a number or a `Sampler`
-    action_noise: Any = 0.0  # likewise, before the action is clipped; or a probability
+    action_noise: Any = 0.0  # standard deviation on continuous actions before clipping; probability on discrete ones
 
     suffix: ClassVar[str] = "noisy"
     strengths: ClassVar[tuple[str, ...]] = ("obs_noise", "action_noise")

@@ -35,14 +35,14 @@ class Settings:
 
     num_tasks: int = 8
     ways: int = 5
-    queries: int = 5  # of each class
+    queries: int = 5  # queries per class
     num_rounds: int = 5
     recipes: tuple[str, ...] = ()  # all of the family's, where there are none
 
     def __post_init__(self) -> None:
         for name in ("num_tasks", "queries", "num_rounds"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
 
 
 def run(settings: Settings | None = None) -> dict[str, Any]:

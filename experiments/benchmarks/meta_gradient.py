@@ -48,7 +48,7 @@ class Settings:
     num_tasks: int = 25
     num_inner_steps: tuple[int, ...] = (1, 5)
     num_rounds: int = 15
-    num_repeats: int = 4  # of each contender in a round
+    num_repeats: int = 4  # repeats of each contender per round
     outer: OuterStepSize = field(default_factory=OuterStepSize)
     num_outer_rounds: int = 5
 

@@ -45,7 +45,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("num_rows", "horizon", "num_rounds", "num_steps"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
 
 
 def run(settings: Settings | None = None) -> dict[str, Any]:

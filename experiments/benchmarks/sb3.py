@@ -43,7 +43,7 @@ class Settings:
     """The size of a benchmark."""
 
     num_envs: int = 64
-    n_steps: int = 64  # of each environment in a rollout; PPO's name for it
+    n_steps: int = 64  # steps per environment and rollout (PPO's name)
     num_rollouts: int = 2  # in a round, each followed by an update
     num_rounds: int = 5
 

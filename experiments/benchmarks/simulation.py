@@ -85,12 +85,12 @@ class Settings:
     """The size of a benchmark."""
 
     bodies: tuple[str, ...] = tuple(BODIES)
-    rows: tuple[int, ...] | None = None  # of every body; None: its own numbers
-    gpu_rows: tuple[int, ...] = (1024, 4096, 16384)  # of every body, where there is a GPU
+    rows: tuple[int, ...] | None = None  # rows for every body; None: its own numbers
+    gpu_rows: tuple[int, ...] = (1024, 4096, 16384)  # rows for every body on a GPU
     copies: int = 8  # rows of each task
     num_rounds: int = 5
     horizon: int | None = None  # steps of an episode; None: the body's own number
-    seconds: float = 0.7  # of one measurement, about: whole episodes of all rows
+    seconds: float = 0.7  # rough length of one measurement, which is whole episodes of all rows
     # One an environment: a meta-batch of the papers, one process a task; then many rows, as ours are. 800 processes
     # would take 14 GB.
     num_processes: tuple[int, ...] = (40, 200)

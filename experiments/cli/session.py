@@ -41,7 +41,7 @@ class Filming:
             UserError: when `every` is negative, the family has no pictures, or this machine cannot make them.
         """
         if every < 0:
-            raise UserError(f"--video-every is {every}; it must be 0 (never) or more")
+            raise UserError(f"--video-every is {every}; must be 0 (never) or more")
         self._every = every
         if every:
             visible_env(experiment.family)

@@ -68,9 +68,7 @@ class ActingAgent:
         if rows < 1 or envs_per_task < 1 or rows % envs_per_task:
             raise UserError(f"num_envs is {num_envs} and envs_per_task {envs_per_task}; the former must be a multiple")
         if self.agent.block is not None and self.agent.block % envs_per_task:
-            raise UserError(
-                f"envs_per_task is {envs_per_task}; it must divide the block of {self.agent.block} episodes"
-            )
+            raise UserError(f"envs_per_task is {envs_per_task}; must divide the block of {self.agent.block} episodes")
         self._num_envs, self._rows, self._envs_per_task = num_envs, rows, envs_per_task
         self.new_task()
 
@@ -123,7 +121,7 @@ class ActingAgent:
         given = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
         wanted = shape if self._num_envs is None else (self._num_envs, *shape)
         if tuple(given.shape) != wanted:
-            raise UserError(f"{name} has shape {list(given.shape)}; it must be {list(wanted)}")
+            raise UserError(f"{name} has shape {list(given.shape)}; must be {list(wanted)}")
         copied = torch.empty(given.shape, dtype=dtype, device=self.device).copy_(given)
         return copied.unsqueeze(0) if self._num_envs is None else copied
 
@@ -241,7 +239,7 @@ class Predictor:
             ("query", asked, (len(x), *asked.shape[1:2], *inputs)),
         ):
             if tuple(value.shape) != shape:
-                raise UserError(f"{name} has shape {list(value.shape)[is_one:]}; it must be {list(shape)[is_one:]}")
+                raise UserError(f"{name} has shape {list(value.shape)[is_one:]}; must be {list(shape)[is_one:]}")
         if classes:
             x, y = _shot_after_shot(x, y)
         blank = torch.zeros((*asked.shape[:2], *y.shape[2:]), dtype=y.dtype, device=self.device)  # nobody knows it yet

@@ -147,7 +147,7 @@ def merged(of_recipe: Any, values: Any, where: str) -> Any:
     if is_dataclass(of_recipe) or isinstance(of_recipe, Mapping):
         parts = of_recipe if isinstance(of_recipe, Mapping) else _fields(of_recipe)
         if not isinstance(values, dict):
-            raise UserError(f"{where} is {values!r}: it must be an object")
+            raise UserError(f"{where} is {values!r}: must be an object")
         for name in values:
             if name not in parts:
                 raise UserError(f"{where}.{name} is not in the recipe: {suggestion(name, parts)}")

@@ -74,7 +74,7 @@ class Experiment(Generic[F, A]):
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must be 0 or more")
+            raise ValueError(f"seed is {self.seed}; must be 0 or more")
 
     @property
     def agent_name(self) -> str:
@@ -173,7 +173,7 @@ def from_config(config: dict[str, Any], where: Path) -> Experiment[Any, Any]:
     config = dict(config)
     name = config.pop("experiment", None)
     if not isinstance(name, str):
-        raise UserError(f"{where}/config.json: experiment is {name!r}; it must be the recipe's name or path")
+        raise UserError(f"{where}/config.json: experiment is {name!r}; must be the recipe's name or path")
     recipe = Path(name)
     for part in ("family", "agent"):
         if not isinstance(config.get(part), dict) or "class" not in config[part]:
@@ -229,7 +229,7 @@ def _class_of(part: str, path: Any, recipe: Path, where: Path) -> type[Any]:
     """The dataclass that a part's "class" names, as module:class."""
     named = f"{where}/config.json: {part}.class is {path!r}"
     if not isinstance(path, str) or not all(path.partition(":")):
-        raise UserError(f"{named}; it must be module:class, such as 'agents.rl2:RL2Config'")
+        raise UserError(f"{named}; must be module:class, such as 'agents.rl2:RL2Config'")
     module_name, _, class_name = path.partition(":")
     module_name = MOVED.get(path) or MOVED.get(module_name, module_name)
     beside = importable(recipe.parent) if recipe.suffix == ".py" else nullcontext()
@@ -240,7 +240,7 @@ def _class_of(part: str, path: Any, recipe: Path, where: Path) -> type[Any]:
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(f"{named}; there is no such class: {error}") from error
     if not isinstance(found, type) or not is_dataclass(found):
-        raise UserError(f"{named}; it must be a dataclass")
+        raise UserError(f"{named}; must be a dataclass")
     return found
 
 
@@ -279,7 +279,7 @@ def _misfit(fresh: Any, saved: Any, where: str = "") -> str | None:
         return next((reason for reason in found if reason is not None), None)
     kinds = (int, float) if type(fresh) in (int, float) else (type(fresh),)
     if fresh is not None and type(saved) not in kinds and not isinstance(saved, type(fresh)):
-        return f"{where} is of type {type(saved).__name__}; it must be {type(fresh).__name__}"
+        return f"{where} is of type {type(saved).__name__}; must be {type(fresh).__name__}"
     if isinstance(fresh, torch.Tensor) and fresh.shape != saved.shape:
-        return f"{where} has shape {list(saved.shape)}; it must be {list(fresh.shape)}"
+        return f"{where} has shape {list(saved.shape)}; must be {list(fresh.shape)}"
     return None

@@ -72,7 +72,7 @@ def _checked(given: Any, hint: Any, present: Any, where: str) -> Any:
     if is_dataclass(given) or callable(given):
         return given
     if is_dataclass(present):
-        raise UserError(f"{where} is {given!r}; it must be an object such as {type(present).__name__}(...)")
+        raise UserError(f"{where} is {given!r}; must be an object such as {type(present).__name__}(...)")
     if hasattr(given, "item") and getattr(given, "ndim", None) == 0:  # a number of numpy's or torch's
         given = given.item()
     try:

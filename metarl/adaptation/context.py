@@ -73,7 +73,7 @@ class ContextAdaptation(nn.Module):
         if aggregation not in get_args(Aggregation):
             raise ValueError(f"aggregation is {aggregation!r}; allowed are {', '.join(get_args(Aggregation))}")
         if latent_size < 1:
-            raise ValueError(f"latent_size is {latent_size}; it must be at least 1")
+            raise ValueError(f"latent_size is {latent_size}; must be at least 1")
         self.encoder, self.head = encoder, head
         self.latent_size, self.aggregation = latent_size, aggregation
         self.register_buffer("nothing", torch.zeros(latent_size, device=device), persistent=False)

@@ -37,16 +37,16 @@ class ExternalMemoryConfig:
     num_slots: int = 128
     slot_size: int = 40
     num_heads: int = 4
-    usage_decay: float = 0.99  # of how much a slot has been used, from step to step
+    usage_decay: float = 0.99  # decay of a slot's usage per step
 
     def __post_init__(self) -> None:
         for name in ("num_slots", "slot_size", "num_heads"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
         if self.num_heads > self.num_slots:
-            raise ValueError(f"num_heads is {self.num_heads}; it must be at most num_slots, {self.num_slots}")
+            raise ValueError(f"num_heads is {self.num_heads}; must be at most num_slots, {self.num_slots}")
         if not 0 <= self.usage_decay < 1:
-            raise ValueError(f"usage_decay is {self.usage_decay}; it must lie in [0, 1)")
+            raise ValueError(f"usage_decay is {self.usage_decay}; must lie in [0, 1)")
 
     def make(self, input_size: int, hidden_size: int, *, generator: torch.Generator) -> ExternalMemory:
         return ExternalMemory(self, input_size, hidden_size, generator=generator)

@@ -68,9 +68,9 @@ class GradientAdaptation(nn.Module):
         if not self.adapted:
             raise ValueError("adapted is empty; at least one parameter must adapt")
         if num_steps < 1:
-            raise ValueError(f"num_steps is {num_steps}; it must be at least 1")
+            raise ValueError(f"num_steps is {num_steps}; must be at least 1")
         if chunk_size < 1:
-            raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1")
+            raise ValueError(f"chunk_size is {chunk_size}; must be at least 1")
         if batching not in BATCHINGS:
             raise ValueError(f"batching is {batching!r}; allowed are {', '.join(BATCHINGS)}")
         if batching == "batched" and not takes_tasks(net):

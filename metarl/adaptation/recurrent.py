@@ -30,7 +30,7 @@ class RecurrentConfig:
         if self.cell not in ("gru", "lstm"):
             raise ValueError(f"cell is {self.cell!r}; allowed are 'gru' and 'lstm'")
         if self.span is not None and self.span < 2:
-            raise ValueError(f"span is {self.span}; it must be at least 2, or None")
+            raise ValueError(f"span is {self.span}; must be at least 2, or None")
 
     def make(self, input_size: int, hidden_size: int, *, generator: torch.Generator) -> Recurrent:
         return Recurrent(self, input_size, hidden_size, generator=generator)

@@ -28,9 +28,9 @@ class SnailConfig:
     The kind of which there are more comes first; where they are as many, convolutions do.
     """
 
-    filters: tuple[int, ...] = (32, 32)  # of each block of convolutions
-    key_sizes: tuple[int, ...] = (32, 32)  # of each block of attention
-    value_sizes: tuple[int, ...] = (32, 32)  # likewise
+    filters: tuple[int, ...] = (32, 32)  # filters of each block of convolutions
+    key_sizes: tuple[int, ...] = (32, 32)  # key size of each block of attention
+    value_sizes: tuple[int, ...] = (32, 32)  # value size of each block of attention
     length: int = 64  # items that a block of convolutions reaches back over, its own among them
 
     def __post_init__(self) -> None:
@@ -45,7 +45,7 @@ class SnailConfig:
                 "there can be one more of one kind at most"
             )
         if self.length < 2:
-            raise ValueError(f"length is {self.length}; it must be at least 2")
+            raise ValueError(f"length is {self.length}; must be at least 2")
 
     @property
     def num_dilations(self) -> int:

@@ -67,7 +67,7 @@ class PerStepStepSizes(nn.Module):
     def __init__(self, params: Mapping[str, Tensor], inner_lr: float, num_steps: int) -> None:
         super().__init__()
         if inner_lr <= 0:
-            raise ValueError(f"inner_lr is {inner_lr}; it must be positive")
+            raise ValueError(f"inner_lr is {inner_lr}; must be positive")
         self.logs = nn.ParameterDict(
             {key_of(_layer(name)): value.new_full((num_steps,), math.log(inner_lr)) for name, value in params.items()}
         )

@@ -38,7 +38,7 @@ class TransformerConfig:
     def __post_init__(self) -> None:
         for name in ("num_layers", "num_heads", "feedforward_ratio", "max_items"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
         if self.positions not in get_args(PositionKind):
             allowed = ", ".join(repr(kind) for kind in get_args(PositionKind))
             raise ValueError(f"positions is {self.positions!r}; allowed are {allowed}")
@@ -129,7 +129,7 @@ class LearnedPositions(nn.Module):
         positions = _positions(x, num_past, alone)
         if int(positions[-1]) >= len(self.table):
             raise ValueError(
-                f"max_items is {len(self.table)}, and this is item {int(positions[-1]) + 1}; it must be larger, "
+                f"max_items is {len(self.table)}, and this is item {int(positions[-1]) + 1}; must be larger, "
                 "or positions not 'learned'"
             )
         return x + self.table[positions], past if alone else past + x.shape[1]

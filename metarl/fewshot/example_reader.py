@@ -38,7 +38,7 @@ class SequenceLearnerConfig(OuterConfig):
 
     embedding: Literal["conv", "pixels"] = "conv"  # what the memory sees of an image
     conv: ConvConfig = EMBEDDING
-    hidden_sizes: tuple[int, ...] = (64, 64)  # of the net that the memory sees numbers through
+    hidden_sizes: tuple[int, ...] = (64, 64)  # hidden layers of the net that embeds numbers for the memory
     late_labels: bool = False  # whether an example's label comes with the next one
 
     def __post_init__(self) -> None:

@@ -39,7 +39,7 @@ class AdaptsBySteps(Protocol):
 class NetConfig:
     """The net that adapts."""
 
-    hidden_sizes: tuple[int, ...] = (40, 40)  # of the net for vectors
+    hidden_sizes: tuple[int, ...] = (40, 40)  # hidden layers of the net for vectors
     activation: Literal["relu", "tanh", "silu"] = "relu"
     conv: ConvConfig = STRIDED  # the net for images
 
@@ -59,15 +59,15 @@ class OuterStepsConfig(OuterConfig):
     """How a meta-gradient through adaptation is taken, and what Adam makes of it."""
 
     first_order: bool = False
-    first_order_share: float = 0.0  # of all iterations, in which the outer gradient is first order; then second order
-    multi_step_share: float = 0.0  # of all iterations, over which losses after earlier steps fade out (MAML++)
+    first_order_share: float = 0.0  # fraction of the iterations with a first-order outer gradient; then second order
+    multi_step_share: float = 0.0  # fraction of the iterations over which losses after earlier steps fade out (MAML++)
     final_outer_lr: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("first_order_share", "multi_step_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
+                raise ValueError(f"{name} is {getattr(self, name)}; must lie between 0 and 1")
 
 
 class GradientLearner:

@@ -26,7 +26,7 @@ UNLIKELY = -1e9  # logit of a class that was not seen, whose gradient is finite
 class BayesianConfig(EmbeddingConfig):
     """What learners of a distribution over the last layer share."""
 
-    num_points: int = 32  # of the distribution, a power of two, that predictions are averaged over; 0: its mean alone
+    num_points: int = 32  # points of the posterior to average predictions over, a power of two; 0: its mean alone
 
     def __post_init__(self) -> None:
         super().__post_init__()

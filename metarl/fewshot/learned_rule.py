@@ -67,14 +67,14 @@ class RuleConfig(OuterStepsConfig, NetConfig):
     num_inner_steps: int = 5
     batching: Batching = "vmap"
     chunk_size: int = 8  # tasks, where batching is "chunks"
-    hidden_size: int = 20  # of each LSTM
+    hidden_size: int = 20  # hidden units of each LSTM
 
     def __post_init__(self) -> None:
         OuterStepsConfig.__post_init__(self)
         NetConfig.__post_init__(self)
         for name in ("num_inner_steps", "hidden_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
 
     def make_rule(self, generator: torch.Generator) -> UpdateRule:
         raise NotImplementedError

@@ -18,15 +18,15 @@ from metarl.optim import gradient_step
 class OuterConfig(LearnsFromEpisodes):
     """How the meta-learned parameters are optimised."""
 
-    outer_lr: float = 1e-3
-    final_outer_lr: float | None = 1e-5  # reached along half a cosine; None: constant
-    max_grad_norm: float | None = None  # of the meta-gradient; None: unlimited
+    outer_lr: float = 1e-3  # step size of the meta-update
+    final_outer_lr: float | None = 1e-5  # step size at the last iteration, reached along half a cosine; None: constant
+    max_grad_norm: float | None = None  # largest norm of the meta-gradient; None: unlimited
 
     def __post_init__(self) -> None:
         for name in ("outer_lr", "final_outer_lr", "max_grad_norm"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise ValueError(f"{name} is {value}; it must be positive")
+                raise ValueError(f"{name} is {value}; must be positive")
 
 
 class OuterStep:

@@ -31,7 +31,7 @@ class FunctionFamily:
     def __post_init__(self) -> None:
         for name in ("shots", "queries"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
 
     @property
     def training(self) -> Self:
@@ -136,7 +136,7 @@ class Harmonic(FunctionFamily):
             if not low < high:
                 raise ValueError(f"{field} is {(low, high)}; allowed are ranges from a lower to a higher number")
         if self.noise_std < 0:
-            raise ValueError(f"noise_std is {self.noise_std}; it must be 0 or more")
+            raise ValueError(f"noise_std is {self.noise_std}; must be 0 or more")
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> HarmonicTasks:
         frequency = self.ood_frequency if _is_ood(split, self.name) else self.frequency

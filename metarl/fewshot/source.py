@@ -124,7 +124,7 @@ class FewShotSource:
         num_points = own_points if num_episodes is None else num_episodes
         for name, value in (("num_tasks", num_tasks), ("num_episodes", num_points)):
             if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+                raise ValueError(f"{name} is {value}; must be at least 1")
         shots = _shots(learner, family, num_points)
         outcomes: list[Outcome] = []
         digest, seconds = Digest(), 0.0

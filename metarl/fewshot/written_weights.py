@@ -40,11 +40,11 @@ def linear_logits(features: Tensor, weights: Tensor) -> Tensor:
 class WriterConfig(EmbeddingConfig):
     """What learners whose net is written for the task share."""
 
-    hidden_size: int = 64  # of the nets that write, and of the layer that is written
-    code_size: int = 64  # of what the examples say of the task
+    hidden_size: int = 64  # hidden units of the nets that write weights, and of the layer that is written
+    code_size: int = 64  # size of the code that summarises the task
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("hidden_size", "code_size"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")

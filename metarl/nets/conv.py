@@ -20,18 +20,18 @@ from metarl.nets.norm import Norm, Normalisation
 class ConvConfig:
     """Settings of a convolutional net."""
 
-    filters: int = 64  # of each block
+    filters: int = 64  # filters of each block
     num_blocks: int = 4
     downsampling: Literal["pool", "stride"] = "pool"
-    num_downsampled: int | None = None  # of the first blocks, that halve the picture; None: all
+    num_downsampled: int | None = None  # how many of the first blocks halve the image; None: all
     output: Literal["flat", "mean", "maps"] = "flat"  # all numbers of the last maps, their means, or the maps
     normalisation: Normalisation = "transductive"
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the convolutions
+    precision: Literal["float32", "bfloat16"] = "float32"  # number format of the convolutions
 
     def __post_init__(self) -> None:
         for name in ("filters", "num_blocks"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+                raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
         if self.num_downsampled is not None and not 0 <= self.num_downsampled <= self.num_blocks:
             allowed = f"from 0 to num_blocks, {self.num_blocks}"
             raise ValueError(f"num_downsampled is {self.num_downsampled}; allowed are numbers {allowed}")

@@ -65,7 +65,7 @@ class Replay:
     ) -> None:
         for name, value in (("num_tasks", num_tasks), ("capacity", capacity)):
             if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+                raise ValueError(f"{name} is {value}; must be at least 1")
         blank = Transition.blank(obs_size, action_size, device)
         size = sum(leaf.numel() * leaf.element_size() for leaf in pytree.tree_leaves(blank))
         gigabytes = num_tasks * capacity * size / 1e9

@@ -118,11 +118,11 @@ class ReplaySource:
             )
         for name in ("initial_episodes", "prior_episodes", "posterior_episodes", "extra_episodes"):
             if getattr(config, name) % self.copies:
-                raise ValueError(f"{name} is {getattr(config, name)}; it must be a multiple of copies, {self.copies}")
+                raise ValueError(f"{name} is {getattr(config, name)}; must be a multiple of copies, {self.copies}")
         phases = config.prior_episodes + config.posterior_episodes + config.extra_episodes
         if config.capacity < phases * self.family.horizon:
             raise ValueError(
-                f"capacity is {config.capacity}; it must hold an iteration's {phases} episodes of "
+                f"capacity is {config.capacity}; must hold an iteration's {phases} episodes of "
                 f"{self.family.horizon} steps, {phases * self.family.horizon}"
             )
         self.tasks = self.family.sample(config.num_train_tasks, "train", self._generators["task"])

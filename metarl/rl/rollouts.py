@@ -36,7 +36,7 @@ def collect(
         ValueError: when num_episodes is below one.
     """
     if num_episodes < 1:
-        raise ValueError(f"num_episodes is {num_episodes}; it must be at least 1")
+        raise ValueError(f"num_episodes is {num_episodes}; must be at least 1")
     steps: list[tuple[Tensor, D, Step, Tensor]] = []
     with torch.inference_mode(), _one_torch_thread(env.device):
         step = env.reset(tasks)
@@ -80,7 +80,7 @@ def run_trial(
         ValueError: when num_points is below one, or the episodes of a block do not spread evenly over the rows.
     """
     if num_points < 1:
-        raise ValueError(f"num_episodes is {num_points}; it must be at least 1")
+        raise ValueError(f"num_episodes is {num_points}; must be at least 1")
     copies = env.num_rows // len(tasks)
     if agent.block is None:
         yield collect(env, agent, tasks, num_points, generator=generator)

@@ -139,7 +139,7 @@ class Run:
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"cannot read {self.path / 'config.json'}: {_reason(error)}") from error
         if not isinstance(config, dict):
-            raise RunError(f"{self.path / 'config.json'} holds a {type(config).__name__}; it must hold one object")
+            raise RunError(f"{self.path / 'config.json'} holds a {type(config).__name__}; must hold one object")
         return config
 
     def rewrite_config(self, config: Mapping[str, Any]) -> None:
@@ -167,7 +167,7 @@ class Run:
         try:
             file = path.open("w")
         except OSError as error:
-            raise RunError(f"cannot lock {path}: {_reason(error)}; it must be a file that can be written") from error
+            raise RunError(f"cannot lock {path}: {_reason(error)}; must be a file that can be written") from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -311,7 +311,7 @@ class Run:
             reason = f"it is corrupt or not a checkpoint ({kind} from torch.load)"
             raise RunError(f"cannot read checkpoint {path}: {reason}") from error
         if not isinstance(state, dict):
-            raise RunError(f"{path} is not a checkpoint: it holds a {type(state).__name__}; it must hold a dict")
+            raise RunError(f"{path} is not a checkpoint: it holds a {type(state).__name__}; must hold a dict")
         return state
 
     def _checkpoint(self, name: str) -> Path:

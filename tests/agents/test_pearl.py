@@ -281,7 +281,7 @@ def test_the_train_split_is_the_training_tasks(monkeypatch):
         assert made.evaluate(split, num_tasks=num_tasks).num_tasks == expected
         same = torch.equal(met[-1].goal, training[:num_tasks])
         assert same == (split == "train")
-    with pytest.raises(ValueError, match="num_tasks is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="num_tasks is 0; must be at least 1"):
         made.evaluate("train", num_tasks=0)
 
 
@@ -332,7 +332,7 @@ def test_training_tasks_are_those_of_the_checkpoint_wherever_it_is_read():
         (lambda: PEARLConfig(meta_batch=0), "meta_batch is 0; must be at least 1"),
         (lambda: PEARLConfig(initial_episodes=0), "initial_episodes is 0; must be at least 1"),
         (lambda: PEARLConfig(capacity=0), "capacity is 0; must be at least 1"),
-        (lambda: trainer(replace(SMALL, capacity=1)), r"capacity is 1; it must hold an iteration's \d+ episodes of"),
+        (lambda: trainer(replace(SMALL, capacity=1)), r"capacity is 1; must hold an iteration's \d+ episodes of"),
         (
             lambda: SMALL.make(FAMILY.observation_space, UNBOUNDED, num_iterations=1, generator=seeded()),
             "is unbounded; bounded actions are needed",
@@ -341,7 +341,7 @@ def test_training_tasks_are_those_of_the_checkpoint_wherever_it_is_read():
         (lambda: PEARLConfig(target_share=0), r"target_share is 0; must be in \(0, 1\]"),
         (lambda: PEARLConfig(temperature=0), "temperature is 0; must be positive and finite"),
         (lambda: trainer(num_tasks=5), "num_tasks is 5; allowed are 1 to the 4 training tasks"),
-        (lambda: trainer(copies=4), "initial_episodes is 2; it must be a multiple of copies, 4"),
+        (lambda: trainer(copies=4), "initial_episodes is 2; must be a multiple of copies, 4"),
         (lambda: trainer(replace(SMALL, shaped_reward="speed")), "'speed'; this family's metrics are dense_reward"),
         (lambda: trainer(replace(SMALL, max_gigabytes=1e-6)), "replay of 4 tasks x 200 transitions x 33 bytes needs"),
         (

@@ -209,7 +209,7 @@ def test_training_goes_on_where_simulations_diverge(
     assert len(counts) == 3
     assert min(counts) >= 2  # two of eight rows explode
     printed = capsys.readouterr().out
-    assert f"Diverged:    {sum(counts):.0f} simulations" in printed
+    assert f"Diverged:    {sum(counts):.0f} environments diverged or crashed" in printed
     assert sorted(os.listdir()) == ["recipe.py", "run"]  # and no log of MuJoCo's
 
 

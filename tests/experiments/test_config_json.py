@@ -74,7 +74,7 @@ def test_they_come_back_over_the_recipes_own():
         ({"horizon": True}, "config.horizon is True: the recipe has 5 there"),
         ({"ranges": {"opt.gravity": {"low": [0]}}}, "config.ranges.opt.gravity.low is [0]: the recipe has 0.0 there"),
         ({"ranges": {"mass": {}}}, "config.ranges.mass is not in the recipe: allowed are opt.gravity"),
-        ({"ranges": 3}, "config.ranges is 3: it must be an object"),
+        ({"ranges": 3}, "config.ranges is 3: must be an object"),
         ({"horizon": None}, "config.horizon is None: it must be of the kind that the recipe has there"),
         ({"ranges": {"opt.gravity": {"low": None}}}, "config.ranges.opt.gravity.low is None: it must be of the kind"),
         ({"horizon": 0}, "config: horizon is 0: allowed are integers from 1"),

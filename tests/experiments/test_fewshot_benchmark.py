@@ -36,5 +36,5 @@ def test_every_recipe_of_the_family_is_measured(monkeypatch: Any, capsys: Any) -
 
 
 def test_a_wrong_size_is_named() -> None:
-    with pytest.raises(ValueError, match="num_rounds is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="num_rounds is 0; must be at least 1"):
         Settings(num_rounds=0)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from metarl.records import SampledDecision
+from metarl.rl.trials import TrialSource
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,9 @@ class StaticConfig:
     """One distribution over actions for every task."""
 
     learning_rate: float = 0.1
+
+    def make_source(self, family, train, generators):
+        return TrialSource(self, family, train, generators)
 
     def make(self, observation_space, action_space, *, num_iterations, generator):
         return Static(self, int(action_space.n), generator)
@@ -123,12 +127,17 @@ from dataclasses import dataclass
 
 import torch
 
+from metarl.fewshot.source import FewShotSource
+
 
 @dataclass(frozen=True)
 class MeanConfig:
     """Predicts a learned multiple of the support's mean."""
 
     outer_lr: float = 0.05
+
+    def make_source(self, family, train, generators):
+        return FewShotSource(self, family, train, generators)
 
     def make_learner(self, problem, *, num_iterations, generator):
         return Mean(self, problem, generator)

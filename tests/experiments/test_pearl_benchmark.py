@@ -54,5 +54,5 @@ def test_the_reference_learns():
 
 @pytest.mark.parametrize("name", ["num_rows", "horizon", "num_rounds", "num_steps"])
 def test_a_size_below_one_is_named(name):
-    with pytest.raises(ValueError, match=f"{name} is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match=f"{name} is 0; must be at least 1"):
         Settings(**{name: 0})  # type: ignore[arg-type]

@@ -352,8 +352,8 @@ def test_play_writes_a_video_and_prints_the_returns(trained, capsys):
     ("words", "message"),
     [
         (("--task", "gaol=3"), "has no field 'gaol': did you mean goal?"),
-        (("--video", "out.avi"), "--video is 'out.avi'; it must end in .mp4"),
-        (("--episodes", "0"), "--episodes is 0; it must be at least 1"),
+        (("--video", "out.avi"), "--video is 'out.avi'; must end in .mp4"),
+        (("--episodes", "0"), "--episodes is 0; must be at least 1"),
         (("--seed", "-1"), "--seed is -1; allowed are 0 to 2^62 - 1"),
         (("--viewer", "--video", "a.mp4"), "exclude each other"),
     ],

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from metarl.fewshot.methods.maml import MAMLConfig
-from metarl.fewshot.methods.neural_processes import CNPConfig
 
 import metarl
 from agents.maml import MAMLTRPOConfig
@@ -22,6 +20,8 @@ from envs.torch_families.navigation import PointNavigation
 from experiments.experiment.acting import ActingAgent, Predictor
 from experiments.experiment.definition import Experiment, from_config
 from metarl.errors import UserError
+from metarl.fewshot.methods.maml import MAMLConfig
+from metarl.fewshot.methods.neural_processes import CNPConfig
 from metarl.fewshot.regression import Sinusoid
 from metarl.protocols import DrawsHypotheses
 from metarl.records import Decision, Step
@@ -122,9 +122,9 @@ def test_an_experiment_in_python_is_trained_and_loaded_again(tmp_path):
         ({"agent.memory": "gur"}, "agent.memory is 'gur': Input should be 'gru', 'lstm'"),
         ({"agent.learning_rate": 5e-5}, "agent: final_learning_rate is 0.0001 and learning_rate 5e-05"),
         ({"train.num_iterations.x": 1}, "train.num_iterations is 2, which has no fields"),
-        ({"family": 3}, "family is 3; it must be an object such as GridNavi(...)"),
+        ({"family": 3}, "family is 3; must be an object such as GridNavi(...)"),
         ({"family": GridNavi(), "family.size": 3}, "overrides give both family and family.size"),
-        ({"seed": -1}, "seed is -1; it must be 0 or more"),
+        ({"seed": -1}, "seed is -1; must be 0 or more"),
     ],
 )
 def test_a_wrong_override_is_one_line(overrides, message, tmp_path):
@@ -295,10 +295,10 @@ def test_mistakes_in_a_loop_are_one_line():
     size = agent.observation_space.shape[0]
     with pytest.raises(UserError, match="without a call of act"):
         agent.observe(np.zeros(size), 0, 0.0, False, False)
-    with pytest.raises(UserError, match=rf"obs has shape \[2, {size}\]; it must be \[{size}\]"):
+    with pytest.raises(UserError, match=rf"obs has shape \[2, {size}\]; must be \[{size}\]"):
         agent.act(np.zeros((2, size)))
     agent.act(np.zeros(size))
-    with pytest.raises(UserError, match=r"action has shape \[1\]; it must be \[\]"):
+    with pytest.raises(UserError, match=r"action has shape \[1\]; must be \[\]"):
         agent.observe(np.zeros(size), [0], 0.0, False, False)
     with pytest.raises(UserError, match="num_envs is 3 and envs_per_task 2"):
         agent.reset(num_envs=3, envs_per_task=2)
@@ -329,7 +329,7 @@ def test_a_learner_predicts_as_in_an_evaluation(config, tmp_path):
     alone = learner.predict(support=(support.x[0].numpy(), support.y[0].numpy()), query=query.x[0].numpy())
     assert isinstance(alone, np.ndarray)
     np.testing.assert_allclose(alone, expected[0], rtol=1e-4, atol=1e-5)
-    with pytest.raises(UserError, match=r"support y has shape \[10\]; it must be \[10, 1\]"):
+    with pytest.raises(UserError, match=r"support y has shape \[10\]; must be \[10, 1\]"):
         learner.predict(support=(support.x[0], support.y[0, :, 0]), query=query.x[0])
 
 

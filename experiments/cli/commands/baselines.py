@@ -47,9 +47,9 @@ def main(argv: list[str]) -> None:
     arguments = parse(arguments_class, argv[1:], prog=f"metarl baselines {name}", description=" ", default=default)
     check_seed(arguments.seed)
     if arguments.trials < 2:
-        raise UserError(f"--trials is {arguments.trials}; it must be at least 2, or there is no standard error")
+        raise UserError(f"--trials is {arguments.trials}; must be at least 2, or there is no standard error")
     if arguments.ppo_steps < 0:
-        raise UserError(f"--ppo-steps is {arguments.ppo_steps}; it must be 0, for none, or more")
+        raise UserError(f"--ppo-steps is {arguments.ppo_steps}; must be 0, for none, or more")
     results = baselines(arguments.family, arguments.trials, arguments.seed, arguments.ppo_steps)
     sampled = any(result.standard_error != 0 for result in results)
     if arguments.json:

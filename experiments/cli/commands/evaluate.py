@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     for name in ("tasks", "episodes"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
-            raise UserError(f"--{name} is {value}; it must be at least 1")
+            raise UserError(f"--{name} is {value}; must be at least 1")
     from experiments.cli.plots import plot_run
     from experiments.cli.report import identity, print_evaluation
     from experiments.experiment.definition import from_config

@@ -39,9 +39,9 @@ def main(argv: list[str]) -> None:
     arguments = parse(Arguments, argv, prog="metarl play", description=__doc__ or "")
     check_seed(arguments.seed)
     if arguments.episodes is not None and arguments.episodes < 1:
-        raise UserError(f"--episodes is {arguments.episodes}; it must be at least 1")
+        raise UserError(f"--episodes is {arguments.episodes}; must be at least 1")
     if arguments.video is not None and arguments.video.suffix != ".mp4":
-        raise UserError(f"--video is {str(arguments.video)!r}; it must end in .mp4")
+        raise UserError(f"--video is {str(arguments.video)!r}; must end in .mp4")
     if arguments.viewer and arguments.video is not None:
         raise UserError("--viewer and --video exclude each other; leave one of them out")
     import torch

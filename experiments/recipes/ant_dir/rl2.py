@@ -5,15 +5,13 @@ cores. What it reaches was not measured, so nothing is expected; watch velocity_
 direction: a policy that merely stands returns up to 200 an episode.
 """
 
-from dataclasses import replace
-
+from agents.rl2 import RL2_TWO_CORES
 from envs.locomotion.ant import AntDir
-from experiments.recipes.half_cheetah_dir import rl2
+from experiments import Experiment
 from metarl.trainer import TrainConfig
 
-experiment = replace(
-    rl2.experiment,
+experiment = Experiment(
     family=AntDir(),
+    agent=RL2_TWO_CORES,
     train=TrainConfig(num_iterations=600, num_tasks=128, eval_every=50),
-    expected=None,
 )

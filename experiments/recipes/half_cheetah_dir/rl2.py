@@ -5,22 +5,14 @@ needs to cross the trial. Small meta-batches, and so many updates, save more tha
 (experiments/LOG.md). `rl2_long` is the same for 1e8 steps, where the published curve ends.
 """
 
-from agents.rl2 import RL2Config
+from agents.rl2 import RL2_TWO_CORES
 from envs.locomotion.half_cheetah import HalfCheetahDir
 from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(
     family=HalfCheetahDir(),
-    agent=RL2Config(
-        hidden_size=64,
-        gamma=0.97,
-        lam=0.9,
-        learning_rate=1e-3,
-        final_learning_rate=2e-4,
-        num_minibatches=8,
-        entropy_coefficient=0.0,
-    ),
+    agent=RL2_TWO_CORES,
     train=TrainConfig(num_iterations=600, num_tasks=128, eval_every=50),
     expected=Expected(at_least=1200, source="our own aim for one hour of two cores", episode=2),
 )

@@ -4,16 +4,14 @@ The agent's settings are those of half_cheetah_dir/rl2. Published results for RL
 what is expected is that the second episode, when the velocity is known, is better than the first.
 """
 
-from dataclasses import replace
-
+from agents.rl2 import RL2_TWO_CORES
 from envs.locomotion.half_cheetah import HalfCheetahVel
-from experiments import Expected
-from experiments.recipes.half_cheetah_dir import rl2
+from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
-experiment = replace(
-    rl2.experiment,
+experiment = Experiment(
     family=HalfCheetahVel(),
+    agent=RL2_TWO_CORES,
     train=TrainConfig(num_iterations=400, num_tasks=128, eval_every=50),
     expected=Expected(at_least=-60, source="our own aim; a random policy is far below -200", episode=2),
 )

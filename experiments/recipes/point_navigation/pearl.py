@@ -4,22 +4,35 @@ Rakelly et al. (2019) have a dense point robot in their code, with goals in a la
 the family is the MAML paper's, and the settings are those of semicircle/pearl with the reward for all to see.
 """
 
-from dataclasses import replace
-
+from agents.pearl import PEARLConfig
 from envs.torch_families.navigation import PointNavigation
 from experiments import Expected, Experiment
-from experiments.recipes.semicircle import pearl
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(
     family=PointNavigation(),
-    agent=replace(
-        pearl.experiment.agent,
+    agent=PEARLConfig(
+        latent_size=5,
+        hidden_sizes=(64, 64),
+        encoder_sizes=(64, 64),
+        num_train_tasks=60,
         initial_episodes=4,
         prior_episodes=2,
         posterior_episodes=4,
+        extra_episodes=0,
         num_exploration_episodes=1,
+        capacity=20_000,
+        num_gradient_steps=400,
+        batch=32,
+        context=128,
+        gamma=0.9,
+        reward_scale=1.0,
+        temperature=0.02,
+        learning_rate=1e-3,
+        target_share=0.02,
         shaped_reward=None,
+        kl_weight=0.005,
+        actor_gain=4.0,
     ),
     train=TrainConfig(num_iterations=30, num_tasks=10, copies=2, eval_every=5, eval_tasks=100),
     expected=Expected(at_least=-40, episode=4, source="our own aim; who knows the goal has about -0.5"),

@@ -28,8 +28,8 @@ class ImageFamily:
 
     ways: int = 5
     shots: int = 1
-    queries: int = 15  # of each class, in training
-    test_queries: int = 15  # of each class, in evaluation
+    queries: int = 15  # queries per class in training
+    test_queries: int = 15  # queries per class in evaluation
     train_ways: int | None = None  # where meta-training has others; None: the same
     train_shots: int | None = None
     sampler: SamplerName = "fixed"
@@ -43,7 +43,7 @@ class ImageFamily:
         for field, least in least_of.items():
             value = getattr(self, field)
             if value is not None and value < least:
-                raise ValueError(f"{field} is {value}; it must be at least {least}")
+                raise ValueError(f"{field} is {value}; must be at least {least}")
         least = MetaDatasetSampler.least_ways
         if self.sampler == "meta_dataset" and self.ways < least:
             raise ValueError(f"ways is {self.ways}; the sampler meta_dataset needs at least {least}")

@@ -61,7 +61,7 @@ class Omniglot(ImageFamily):
     queries: int = 5
     class_split: Literal["vinyals", "lake", "meta_dataset", "random"] = "vinyals"
     random_sizes: tuple[int, int, int] = (1100, 100, 423)  # classes of train, val and test in the random split
-    split_seed: int = 0  # of the random split
+    split_seed: int = 0  # seed of the random split
     rotations: Literal["classes", "augment", "none"] = "classes"
     test_rotations: Literal["same", "episode", "none"] = "same"
     size: int = 28  # pixels a side
@@ -198,7 +198,7 @@ def _names(folder: Path, part: str) -> list[str]:
     names = sorted(name for name in found if _FILE.fullmatch(name))
     if len(names) != PARTS[part]:
         where = archive if archive.exists() else folder / part
-        raise DataError(f"{where} holds {len(names)} images of Omniglot; it must hold {PARTS[part]}")
+        raise DataError(f"{where} holds {len(names)} images of Omniglot; must hold {PARTS[part]}")
     return names
 
 

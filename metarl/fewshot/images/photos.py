@@ -47,7 +47,7 @@ class PhotoFamily(ImageFamily):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.size < 1:
-            raise ValueError(f"size is {self.size}; it must be at least 1 pixel")
+            raise ValueError(f"size is {self.size}; must be at least 1 pixel")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -91,7 +91,7 @@ class MiniImageNet(PhotoFamily):
     Read from folders that are named by class (n01532829, ...), on whatever level, or from files whose names begin so.
     """
 
-    images_per_class: int | None = 600  # that each class must have; None: any number
+    images_per_class: int | None = 600  # images that each class must have; None: any number
 
     name = "mini_imagenet"
     folders = ("mini_imagenet", "miniimagenet", "mini-imagenet", "miniImageNet")
@@ -126,7 +126,7 @@ class CIFARFS(PhotoFamily):
     """
 
     size: int = 32
-    images_per_class: int | None = 600  # that each class must have; None: any number
+    images_per_class: int | None = 600  # images that each class must have; None: any number
 
     name = "cifar_fs"
     folders = ("cifar100", "cifar-100-binary", "cifar_fs", "cifar-fs")
@@ -144,7 +144,7 @@ class FC100(PhotoFamily):
     """
 
     size: int = 32
-    images_per_class: int | None = 600  # that each class must have; None: any number
+    images_per_class: int | None = 600  # images that each class must have; None: any number
 
     name = "fc100"
     folders = ("cifar100", "cifar-100-binary", "fc100")
@@ -165,7 +165,7 @@ class ImageFolder(PhotoFamily):
     """
 
     channels: Literal[1, 3] = 3  # 1: grey
-    split_shares: tuple[float, float, float] = (0.64, 0.16, 0.2)  # of the classes, for train, val and test
+    split_shares: tuple[float, float, float] = (0.64, 0.16, 0.2)  # fractions of the classes for train, val and test
     split_seed: int = 0
 
     name = "image_folder"

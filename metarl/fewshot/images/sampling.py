@@ -70,11 +70,11 @@ class MetaDatasetSampler:
     """Ways, and shots that differ between the ways of one episode, after Meta-Dataset."""
 
     most_ways: int = 50
-    queries: int = 10  # of a class at most; as many for each class of an episode
-    support: int = 500  # of an episode at most
+    queries: int = 10  # most queries per class; every class of an episode has as many
+    support: int = 500  # most support examples per episode
     support_of_class: int = 100  # what one class adds to the size of a support at most
     least_ways: int = 5
-    log_weight: float = math.log(2)  # of a class among others, at most, up and down
+    log_weight: float = math.log(2)  # largest log-weight of a class's share of the support, up and down
 
     varies = True
 

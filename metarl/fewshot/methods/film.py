@@ -100,12 +100,12 @@ class FilmAdaptation(nn.Module):
 class FilmConfig(WriterConfig):
     """FiLM: scales and shifts of a net's features are written for the task, and the last layer class by class."""
 
-    encoder_blocks: int = 2  # of the net that reads the task; `code_size` is the number of its filters
+    encoder_blocks: int = 2  # blocks of the net that reads the task; `code_size` is the number of its filters
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.encoder_blocks < 1:
-            raise ValueError(f"encoder_blocks is {self.encoder_blocks}; it must be at least 1")
+            raise ValueError(f"encoder_blocks is {self.encoder_blocks}; must be at least 1")
 
     def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
         reader = replace(

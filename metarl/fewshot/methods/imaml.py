@@ -52,17 +52,17 @@ class ImplicitAdaptation(GradientAdaptation):
         **settings: Any,
     ) -> None:
         if strength <= 0:
-            raise ValueError(f"strength is {strength}; it must be positive")
+            raise ValueError(f"strength is {strength}; must be positive")
         if num_cg_steps < 1:
-            raise ValueError(f"num_cg_steps is {num_cg_steps}; it must be at least 1")
+            raise ValueError(f"num_cg_steps is {num_cg_steps}; must be at least 1")
         for name, value in (("damping", damping), ("strength_damping", strength_damping)):
             if value < 0:
-                raise ValueError(f"{name} is {value}; it must be 0 or more")
+                raise ValueError(f"{name} is {value}; must be 0 or more")
         super().__init__(net, loss, step_sizes, **settings)
         if len(self.adapted) < len(self._dims):
             raise ValueError("adapted names some parameters only; implicit gradients need all of them to adapt")
         if max_move is not None and max_move <= 0:
-            raise ValueError(f"max_move is {max_move}; it must be positive")
+            raise ValueError(f"max_move is {max_move}; must be positive")
         self.strength, self.num_cg_steps, self.max_move = strength, num_cg_steps, max_move
         self.damping, self.strength_damping = damping, strength_damping
 
@@ -149,9 +149,9 @@ class IMAMLConfig(MAMLConfig):
     """iMAML: adapts with a pull towards the initialisation; the meta-gradient is implicit, by conjugate gradient."""
 
     num_inner_steps: int = 16
-    strength: float = 2.0  # of the pull, lambda
+    strength: float = 2.0  # strength of the pull towards the initialisation, lambda
     num_cg_steps: int = 5
-    cg_damping: float = 1.0  # these two as in the published code; both 0: the paper's equation
+    cg_damping: float = 1.0  # damping of conjugate gradients as in the published code; 0: the paper's equation
     strength_damping: float = 10.0
     max_move: float | None = None  # the length that an inner step is cut to, as a norm over all parameters
 

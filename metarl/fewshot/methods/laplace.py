@@ -160,12 +160,12 @@ def _covariance(cross: Tensor, own: Tensor, precision: Tensor) -> Tensor:
 class LaplaceConfig(BayesianConfig):
     """Laplace: the likeliest last layer for the examples, and the Gaussian of its weights around it."""
 
-    num_steps: int = 8  # of Newton's method
+    num_steps: int = 8  # steps of Newton's method
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_steps < 1:
-            raise ValueError(f"num_steps is {self.num_steps}; it must be at least 1")
+            raise ValueError(f"num_steps is {self.num_steps}; must be at least 1")
 
     def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
         return LaplaceAdaptation(embed, size=embed.output_size, num_points=self.num_points, num_steps=self.num_steps)

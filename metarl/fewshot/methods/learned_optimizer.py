@@ -54,12 +54,12 @@ class LearnedOptimizerConfig(RuleConfig):
     """A learned optimizer: two layers of LSTM for each number, with shared weights."""
 
     multi_step_share: float = 0.5
-    scale: float = 0.1  # of its updates
+    scale: float = 0.1  # factor on the learned updates
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.scale <= 0:
-            raise ValueError(f"scale is {self.scale}; it must be positive")
+            raise ValueError(f"scale is {self.scale}; must be positive")
 
     def make_rule(self, generator: torch.Generator) -> LearnedOptimizer:
         return LearnedOptimizer(self.hidden_size, self.scale, generator=generator)

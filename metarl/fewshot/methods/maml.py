@@ -37,9 +37,9 @@ class MAMLConfig(OuterStepsConfig, NetConfig):
         OuterStepsConfig.__post_init__(self)
         NetConfig.__post_init__(self)
         if self.inner_lr <= 0:
-            raise ValueError(f"inner_lr is {self.inner_lr}; it must be positive")
+            raise ValueError(f"inner_lr is {self.inner_lr}; must be positive")
         if self.num_inner_steps < 1:
-            raise ValueError(f"num_inner_steps is {self.num_inner_steps}; it must be at least 1")
+            raise ValueError(f"num_inner_steps is {self.num_inner_steps}; must be at least 1")
 
     def make_step_sizes(self, net: nn.Module, adapted: list[str], generator: torch.Generator) -> nn.Module:
         params = {name: value for name, value in net.named_parameters() if name in adapted}

@@ -69,7 +69,7 @@ class FullContexts(nn.Module):
     def __init__(self, size: int, *, num_steps: int, generator: torch.Generator) -> None:
         super().__init__()
         if num_steps < 1:
-            raise ValueError(f"num_steps is {num_steps}; it must be at least 1")
+            raise ValueError(f"num_steps is {num_steps}; must be at least 1")
         self.num_steps = num_steps
         lstm = RecurrentConfig("lstm")
         self.forward_g = lstm.make(size, size, generator=generator)
@@ -114,7 +114,7 @@ class MatchingConfig(EmbeddingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.context_steps < 0:
-            raise ValueError(f"context_steps is {self.context_steps}; it must be 0 or more")
+            raise ValueError(f"context_steps is {self.context_steps}; must be 0 or more")
 
     def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
         contexts = None

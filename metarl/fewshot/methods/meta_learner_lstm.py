@@ -32,7 +32,7 @@ class MetaLearnerLSTM(nn.Module):
         super().__init__()
         for name, value in (("inner_lr", inner_lr), ("keep", keep)):
             if not 0 < value < 1:
-                raise ValueError(f"{name} is {value}; it must lie between 0 and 1")
+                raise ValueError(f"{name} is {value}; must lie between 0 and 1")
         self.hidden_size = hidden_size
         self.reader = Cell(4, hidden_size, generator)
         self.gates = nn.ModuleList(linear(hidden_size + 2, 1, gain=0.01, generator=generator) for _ in range(2))

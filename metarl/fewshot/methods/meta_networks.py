@@ -135,15 +135,15 @@ class FastWeightAdaptation(nn.Module):
 class MetaNetworkConfig(EmbeddingConfig):
     """Meta network: a slow net, and fast weights that learned nets make of its gradients."""
 
-    hidden_size: int = 64  # of the linear layers that have fast weights
-    scale: float = 0.02  # of fast weights, beside what the nets that make them say
+    hidden_size: int = 64  # hidden units of the linear layers that have fast weights
+    scale: float = 0.02  # factor on the fast weights
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.hidden_size < 1:
-            raise ValueError(f"hidden_size is {self.hidden_size}; it must be at least 1")
+            raise ValueError(f"hidden_size is {self.hidden_size}; must be at least 1")
         if self.scale <= 0:
-            raise ValueError(f"scale is {self.scale}; it must be positive")
+            raise ValueError(f"scale is {self.scale}; must be positive")
 
     def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
         return FastWeightAdaptation(

@@ -179,8 +179,8 @@ class MetaOptNetConfig(EmbeddingConfig):
 
     head: Literal["svm", "ridge"] = "svm"
     ridge: float = 1.0  # added to the diagonal of the products of embeddings
-    cost: float = 0.1  # of what lacks to the machine's margin, C
-    num_steps: int = 200  # of the machine's solver
+    cost: float = 0.1  # slack penalty C of the support vector machine
+    num_steps: int = 200  # steps of the dual solver
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -188,9 +188,9 @@ class MetaOptNetConfig(EmbeddingConfig):
             raise ValueError(f"head is {self.head!r}; allowed are 'svm' and 'ridge'")
         for name in ("ridge", "cost"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+                raise ValueError(f"{name} is {getattr(self, name)}; must be positive")
         if self.num_steps < 1:
-            raise ValueError(f"num_steps is {self.num_steps}; it must be at least 1")
+            raise ValueError(f"num_steps is {self.num_steps}; must be at least 1")
 
     def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
         head = Ridge(self.ridge) if self.head == "ridge" else SupportVectors(self.ridge, self.cost, self.num_steps)

@@ -34,16 +34,16 @@ _INITIAL_RAW_VARIANCE = -3.0  # of one example's vote; its softplus is the varia
 class CNPConfig(OuterConfig):
     """Conditional neural process: the mean of deterministic votes of the examples."""
 
-    hidden_sizes: tuple[int, ...] = (128, 128)  # of the encoder, and of the head
+    hidden_sizes: tuple[int, ...] = (128, 128)  # hidden layers of the encoder and of the head
     latent_size: int = 128
     activation: Activation = "relu"
     aggregation: Aggregation = "mean"
-    min_std: float = 0.1  # of what is predicted
+    min_std: float = 0.1  # lower bound on the predicted standard deviation
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.min_std <= 0:
-            raise ValueError(f"min_std is {self.min_std}; it must be positive")
+            raise ValueError(f"min_std is {self.min_std}; must be positive")
         if not self.hidden_sizes or min(self.hidden_sizes) < 1:
             raise ValueError(f"hidden_sizes is {self.hidden_sizes}; allowed are one or more positive numbers")
 

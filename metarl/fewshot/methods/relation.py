@@ -110,12 +110,12 @@ class RelationConfig(EmbeddingConfig):
     conv: ConvConfig = MAPS
     takes_maps: ClassVar[bool] = True
     hidden_size: int = 8  # between the relation's maps and its score
-    pooling: Pooling = "sum"  # of the maps of a class
+    pooling: Pooling = "sum"  # how a class's feature maps are combined
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.hidden_size < 1:
-            raise ValueError(f"hidden_size is {self.hidden_size}; it must be at least 1")
+            raise ValueError(f"hidden_size is {self.hidden_size}; must be at least 1")
 
     def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
         relation = Relation(embed.map_shape, self.conv, hidden_size=self.hidden_size, generator=generator)

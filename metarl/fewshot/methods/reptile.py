@@ -92,7 +92,7 @@ class ReptileConfig(LearnsFromEpisodes, NetConfig):
 
     inner_optimizer: Literal["sgd", "adam"] = "sgd"  # Adam without momentum
     inner_batch: int = 10  # examples of an inner step; an episode's examples divided by it is the number of steps
-    test_batch: int | None = None  # the same at meta-test; None: the whole support
+    test_batch: int | None = None  # examples per inner step at meta-test; None: the whole support
     inner_lr: float = 0.02
     outer_lr: float = 1.0  # the share of the way towards the adapted parameters, falling linearly to zero
     transduction: bool = True  # at meta-test queries are normalised together; otherwise each beside the support alone
@@ -104,10 +104,10 @@ class ReptileConfig(LearnsFromEpisodes, NetConfig):
         for name in ("inner_batch", "test_batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+                raise ValueError(f"{name} is {value}; must be at least 1")
         for name in ("inner_lr", "outer_lr"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+                raise ValueError(f"{name} is {getattr(self, name)}; must be positive")
 
     def make_adaptation(
         self, net: nn.Module, problem: Problem, adapted: list[str] | None = None
@@ -238,7 +238,7 @@ def _in_batches(data: Examples, size: int, name: str, owner: str) -> list[Exampl
     """Batches [N, size, ...], the last one filled up with padding where there is some already."""
     missing = -data.x.shape[1] % size
     if missing and data.valid is None:
-        raise ValueError(f"{name} is {size}; it must divide the {data.x.shape[1]} examples of {owner}")
+        raise ValueError(f"{name} is {size}; must divide the {data.x.shape[1]} examples of {owner}")
     if missing:
         again = torch.arange(missing, device=data.x.device) % data.x.shape[1]
         more = data.map(lambda value: value[:, again])

@@ -32,7 +32,7 @@ class LowRank(Reparametrised):
     def __init__(self, net: nn.Module, rank: int, *, generator: torch.Generator) -> None:
         super().__init__(net)
         if rank < 1:
-            raise ValueError(f"rank is {rank}; it must be at least 1")
+            raise ValueError(f"rank is {rank}; must be at least 1")
         weights = {name: net.get_parameter(name) for name in self.matrices}
         self.down = nn.ParameterDict(
             {
@@ -73,7 +73,7 @@ class ReptileLoRAConfig(ReptileConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.rank < 1:
-            raise ValueError(f"rank is {self.rank}; it must be at least 1")
+            raise ValueError(f"rank is {self.rank}; must be at least 1")
         if self.batching == "batched":
             raise ValueError("batching is 'batched'; nets with adapters need 'vmap', 'chunks' or 'loop'")
 

@@ -81,12 +81,12 @@ class SiameseConfig(EmbeddingConfig):
     """Siamese network: the odds that two images are of one class, by a weighted sum of differences of features."""
 
     feature_size: int = 256
-    likeness: Likeness = "best"  # of a class: its likest example's, or the mean over its examples
+    likeness: Likeness = "best"  # similarity to a class: that of its most similar example, or the mean over all
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.feature_size < 1:
-            raise ValueError(f"feature_size is {self.feature_size}; it must be at least 1")
+            raise ValueError(f"feature_size is {self.feature_size}; must be at least 1")
 
     def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
         return SiameseAdaptation(

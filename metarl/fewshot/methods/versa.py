@@ -86,12 +86,12 @@ class AmortisedPosterior(nn.Module):
 class VersaConfig(BayesianConfig):
     """VERSA: a net writes a Gaussian over the last layer's weights, class by class."""
 
-    hidden_size: int = 64  # of the nets that write
+    hidden_size: int = 64  # hidden units of the nets that write the last layer
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.hidden_size < 1:
-            raise ValueError(f"hidden_size is {self.hidden_size}; it must be at least 1")
+            raise ValueError(f"hidden_size is {self.hidden_size}; must be at least 1")
 
     def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
         return AmortisedPosterior(

@@ -124,7 +124,7 @@ def test_a_datum_that_is_certain_stays_finite():
     ("settings", "message"),
     [
         ({"aggregation": "sum", "latent_size": 1}, "aggregation is 'sum'; allowed are product, "),
-        ({"aggregation": "mean", "latent_size": 0}, "latent_size is 0; it must be at least 1"),
+        ({"aggregation": "mean", "latent_size": 0}, "latent_size is 0; must be at least 1"),
     ],
 )
 def test_a_wrong_setting_is_named(settings, message):

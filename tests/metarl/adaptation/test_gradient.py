@@ -307,8 +307,8 @@ def test_learned_step_sizes_are_one_a_layer_and_step_or_one_a_number():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_steps": 0}, "num_steps is 0; it must be at least 1"),
-        ({"chunk_size": 0}, "chunk_size is 0; it must be at least 1"),
+        ({"num_steps": 0}, "num_steps is 0; must be at least 1"),
+        ({"chunk_size": 0}, "chunk_size is 0; must be at least 1"),
         ({"batching": "map"}, "batching is 'map'; allowed are batched, vmap, chunks, loop"),
         ({"adapted": ["2.wieght"]}, "adapted has '2.wieght'; allowed are 0.weight"),
         ({"adapted": []}, "adapted is empty"),

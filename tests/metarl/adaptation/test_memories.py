@@ -160,7 +160,7 @@ def test_a_transformer_is_a_loop_over_items(positions: PositionKind):
 
 def test_items_beyond_learned_positions_are_refused():
     memory, x = made(TransformerConfig(num_heads=2, positions="learned", max_items=4), 8), items(5)
-    message = "max_items is 4, and this is item 5; it must be larger, or positions not 'learned'"
+    message = "max_items is 4, and this is item 5; must be larger, or positions not 'learned'"
     with pytest.raises(ValueError, match=message):
         memory.read(memory.prior(2), x)
     state = memory.read(memory.prior(2), x[:4])[1]
@@ -271,7 +271,7 @@ def test_a_longer_span_keeps_the_first_item_longer(cell):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RecurrentConfig(span=1), "span is 1; it must be at least 2, or None"),
+        (lambda: RecurrentConfig(span=1), "span is 1; must be at least 2, or None"),
         (lambda: RecurrentConfig("rnn"), "cell is 'rnn'; allowed are 'gru' and 'lstm'"),  # type: ignore[arg-type]
         (lambda: SnailConfig(filters=()), r"filters is \(\); allowed are one or more positive numbers"),
         (lambda: SnailConfig(key_sizes=(4,)), r"key_sizes is \(4,\) and value_sizes \(32, 32\); they must be as many"),
@@ -279,8 +279,8 @@ def test_a_longer_span_keeps_the_first_item_longer(cell):
             lambda: SnailConfig(filters=(1,) * 4),
             r"filters is \(1, 1, 1, 1\) and key_sizes \(32, 32\); blocks alternate",
         ),
-        (lambda: SnailConfig(length=1), "length is 1; it must be at least 2"),
-        (lambda: TransformerConfig(num_layers=0), "num_layers is 0; it must be at least 1"),
+        (lambda: SnailConfig(length=1), "length is 1; must be at least 2"),
+        (lambda: TransformerConfig(num_layers=0), "num_layers is 0; must be at least 1"),
         (
             lambda: TransformerConfig(positions="sine"),  # type: ignore[arg-type]
             "positions is 'sine'; allowed are 'none', 'learned', 'sinusoidal', 'rotary'",
@@ -291,9 +291,9 @@ def test_a_longer_span_keeps_the_first_item_longer(cell):
         ),
         (lambda: made(TransformerConfig(num_heads=3, positions="sinusoidal"), 9), "it must be a multiple of 6"),
         (lambda: made(TransformerConfig(num_heads=4, positions="none"), 6), "it must be a multiple of 4"),
-        (lambda: ExternalMemoryConfig(slot_size=0), "slot_size is 0; it must be at least 1"),
-        (lambda: ExternalMemoryConfig(num_slots=2), "num_heads is 4; it must be at most num_slots, 2"),
-        (lambda: ExternalMemoryConfig(usage_decay=1.0), r"usage_decay is 1.0; it must lie in \[0, 1\)"),
+        (lambda: ExternalMemoryConfig(slot_size=0), "slot_size is 0; must be at least 1"),
+        (lambda: ExternalMemoryConfig(num_slots=2), "num_heads is 4; must be at most num_slots, 2"),
+        (lambda: ExternalMemoryConfig(usage_decay=1.0), r"usage_decay is 1.0; must lie in \[0, 1\)"),
     ],
 )
 def test_a_wrong_setting_is_named(make, message):

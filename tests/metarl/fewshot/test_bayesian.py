@@ -163,8 +163,8 @@ def test_gaussian_prototypes_know_how_often_they_are_right(shots):
     ("settings", "message"),
     [
         (lambda: VersaConfig(num_points=12), "num_points is 12; allowed are 0 and powers of two"),
-        (lambda: VersaConfig(hidden_size=0), "hidden_size is 0; it must be at least 1"),
-        (lambda: LaplaceConfig(num_steps=0), "num_steps is 0; it must be at least 1"),
+        (lambda: VersaConfig(hidden_size=0), "hidden_size is 0; must be at least 1"),
+        (lambda: LaplaceConfig(num_steps=0), "num_steps is 0; must be at least 1"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(settings, message):

@@ -112,7 +112,7 @@ def test_classes_without_examples_are_never_predicted():
 def test_what_is_wrong_is_named():
     with pytest.raises(ValueError, match="ways is 4; this learner's net has outputs for 3"):
         META_NET.adapt(META_NET.prior(2), Examples(SUPPORT.x, SUPPORT.y + 1))
-    with pytest.raises(ValueError, match="scale is 0; it must be positive"):
+    with pytest.raises(ValueError, match="scale is 0; must be positive"):
         MetaNetworkConfig(scale=0)
-    with pytest.raises(ValueError, match="hidden_size is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="hidden_size is 0; must be at least 1"):
         MetaNetworkConfig(hidden_size=0)

@@ -144,7 +144,7 @@ def test_reptile_moves_by_a_share_of_the_mean_way():
     adapted = {name: v.detach().mean(0) for name, v in adaptation.adapt(adaptation.prior(2), batch).items()}
     reptile.update(episode, seeded())
     torch.testing.assert_close({n: p.detach() for n, p in adaptation.net.named_parameters()}, adapted)
-    with pytest.raises(ValueError, match="inner_batch is 4; it must divide the 6 examples"):
+    with pytest.raises(ValueError, match="inner_batch is 4; must divide the 6 examples"):
         mini_batches(episode, 4)
 
 
@@ -213,15 +213,15 @@ def test_the_curve_of_a_belief_counts_examples():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Sinusoid(shots=0), "shots is 0; it must be at least 1"),
+        (lambda: Sinusoid(shots=0), "shots is 0; must be at least 1"),
         (lambda: Sinusoid(x=(1.0, 1.0)), r"x is \(1.0, 1.0\); allowed are ranges"),
-        (lambda: Harmonic(noise_std=-1), "noise_std is -1; it must be 0 or more"),
-        (lambda: MAMLConfig(inner_lr=0), "inner_lr is 0; it must be positive"),
-        (lambda: MAMLConfig(multi_step_share=2), "multi_step_share is 2; it must lie between 0 and 1"),
+        (lambda: Harmonic(noise_std=-1), "noise_std is -1; must be 0 or more"),
+        (lambda: MAMLConfig(inner_lr=0), "inner_lr is 0; must be positive"),
+        (lambda: MAMLConfig(multi_step_share=2), "multi_step_share is 2; must lie between 0 and 1"),
         (lambda: MAMLConfig(hidden_sizes=()), "hidden_sizes is "),
-        (lambda: CNPConfig(min_std=0), "min_std is 0; it must be positive"),
+        (lambda: CNPConfig(min_std=0), "min_std is 0; must be positive"),
         (lambda: IMAMLConfig(first_order=True), "first_order is True; implicit gradients need False"),
-        (lambda: ReptileConfig(inner_batch=0), "inner_batch is 0; it must be at least 1"),
+        (lambda: ReptileConfig(inner_batch=0), "inner_batch is 0; must be at least 1"),
         (lambda: small("maml", copies=2), "copies is 2; must be 1 for few-shot families"),
     ],
 )

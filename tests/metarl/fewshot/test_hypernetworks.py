@@ -76,8 +76,8 @@ def test_layers_differ_between_tasks_of_the_same_classes():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (lambda: FilmConfig(encoder_blocks=0), "encoder_blocks is 0; it must be at least 1"),
-        (lambda: HypernetworkConfig(code_size=0), "code_size is 0; it must be at least 1"),
+        (lambda: FilmConfig(encoder_blocks=0), "encoder_blocks is 0; must be at least 1"),
+        (lambda: HypernetworkConfig(code_size=0), "code_size is 0; must be at least 1"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(settings, message):

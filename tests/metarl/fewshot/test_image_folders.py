@@ -142,7 +142,7 @@ def test_images_that_are_not_the_official_ones_are_refused(tmp_path, kept):
     renamed = message({**{name: FILES[name] for name in others}, first.replace("Greek", "Geek"): FILES[first]}, "name")
     assert renamed == "Omniglot in /name is not the official one: fetch its two archives again"
     fewer = message({name: FILES[name] for name in others}, "fewer")
-    assert fewer == "/fewer/images_background.zip holds 7 images of Omniglot; it must hold 8"
+    assert fewer == "/fewer/images_background.zip holds 7 images of Omniglot; must hold 8"
     assert message({**FILES, first: b"no image"}, "broken").startswith(
         "Omniglot in /broken is damaged: cannot identify"
     )
@@ -162,7 +162,7 @@ def test_damaged_archives_are_refused(tmp_path):
     with pytest.raises(DataError, match="is damaged: Bad CRC-32 for file"):
         omniglot.omniglot_classes(tmp_path, 28, "lanczos", "bright")
     archive.unlink()
-    with pytest.raises(DataError, match="images_evaluation holds 0 images of Omniglot; it must hold 4"):
+    with pytest.raises(DataError, match="images_evaluation holds 0 images of Omniglot; must hold 4"):
         omniglot.omniglot_classes(tmp_path, 28, "lanczos", "bright")
 
 
@@ -437,10 +437,10 @@ def test_a_broken_image_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"size": 0}, "size is 0; it must be at least 1 pixel"),
+        ({"size": 0}, "size is 0; must be at least 1 pixel"),
         ({"split_shares": (0.5, 0.5, 0.5)}, r"split_shares is \(0.5, 0.5, 0.5\); allowed are numbers from 0"),
         ({"channels": 1, "normalisation": "imagenet"}, "normalisation is 'imagenet'; images with channels 1 have"),
-        ({"test_queries": 0}, "test_queries is 0; it must be at least 1"),
+        ({"test_queries": 0}, "test_queries is 0; must be at least 1"),
     ],
 )
 def test_bad_fields_are_named(settings, message):

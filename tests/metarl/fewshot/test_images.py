@@ -307,9 +307,9 @@ def test_the_filter_is_the_one_that_is_named():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ways": 1}, "ways is 1; it must be at least 2"),
-        ({"shots": 0}, "shots is 0; it must be at least 1"),
-        ({"queries": 0}, "queries is 0; it must be at least 1"),
+        ({"ways": 1}, "ways is 1; must be at least 2"),
+        ({"shots": 0}, "shots is 0; must be at least 1"),
+        ({"queries": 0}, "queries is 0; must be at least 1"),
         ({"shots": 6}, r"shots \+ test_queries is 6 \+ 15 = 21; a class of omniglot has 20 images"),
         ({"train_shots": 10, "queries": 11}, r"train_shots \+ queries is 10 \+ 11 = 21; a class of omniglot has 20"),
         ({"size": 0}, "size is 0; allowed are 1 to 105 pixels"),

@@ -365,7 +365,7 @@ def test_mini_batches_of_meta_test_take_turns():
         for part in (slice(0, 3), slice(3, 6), slice(0, 3)):
             state = learner.adaptation.adapt(state, two_shots.support.map(lambda value: value[:, part]), 1)  # noqa: B023
         torch.testing.assert_close(curve[3], learner.adaptation.predict(state, two_shots.query.x))
-    with pytest.raises(ValueError, match="test_batch is 4; it must divide the 6 examples of a support set"):
+    with pytest.raises(ValueError, match="test_batch is 4; must divide the 6 examples of a support set"):
         replace(config, test_batch=4).make_learner(PROBLEM, num_iterations=2, generator=seeded()).predictions(
             two_shots, 1
         )
@@ -374,16 +374,16 @@ def test_mini_batches_of_meta_test_take_turns():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ReptileConfig(test_batch=0), "test_batch is 0; it must be at least 1"),
-        (lambda: ReptileConfig(outer_lr=-1), "outer_lr is -1; it must be positive"),
-        (lambda: ReptileLoRAConfig(rank=0), "rank is 0; it must be at least 1"),
+        (lambda: ReptileConfig(test_batch=0), "test_batch is 0; must be at least 1"),
+        (lambda: ReptileConfig(outer_lr=-1), "outer_lr is -1; must be positive"),
+        (lambda: ReptileLoRAConfig(rank=0), "rank is 0; must be at least 1"),
         (lambda: ReptileLoRAConfig(batching="batched"), "batching is 'batched'; nets with adapters need"),
         (lambda: TNetConfig(adapted="head"), "adapted is 'head'; a T-net needs 'all'"),
-        (lambda: LearnedOptimizerConfig(scale=0), "scale is 0; it must be positive"),
-        (lambda: LearnedOptimizerConfig(hidden_size=0), "hidden_size is 0; it must be at least 1"),
+        (lambda: LearnedOptimizerConfig(scale=0), "scale is 0; must be positive"),
+        (lambda: LearnedOptimizerConfig(hidden_size=0), "hidden_size is 0; must be at least 1"),
         (
             lambda: MetaLearnerLSTMConfig(keep=1).make_learner(PROBLEM, num_iterations=1, generator=seeded()),
-            "keep is 1; it must lie between 0 and 1",
+            "keep is 1; must lie between 0 and 1",
         ),
     ],
 )

@@ -92,7 +92,7 @@ def test_too_much_memory_is_named_before_it_is_taken():
         ValueError, match=r"100 tasks x 1000000 transitions x 169 bytes needs 16.9 GB; 4 GB are allowed"
     ):
         Replay(100, 1_000_000, 17, 6, max_gigabytes=4)
-    with pytest.raises(ValueError, match="capacity is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="capacity is 0; must be at least 1"):
         Replay(1, 0, 1, 1, max_gigabytes=1)
 
 

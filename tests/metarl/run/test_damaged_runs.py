@@ -127,9 +127,9 @@ def files(run: Path) -> Mapping[str, bytes]:
         (write(LATEST, b"hello"), f"cannot read checkpoint run/{LATEST}: it is corrupt or not a checkpoint"),
         (cut(LATEST, 300), f"cannot read checkpoint run/{LATEST}: it is corrupt or not a checkpoint"),
         (checkpoint({"a": 1}), f"run/{LATEST} does not fit the settings in run/config.json: it lacks 'iteration'"),
-        (checkpoint([1]), f"run/{LATEST} is not a checkpoint: it holds a list; it must hold a dict"),
-        (edit_checkpoint(iteration="4"), "run/config.json: iteration is of type str; it must be int"),
-        (edit_checkpoint(agent={}), "run/config.json: it lacks 'iteration'"),
+        (checkpoint([1]), f"run/{LATEST} is not a checkpoint: it holds a list; must hold a dict"),
+        (edit_checkpoint(iteration="4"), "run/config.json: iteration is of type str; must be int"),
+        (edit_checkpoint(agent={}), "run/config.json: it lacks 'net'"),
         (lambda run: shutil.rmtree(run / "checkpoints"), "checkpoint"),
     ],
 )  # fmt: skip
@@ -143,7 +143,7 @@ def test_damage_is_one_line_and_touches_nothing(run, capsys, command, damage, me
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (folder_for(".lock"), "cannot lock run/.lock: Is a directory; it must be a file that can be written"),
+        (folder_for(".lock"), "cannot lock run/.lock: Is a directory; must be a file that can be written"),
         (folder_for("progress.json"), "cannot read run/progress.json: Is a directory"),
         (folder_for(LATEST), f"run has logged 4 iterations, and there is no checkpoint at run/{LATEST} to go on from"),
         (edit_checkpoint(generators={"env": torch.zeros(16, dtype=torch.uint8)}), "generators.env has shape [16]"),
