@@ -101,7 +101,13 @@ class Source(Protocol[L, E]):
         """
         ...
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
+        """Go on from a saved state; to_train: as in `state_dict`, with which it must have been saved then.
+
+        Raises:
+            KeyError: for what the state lacks.
+        """
+        ...
 
 
 @runtime_checkable

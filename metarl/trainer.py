@@ -139,16 +139,24 @@ class Trainer:
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
+        """Go on from a saved state.
+
+        to_train: with the replay and the random streams, which fit only the kind of device that they were saved on.
+
+        Raises:
+            KeyError: for what the state lacks.
+        """
         self.iteration = state["iteration"]
         self.env_steps = state["env_steps"]
-        self.source.load_state_dict(state["source"])
+        self.source.load_state_dict(state["source"], to_train=to_train)
         self.seconds = state["seconds"]
         self.best_return = state["best_return"]
         self._window = list(state["window"])
         self.agent.load_state_dict(state["agent"])
-        for name, generator_state in state["generators"].items():
-            self.generators[name].set_state(generator_state.cpu())
+        if to_train:
+            for name, generator_state in state["generators"].items():
+                self.generators[name].set_state(generator_state.cpu())
 
 
 def train(

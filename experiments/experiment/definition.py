@@ -255,12 +255,10 @@ def restored(experiment: Experiment[Any, Any], run: Run, checkpoint: str = "late
     trainer = experiment.trainer()
     state = run.load(checkpoint)
     fresh = trainer.state_dict()
-    if not to_train:
-        state["generators"] = {}
     try:
-        reason = _misfit(fresh, state)
+        reason = _misfit(fresh, state if to_train else {**state, "generators": {}})
         if reason is None:
-            trainer.load_state_dict(state)
+            trainer.load_state_dict(state, to_train=to_train)
             return trainer
     except KeyError as error:
         reason = f"it lacks {error}"

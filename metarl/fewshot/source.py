@@ -158,7 +158,7 @@ class FewShotSource:
     def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
         pass
 
 

@@ -239,11 +239,11 @@ class ReplaySource:
         state = {"num_diverged": self._diverged.total, "tasks": dict(vars(self.tasks))}
         return {**state, "replay": self.replay.state_dict()} if to_train else state
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
         self._diverged.total = state["num_diverged"]
         saved = {name: value.to(self._generators["task"].device) for name, value in state["tasks"].items()}
         self.tasks = replace(self.tasks, **saved)  # pyright: ignore[reportArgumentType], records are dataclasses
-        if "replay" in state:  # not in what is kept for evaluation alone
+        if to_train:
             self.replay.load_state_dict(state["replay"])
 
 

@@ -139,7 +139,7 @@ class TrialSource:
     def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
         return {"num_diverged": self._diverged.total}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
         self._diverged.total = state["num_diverged"]
 
 

@@ -409,3 +409,14 @@ def test_goals_are_inferred_after_meta_training_and_not_before():
     assert before[2].mean < -17
     assert after[2].mean > -14.5  # -12.6 here; who knows the goal has about -4
     assert after[2].mean > after[0].mean + 4
+
+
+def test_what_is_kept_for_evaluation_has_no_replay_and_does_not_train():
+    made, other, resumed = trainer(), trainer(), trainer()
+    made.iterate()
+    best = made.state_dict(to_train=False)
+    assert "replay" not in best["source"]
+    other.load_state_dict(best, to_train=False)
+    assert other.evaluate() == made.evaluate()
+    with pytest.raises(KeyError, match="replay"):
+        resumed.load_state_dict(best)
