@@ -8,6 +8,7 @@ neither torch nor a simulator: the module behind a name is imported when the nam
 
 from typing import TYPE_CHECKING
 
+from envs.catalog import FAMILIES
 from metarl._lazy import lazily
 
 if TYPE_CHECKING:
@@ -64,38 +65,17 @@ __all__ = [
     "make",
 ]
 
-_OFFERED = {
+_OFFERED = {path.split(":")[1]: path for path in FAMILIES.values()} | {
     "ActionRepeat": "envs.wrappers:ActionRepeat",
-    "AntDir": "envs.locomotion.ant:AntDir",
-    "AntDynamics": "envs.locomotion.dynamics:AntDynamics",
-    "AntGoal": "envs.locomotion.ant:AntGoal",
-    "AntVel": "envs.locomotion.ant:AntVel",
-    "BernoulliBandit": "envs.torch_families.bandits:BernoulliBandit",
     "Choice": "envs.samplers:Choice",
     "Delayed": "envs.wrappers:Delayed",
-    "GaussianBandit": "envs.torch_families.bandits:GaussianBandit",
-    "GridNavi": "envs.torch_families.gridworld:GridNavi",
     "GymnasiumFamily": "envs.external.gymnasium_family:GymnasiumFamily",
-    "HalfCheetahDir": "envs.locomotion.half_cheetah:HalfCheetahDir",
-    "HalfCheetahDynamics": "envs.locomotion.dynamics:HalfCheetahDynamics",
-    "HalfCheetahRandParams": "envs.locomotion.half_cheetah:HalfCheetahRandParams",
-    "HalfCheetahVel": "envs.locomotion.half_cheetah:HalfCheetahVel",
-    "HopperRandParams": "envs.locomotion.walkers:HopperRandParams",
-    "HumanoidDir": "envs.locomotion.humanoid:HumanoidDir",
-    "HumanoidDynamics": "envs.locomotion.dynamics:HumanoidDynamics",
     "LogUniform": "envs.samplers:LogUniform",
     "MujocoFamily": "envs.locomotion.custom_robot:MujocoFamily",
     "Noisy": "envs.wrappers:Noisy",
     "Normal": "envs.samplers:Normal",
-    "PointNavigation": "envs.torch_families.navigation:PointNavigation",
-    "Semicircle": "envs.torch_families.navigation:Semicircle",
-    "SwimmerVel": "envs.locomotion.swimmer:SwimmerVel",
-    "TabularMDP": "envs.torch_families.tabular:TabularMDP",
     "TimeAware": "envs.wrappers:TimeAware",
     "Uniform": "envs.samplers:Uniform",
-    "Walker2dRandParams": "envs.locomotion.walkers:Walker2dRandParams",
-    "Walker2dVel": "envs.locomotion.walkers:Walker2dVel",
-    "Wind": "envs.torch_families.navigation:Wind",
     "check_family": "envs.check:check_family",
     "make": "envs.catalog:make",
 }
@@ -106,8 +86,6 @@ __getattr__, __dir__ = lazily(__name__, _OFFERED)
 def _register_families() -> None:
     """By strings, so that a family's module is imported when an environment is made and not before."""
     import gymnasium  # not at the top of the module, where it would share a name with envs.bridges.gymnasium_env
-
-    from envs.catalog import FAMILIES
 
     for name, path in FAMILIES.items():
         environment = f"metarl/{path.split(':')[1]}-v0"
