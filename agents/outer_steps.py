@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.meta_objective import MetaObjective
-from metarl.nets.matmul import fast_products
+from metarl.nets.matmul import fast_matmul
 from metarl.optim import gradient_step, trust_region_step
 
 
@@ -51,7 +51,7 @@ class TrustRegion:
             "backtrack_ratio": backtrack_ratio,
         }
 
-    @fast_products()
+    @fast_matmul()
     def __call__(self, objective: MetaObjective) -> dict[str, float]:
         last = len(objective.trial) - 1
         parts = objective.parts()
@@ -111,7 +111,7 @@ class GradientEpochs:
         self.kl_penalties = [kl_penalty] * num_inner_steps
         self.max_grad_norm = float("inf") if max_grad_norm is None else max_grad_norm
 
-    @fast_products()
+    @fast_matmul()
     def __call__(self, objective: MetaObjective) -> dict[str, float]:
         parts = objective.parts()
         first_loss, norm = None, torch.zeros(())

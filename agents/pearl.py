@@ -29,9 +29,9 @@ from gymnasium import spaces
 from torch import Tensor
 
 from agents.soft_actor_critic import SoftActorCritic
-from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, vote_size
+from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, factor_size
 from metarl.checks import at_least, in_range, not_negative, positive
-from metarl.nets.matmul import fast_products
+from metarl.nets.matmul import fast_matmul
 from metarl.nets.mlp import Activation, mlp
 from metarl.optim import gradient_step
 from metarl.protocols import TaskFamily
@@ -70,7 +70,7 @@ class PEARLConfig:
     batch: int = 256  # transitions per task and gradient step
     context: int = 100  # transitions per task that the belief is inferred from
     gamma: float = 0.99  # discount factor
-    target_share: float = 0.005  # Polyak step of the target critics towards the critics, per gradient step
+    tau: float = 0.005  # Polyak step of the target critics towards the critics, per gradient step
     learning_rate: float = 3e-4  # step size of every Adam optimiser
     reward_scale: float = 5.0  # factor on the rewards that the critics learn from
     shaped_reward: str | None = None  # a metric of the family that the critics learn from; None: the reward
@@ -85,8 +85,8 @@ class PEARLConfig:
         positive(self, "learning_rate", "reward_scale", "temperature", "actor_gain")
         not_negative(self, "kl_weight", "regularisation")
         in_range(self, 0, 1, "gamma")
-        if not 0 < self.target_share <= 1:
-            raise ValueError(f"target_share is {self.target_share}; must be in (0, 1]")
+        if not 0 < self.tau <= 1:
+            raise ValueError(f"tau is {self.tau}; must be in (0, 1]")
 
     def make_source(
         self, family: TaskFamily, train: TrainConfig, generators: Mapping[str, torch.Generator]
@@ -119,7 +119,7 @@ PEARL_TWO_CORES = PEARLConfig(  # what recipes for robots have in place of the p
     batch=64,
     context=64,
     learning_rate=1e-3,
-    target_share=0.01,
+    tau=0.01,
     reward_scale=1.0,
     temperature=0.2,
 )
@@ -133,7 +133,7 @@ class PEARLState:
     source: Belief  # [N, ...] what z is drawn from: the prior, while exploring
     latent: Tensor  # [B, Z] that the rows act on in this episode
     num_absorbed: int = 0  # episodes
-    by_chance: bool = False  # whether actions are drawn, as in collection, or the policy's mode
+    stochastic: bool = False  # whether actions are drawn, as in collection, or the policy's mode
 
 
 class PEARL:
@@ -153,8 +153,7 @@ class PEARL:
         self.config = config
         obs_size, num_actions, device = observation_space.shape[0], action_space.shape[0], generator.device
         item_size = obs_size + num_actions + 1 + (obs_size if config.next_obs_in_context else 0)
-        votes = vote_size(config.latent_size, config.aggregation)
-        sizes = (item_size, *config.encoder_sizes, votes)
+        sizes = (item_size, *config.encoder_sizes, factor_size(config.latent_size, config.aggregation))
         self.encoder = mlp(sizes, activation=config.activation, output_gain=1.0, generator=generator)
         self.sac = SoftActorCritic(
             obs_size + config.latent_size,
@@ -187,11 +186,13 @@ class PEARL:
     # --- acting -----------------------------------------------------------------------------------------------
 
     def prior(self, num_tasks: int, copies: int = 1) -> PEARLState:
-        """Nothing seen; z is the prior's mean until `hypothesise` draws one."""
+        """Nothing seen; z is the prior's mean until `resample_latent` draws one."""
         belief = self.adaptation.prior(num_tasks)
         return PEARLState(belief, belief, self.adaptation.latent(belief).repeat_interleave(copies, 0))
 
-    def hypothesise(self, state: PEARLState, episode_start: Tensor, generator: torch.Generator | None) -> PEARLState:
+    def resample_latent(
+        self, state: PEARLState, episode_start: Tensor, generator: torch.Generator | None
+    ) -> PEARLState:
         """A fresh z for each row that begins an episode; without a generator, the belief's mean."""
         copies = len(episode_start) // len(state.source)
         drawn = self.adaptation.latent(state.source.repeat_interleave(copies), generator)
@@ -203,8 +204,8 @@ class PEARL:
 
     def act(self, state: PEARLState, obs: Tensor, generator: torch.Generator | None) -> Decision:
         distribution = self.sac.actor(torch.cat([obs, state.latent], -1))
-        by_chance = state.by_chance and generator is not None
-        return Decision(self.sac.actor.to_env(distribution.sample(generator) if by_chance else distribution.mode))
+        stochastic = state.stochastic and generator is not None
+        return Decision(self.sac.actor.to_env(distribution.sample(generator) if stochastic else distribution.mode))
 
     @torch.no_grad()
     def adapt(self, state: PEARLState, trajectory: Experience) -> PEARLState:
@@ -221,7 +222,7 @@ class PEARL:
     @torch.no_grad()
     def collecting(self, num_tasks: int, copies: int, context: Transition | None) -> PEARLState:
         """The state to collect in tasks: z from the prior, or from the posterior given a context [N, K, ...]."""
-        state = replace(self.prior(num_tasks, copies), by_chance=True)
+        state = replace(self.prior(num_tasks, copies), stochastic=True)
         if context is None:
             return state
         belief = self._infer(context)
@@ -256,7 +257,7 @@ class PEARL:
                 raise FloatingPointError(f"{name} is {metrics[name]} after {self.num_updates} gradient steps")
         return metrics | {"train/num_gradient_steps": float(self.num_updates)}
 
-    @fast_products()
+    @fast_matmul()
     def gradient_step(self, replay: Replay, tasks: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """One step of critics and encoder, of the policy and of the temperature, on training tasks [M]."""
         data = replay.sample(tasks, self.config.batch, generator)  # [M, K, ...]
@@ -267,7 +268,7 @@ class PEARL:
         self._step("actor", loss)
         if self.sac.learns_temperature:
             self._step("temperature", self.sac.temperature_loss(log_prob))
-        self.sac.follow(self.config.target_share)
+        self.sac.polyak_update(self.config.tau)
         self.num_updates += 1
         return {
             "critic_loss": losses.critic.detach(),

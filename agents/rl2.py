@@ -129,7 +129,7 @@ class InputMoments(Record):
 
     obs: Moments  # of [O]
     reward: Moments  # of []
-    earned: Moments  # of []: the discounted sum of rewards so far, whose spread scales the critic's targets
+    discounted_return: Moments  # of []: the discounted sum of rewards so far, whose spread scales the critic's targets
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class RL2:
         self.moments = InputMoments(
             obs=Moments.empty(*observation_space.shape, device=device),
             reward=Moments.empty(device=device),
-            earned=Moments.empty(device=device),
+            discounted_return=Moments.empty(device=device),
         )
 
     # --- acting: the three verbs, one step at a time -----------------------------------------------------------
@@ -264,7 +264,7 @@ class RL2:
 
     def _batch(self, trajectory: Experience) -> PPOBatch:
         """What PPO learns from; rewards are in units of the spread of returns, where they are normalised."""
-        scale = self.moments.earned.std.float() if self.config.normalise_reward else 1.0
+        scale = self.moments.discounted_return.std.float() if self.config.normalise_reward else 1.0
         return batch_of(trajectory, self.config, scale)
 
     def _evaluate(self, inputs: Inputs, action: Tensor) -> Evaluated:
@@ -279,8 +279,10 @@ class RL2:
     def _learn_spread_of_returns(self, trajectory: Experience) -> None:
         """Absorb a batch's returns so far; before its advantages, which are in units of their spread."""
         reward = torch.where(trajectory.valid, trajectory.reward, 0.0)
-        earned = discounted_sum(reward, trajectory.trial_start, self.config.gamma)[trajectory.valid]
-        self.moments = replace(self.moments, earned=self.moments.earned.merge(Moments.of(earned)))
+        discounted_return = discounted_sum(reward, trajectory.trial_start, self.config.gamma)[trajectory.valid]
+        self.moments = replace(
+            self.moments, discounted_return=self.moments.discounted_return.merge(Moments.of(discounted_return))
+        )
 
     # --- inputs -----------------------------------------------------------------------------------------------
 

@@ -125,7 +125,7 @@ class SoftActorCritic(nn.Module):
         return -self.log_temperature * (log_prob - self.actor.num_actions)
 
     @torch.no_grad()
-    def follow(self, share: float) -> None:
-        """Move the slow copies by a share of the way to the critics."""
+    def polyak_update(self, tau: float) -> None:
+        """Move the target critics towards the critics by the fraction `tau` (Polyak averaging)."""
         for slow, fast in zip(self.target_critics.parameters(), self.critics.parameters(), strict=True):
-            slow.lerp_(fast, share)
+            slow.lerp_(fast, tau)

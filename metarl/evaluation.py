@@ -84,7 +84,7 @@ class Evaluation:
     agent: str
     split: str
     num_tasks: int
-    episodes: list[Score]  # by point of the curve: undiscounted, by episode of the trial; or after each step
+    points: list[Score]  # of the curve: the undiscounted return of each episode of the trial, or after each step
     total: Score  # of the sum over the trial; of the last point, where points do not add up
     bounds: dict[str, list[float]]  # known values by episode, such as the Bayes-optimal ones
     metrics: dict[str, list[float]] = field(default_factory=dict)  # mean over steps and tasks by episode, by name
@@ -106,15 +106,15 @@ class Evaluation:
         except ImportError as error:
             raise UserError("to_frame needs pandas, which is not installed: pip install 'metarl[pandas]'") from error
         columns: dict[str, list[float]] = {
-            "mean": [score.mean for score in self.episodes],
-            "iqm": [score.iqm for score in self.episodes],
-            "ci95_low": [score.ci95[0] for score in self.episodes],
-            "ci95_high": [score.ci95[1] for score in self.episodes],
+            "mean": [score.mean for score in self.points],
+            "iqm": [score.iqm for score in self.points],
+            "ci95_low": [score.ci95[0] for score in self.points],
+            "ci95_high": [score.ci95[1] for score in self.points],
             **self.bounds,
             **self.metrics,
         }
-        points = range(self.measure.first, self.measure.first + len(self.episodes))
-        return pandas.DataFrame(columns, index=pandas.Index(points, name=self.measure.point))
+        numbers = range(self.measure.first, self.measure.first + len(self.points))
+        return pandas.DataFrame(columns, index=pandas.Index(numbers, name=self.measure.point))
 
 
 def _finite_or_none(value: Any) -> Any:
@@ -126,14 +126,14 @@ def _finite_or_none(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Meeting(Record):
-    """What came of meeting tasks, by point of the adaptation curve."""
+class TrialScores(Record):
+    """The results of trials in fresh tasks, by point of the adaptation curve."""
 
     returns: Tensor  # [points, N] means over the rows of a task
     metrics: Tensor | None  # [points, N, M] means over steps and rows, where the environment has metrics
 
     @classmethod
-    def of(cls, trajectory: Trajectory[Any], num_tasks: int, num_points: int) -> Meeting:
+    def of(cls, trajectory: Trajectory[Any], num_tasks: int, num_points: int) -> TrialScores:
         """The points of one trajectory whose rows have a multiple of `num_points` episodes: means of equal parts."""
         num_episodes = int(trajectory.episode_index.max()) + 1
 
@@ -147,16 +147,16 @@ class Meeting(Record):
         return cls(by_task(trajectory.episode_returns(num_episodes)), None if metrics is None else by_task(metrics))
 
 
-def meet(
+def run_trials(
     env: VectorEnv, agent: Agent[Any, Any], tasks: Record, num_points: int, *, generator: torch.Generator | None
-) -> Meeting:
-    """Meet tasks as an agent that knows nothing of them: act and adapt.
+) -> TrialScores:
+    """Run a trial in every task, each from the agent's prior: act and adapt.
 
-    num_points: of the adaptation curve. generator: the source of the actions' randomness; None for the policy's mode.
+    num_points: the length of the adaptation curve. generator: for sampled actions; None: the policy's mode.
     """
     points = num_points if agent.block is None else 1
     trial = run_trial(env, agent, tasks, num_points, generator=generator)
-    return cat([Meeting.of(trajectory, len(tasks), points) for trajectory in trial])
+    return cat([TrialScores.of(trajectory, len(tasks), points) for trajectory in trial])
 
 
 def evaluate(
@@ -166,12 +166,12 @@ def evaluate(
     agent_name: str,
     split: Split,
     num_tasks: int,
-    num_episodes: int,
+    num_points: int,
     generator: torch.Generator,
     deterministic: bool = False,
     tasks: Record | None = None,
 ) -> Evaluation:
-    """Meet `num_tasks` fresh tasks of a split, or the given ones; the adaptation curve has `num_episodes` points.
+    """The adaptation curve, of `num_points` points, on `num_tasks` fresh tasks of a split or on the given ones.
 
     The tasks and everything random come from the generator, so that one seed gives one evaluation. A task has one row,
     or as many as a block of the agent has episodes. deterministic: act by the policy's mode.
@@ -179,24 +179,24 @@ def evaluate(
     Raises:
         ValueError: when a number is below one, or the family does not declare the split.
     """
-    for name, value in (("num_tasks", num_tasks), ("num_episodes", num_episodes)):
+    for name, value in (("num_tasks", num_tasks), ("num_points", num_points)):
         if value < 1:
             raise ValueError(f"{name} is {value}; must be at least 1")
     tasks = family.sample(num_tasks, split, generator) if tasks is None else tasks
     num_tasks = len(tasks)
     env = family.make_env(num_tasks * rows_per_task(agent), generator)
-    meeting = meet(env, agent, tasks, num_episodes, generator=None if deterministic else generator)
+    scores = run_trials(env, agent, tasks, num_points, generator=None if deterministic else generator)
     measure = measure_of(agent)
-    points = [Score.of(point) for point in meeting.returns]
+    points = [Score.of(point) for point in scores.returns]
     return Evaluation(
         family=family.name,
         agent=agent_name,
         split=split,
         num_tasks=num_tasks,
-        episodes=points,
-        total=Score.of(meeting.returns.sum(0)) if measure.adds_up else points[-1],
-        bounds=family.bounds(tasks, num_episodes),
-        metrics=mean_metrics(env, meeting.metrics),
+        points=points,
+        total=Score.of(scores.returns.sum(0)) if measure.adds_up else points[-1],
+        bounds=family.bounds(tasks, num_points),
+        metrics=mean_metrics(env, scores.metrics),
         measure=measure,
     )
 
@@ -221,13 +221,13 @@ def by_point(prefix: str, metrics: Mapping[str, list[float]], measure: Measure) 
 def logged_points(measure: Measure, num_points: int) -> list[int]:
     """The points of a curve, numbered as its measure does, that get a curve of their own in the logs and a row."""
     if measure.first == 1:
-        return logged_episodes(num_points)
-    return [0, *logged_episodes(num_points - 1)] if num_points > 1 else [0]
+        return _logged_numbers(num_points)
+    return [0, *_logged_numbers(num_points - 1)] if num_points > 1 else [0]
 
 
-def logged_episodes(num_episodes: int) -> list[int]:
-    """The episodes, counted from one, that get a curve of their own: all of a few, else 1, 2, 5, 10, 20, ..."""
-    if num_episodes <= 10:
-        return list(range(1, num_episodes + 1))
-    series = [digit * 10**power for power in range(len(str(num_episodes))) for digit in (1, 2, 5)]
-    return [k for k in series if k < num_episodes] + [num_episodes]
+def _logged_numbers(num_points: int) -> list[int]:
+    """The points, counted from one, that get a curve of their own: all of a few, else 1, 2, 5, 10, 20, ..."""
+    if num_points <= 10:
+        return list(range(1, num_points + 1))
+    series = [digit * 10**power for power in range(len(str(num_points))) for digit in (1, 2, 5)]
+    return [k for k in series if k < num_points] + [num_points]

@@ -183,11 +183,11 @@ class Agent(Protocol[State, D]):
 
 
 @runtime_checkable
-class DrawsHypotheses(Protocol[State]):
+class PosteriorSampling(Protocol[State]):
     """What an `Agent` has beside, where it acts through an episode as if one draw from its belief were the task."""
 
-    def hypothesise(self, state: State, episode_start: Tensor, generator: torch.Generator | None) -> State:
-        """Draw anew for the rows that begin an episode, episode_start [B] bool; without a generator, what is likeliest.
+    def resample_latent(self, state: State, episode_start: Tensor, generator: torch.Generator | None) -> State:
+        """Draw anew for the rows that begin an episode, episode_start [B] bool; without a generator, the mode.
 
         Called before the first action of each episode.
         """

@@ -36,13 +36,13 @@ class TrainConfig:
     num_iterations: int  # number of meta-updates
     num_tasks: int  # N, fresh tasks per iteration
     copies: int = 1  # E, rows per task
-    num_episodes: int | None = None  # points of the adaptation curve; None: the family's own number, or 10 steps
+    num_points: int | None = None  # points of the adaptation curve; None: the family's own number, or 10 steps
     eval_every: int = 50  # iterations between evaluations on held-out tasks; 0: only at the end
     eval_tasks: int = 100  # number of held-out tasks per evaluation
     checkpoint_every: int = 25  # iterations between checkpoints
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "num_iterations", "num_tasks", "copies", "num_episodes", "eval_tasks", "checkpoint_every")
+        at_least(self, 1, "num_iterations", "num_tasks", "copies", "num_points", "eval_tasks", "checkpoint_every")
         at_least(self, 0, "eval_every")
 
 
@@ -56,7 +56,7 @@ class Source(Protocol[L, E]):
     unit: str  # what amounts are counted in, such as "environment steps"
     unit_rate: str  # its throughput unit, such as "env-steps/s"
     score_tag: str  # the logged number, of the measure's kind, by which the best checkpoint is chosen
-    num_episodes: int  # of a trial; or steps of adaptation in a curve
+    num_points: int  # of an adaptation curve
 
     @property
     def num_diverged(self) -> int: ...  # simulations so far that were reset because they diverged
@@ -84,7 +84,7 @@ class Source(Protocol[L, E]):
         agent_name: str,
         split: Split,
         num_tasks: int,
-        num_episodes: int | None,
+        num_points: int | None,
         generator: torch.Generator,
         family: Any = None,
     ) -> Evaluation:

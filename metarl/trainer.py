@@ -53,10 +53,10 @@ class Trainer:
         }
         self.source: Source[Any, Any] = agent_config.make_source(family, config, self.generators)
         self.agent = self.source.make_learner(config.num_iterations)
-        self.num_episodes = self.source.num_episodes
+        self.num_points = self.source.num_points
         self.device = device
         self.iteration = 0
-        self.env_steps = 0  # in the source's unit: examples, where nothing acts
+        self.num_samples = 0  # in the source's unit: examples, where nothing acts
         self.seconds = 0.0  # of meta-training, without evaluations
         self.best_return = self.source.measure.worst  # the best mean score of a window between two checkpoints
         self._window: list[float] = []  # scores by iteration since the last checkpoint, such as returns of whole trials
@@ -83,7 +83,7 @@ class Trainer:
             raise FloatingPointError(f"{self.source.score_tag} of iteration {self.iteration + 1} is {score}")
         self._window.append(score)
         self.iteration += 1
-        self.env_steps += draw.amount
+        self.num_samples += draw.amount
         self.seconds += ended - started
         return {
             **metrics,
@@ -92,14 +92,14 @@ class Trainer:
             "time/collect_share": (drawn - started) / (ended - started),
             "time/time_elapsed": self.seconds,
             "time/iterations": float(self.iteration),
-            "time/total_timesteps": float(self.env_steps),
+            "time/total_timesteps": float(self.num_samples),
         }
 
     def evaluate(
         self,
         split: Split = "test",
         num_tasks: int | None = None,
-        num_episodes: int | None = None,
+        num_points: int | None = None,
         seed: int = 0,
         *,
         family: Any = None,
@@ -113,7 +113,7 @@ class Trainer:
             agent_name=self.agent_name,
             split=split,
             num_tasks=self.config.eval_tasks if num_tasks is None else num_tasks,
-            num_episodes=num_episodes,
+            num_points=num_points,
             generator=torch.Generator(self.device).manual_seed(_EVALUATION_SEED + seed),
             family=family,
         )
@@ -130,7 +130,7 @@ class Trainer:
         """Tensors and plain Python only. to_train: with all that a resume needs; else what an evaluation needs."""
         return {
             "iteration": self.iteration,
-            "env_steps": self.env_steps,
+            "num_samples": self.num_samples,
             "source": self.source.state_dict(to_train=to_train),
             "seconds": self.seconds,
             "best_return": self.best_return,
@@ -148,7 +148,7 @@ class Trainer:
             KeyError: for what the state lacks.
         """
         self.iteration = state["iteration"]
-        self.env_steps = state["env_steps"]
+        self.num_samples = state["num_samples"]
         self.source.load_state_dict(state["source"], to_train=to_train)
         self.seconds = state["seconds"]
         self.best_return = state["best_return"]
@@ -184,7 +184,7 @@ def train(
                 evaluation = evaluate(trainer)
                 metrics |= _evaluation_metrics(evaluation)
         finally:
-            run.log(metrics, trainer.env_steps)
+            run.log(metrics, trainer.num_samples)
         if not is_last and trainer.iteration % config.checkpoint_every == 0:
             _save(trainer, run)
         progress(trainer, metrics)  # last, as it may stop the training: then the window is closed as it would have been
@@ -199,7 +199,7 @@ def _save(trainer: Trainer, run: Run) -> None:
 
 
 def _evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
-    points, measure = evaluation.episodes, evaluation.measure
+    points, measure = evaluation.points, evaluation.measure
     logged = logged_points(measure, len(points))
     metrics = {f"meta_test/{measure.tag}{k}": points[k - measure.first].mean for k in logged}
     if measure.name == "return":

@@ -23,7 +23,7 @@ from envs.locomotion.half_cheetah import HalfCheetahDir
 from metarl.adaptation.batching import BATCHINGS
 from metarl.adaptation.gradient import GradientAdaptation
 from metarl.adaptation.step_sizes import FixedStepSizes
-from metarl.nets.matmul import fast_products
+from metarl.nets.matmul import fast_matmul
 from metarl.nets.mlp import PolicyHead
 from metarl.trainer import TrainConfig, Trainer
 
@@ -56,7 +56,7 @@ def contenders(size: OuterStepSize) -> dict[str, Contender]:
         for batching in BATCHINGS
     }
     found["outer_loop"] = _loop(policy, trial)
-    found["outer_loop_our_products"] = fast_products()(found["outer_loop"])
+    found["outer_loop_our_products"] = fast_matmul()(found["outer_loop"])
     for name, peer in {"higher": _higher, "torchopt": _torchopt}.items():
         if importlib.util.find_spec(name) is not None:
             found[f"outer_{name}"] = peer(policy, trial)
@@ -100,7 +100,7 @@ def _ours(policy: PolicyHead, trial: list[Samples], batching: Any) -> Contender:
     parts = MetaObjective(adaptation, policy, trial, exploration_credit=0.0).parts()
     parameters = list(policy.parameters())
 
-    @fast_products()
+    @fast_matmul()
     def gradient() -> Sequence[Tensor]:
         total = [torch.zeros_like(parameter) for parameter in parameters]
         for part in parts:

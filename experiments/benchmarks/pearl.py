@@ -23,12 +23,12 @@ import torch
 from agents.pearl import PEARL, PEARLConfig
 from envs.locomotion.half_cheetah import HalfCheetahVel
 from experiments.benchmarks.pearl_reference import Reference
-from metarl.nets.matmul import fast_products, keeps_float32
+from metarl.nets.matmul import fast_matmul, keeps_float32
 from metarl.records import by_task
 from metarl.rl.replay import Replay, Transition
 from metarl.rl.rollouts import collect
 
-FAST_REFERENCE = "reference, our products"
+FAST_REFERENCE = "reference, our matmul"
 TARGETS = {"reference / ours": 1.5, "loop / many rows": 10.0}  # how many times the time of ours, at least
 
 
@@ -89,7 +89,7 @@ def _times(
     steps = {
         "ours": lambda: _step(agent, replay, generator),
         "reference": reference.gradient_step,
-        FAST_REFERENCE: fast_products()(reference.gradient_step),
+        FAST_REFERENCE: fast_matmul()(reference.gradient_step),
     }
     envs = {
         name: family.make_env(count, generator)

@@ -125,7 +125,7 @@ class Reference:
         self.optimizers[3].step()
         with torch.no_grad():
             for slow, fast in zip(self.slow_value.parameters(), self.value.parameters(), strict=True):
-                slow.mul_(1 - config.target_share).add_(config.target_share * fast)
+                slow.mul_(1 - config.tau).add_(config.tau * fast)
         size = mean.square().mean() + log_std.square().mean()
         policy_loss = (log_prob - least).mean() + config.regularisation * size
         self.optimizers[4].zero_grad()

@@ -1,4 +1,4 @@
-"""One agent meeting one task, watched step by step: for a film, or in MuJoCo's viewer."""
+"""One agent in one task, watched step by step: for a film, or in MuJoCo's viewer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from envs.catalog import FAMILIES, make
 from envs.rows import close
 from experiments.cli.video import AnimatedImage, Mp4, captioned
 from metarl.errors import UserError
-from metarl.evaluation import meet
+from metarl.evaluation import run_trials
 from metarl.protocols import Agent, Renders, TaskFamily, VectorEnv
 from metarl.records import Record, Step
 from metarl.rl.rollouts import rows_per_task
@@ -154,11 +154,11 @@ def play(
     seed: int = 0,
     deterministic: bool = False,
 ) -> tuple[float, ...]:
-    """Let an agent meet a task while `watch` looks on at the first row; that row's returns by episode."""
+    """Run a trial in a task while `watch` sees every step of the first row; returns that row's episode returns."""
     generator = torch.Generator(device).manual_seed(seed)
     watched = WatchedEnv(env, generator.device, watch)
     tasks = task.to(generator.device)
-    meet(watched, agent, tasks, num_episodes, generator=None if deterministic else generator)
+    run_trials(watched, agent, tasks, num_episodes, generator=None if deterministic else generator)
     return watched.returns
 
 

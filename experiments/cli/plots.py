@@ -40,13 +40,13 @@ def plot_run(run: Run, evaluation: Evaluation, name: str | None = None) -> Path:
 def _draw_adaptation(axes: Axes, evaluation: Evaluation) -> None:
     """Return by episode, or score by step, with its 95 % interval, and the bounds as lines."""
     measure = evaluation.measure
-    episodes = range(measure.first, len(evaluation.episodes) + measure.first)
+    episodes = range(measure.first, len(evaluation.points) + measure.first)
     marker = "o" if len(episodes) <= 20 else ""
     for (name, values), colour in zip(evaluation.bounds.items(), _KNOWN * 2, strict=False):
         axes.plot(episodes, values, color=colour, linewidth=1.4, linestyle="--", label=name.replace("_", "-"))
-    means = [score.mean for score in evaluation.episodes]
-    low = [score.ci95[0] for score in evaluation.episodes]
-    high = [score.ci95[1] for score in evaluation.episodes]
+    means = [score.mean for score in evaluation.points]
+    low = [score.ci95[0] for score in evaluation.points]
+    high = [score.ci95[1] for score in evaluation.points]
     axes.fill_between(episodes, low, high, color=_OURS, alpha=0.2, linewidth=0)
     axes.plot(episodes, means, color=_OURS, linewidth=2.2, marker=marker, label=evaluation.agent)
     if len(episodes) <= 20:

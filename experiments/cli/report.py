@@ -26,7 +26,7 @@ _FRAME = 3  # characters around a cell
 
 def print_evaluation(evaluation: Evaluation, expected: Expected | None = None, console: Console | None = None) -> None:
     """Print the curve point by point and over the trial; bounds and the family's metrics (means) beside them."""
-    measure, points = evaluation.measure, evaluation.episodes
+    measure, points = evaluation.measure, evaluation.points
     name = MEASURES.get(measure.name, measure.name)
     title = f"{evaluation.family}, {evaluation.agent}: {name} on {evaluation.num_tasks} {evaluation.split} tasks"
     columns = (measure.point, "mean", "IQM", "95 % interval", *map(_words, (*evaluation.bounds, *evaluation.metrics)))
@@ -88,7 +88,7 @@ def _parts(widths: Sequence[int], available: int) -> list[list[int]]:
 
 def identity(trainer: Trainer, checkpoint: str, seed: int = 0) -> dict[str, Any]:
     """What tells an evaluation from others of its run: its seed, the checkpoint, and how far that had been trained."""
-    return {"seed": seed, "checkpoint": checkpoint, "iteration": trainer.iteration, "env_steps": trainer.env_steps}
+    return {"seed": seed, "checkpoint": checkpoint, "iteration": trainer.iteration, "num_samples": trainer.num_samples}
 
 
 def _cells(score: Score, known: list[float], digits: int) -> list[str]:
@@ -116,13 +116,13 @@ def _words(name: str) -> str:
 
 def _verdict(evaluation: Evaluation, expected: Expected) -> str:
     measure = evaluation.measure
-    number = expected.episode
+    number = expected.point
     limit = f"{'at least' if expected.at_most is None else 'at most'} {expected.limit:g}"
     if number is None:
         what, reached = "over the trial" if measure.adds_up else "at the end", evaluation.total.mean
-    elif 0 <= number - measure.first < len(evaluation.episodes):
+    elif 0 <= number - measure.first < len(evaluation.points):
         what = f"in episode {number}" if measure.adds_up else f"after {number} {measure.point}s"
-        reached = evaluation.episodes[number - measure.first].mean
+        reached = evaluation.points[number - measure.first].mean
     else:
         return f"Expected {limit} in {measure.point} {number}, which this curve does not have."
     met = "reached" if expected.is_met(reached) else "NOT reached"

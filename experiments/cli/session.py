@@ -64,8 +64,8 @@ class Filming:
     def _film(self, trainer: Trainer, run: Run) -> None:
         task = trainer.family.sample(1, "test", torch.Generator().manual_seed(0))
         path = run.videos / f"iteration_{trainer.iteration:06}.mp4"
-        made = film(trainer.family, trainer.agent, task, trainer.num_episodes, path, device=trainer.device)
-        run.log_animation("meta_test/video", made.animated_image, made.image_size, trainer.env_steps)
+        made = film(trainer.family, trainer.agent, task, trainer.num_points, path, device=trainer.device)
+        run.log_animation("meta_test/video", made.animated_image, made.image_size, trainer.num_samples)
 
 
 def new_run(
@@ -104,7 +104,7 @@ def save_results(trainer: Trainer, run: Run, evaluation: Evaluation) -> Results:
     run.save_evaluation(evaluation, identity(trainer, "latest"))
     plot = plot_run(run, evaluation)
     path = run.path / "exploration.png"
-    ways = draw_exploration(trainer.family, trainer.agent, trainer.num_episodes, path, device=trainer.device)
+    ways = draw_exploration(trainer.family, trainer.agent, trainer.num_points, path, device=trainer.device)
     return Results(plot, ways)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from metarl.errors import UserError
 from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.problem import Classification
-from metarl.protocols import Agent, DrawsHypotheses
+from metarl.protocols import Agent, PosteriorSampling
 from metarl.records import Decision, Examples, Step, Trajectory, stack
 from metarl.trainer import Trainer
 
@@ -153,9 +153,9 @@ class ActingAgent:
 
     def _draw(self, episode_start: Tensor) -> None:
         """A new hypothesis about the task where an episode starts, for agents that act by one."""
-        if isinstance(self.agent, DrawsHypotheses) and bool(episode_start.any()):
+        if isinstance(self.agent, PosteriorSampling) and bool(episode_start.any()):
             generator = None if self.deterministic else self.generator
-            self._state = self.agent.hypothesise(self._state, episode_start, generator)
+            self._state = self.agent.resample_latent(self._state, episode_start, generator)
 
     def _begin_block(self, starting: Tensor | None = None) -> None:
         """starting: [B] where an episode begins now; elsewhere the block begins with the next one. None: everywhere."""
@@ -211,7 +211,7 @@ class Predictor:
     def __init__(self, trainer: Trainer) -> None:
         self.learner: Any = trainer.agent
         self.problem = trainer.source.problem  # pyright: ignore[reportAttributeAccessIssue], of few-shot sources
-        self.num_steps = trainer.num_episodes
+        self.num_steps = trainer.num_points
         self.varies: bool = trainer.family.varies
         self.device = torch.device(trainer.device)
 

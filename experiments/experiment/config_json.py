@@ -50,7 +50,7 @@ MOVED = {
 }
 
 RETIRED: dict[str, dict[str, tuple[Any, ...] | None]] = {
-    # Fields that earlier runs' classes had: the values that say nothing, or None where every value had no effect.
+    # Fields that earlier runs' classes had: the values that had no effect, or None where every value had no effect.
     "agents.maml:MAMLTRPOConfig": {
         "outer": ("trust_region",),
         "outer_lr": None,
@@ -71,37 +71,44 @@ RETIRED: dict[str, dict[str, tuple[Any, ...] | None]] = {
     },
 }
 
+RENAMED: dict[str, dict[str, str]] = {  # new names of fields, by class and the name in earlier runs
+    "agents.pearl:PEARLConfig": {"target_share": "tau"},
+    "metarl.fewshot.methods.siamese:SiameseConfig": {"likeness": "similarity"},
+    "metarl.source:TrainConfig": {"num_episodes": "num_points"},
+    "experiments.experiment.definition:Expected": {"episode": "point"},
+}
+
 OF_RECIPE = "of_recipe"  # the key under which the names of what was left out stand
 
 
-def without_retired(class_path: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """A part's fields without those that its class no longer has, where they say nothing; others stay, to be refused.
+def current(class_path: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A part's fields as its class has them now: under new names, without retired ones that had no effect.
 
-    class_path: module:class, where the class stands now.
+    class_path: module:class, where the class is now. A retired field with another value stays, to be refused.
     """
-    retired = RETIRED.get(class_path, {})
+    retired, renamed = RETIRED.get(class_path, {}), RENAMED.get(class_path, {})
 
-    def says_nothing(name: str, value: Any) -> bool:
+    def had_no_effect(name: str, value: Any) -> bool:
         if name not in retired:
             return False
         allowed = retired[name]
         return allowed is None or value in allowed
 
-    return {name: value for name, value in values.items() if not says_nothing(name, value)}
+    return {renamed.get(name, name): value for name, value in values.items() if not had_no_effect(name, value)}
 
 
-def written(settings: Any) -> dict[str, Any]:
+def to_json(settings: Any) -> dict[str, Any]:
     """The fields of a dataclass as JSON values; under "of_recipe", the paths of what only Python can hold.
 
     That is a function, for one, and the class of a part whose field may hold any, such as a family around a family; the
     fields of such a part are written.
     """
     left_out: list[str] = []
-    values = _written(settings, "", False, left_out)
+    values = _to_json(settings, "", False, left_out)
     return {**values, OF_RECIPE: left_out} if left_out else values
 
 
-def _written(value: Any, path: str, any_class: bool, left_out: list[str]) -> Any:
+def _to_json(value: Any, path: str, any_class: bool, left_out: list[str]) -> Any:
     """A JSON value; what has none is left out of the mapping that it stands in, and its path noted.
 
     any_class: whether the type of the field that the value is in leaves its class open.
@@ -109,7 +116,7 @@ def _written(value: Any, path: str, any_class: bool, left_out: list[str]) -> Any
     if isinstance(value, Path):
         return str(value.resolve())
     if isinstance(value, (list, tuple)):
-        return [_written(item, f"{path}[{index}]", any_class, left_out) for index, item in enumerate(value)]
+        return [_to_json(item, f"{path}[{index}]", any_class, left_out) for index, item in enumerate(value)]
     open_fields: set[str] = set()
     if is_dataclass(value):
         if any_class:
@@ -121,20 +128,20 @@ def _written(value: Any, path: str, any_class: bool, left_out: list[str]) -> Any
         values = {}
         for name, item in value.items():
             inside = f"{path}.{name}" if path else str(name)
-            if _is_written(item):
-                values[name] = _written(item, inside, any_class or name in open_fields, left_out)
+            if _is_json(item):
+                values[name] = _to_json(item, inside, any_class or name in open_fields, left_out)
             else:
                 left_out.append(inside)
         return values
     return value
 
 
-def _is_written(value: Any) -> bool:
+def _is_json(value: Any) -> bool:
     """Whether JSON can hold a value, or a part of it."""
     if value is None or isinstance(value, (bool, int, float, str, Path, Mapping)):
         return True
     if isinstance(value, (list, tuple)):
-        return all(map(_is_written, value))
+        return all(map(_is_json, value))
     return is_dataclass(value) and not isinstance(value, type)
 
 

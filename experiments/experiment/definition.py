@@ -22,7 +22,7 @@ import torch
 import tyro
 from pydantic import TypeAdapter, ValidationError
 
-from experiments.experiment.config_json import MOVED, OF_RECIPE, merged, without_retired, written
+from experiments.experiment.config_json import MOVED, OF_RECIPE, current, merged, to_json
 from experiments.experiment.names import AGENTS, LEARNERS, experiment_names, installed_recipes, known, suggestion
 from experiments.experiment.recipe_file import RECIPE_MODULE, importable, load_file
 from metarl.errors import UserError
@@ -45,7 +45,7 @@ class Expected:
     source: str
     at_least: float | None = None  # the mean undiscounted return
     at_most: float | None = None  # the mean error, where lower is better
-    episode: int | None = None  # counted from one, or steps; None: the sum over the trial, or the last step
+    point: int | None = None  # an episode, counted from one, or a step; None: the sum over the trial, or the last step
 
     def __post_init__(self) -> None:
         if (self.at_least is None) == (self.at_most is None):
@@ -155,8 +155,8 @@ def to_config(experiment: Experiment[Any, Any], name: str) -> dict[str, Any]:
     """
     return {
         "experiment": str(Path(name).resolve()) if name.endswith(".py") else name,
-        "family": {"class": _path_of(experiment.family), **written(experiment.family)},
-        "agent": {"class": _path_of(experiment.agent), **written(experiment.agent)},
+        "family": {"class": _path_of(experiment.family), **to_json(experiment.family)},
+        "agent": {"class": _path_of(experiment.agent), **to_json(experiment.agent)},
         "train": asdict(experiment.train),
         "seed": experiment.seed,
         "device": experiment.device,
@@ -179,9 +179,10 @@ def from_config(config: dict[str, Any], where: Path) -> Experiment[Any, Any]:
         if not isinstance(config.get(part), dict) or "class" not in config[part]:
             raise UserError(f"{where}/config.json: {part} must be an object with a field 'class'")
     family, agent = (_class_of(part, config[part]["class"], recipe, where) for part in ("family", "agent"))
-    for part, cls in (("family", family), ("agent", agent)):
-        values = {key: value for key, value in config[part].items() if key != "class"}
-        config[part] = without_retired(f"{cls.__module__}:{cls.__qualname__}", values)
+    for part, cls in (("family", family), ("agent", agent), ("train", TrainConfig), ("expected", Expected)):
+        if isinstance(config.get(part), dict):
+            values = {key: value for key, value in config[part].items() if key != "class"}
+            config[part] = current(f"{cls.__module__}:{cls.__qualname__}", values)
     family_of_recipe = None
     if config["family"].pop(OF_RECIPE, None):
         family_of_recipe = _family_of_recipe(config["family"], family, recipe, where)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from envs.external import CrashedTooOften
-from experiments.experiment.config_json import written
+from experiments.experiment.config_json import to_json
 from experiments.experiment.definition import Experiment, restored
 from metarl.errors import UserError
 from metarl.evaluation import Evaluation
@@ -34,7 +34,7 @@ def evaluate_run(
     *,
     split: Any = "test",
     tasks: int = 1000,
-    episodes: int | None = None,
+    points: int | None = None,
     checkpoint: str = "latest",
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
@@ -50,7 +50,7 @@ def evaluate_run(
     asked = replace(asked, family=_resized(asked.family, sizes or {}))
     trainer, family = _restored(trained, asked, run, checkpoint)
     try:
-        evaluation = trainer.evaluate(split, tasks, episodes, seed, family=family)
+        evaluation = trainer.evaluate(split, tasks, points, seed, family=family)
     except (ValueError, FloatingPointError, CrashedTooOften) as error:
         raise UserError(str(error)) from error
     evaluation = replace(evaluation, facts={**evaluation.facts, **settings})
@@ -66,7 +66,7 @@ def _differences(before: Experiment[Any, Any], after: Experiment[Any, Any]) -> d
         leaves = {name: value for name, value in named.items() if not isinstance(value, Mapping)}
         return {name: value for part in (leaves, *inner) for name, value in part.items()}
 
-    old, new = (flat(written(one.family), "family") | flat(written(one.agent), "agent") for one in (before, after))
+    old, new = (flat(to_json(one.family), "family") | flat(to_json(one.agent), "agent") for one in (before, after))
     return {name: value for name, value in new.items() if value != old.get(name)}
 
 

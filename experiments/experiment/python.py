@@ -86,7 +86,7 @@ def evaluate(
     *,
     split: Split = "test",
     tasks: int = 1000,
-    episodes: int | None = None,
+    points: int | None = None,
     checkpoint: Literal["latest", "best"] = "latest",
     seed: int = 0,
     device: Literal["cpu", "cuda"] | None = None,
@@ -94,8 +94,8 @@ def evaluate(
 ) -> Evaluation:
     """The adaptation curve of a run's agent on unseen tasks; `.to_frame()` makes a pandas DataFrame of it.
 
-    episodes: of each task, or steps of adaptation; as many as in training where left out. overrides: fields of the
-    family or the agent with other values than in training. One seed gives one result. Nothing is written.
+    points: of the curve: episodes of each task, or steps of adaptation; None: as many as in training. overrides:
+    fields of the family or the agent with other values than in training. One seed gives one result. Nothing is written.
 
     Raises:
         UserError: for a mistake in the arguments, or a run that cannot be read, in one line.
@@ -105,7 +105,7 @@ def evaluate(
     if other:
         raise UserError(f"overrides give {other[0]}; an evaluation takes those of family and agent")
     asked = with_overrides(trained, overrides or {})
-    settings: dict[str, Any] = {"split": split, "tasks": tasks, "episodes": episodes, "seed": seed}
+    settings: dict[str, Any] = {"split": split, "tasks": tasks, "points": points, "seed": seed}
     return evaluate_run(run, trained, asked, checkpoint=checkpoint, **settings).evaluation
 
 

@@ -45,7 +45,7 @@ class Belief(Record):
     total: Tensor  # [N, Z] of the values by their weights
 
 
-def vote_size(latent_size: int, aggregation: Aggregation) -> int:
+def factor_size(latent_size: int, aggregation: Aggregation) -> int:
     """How many numbers an encoder has to say of a datum."""
     return {"mean": latent_size, "attention": latent_size + 1}.get(aggregation, 2 * latent_size)
 
@@ -53,7 +53,7 @@ def vote_size(latent_size: int, aggregation: Aggregation) -> int:
 class ContextAdaptation(nn.Module):
     """A belief about a latent of each task, from votes of an encoder; a head reads the latent with the query.
 
-    encoder: maps an item [..., item] to its vote [..., vote_size(latent_size, aggregation)].
+    encoder: maps an item [..., item] to its vote [..., factor_size(latent_size, aggregation)].
     head: called as head(latent [..., Z], x [..., in]), returns the prediction.
 
     Raises:
@@ -76,9 +76,9 @@ class ContextAdaptation(nn.Module):
             raise ValueError(f"latent_size is {latent_size}; must be at least 1")
         self.encoder, self.head = encoder, head
         self.latent_size, self.aggregation = latent_size, aggregation
-        self.register_buffer("nothing", torch.zeros(latent_size, device=device), persistent=False)
+        self.register_buffer("zeros", torch.zeros(latent_size, device=device), persistent=False)
 
-    nothing: Tensor  # [Z], the sums over no data
+    zeros: Tensor  # [Z], the sums over no data
 
     @property
     def is_random(self) -> bool:
@@ -87,8 +87,8 @@ class ContextAdaptation(nn.Module):
 
     def prior(self, num_tasks: int) -> Belief:
         """The belief before anything has been seen."""
-        nothing = self.nothing.expand(num_tasks, -1)
-        return Belief(nothing, nothing)
+        zeros = self.zeros.expand(num_tasks, -1)
+        return Belief(zeros, zeros)
 
     def adapt(self, state: Belief, context: Tensor, valid: Tensor | None = None) -> Belief:
         """The belief after context [N, K, item]; of its items, those count where `valid` [N, K] (bool) is true."""

@@ -1,4 +1,4 @@
-"""An external memory: a controller that writes what it has met to slots of its own choice, and reads by likeness.
+"""An external memory: a controller that writes what it has met to slots of its own choice, and reads by similarity.
 
 Santoro, Bartunov, Botvinick, Wierstra, Lillicrap. Meta-learning with memory-augmented neural networks (2016).
 
@@ -7,12 +7,12 @@ before, to a slot that has been used the least, or to some of both; a gate decid
 What was just written is likest to its key, so that what comes a step later, such as the label of what was met now, can
 be written to the same place.
 
-Deviations: 1. the controller also says how sharply a head reads, as in neural Turing machines (Graves et al. 2014); by
-the bare likeness, which lies between -1 and 1, no slot can stand out among a hundred; heads begin sharp enough to find
-the slot that they have just written among all that are empty. 2. of the least-used slots, as many as there are heads,
-each head writes to one of its own. 3. the controller's initial state is learned rather than zero (it starts at zero).
-4. a head reads before it writes; the paper's formulas read what a step leaves behind, where a sharp head finds its own
-key before all else.
+Deviations: 1. the controller also says how sharply a head reads, as in neural Turing machines (Graves et al. 2014);
+with the bare similarity, between -1 and 1, no slot can stand out among a hundred. Heads begin sharp enough to find the
+slot that they have just written among all that are empty. 2. each head writes to one of the least-used slots, of which
+there are as many as heads. 3. the controller's initial state is learned rather than zero (it starts at zero). 4. a head
+reads before it writes; in the paper's formulas it reads what the step leaves behind, where a sharp head finds its own
+key first.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ExternalMemoryState(SequenceState):
     cell: Tensor  # [B, C], the controller's carry
     slots: Tensor  # [B, slots, size]
     usage: Tensor  # [B, slots]
-    likeness: Tensor  # [B, heads, slots] of the last step's keys and what the slots then held; sums to one
+    read_weights: Tensor  # [B, heads, slots] of the last step's keys and what the slots then held; sums to one
 
 
 class ExternalMemory(nn.Module):
@@ -96,7 +96,7 @@ class ExternalMemory(nn.Module):
             cell=self.initial_cell.expand(num_rows, -1),
             slots=zeros(num_rows, config.num_slots, config.slot_size),
             usage=zeros(num_rows, config.num_slots),
-            likeness=zeros(num_rows, config.num_heads, config.num_slots),
+            read_weights=zeros(num_rows, config.num_heads, config.num_slots),
         )
 
     def step(self, state: ExternalMemoryState, x: Tensor) -> ExternalMemoryState:
@@ -105,12 +105,12 @@ class ExternalMemory(nn.Module):
         hidden, cell = self.controller(torch.cat([x, found], -1), (hidden, state.cell))
         key = self.key(hidden).tanh().unflatten(-1, (self.config.num_heads, -1))  # [B, heads, size]
         sharpness = 1 + softplus(self.sharpness(hidden))
-        read = likeness(key, state.slots, sharpness)
+        read = similarity(key, state.slots, sharpness)
         found = (read @ state.slots).flatten(1)
         slots, written = write(state, key, self.gate(hidden).sigmoid())
         usage = self.config.usage_decay * state.usage + (written + read).sum(1).detach()
         hidden = torch.cat([hidden, found], -1)
-        return ExternalMemoryState(hidden, cell, slots, usage, likeness(key, slots, sharpness))
+        return ExternalMemoryState(hidden, cell, slots, usage, similarity(key, slots, sharpness))
 
     def read(self, state: ExternalMemoryState, x: Tensor) -> tuple[Tensor, ExternalMemoryState]:
         """What is read after each of the items x [T, B, in]: [T, B, H]; and the memory after the last."""
@@ -125,7 +125,7 @@ class ExternalMemory(nn.Module):
         return ask_in_copies(self, state, x)
 
 
-def likeness(key: Tensor, slots: Tensor, sharpness: Tensor) -> Tensor:
+def similarity(key: Tensor, slots: Tensor, sharpness: Tensor) -> Tensor:
     """How like each slot is to a head's key [B, heads, size], beside the other slots: [B, heads, slots], of sum one.
 
     slots: [B, slots, size]. sharpness: [B, heads], what the cosine of the angle between the two is multiplied by.
@@ -144,9 +144,9 @@ def write(state: ExternalMemoryState, key: Tensor, gate: Tensor) -> tuple[Tensor
     gate: [B, heads], the share that goes to the slots that were like the head's key a step ago; the rest goes to a slot
     that has been used the least, the first of equals.
     """
-    num_heads, num_slots = state.likeness.shape[1:]
+    num_heads, num_slots = state.read_weights.shape[1:]
     least_used = one_hot(state.usage.argsort(stable=True, dim=-1)[:, :num_heads], num_slots).to(key.dtype)
     share = gate.unsqueeze(-1)
-    written = share * state.likeness + (1 - share) * least_used
+    written = share * state.read_weights + (1 - share) * least_used
     kept = 1 - least_used.sum(1)
     return state.slots * kept.unsqueeze(-1) + written.mT @ key, written

@@ -26,7 +26,7 @@ class Outcome(Record):
     """How good predictions were, by point P of an adaptation curve."""
 
     score: Tensor  # [P, N]
-    surprise: Tensor | None = None  # [P, N] nats, the mean negative log-likelihood of the queries' classes
+    nll: Tensor | None = None  # [P, N] nats, the mean negative log-likelihood of the queries' classes
     confidence: Tensor | None = None  # [P, bins, 3] number of queries, summed confidence and number of right ones
 
 
@@ -89,7 +89,7 @@ class Regression:
 class Classification:
     """One of `ways` classes of images, whose numbers mean something else in every task; predictions are logits.
 
-    The score is the share of queries whose likeliest class is the right one.
+    The score is the share of queries whose most probable class is the right one.
     """
 
     image_shape: tuple[int, int, int]  # channels, height, width
@@ -113,16 +113,16 @@ class Classification:
 
     def outcome(self, predictions: Tensor, query: Examples) -> Outcome:
         y = query.y.expand(predictions.shape[:-1])
-        surprise = mean_over_examples(cross_entropies(predictions, y), query.valid)
-        return Outcome(self.score(predictions, query), surprise, _confidence(predictions, y, query.valid))
+        nll = mean_over_examples(cross_entropies(predictions, y), query.valid)
+        return Outcome(self.score(predictions, query), nll, _confidence(predictions, y, query.valid))
 
     def summary(self, outcomes: Sequence[Outcome]) -> tuple[list[Score], dict[str, list[float]]]:
         """The share of right queries; their negative log-likelihood ("nll"); the expected calibration error ("ece")."""
         scores = [Score.of(shares) for shares in torch.cat([outcome.score for outcome in outcomes], 1)]
-        surprise = torch.cat([outcome.surprise for outcome in outcomes if outcome.surprise is not None], 1)
+        nll = torch.cat([outcome.nll for outcome in outcomes if outcome.nll is not None], 1)
         confidence = sum(outcome.confidence for outcome in outcomes if outcome.confidence is not None)
         assert isinstance(confidence, Tensor)
-        return scores, {"nll": surprise.mean(1).tolist(), "ece": calibration_error(confidence).tolist()}
+        return scores, {"nll": nll.mean(1).tolist(), "ece": calibration_error(confidence).tolist()}
 
 
 def squared_errors(prediction: Tensor, y: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ def calibration_error(confidence: Tensor) -> Tensor:
 
 
 def _is_right(prediction: Tensor, y: Tensor) -> Tensor:
-    """One where the likeliest class is the right one, else zero; where several are, the share of one: [..., Q].
+    """One where the most probable class is the right one, else zero; where several are, the share of one: [..., Q].
 
     So that a learner that says the same of all classes is at chance, and not at what the first class is worth. What is
     not a number is wrong.

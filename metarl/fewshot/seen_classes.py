@@ -22,16 +22,16 @@ class ClassSums(Record):
     total: Tensor  # [N, W, D] of their embeddings
 
     @classmethod
-    def none(cls, num_tasks: int, size: int, like: Tensor) -> Self:
+    def empty(cls, num_tasks: int, size: int, like: Tensor) -> Self:
         """Nothing seen, of no class; of the type and on the device of `like`."""
         return cls(like.new_zeros(num_tasks, 0), like.new_zeros(num_tasks, 0, size))
 
     @property
     def means(self) -> Tensor:
-        """[N, W, D]; zero for classes of which nothing was seen."""
+        """[N, W, D]; zero for classes of which empty was seen."""
         return self.total / self.count.clamp(min=1).unsqueeze(-1)
 
-    def added(self, embedded: Tensor, y: Tensor, valid: Tensor | None) -> ClassSums:
+    def append(self, embedded: Tensor, y: Tensor, valid: Tensor | None) -> ClassSums:
         """With further examples: embeddings [N, K, D] and classes [N, K]; `valid` [N, K] tells padding apart."""
         ways = max(self.count.shape[1], num_classes(y))
         member = one_hot(y, ways, valid).to(embedded.dtype)  # [N, K, W]
@@ -39,13 +39,13 @@ class ClassSums(Record):
             with_size(self.count, ways) + member.sum(1), with_size(self.total, ways) + member.mT @ embedded
         )
 
-    def of_seen(self, logits: Tensor) -> Tensor:
-        """Logits [N, Q, W] with classes of which nothing was seen out of the question."""
+    def mask_unseen(self, logits: Tensor) -> Tensor:
+        """Logits [N, Q, W] with classes of which empty was seen out of the question."""
         return torch.where(self.count.unsqueeze(1) > 0, logits, -torch.inf)
 
 
 @dataclass(frozen=True)
-class Embedded(Record):
+class EmbeddedExamples(Record):
     """All examples that were seen, in the order in which they were."""
 
     x: Tensor  # [N, K, D] embeddings; zero where there is padding
@@ -53,16 +53,16 @@ class Embedded(Record):
     valid: Tensor  # [N, K] bool, false for padding
 
     @classmethod
-    def none(cls, num_tasks: int, size: int, like: Tensor) -> Self:
+    def empty(cls, num_tasks: int, size: int, like: Tensor) -> Self:
         """No example; of the type and on the device of `like`."""
-        nothing = torch.zeros(num_tasks, 0, dtype=torch.int64, device=like.device)
-        return cls(like.new_zeros(num_tasks, 0, size), nothing, nothing.bool())
+        empty = torch.zeros(num_tasks, 0, dtype=torch.int64, device=like.device)
+        return cls(like.new_zeros(num_tasks, 0, size), empty, empty.bool())
 
-    def added(self, embedded: Tensor, y: Tensor, valid: Tensor | None) -> Embedded:
+    def append(self, embedded: Tensor, y: Tensor, valid: Tensor | None) -> EmbeddedExamples:
         """With further examples: embeddings [N, K, D] and classes [N, K]; `valid` [N, K] tells padding apart."""
         valid = torch.ones_like(y, dtype=torch.bool) if valid is None else valid
         embedded = torch.where(valid.unsqueeze(-1), embedded, 0.0)
-        more = Embedded(embedded, y, valid)
+        more = EmbeddedExamples(embedded, y, valid)
         return cat([self, more], 1)
 
     @property
@@ -70,8 +70,8 @@ class Embedded(Record):
         """Whether an example is of a class, [N, K, W] bool; padding is of none."""
         return one_hot(self.y, num_classes(self.y), self.valid)
 
-    def of_seen(self, logits: Tensor) -> Tensor:
-        """Logits [N, Q, W] with classes of which nothing was seen out of the question."""
+    def mask_unseen(self, logits: Tensor) -> Tensor:
+        """Logits [N, Q, W] with classes of which empty was seen out of the question."""
         return torch.where(self.member.any(1, keepdim=True), logits, -torch.inf)
 
 

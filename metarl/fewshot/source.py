@@ -62,10 +62,10 @@ class FewShotSource:
         self.family, self.num_tasks = family, train.num_tasks
         self._config = config
         self.problem = family.problem
-        self.num_episodes = CURVE_STEPS if train.num_episodes is None else train.num_episodes
+        self.num_points = CURVE_STEPS if train.num_points is None else train.num_points
         self.measure = self.problem.measure  # until a learner says what its adaptation is counted in
         self.score_tag = f"train/query_{self.measure.name}"
-        self._num_steps_given = train.num_episodes is not None
+        self._num_steps_given = train.num_points is not None
         self._generators = generators
 
     def make_learner(self, num_iterations: int) -> FewShotLearner:
@@ -80,8 +80,8 @@ class FewShotSource:
         )
         self.measure = replace(self.problem.measure, point=learner.point)
         if learner.point != "step" and not self._num_steps_given:
-            self.num_episodes = _most_points(self.family)
-        shots, queries = _shots(learner, self.family, self.num_episodes), self.family.test_queries  # known at once, too
+            self.num_points = _most_points(self.family)
+        shots, queries = _shots(learner, self.family, self.num_points), self.family.test_queries  # known at once, too
         self.family.episode(1, "test", shots=shots, queries=queries, generator=torch.Generator().manual_seed(0))
         return learner
 
@@ -103,11 +103,11 @@ class FewShotSource:
         agent_name: str,
         split: Split,
         num_tasks: int,
-        num_episodes: int | None,
+        num_points: int | None,
         generator: torch.Generator,
         family: FewShotFamily | None = None,
     ) -> Evaluation:
-        """The score on fresh queries after 0, 1, ... points (`num_episodes`, or the source's own number) of adaptation.
+        """The score on fresh queries after 0, 1, ... points (`num_points`, or the source's own number) of adaptation.
 
         Learners that absorb shots or examples are given as many; others have the family's shots. family: another one
         than that of training, such as one with more classes in a task.
@@ -116,13 +116,13 @@ class FewShotSource:
             ValueError: when a number is below one, the family does not declare the split, or has fewer shots than are
                 asked for, or the learner cannot predict for this family, as when its inputs have another shape.
         """
-        own_points = self.num_episodes if family is None or learner.point == "step" else _most_points(family)
+        own_points = self.num_points if family is None or learner.point == "step" else _most_points(family)
         family = self.family if family is None else family
         if family.problem.input_shape != self.problem.input_shape:
             shapes = f"{list(family.problem.input_shape)}; this learner reads {list(self.problem.input_shape)}"
             raise ValueError(f"inputs of {family.name} have shape {shapes}")
-        num_points = own_points if num_episodes is None else num_episodes
-        for name, value in (("num_tasks", num_tasks), ("num_episodes", num_points)):
+        num_points = own_points if num_points is None else num_points
+        for name, value in (("num_tasks", num_tasks), ("num_points", num_points)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; must be at least 1")
         shots = _shots(learner, family, num_points)
@@ -147,7 +147,7 @@ class FewShotSource:
             agent=agent_name,
             split=split,
             num_tasks=num_tasks,
-            episodes=scores,
+            points=scores,
             total=scores[-1],
             bounds={},
             metrics=metrics,
@@ -178,7 +178,7 @@ def _shots(learner: FewShotLearner, family: FewShotFamily, num_points: int) -> i
     if not family.varies:
         return num_points
     if num_points > 1:
-        raise ValueError(f"num_episodes is {num_points}; tasks have different numbers of shots, so that it must be 1")
+        raise ValueError(f"num_points is {num_points}; tasks have different numbers of shots, so that it must be 1")
     return None
 
 

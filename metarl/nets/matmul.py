@@ -20,10 +20,10 @@ _MAX_ERROR = 1e-5  # of a product's largest entry: float32 has 1e-6, its shorter
 
 
 @contextmanager
-def fast_products() -> Iterator[None]:
+def fast_matmul() -> Iterator[None]:
     """Within it, oneDNN multiplies float32 matrices if it is as accurate as float32 on this processor.
 
-    Also a decorator: `@fast_products()`. It holds for the whole process, all its threads; the setting that was there
+    Also a decorator: `@fast_matmul()`. It holds for the whole process, all its threads; the setting that was there
     before comes back at the end. Rounding differs from that outside, so that what has to agree bit for bit belongs on
     one side. Products of a few thousand multiplications or fewer take longer: do not wrap what has no larger ones.
     """

@@ -77,7 +77,7 @@ class Linear(nn.Linear):
 
 
 def _for_items(parameter: Tensor) -> Tensor:
-    """[size] as it is, [N, size] as [N, 1, size]: ready to meet the items of each task."""
+    """[size] as it is, [N, size] as [N, 1, size]: ready to broadcast over the items of each task."""
     return parameter if parameter.ndim == 1 else parameter.unsqueeze(-2)
 
 

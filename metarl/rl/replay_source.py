@@ -93,7 +93,7 @@ class ReplaySource:
     ) -> None:
         check_kinds(config, family, acts=True, fits=isinstance(family, TaskFamily))
         self.family, self.num_tasks, self.copies = family, train.num_tasks, train.copies
-        self.num_episodes = family.num_episodes if train.num_episodes is None else train.num_episodes
+        self.num_points = family.num_episodes if train.num_points is None else train.num_points
         self._config = config
         self._diverged = DivergenceCount()
         self.score_tag = "meta_train/return/prior"  # until a configuration has posterior episodes
@@ -214,7 +214,7 @@ class ReplaySource:
         agent_name: str,
         split: Split,
         num_tasks: int,
-        num_episodes: int | None,
+        num_points: int | None,
         generator: torch.Generator,
         family: TaskFamily | None = None,
     ) -> Evaluation:
@@ -229,7 +229,7 @@ class ReplaySource:
             agent_name=agent_name,
             split=split,
             num_tasks=num_tasks,
-            num_episodes=self.num_episodes if num_episodes is None else num_episodes,
+            num_points=self.num_points if num_points is None else num_points,
             generator=generator,
             tasks=self.tasks[: max(num_tasks, 1)] if split == "train" and family is None else None,
         )

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from metarl.protocols import Agent, DrawsHypotheses, VectorEnv
+from metarl.protocols import Agent, PosteriorSampling, VectorEnv
 from metarl.records import Decision, Record, Step, Trajectory, stack
 
 D = TypeVar("D", bound=Decision)
@@ -43,9 +43,9 @@ def collect(
         if state is None:
             state = agent.prior(len(tasks), env.num_rows // len(tasks))
         state = agent.observe(state, None, step)
-        draws = agent if isinstance(agent, DrawsHypotheses) else None
+        draws = agent if isinstance(agent, PosteriorSampling) else None
         if draws is not None:
-            state = draws.hypothesise(state, torch.ones_like(step.terminated), generator)
+            state = draws.resample_latent(state, torch.ones_like(step.terminated), generator)
         episodes_left = torch.full((env.num_rows,), num_episodes, device=env.device)
         active = episodes_left > 0
         all_active = any_active = True
@@ -59,7 +59,7 @@ def collect(
             episode_end = step.episode_end
             if sync_every > 1 or bool(episode_end.any()):
                 if draws is not None:
-                    state = draws.hypothesise(state, episode_end, generator)
+                    state = draws.resample_latent(state, episode_end, generator)
                 episodes_left = episodes_left - episode_end.long()
                 active = episodes_left > 0
                 all_active = sync_every == 1 and bool(active.all())
@@ -80,7 +80,7 @@ def run_trial(
         ValueError: when num_points is below one, or the episodes of a block do not spread evenly over the rows.
     """
     if num_points < 1:
-        raise ValueError(f"num_episodes is {num_points}; must be at least 1")
+        raise ValueError(f"num_points is {num_points}; must be at least 1")
     copies = env.num_rows // len(tasks)
     if agent.block is None:
         yield collect(env, agent, tasks, num_points, generator=generator)

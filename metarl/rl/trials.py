@@ -11,7 +11,7 @@ from torch import Tensor
 from metarl.evaluation import (
     RETURN,
     Evaluation,
-    Meeting,
+    TrialScores,
     by_point,
     evaluate,
     logged_points,
@@ -46,7 +46,7 @@ class TrialSource:
     ) -> None:
         check_kinds(config, family, acts=True, fits=isinstance(family, TaskFamily))
         self.family, self.num_tasks, self.copies = family, train.num_tasks, train.copies
-        self.num_episodes = family.num_episodes if train.num_episodes is None else train.num_episodes
+        self.num_points = family.num_episodes if train.num_points is None else train.num_points
         self.measure = RETURN
         self._config, self._generators = config, generators
         self._diverged = DivergenceCount()
@@ -65,7 +65,7 @@ class TrialSource:
                 trial is longer than a memory can read.
         """
         config = self._config
-        longest, num_steps = getattr(config, "max_trial_steps", None), self.num_episodes * self.family.horizon
+        longest, num_steps = getattr(config, "max_trial_steps", None), self.num_points * self.family.horizon
         if longest is not None and num_steps > longest:
             raise ValueError(f"a trial has {num_steps} steps, and this agent's memory reads {longest} at most")
         agent = config.make(
@@ -91,7 +91,7 @@ class TrialSource:
             FloatingPointError: when an observation or a reward is not finite; names the task and the step.
         """
         tasks = self.family.sample(self.num_tasks, "train", self._generators["task"])
-        num_points = self.num_episodes if learner.training_blocks is None else learner.training_blocks
+        num_points = self.num_points if learner.training_blocks is None else learner.training_blocks
         trial = []
         for trajectory in run_trial(self.env, learner, tasks, num_points, generator=self._generators["policy"]):
             check_finite(trajectory, tasks)
@@ -99,13 +99,13 @@ class TrialSource:
         return Draw(trial, _num_steps(trial), self._metrics(trial))
 
     def _metrics(self, trial: Trial) -> dict[str, float]:
-        num_points = 1 if self._adapts_in_blocks else self.num_episodes
-        meeting = cat([Meeting.of(trajectory, self.num_tasks, num_points) for trajectory in trial])
-        measured = by_point("meta_train", mean_metrics(self.env, meeting.metrics), self.measure)
-        return {**self._return_metrics(trial, meeting), **measured, **self._diverged.since_last(self.env)}
+        num_points = 1 if self._adapts_in_blocks else self.num_points
+        scores = cat([TrialScores.of(trajectory, self.num_tasks, num_points) for trajectory in trial])
+        measured = by_point("meta_train", mean_metrics(self.env, scores.metrics), self.measure)
+        return {**self._return_metrics(trial, scores), **measured, **self._diverged.since_last(self.env)}
 
-    def _return_metrics(self, trial: Trial, meeting: Meeting) -> dict[str, float]:
-        returns = meeting.returns.mean(1)  # [points]
+    def _return_metrics(self, trial: Trial, scores: TrialScores) -> dict[str, float]:
+        returns = scores.returns.mean(1)  # [points]
         points = logged_points(self.measure, len(returns))
         metrics = {f"meta_train/{self.measure.tag}{k}": float(returns[k - self.measure.first]) for k in points}
         metrics[self.score_tag] = float(returns.sum() if self.measure.adds_up else returns[-1])
@@ -121,7 +121,7 @@ class TrialSource:
         agent_name: str,
         split: Split,
         num_tasks: int,
-        num_episodes: int | None,
+        num_points: int | None,
         generator: torch.Generator,
         family: TaskFamily | None = None,
     ) -> Evaluation:
@@ -132,7 +132,7 @@ class TrialSource:
             agent_name=agent_name,
             split=split,
             num_tasks=num_tasks,
-            num_episodes=self.num_episodes if num_episodes is None else num_episodes,
+            num_points=self.num_points if num_points is None else num_points,
             generator=generator,
         )
 

@@ -407,11 +407,11 @@ def test_later_steps_have_their_own_rate():
 def test_the_curve_counts_inner_steps():
     agent = make(MAMLTRPOConfig(**TRPO))
     evaluation = evaluate(
-        FAMILY, agent, agent_name="maml_trpo", split="test", num_tasks=5, num_episodes=3, generator=seeded()
+        FAMILY, agent, agent_name="maml_trpo", split="test", num_tasks=5, num_points=3, generator=seeded()
     )
     assert (evaluation.measure.point, evaluation.measure.first) == ("step", 0)
-    assert len(evaluation.episodes) == 3
-    assert evaluation.total == evaluation.episodes[-1]
+    assert len(evaluation.points) == 3
+    assert evaluation.total == evaluation.points[-1]
 
 
 def test_progress_names_inner_steps():
@@ -458,7 +458,7 @@ def room(kind: type[MAMLConfig], **settings: Any) -> Trainer:
     return Trainer(
         TwoGoals(horizon=10),
         kind(hidden_sizes=(16,), num_rollouts=10, inner_lr=0.5, **settings),
-        TrainConfig(num_iterations=40, num_tasks=12, num_episodes=2, eval_tasks=40),
+        TrainConfig(num_iterations=40, num_tasks=12, num_points=2, eval_tasks=40),
         agent_name="maml_trpo",
         seed=0,
     )
@@ -480,10 +480,10 @@ class TwoGoals(PointNavigation):
 )
 def test_probe_two_goals_cannot_be_reached_before_meta_training_and_can_after(kind, settings):
     trainer = room(kind, **settings)
-    before = [score.mean for score in trainer.evaluate().episodes]
+    before = [score.mean for score in trainer.evaluate().points]
     for _ in range(trainer.config.num_iterations):
         trainer.iterate()
-    after = [score.mean for score in trainer.evaluate().episodes]
+    after = [score.mean for score in trainer.evaluate().points]
     stay = -0.5 * 10  # the return of a point that does not move
     assert before[1] < 0.9 * stay
     assert after[1] > 0.65 * stay
@@ -496,8 +496,8 @@ def test_a_bandit_of_discrete_arms_is_adapted_to():
     metrics = agent.update(trial_of(agent, family, 10), seeded())
     assert metrics["train/accepted"] == 1
     assert "train/std" not in metrics
-    settings = {"agent_name": "maml_trpo", "split": "test", "num_tasks": 200, "num_episodes": 2}
-    before, after = evaluate(family, agent, **settings, generator=seeded()).episodes  # type: ignore[arg-type]
+    settings = {"agent_name": "maml_trpo", "split": "test", "num_tasks": 200, "num_points": 2}
+    before, after = evaluate(family, agent, **settings, generator=seeded()).points  # type: ignore[arg-type]
     assert before.mean == pytest.approx(0.5, abs=0.05)
     assert after.mean > 0.62
 

@@ -13,7 +13,7 @@ from agents.pearl import PEARL, PEARLConfig
 from agents.soft_actor_critic import SoftActorCritic
 from envs.torch_families.navigation import Semicircle
 from metarl import evaluation
-from metarl.evaluation import meet
+from metarl.evaluation import run_trials
 from metarl.nets.distributions import TanhGaussian
 from metarl.nets.mlp import ensemble, mlp
 from metarl.protocols import Split
@@ -215,11 +215,11 @@ def test_exploration_is_from_the_prior_and_what_follows_from_all_that_was_seen()
 def test_beliefs_leak_neither_between_tasks_nor_between_evaluations():
     pearl = agent()
     tasks = FAMILY.sample(3, "test", seeded())
-    meetings = [meet(FAMILY.make_env(3, seeded()), pearl, tasks, 3, generator=None) for _ in range(2)]
-    assert torch.equal(meetings[0].returns, meetings[1].returns)
+    scores = [run_trials(FAMILY.make_env(3, seeded()), pearl, tasks, 3, generator=None) for _ in range(2)]
+    assert torch.equal(scores[0].returns, scores[1].returns)
     for task in range(3):
-        alone = meet(FAMILY.make_env(1, seeded()), pearl, tasks[task : task + 1], 3, generator=None)
-        torch.testing.assert_close(alone.returns[:, 0], meetings[0].returns[:, task])
+        alone = run_trials(FAMILY.make_env(1, seeded()), pearl, tasks[task : task + 1], 3, generator=None)
+        torch.testing.assert_close(alone.returns[:, 0], scores[0].returns[:, task])
     env = FAMILY.make_env(3, seeded())
     trajectory = collect(env, pearl, tasks, 1, generator=seeded())
     state = pearl.adapt(pearl.prior(3), trajectory)
@@ -271,9 +271,9 @@ def test_the_train_split_is_the_training_tasks(monkeypatch):
 
     def watched(env, agent, tasks, *arguments, **settings):
         met.append(tasks)
-        return meet(env, agent, tasks, *arguments, **settings)
+        return run_trials(env, agent, tasks, *arguments, **settings)
 
-    monkeypatch.setattr(evaluation, "meet", watched)
+    monkeypatch.setattr(evaluation, "run_trials", watched)
     made = trainer()
     training = made.source.tasks.goal  # type: ignore[attr-defined]
     cases: list[tuple[Split, int, int]] = [("train", 3, 3), ("train", 30, 4), ("test", 30, 30)]
@@ -313,7 +313,7 @@ def test_every_variant_learns_from_every_part(aggregation, next_obs):
     assert {"meta_train/return/prior", "meta_train/return/posterior", "train/critic_loss"} <= set(metrics)
     for parameter, value in zip(made.agent.encoder.parameters(), before, strict=True):
         assert not torch.equal(parameter, value)
-    assert len(made.evaluate().episodes) == FAMILY.num_episodes
+    assert len(made.evaluate().points) == FAMILY.num_episodes
 
 
 def test_training_tasks_are_those_of_the_checkpoint_wherever_it_is_read():
@@ -338,7 +338,7 @@ def test_training_tasks_are_those_of_the_checkpoint_wherever_it_is_read():
             "is unbounded; bounded actions are needed",
         ),
         (lambda: PEARLConfig(extra_episodes=-1), "extra_episodes is -1; must be at least 0"),
-        (lambda: PEARLConfig(target_share=0), r"target_share is 0; must be in \(0, 1\]"),
+        (lambda: PEARLConfig(tau=0), r"tau is 0; must be in \(0, 1\]"),
         (lambda: PEARLConfig(temperature=0), "temperature is 0; must be positive and finite"),
         (lambda: trainer(num_tasks=5), "num_tasks is 5; allowed are 1 to the 4 training tasks"),
         (lambda: trainer(copies=4), "initial_episodes is 2; must be a multiple of copies, 4"),
@@ -396,16 +396,16 @@ def test_goals_are_inferred_after_meta_training_and_not_before():
         reward_scale=1.0,
         temperature=0.02,
         learning_rate=2e-3,
-        target_share=0.02,
+        tau=0.02,
         kl_weight=0.002,
         actor_gain=2.0,
     )
-    train = TrainConfig(num_iterations=8, num_tasks=10, copies=2, num_episodes=3, eval_tasks=100)
+    train = TrainConfig(num_iterations=8, num_tasks=10, copies=2, num_points=3, eval_tasks=100)
     made = Trainer(Semicircle(dense=True), config, train, agent_name="pearl", seed=0)
-    before = made.evaluate().episodes
+    before = made.evaluate().points
     for _ in range(8):
         made.iterate()
-    after = made.evaluate().episodes
+    after = made.evaluate().points
     assert before[2].mean < -17
     assert after[2].mean > -14.5  # -12.6 here; who knows the goal has about -4
     assert after[2].mean > after[0].mean + 4

@@ -182,7 +182,7 @@ def test_meta_training_learns_to_learn_a_tiny_bandit(settings):
     after = trainer.evaluate(num_tasks=2000)
     assert before.total.mean < 5.3
     assert after.total.mean > 5.8
-    assert after.episodes[-1].mean > after.episodes[0].mean + 0.06  # four standard errors: not a fixed habit
+    assert after.points[-1].mean > after.points[0].mean + 0.06  # four standard errors: not a fixed habit
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,7 @@ def test_a_wrong_config_names_the_field(recipe, place, value, message):
         ("evaluate absent --split odd", "--split is 'odd'; allowed are 'train', 'val', 'test', 'ood'"),
         ("evaluate absent --tasks 0", "--tasks is 0; must be at least 1"),
         ("evaluate absent --seed 99999999999999999999", "--seed is 99999999999999999999; allowed are 0 to 2^62 - 1"),
-        ("evaluate absent --episodes 0", "--episodes is 0; must be at least 1"),
+        ("evaluate absent --points 0", "--points is 0; must be at least 1"),
         ("baselines bandi", "unknown task family 'bandi': did you mean bandit?"),
         ("baselines bernoulli_bandit --trials 1", "--trials is 1; must be at least 2"),
         ("benchmark simulatoin", "unknown benchmark 'simulatoin': did you mean simulation?"),
@@ -285,10 +285,10 @@ def test_train_evaluate_resume(recipe, capsys):
         "ood",
         6,
     )
-    assert [set(episode) for episode in answer["episodes"]] == [{"mean", "iqm", "ci95"}] * 2
+    assert [set(episode) for episode in answer["points"]] == [{"mean", "iqm", "ci95"}] * 2
     assert all(len(values) == 2 for values in answer["bounds"].values())
     assert json.loads(run(capsys, *words)[1]) == answer
-    assert (answer["seed"], answer["checkpoint"], answer["iteration"], answer["env_steps"]) == (0, "latest", 3, 36)
+    assert (answer["seed"], answer["checkpoint"], answer["iteration"], answer["num_samples"]) == (0, "latest", 3, 36)
     assert not list(Path("run").glob("evaluation_ood*"))
 
     status, output, _ = run(capsys, "resume", "run")
@@ -318,7 +318,7 @@ def test_an_evaluation_that_is_asked_for_later_has_a_file_of_its_own(recipe, cap
         name = f"evaluation_test_{asked}_i{best['iteration']}_s0"
         saved = json.loads(Path(f"run/{name}.json").read_text())
         assert Path(f"run/{name}.png").is_file()
-        assert (saved["seed"], saved["checkpoint"], saved["env_steps"]) == (0, "best", best["env_steps"])
+        assert (saved["seed"], saved["checkpoint"], saved["num_samples"]) == (0, "best", best["num_samples"])
     assert len(list(Path("run").glob("evaluation_*"))) == 8
     assert all(path.read_bytes() == content for path, content in of_training.items())
     assert f"run/evaluation_test_6x2_i{best['iteration']}_s0.json" in output
@@ -335,7 +335,7 @@ def test_an_evaluation_takes_other_settings_than_training(recipe, capsys):
     answer = json.loads(output)
     assert answer["facts"] == {"family.num_pulls": 30}  # what is as it was is not named
     assert answer["seed"] == 1
-    assert len(answer["episodes"]) == 30
+    assert len(answer["points"]) == 30
     assert run(capsys, *words, *longer)[0] == 0
     assert Path("run/evaluation_test_6x30_family.num_pulls=30_i3_s1.json").is_file()
     assert Path("run/config.json").read_bytes() == config
@@ -437,7 +437,7 @@ def test_the_doctor_measures_the_simulator(capsys):
 def fake_trainer(num_iterations: int) -> Any:
     source = SimpleNamespace(measure=RETURN, unit_rate=TrialSource.unit_rate)
     config = SimpleNamespace(num_iterations=num_iterations)
-    return SimpleNamespace(source=source, iteration=0, num_episodes=2, config=config)
+    return SimpleNamespace(source=source, iteration=0, num_points=2, config=config)
 
 
 def show(terminal: bool, num_iterations: int = 1000, width: int = 120) -> str:
@@ -506,3 +506,15 @@ def test_fields_that_an_agent_no_longer_has_are_passed_over_in_an_older_config()
     config["agent"]["outer"] = "plain"
     with pytest.raises(UserError, match=r"agent\.outer is not a field"):
         from_config(config, Path("run"))
+
+
+def test_fields_that_have_a_new_name_are_read_from_an_older_config():
+    experiment = load("semicircle/pearl")
+    config = to_config(experiment, "semicircle/pearl")
+    for part, old, new in (
+        ("agent", "target_share", "tau"),
+        ("train", "num_episodes", "num_points"),
+        ("expected", "episode", "point"),
+    ):
+        config[part][old] = config[part].pop(new)
+    assert from_config(config, Path("run")) == experiment

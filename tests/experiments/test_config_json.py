@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from experiments.experiment.config_json import merged, written
+from experiments.experiment.config_json import merged, to_json
 from metarl.errors import UserError
 
 
@@ -45,7 +45,7 @@ SETTINGS = Settings(Path("/a/robot.xml"), reward, {"opt.gravity": Range(0.0, 1.0
 
 
 def test_settings_go_to_json_without_what_only_python_holds():
-    values = json.loads(json.dumps(written(SETTINGS)))
+    values = json.loads(json.dumps(to_json(SETTINGS)))
     assert values.pop("of_recipe") == ["reward"]
     assert values == {
         "file": "/a/robot.xml",
@@ -55,12 +55,12 @@ def test_settings_go_to_json_without_what_only_python_holds():
         "flag": False,
         "limit": None,
     }
-    assert "of_recipe" not in written(Range(0.0, 1.0))
+    assert "of_recipe" not in to_json(Range(0.0, 1.0))
 
 
 def test_they_come_back_over_the_recipes_own():
     changed = Settings(Path("/b.xml"), reward, {"opt.gravity": Range(0.5, 1.0)}, (3,), 7, True, 2.0)
-    values = json.loads(json.dumps(written(changed)))
+    values = json.loads(json.dumps(to_json(changed)))
     del values["of_recipe"]
     assert merged(SETTINGS, values, "config") == changed
     assert merged(changed, {"limit": None}, "config").limit is None

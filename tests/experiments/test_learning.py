@@ -10,9 +10,9 @@ pytestmark = pytest.mark.learn
 
 def reached(evaluation: Evaluation, expected: Expected) -> float:
     """What is expected to be high, or low: of the whole trial, or of one point of the curve."""
-    if expected.episode is None:
+    if expected.point is None:
         return evaluation.total.mean
-    return evaluation.episodes[expected.episode - evaluation.measure.first].mean
+    return evaluation.points[expected.point - evaluation.measure.first].mean
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_inner_steps_find_the_goal_after_a_third_of_a_recipe(name):
     trainer = load(name).trainer()
     for _ in range(30):
         trainer.iterate()
-    start, first, _, third = (score.mean for score in trainer.evaluate(num_tasks=200).episodes)
+    start, first, _, third = (score.mean for score in trainer.evaluate(num_tasks=200).points)
     assert -45 < start < -34  # near the start, where no goal is
     assert first > -16
     assert third > -7

@@ -17,10 +17,10 @@ TINY = Settings(config=CONFIG, num_rows=2, horizon=3, num_rounds=2, num_steps=1)
 
 def test_ours_is_timed_beside_the_reference_and_many_rows_beside_one(monkeypatch, capsys):
     result = pearl.run(TINY)
-    rates = {"ours", "reference", "reference, our products", "one row", "many rows", "loop"}
+    rates = {"ours", "reference", "reference, our matmul", "one row", "many rows", "loop"}
     assert set(result["per_second"]) == rates
     assert min(result["per_second"].values()) > 0
-    ratios = {"reference / ours", "reference, our products / ours", "one row / many rows", "loop / many rows"}
+    ratios = {"reference / ours", "reference, our matmul / ours", "one row / many rows", "loop / many rows"}
     assert set(result["ratios"]) == ratios
     assert result["targets"] == {}  # none is asked of such sizes
     monkeypatch.setattr(pearl, "run", lambda: result)

@@ -23,7 +23,7 @@ from metarl.errors import UserError
 from metarl.fewshot.methods.maml import MAMLConfig
 from metarl.fewshot.methods.neural_processes import CNPConfig
 from metarl.fewshot.regression import Sinusoid
-from metarl.protocols import DrawsHypotheses
+from metarl.protocols import PosteriorSampling
 from metarl.records import Decision, Step
 from metarl.rl.rollouts import run_trial
 from metarl.run.directory import Run
@@ -84,9 +84,9 @@ def test_a_recipe_is_trained_and_evaluated_by_name(tmp_path, monkeypatch, capsys
     assert config["experiment"] == "bernoulli_bandit/rl2"
     assert (config["seed"], config["train"]["num_tasks"], config["agent"]["hidden_size"]) == (3, 4, 8)
     assert {"evaluation_test.json", "evaluation_test.png"} <= {path.name for path in run.path.iterdir()}
-    curve = metarl.evaluate(run, tasks=6, episodes=3)
-    assert (curve.num_tasks, len(curve.episodes)) == (6, 3)
-    assert metarl.evaluate(str(run.path), tasks=6, episodes=3) == curve
+    curve = metarl.evaluate(run, tasks=6, points=3)
+    assert (curve.num_tasks, len(curve.points)) == (6, 3)
+    assert metarl.evaluate(str(run.path), tasks=6, points=3) == curve
     other = metarl.evaluate(run, tasks=6, overrides={"family.num_pulls": 4})
     assert other.facts["family.num_pulls"] == 4
     assert capsys.readouterr() == ("", "")
@@ -165,7 +165,7 @@ def test_a_curve_becomes_a_frame(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", pandas)
     columns, (points, name) = curve.to_frame()
     assert (list(points), name) == ([1, 2, 3], "episode")
-    assert columns["mean"] == [score.mean for score in curve.episodes]
+    assert columns["mean"] == [score.mean for score in curve.points]
     assert set(curve.bounds) < set(columns)
 
 
@@ -253,7 +253,7 @@ class RecordingAgent:
     def act(self, state: int, obs: torch.Tensor, generator: Any) -> Decision:
         return Decision(torch.zeros(len(obs), dtype=torch.int64))
 
-    def hypothesise(self, state: int, episode_start: torch.Tensor, generator: Any) -> int:
+    def resample_latent(self, state: int, episode_start: torch.Tensor, generator: Any) -> int:
         self.starts.append(episode_start.tolist())
         return state
 
@@ -264,7 +264,7 @@ class RecordingAgent:
 
 def test_rows_that_end_their_episodes_at_different_times_share_a_block():
     recording = RecordingAgent()
-    assert isinstance(recording, DrawsHypotheses)
+    assert isinstance(recording, PosteriorSampling)
     trainer: Any = SimpleNamespace(agent=recording, family=GridNavi(size=3), device="cpu")
     agent = ActingAgent(trainer)
     agent.reset(num_envs=2)

@@ -53,7 +53,7 @@ def test_an_evaluation_has_the_metrics_of_its_environment() -> None:
     trainer = trainer_of(FREE)
     evaluation = trainer.evaluate()
     assert set(evaluation.metrics) == {"velocity_error"}
-    by_return = [-episode.mean / FREE.horizon for episode in evaluation.episodes]
+    by_return = [-episode.mean / FREE.horizon for episode in evaluation.points]
     assert evaluation.metrics["velocity_error"] == pytest.approx(by_return, rel=1e-5)
     assert evaluation.as_json()["metrics"] == evaluation.metrics
     diverged = replace(evaluation, metrics={"error": [1.0, math.nan]}, bounds={"known": [math.inf]})

@@ -10,7 +10,7 @@ import torch
 from agents.rl2 import RL2Config
 from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.gridworld import GridNavi
-from metarl.evaluation import logged_episodes
+from metarl.evaluation import RETURN, logged_points
 from metarl.records import Step
 from metarl.trainer import TrainConfig, Trainer, train
 
@@ -42,7 +42,7 @@ def test_a_run_logs_every_iteration_and_saves_on_time():
     assert [step for step, _ in run.rows] == [96, 192, 288, 384]  # 8 rows x 4 episodes x 3 steps each
     assert [tag for tag in run.saved if tag.startswith("latest")] == ["latest@3", "latest@4"]
     assert run.saved[0] == "best@3"
-    assert evaluation.episodes[-1].iqm == run.rows[-1][1]["meta_test/iqm"]
+    assert evaluation.points[-1].iqm == run.rows[-1][1]["meta_test/iqm"]
     tags = [set(row) for _, row in run.rows]
     assert {"meta_train/return/ep_1", "meta_train/return/ep_4", "rollout/ep_rew_mean", "time/fps"} <= tags[0]
     assert ["meta_test/iqm" in row for row in tags] == [False, True, False, True]
@@ -69,13 +69,13 @@ def test_an_evaluation_changes_nothing_and_repeats():
 
 
 def test_an_evaluation_has_a_score_an_episode_and_the_known_bounds():
-    evaluation = small_trainer().evaluate("train", num_tasks=6, num_episodes=2)
-    assert (evaluation.split, evaluation.num_tasks, len(evaluation.episodes)) == ("train", 6, 2)
-    assert set(evaluation.as_json()["episodes"][0]) == {"mean", "iqm", "ci95"}
+    evaluation = small_trainer().evaluate("train", num_tasks=6, num_points=2)
+    assert (evaluation.split, evaluation.num_tasks, len(evaluation.points)) == ("train", 6, 2)
+    assert set(evaluation.as_json()["points"][0]) == {"mean", "iqm", "ci95"}
     assert all(len(values) == 2 for values in evaluation.bounds.values())
     low, high = evaluation.total.ci95
     assert low <= evaluation.total.mean <= high
-    assert evaluation.total.mean == pytest.approx(sum(score.mean for score in evaluation.episodes), abs=1e-5)
+    assert evaluation.total.mean == pytest.approx(sum(score.mean for score in evaluation.points), abs=1e-5)
 
 
 @dataclass(frozen=True)
@@ -100,16 +100,16 @@ def test_an_infinite_reward_names_the_task_and_the_step():
         small_trainer(BrokenBandit(num_arms=2, num_pulls=2)).iterate()
 
 
-@pytest.mark.parametrize("field", ["num_iterations", "num_tasks", "copies", "num_episodes", "checkpoint_every"])
+@pytest.mark.parametrize("field", ["num_iterations", "num_tasks", "copies", "num_points", "checkpoint_every"])
 def test_a_number_below_one_is_named(field):
     with pytest.raises(ValueError, match=f"{field} is 0; must be at least 1"):
         small_trainer(**{field: 0})
 
 
 def test_long_trials_get_a_curve_for_some_episodes_only():
-    assert logged_episodes(4) == [1, 2, 3, 4]
-    assert logged_episodes(100) == [1, 2, 5, 10, 20, 50, 100]
-    assert logged_episodes(11) == [1, 2, 5, 10, 11]
+    assert logged_points(RETURN, 4) == [1, 2, 3, 4]
+    assert logged_points(RETURN, 100) == [1, 2, 5, 10, 20, 50, 100]
+    assert logged_points(RETURN, 11) == [1, 2, 5, 10, 11]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from metarl.errors import UserError
 if TYPE_CHECKING:
     from experiments.experiment.definition import Experiment
 
+_Points = Annotated[int | None, tyro.conf.arg(aliases=("--episodes",))]  # an agent's points are episodes
 _PARTS = ("--family.", "--agent.")  # whose fields can be given other values
 
 
@@ -29,7 +30,7 @@ class Arguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
     split: Literal["train", "val", "test", "ood"] = "test"  # the tasks' split; ood: outside the range of training
     tasks: int = 1000  # the number of tasks (the agent starts from its prior in each)
-    episodes: int | None = None  # the number of episodes per task, or steps of adaptation; None: as in training
+    points: _Points = None  # the number of points of the curve: episodes, or steps of adaptation; None: as in training
     ways: int | None = None  # the number of classes per task, for families of images; None: the run's own
     shots: int | None = None  # the number of examples per class, for families of images; None: the run's own
     queries: int | None = None  # the number of queries per class, for families of images; None: the run's own
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> None:
     own, of_parts = _apart(argv)
     arguments = parse(Arguments, own, prog="metarl evaluate", description=__doc__ or "")
     check_seed(arguments.seed)
-    for name in ("tasks", "episodes"):
+    for name in ("tasks", "points"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} is {value}; must be at least 1")
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> None:
         asked,
         split=arguments.split,
         tasks=arguments.tasks,
-        episodes=arguments.episodes,
+        points=arguments.points,
         checkpoint=arguments.checkpoint,
         seed=arguments.seed,
         sizes=sizes,
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> None:
         print(json_format.dumps({**evaluation.as_json(), **subject}))
         return
     print_evaluation(evaluation)
-    num_points = len(evaluation.episodes) - (1 - evaluation.measure.first)
+    num_points = len(evaluation.points) - (1 - evaluation.measure.first)
     suffix = "".join(f"_{value}{name}" for name, value in sizes.items())
     suffix += "".join("_" + re.sub(r"[^\w.=-]", "", f"{name}={value}") for name, value in evaluated.settings.items())
     name = f"evaluation_{arguments.split}_{arguments.tasks}x{num_points}{suffix}_i{trainer.iteration}_s{arguments.seed}"

@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
     in_training_range = getattr(trainer.family, "in_training_range", None)
     if in_training_range is not None and not bool(in_training_range(task)):
         print("This task lies outside the range of training.")
-    num_episodes = trainer.num_episodes if arguments.episodes is None else arguments.episodes
+    num_episodes = trainer.num_points if arguments.episodes is None else arguments.episodes
     show = _view if arguments.viewer else _film
     try:
         returns = show(arguments, run, trainer, task, num_episodes)
@@ -80,7 +80,7 @@ def _film(arguments: Arguments, run: Run, trainer: Trainer, task: Any, num_episo
     path = arguments.video or run.videos / f"{arguments.split}_s{arguments.seed}.mp4"
     settings = {"seed": arguments.seed, "deterministic": arguments.deterministic}
     made = film(trainer.family, trainer.agent, task, num_episodes, path, **settings)
-    run.log_animation(f"play/{arguments.split}", made.animated_image, made.image_size, trainer.env_steps)
+    run.log_animation(f"play/{arguments.split}", made.animated_image, made.image_size, trainer.num_samples)
     print(f"Video:       {made.path}")
     print(f"TensorBoard: tensorboard --logdir {run.path} (images, play/{arguments.split})")
     return made.returns

@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
             return 0
         if arguments.num_iterations is not None:
             run.rewrite_config(to_config(experiment, config["experiment"]))
-        run.rewind(trainer.env_steps)
+        run.rewind(trainer.num_samples)
         return meta_train(experiment, trainer, run, filming)
 
 

@@ -24,11 +24,11 @@ experiment = replace(
         prior_episodes=4,
     ),
     train=TrainConfig(
-        num_iterations=150, num_tasks=2, copies=4, num_episodes=3, eval_every=5, eval_tasks=30, checkpoint_every=5
+        num_iterations=150, num_tasks=2, copies=4, num_points=3, eval_every=5, eval_tasks=30, checkpoint_every=5
     ),
     expected=Expected(
         at_least=230,
-        episode=3,
+        point=3,
         source="our own aim, set once seed 0 had 247 after a third of the steps; standing pays 150",
     ),
 )

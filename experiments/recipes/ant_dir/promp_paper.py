@@ -9,5 +9,5 @@ experiment = Experiment(
     family=AntDir(),
     agent=ProMPConfig(),
     train=TrainConfig(num_iterations=1001, num_tasks=40, eval_every=50, eval_tasks=40, checkpoint_every=10),
-    expected=Expected(at_least=200, source="our own aim", episode=1),
+    expected=Expected(at_least=200, source="our own aim", point=1),
 )

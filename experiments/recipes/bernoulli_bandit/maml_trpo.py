@@ -22,6 +22,6 @@ experiment = Experiment(
         max_kl=0.02,
         curvature_stride=1,
     ),
-    train=TrainConfig(num_iterations=100, num_tasks=100, num_episodes=2, eval_every=20, eval_tasks=1000),
-    expected=Expected(at_least=0.74, source="our own aim; .764 is the most that a choice for good is worth", episode=1),
+    train=TrainConfig(num_iterations=100, num_tasks=100, num_points=2, eval_every=20, eval_tasks=1000),
+    expected=Expected(at_least=0.74, source="our own aim; .764 is the most that a choice for good is worth", point=1),
 )

@@ -15,6 +15,6 @@ experiment = Experiment(
         gamma=0.95,
         curvature_stride=1,
     ),
-    train=TrainConfig(num_iterations=500, num_tasks=20, num_episodes=2, eval_every=50, eval_tasks=1000),
-    expected=Expected(at_least=0.52, source="our own aim", episode=1),
+    train=TrainConfig(num_iterations=500, num_tasks=20, num_points=2, eval_every=50, eval_tasks=1000),
+    expected=Expected(at_least=0.52, source="our own aim", point=1),
 )

@@ -15,5 +15,5 @@ experiment = Experiment(
     family=HalfCheetahDir(),
     agent=MAMLTRPOConfig(action_scale=2.0, inner_objective="likelihood_ratio", max_kl=0.05),
     train=TrainConfig(num_iterations=200, num_tasks=20, eval_every=20, eval_tasks=40, checkpoint_every=10),
-    expected=Expected(at_least=250, source="our own aim; Finn et al. 2017 reach 293 on rllab's cheetah", episode=1),
+    expected=Expected(at_least=250, source="our own aim; Finn et al. 2017 reach 293 on rllab's cheetah", point=1),
 )

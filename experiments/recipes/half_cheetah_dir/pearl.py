@@ -22,7 +22,7 @@ experiment = replace(
         prior_episodes=4,
     ),
     train=TrainConfig(
-        num_iterations=90, num_tasks=2, copies=4, num_episodes=3, eval_every=5, eval_tasks=30, checkpoint_every=5
+        num_iterations=90, num_tasks=2, copies=4, num_points=3, eval_every=5, eval_tasks=30, checkpoint_every=5
     ),
-    expected=Expected(at_least=600, episode=3, source="our own aim by 300,000 steps; the public code has 878"),
+    expected=Expected(at_least=600, point=3, source="our own aim by 300,000 steps; the public code has 878"),
 )

@@ -12,6 +12,6 @@ from metarl.trainer import TrainConfig
 experiment = Experiment(
     family=HalfCheetahDir(),
     agent=PEARLConfig(num_train_tasks=2, prior_episodes=5, extra_episodes=5, meta_batch=4, context=256, kl_weight=0.4),
-    train=TrainConfig(num_iterations=75, num_tasks=2, num_episodes=3, eval_every=5, eval_tasks=30, checkpoint_every=5),
-    expected=Expected(at_least=800, episode=3, source="the public code has 878 after 300,000 steps"),
+    train=TrainConfig(num_iterations=75, num_tasks=2, num_points=3, eval_every=5, eval_tasks=30, checkpoint_every=5),
+    expected=Expected(at_least=800, point=3, source="the public code has 878 after 300,000 steps"),
 )

@@ -9,5 +9,5 @@ experiment = Experiment(
     family=HalfCheetahDir(),
     agent=ProMPConfig(),
     train=TrainConfig(num_iterations=1001, num_tasks=40, eval_every=50, eval_tasks=40, checkpoint_every=10),
-    expected=Expected(at_least=250, source="our own aim; Finn et al. 2017 reach 293 on rllab's cheetah", episode=1),
+    expected=Expected(at_least=250, source="our own aim; Finn et al. 2017 reach 293 on rllab's cheetah", point=1),
 )

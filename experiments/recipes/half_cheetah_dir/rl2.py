@@ -14,5 +14,5 @@ experiment = Experiment(
     family=HalfCheetahDir(),
     agent=RL2_TWO_CORES,
     train=TrainConfig(num_iterations=600, num_tasks=128, eval_every=50),
-    expected=Expected(at_least=1200, source="our own aim for one hour of two cores", episode=2),
+    expected=Expected(at_least=1200, source="our own aim for one hour of two cores", point=2),
 )

@@ -11,5 +11,5 @@ from experiments.recipes.half_cheetah_dir import rl2
 experiment = replace(
     rl2.experiment,
     train=replace(rl2.experiment.train, num_iterations=1954, eval_every=100),
-    expected=Expected(at_least=2104, source="Zintgraf et al. 2020, appendix", episode=2),
+    expected=Expected(at_least=2104, source="Zintgraf et al. 2020, appendix", point=2),
 )

@@ -9,5 +9,5 @@ experiment = Experiment(
     family=HalfCheetahVel(max_velocity=2.0),
     agent=MAMLTRPOConfig(hidden_sizes=(100, 100), activation="relu", later_inner_lr=0.05, curvature_stride=1),
     train=TrainConfig(num_iterations=800, num_tasks=40, eval_every=50, eval_tasks=40, checkpoint_every=10),
-    expected=Expected(at_least=-80, source="Finn et al. 2017 reach -79 on rllab's cheetah, up to 2 m/s", episode=1),
+    expected=Expected(at_least=-80, source="Finn et al. 2017 reach -79 on rllab's cheetah, up to 2 m/s", point=1),
 )

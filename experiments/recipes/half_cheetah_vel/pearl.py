@@ -28,12 +28,10 @@ experiment = Experiment(
         num_iterations=39,
         num_tasks=10,
         copies=2,
-        num_episodes=3,
+        num_points=3,
         eval_every=5,
         eval_tasks=30,
         checkpoint_every=5,
     ),
-    expected=Expected(
-        at_least=-90, episode=3, source="our own aim by 500,000 steps; the public code has -59 at 300,000"
-    ),
+    expected=Expected(at_least=-90, point=3, source="our own aim by 500,000 steps; the public code has -59 at 300,000"),
 )

@@ -12,6 +12,6 @@ from metarl.trainer import TrainConfig
 experiment = Experiment(
     family=HalfCheetahVel(),
     agent=PEARLConfig(),
-    train=TrainConfig(num_iterations=60, num_tasks=5, num_episodes=3, eval_every=5, eval_tasks=30, checkpoint_every=5),
-    expected=Expected(at_least=-45, episode=3, source="our own aim by 500,000 steps; the public code has -39 there"),
+    train=TrainConfig(num_iterations=60, num_tasks=5, num_points=3, eval_every=5, eval_tasks=30, checkpoint_every=5),
+    expected=Expected(at_least=-45, point=3, source="our own aim by 500,000 steps; the public code has -39 there"),
 )

@@ -13,5 +13,5 @@ experiment = Experiment(
     family=HalfCheetahVel(),
     agent=ProMPConfig(action_scale=2.0, num_rollouts=10, outer_lr=3e-3),
     train=TrainConfig(num_iterations=250, num_tasks=20, eval_every=20, eval_tasks=40, checkpoint_every=10),
-    expected=Expected(at_least=-80, source="Finn et al. 2017 reach -79 on rllab's cheetah, up to 2 m/s", episode=1),
+    expected=Expected(at_least=-80, source="Finn et al. 2017 reach -79 on rllab's cheetah, up to 2 m/s", point=1),
 )

@@ -13,5 +13,5 @@ experiment = Experiment(
     family=HalfCheetahVel(),
     agent=RL2_TWO_CORES,
     train=TrainConfig(num_iterations=400, num_tasks=128, eval_every=50),
-    expected=Expected(at_least=-60, source="our own aim; a random policy is far below -200", episode=2),
+    expected=Expected(at_least=-60, source="our own aim; a random policy is far below -200", point=2),
 )

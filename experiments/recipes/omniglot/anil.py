@@ -14,6 +14,6 @@ experiment = replace(
     agent=ANILConfig(
         conv=maml.CONV, inner_lr=0.4, num_inner_steps=5, outer_lr=3e-3, final_outer_lr=1e-5, batching="vmap"
     ),
-    train=replace(maml.experiment.train, num_iterations=20000, num_episodes=5),
-    expected=Expected(at_least=0.95, episode=5, source="our own aim: near MAML's; its paper has 20-way scores only"),
+    train=replace(maml.experiment.train, num_iterations=20000, num_points=5),
+    expected=Expected(at_least=0.95, point=5, source="our own aim: near MAML's; its paper has 20-way scores only"),
 )

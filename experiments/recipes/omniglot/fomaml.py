@@ -14,5 +14,5 @@ from metarl.fewshot.methods.maml import FOMAMLConfig
 experiment = replace(
     maml.experiment,
     agent=FOMAMLConfig(conv=maml.CONV, inner_lr=0.4, outer_lr=3e-3, final_outer_lr=1e-5, batching="vmap"),
-    expected=Expected(at_least=0.953, episode=3, source="within three points of 0.983 in Nichol et al. 2018"),
+    expected=Expected(at_least=0.953, point=3, source="within three points of 0.983 in Nichol et al. 2018"),
 )

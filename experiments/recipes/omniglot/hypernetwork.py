@@ -14,5 +14,5 @@ experiment = Experiment(
     family=Omniglot(ways=5, train_ways=20, shots=1, queries=5),
     agent=HypernetworkConfig(conv=ConvConfig(normalisation="running", precision="bfloat16")),
     train=TrainConfig(num_iterations=4000, num_tasks=3, eval_every=500, eval_tasks=600, checkpoint_every=500),
-    expected=Expected(at_least=0.95, episode=1, source="our own aim"),
+    expected=Expected(at_least=0.95, point=1, source="our own aim"),
 )

@@ -20,7 +20,7 @@ experiment = replace(
         conv=STRIDED, inner_lr=0.1, outer_lr=3e-3, final_outer_lr=1e-5, max_grad_norm=1.0, batching="vmap"
     ),
     train=replace(
-        maml.experiment.train, num_iterations=2500, num_tasks=8, num_episodes=16, eval_every=1250, checkpoint_every=250
+        maml.experiment.train, num_iterations=2500, num_tasks=8, num_points=16, eval_every=1250, checkpoint_every=250
     ),
-    expected=Expected(at_least=0.95, episode=16, source="our own aim; Rajeswaran et al. 2019 reach 0.995"),
+    expected=Expected(at_least=0.95, point=16, source="our own aim; Rajeswaran et al. 2019 reach 0.995"),
 )

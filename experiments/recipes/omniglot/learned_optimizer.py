@@ -18,6 +18,6 @@ experiment = replace(
     agent=LearnedOptimizerConfig(
         conv=replace(STRIDED, filters=16), outer_lr=3e-3, final_outer_lr=1e-5, max_grad_norm=1.0
     ),
-    train=replace(maml.experiment.train, num_iterations=4000, num_tasks=4, num_episodes=5, eval_every=2000),
-    expected=Expected(at_least=0.9, episode=5, source="our own aim; its paper has no few-shot learning"),
+    train=replace(maml.experiment.train, num_iterations=4000, num_tasks=4, num_points=5, eval_every=2000),
+    expected=Expected(at_least=0.9, point=5, source="our own aim; its paper has no few-shot learning"),
 )

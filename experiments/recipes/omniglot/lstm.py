@@ -21,5 +21,5 @@ experiment = Experiment(
         max_grad_norm=10.0,
     ),
     train=TrainConfig(num_iterations=6000, num_tasks=16, eval_every=2000, eval_tasks=600, checkpoint_every=1000),
-    expected=Expected(at_least=0.8, episode=10, source="clearly above 0.8 on later presentations, our aim"),
+    expected=Expected(at_least=0.8, point=10, source="clearly above 0.8 on later presentations, our aim"),
 )

@@ -19,7 +19,7 @@ experiment = Experiment(
     family=Omniglot(ways=5, shots=1, queries=1, test_queries=1),
     agent=MAMLConfig(conv=CONV, inner_lr=0.4, outer_lr=3e-3, final_outer_lr=1e-5, batching="vmap"),
     train=TrainConfig(
-        num_iterations=12000, num_tasks=16, num_episodes=3, eval_every=2000, eval_tasks=600, checkpoint_every=500
+        num_iterations=12000, num_tasks=16, num_points=3, eval_every=2000, eval_tasks=600, checkpoint_every=500
     ),
-    expected=Expected(at_least=0.96, episode=3, source="our own aim; Finn et al. 2017 reach 0.987"),
+    expected=Expected(at_least=0.96, point=3, source="our own aim; Finn et al. 2017 reach 0.987"),
 )

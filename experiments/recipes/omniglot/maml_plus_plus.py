@@ -20,7 +20,7 @@ experiment = replace(
         conv=maml.CONV, inner_lr=0.1, first_order_share=0.0, outer_lr=3e-3, batching="vmap", max_grad_norm=10.0
     ),
     train=replace(
-        maml.experiment.train, num_iterations=8000, num_tasks=8, num_episodes=5, eval_every=1000, checkpoint_every=250
+        maml.experiment.train, num_iterations=8000, num_tasks=8, num_points=5, eval_every=1000, checkpoint_every=250
     ),
-    expected=Expected(at_least=0.965, episode=5, source="within three points of 0.995 in Antoniou et al. 2019"),
+    expected=Expected(at_least=0.965, point=5, source="within three points of 0.995 in Antoniou et al. 2019"),
 )

@@ -18,5 +18,5 @@ experiment = Experiment(
     family=Omniglot(ways=5, shots=10, queries=4, test_queries=10, size=20),
     agent=MANNConfig(conv=EMBEDDING, outer_lr=2e-3, max_grad_norm=10.0),
     train=TrainConfig(num_iterations=5000, num_tasks=16, eval_every=1000, eval_tasks=600, checkpoint_every=1000),
-    expected=Expected(at_least=0.9, episode=4, source="Santoro et al. 2016 reach 0.949 on the fifth presentation"),
+    expected=Expected(at_least=0.9, point=4, source="Santoro et al. 2016 reach 0.949 on the fifth presentation"),
 )

@@ -17,6 +17,6 @@ experiment = replace(
     maml.experiment,
     family=replace(maml.experiment.family, queries=15, test_queries=15),
     agent=MetaLearnerLSTMConfig(conv=replace(STRIDED, filters=16), outer_lr=3e-3, final_outer_lr=1e-5, inner_lr=0.1),
-    train=replace(maml.experiment.train, num_iterations=4000, num_tasks=4, num_episodes=5, eval_every=2000),
-    expected=Expected(at_least=0.9, episode=5, source="our own aim; its paper has no Omniglot"),
+    train=replace(maml.experiment.train, num_iterations=4000, num_tasks=4, num_points=5, eval_every=2000),
+    expected=Expected(at_least=0.9, point=5, source="our own aim; its paper has no Omniglot"),
 )

@@ -16,5 +16,5 @@ experiment = Experiment(
     family=Omniglot(ways=5, shots=1, queries=5),
     agent=MetaNetworkConfig(conv=CONV, hidden_size=32, outer_lr=3e-3),
     train=TrainConfig(num_iterations=8000, num_tasks=8, eval_every=1000, eval_tasks=600, checkpoint_every=500),
-    expected=Expected(at_least=0.959, episode=1, source="within three points of 0.989 in Munkhdalai and Yu 2017"),
+    expected=Expected(at_least=0.959, point=1, source="within three points of 0.989 in Munkhdalai and Yu 2017"),
 )

@@ -15,5 +15,5 @@ experiment = Experiment(
     family=Omniglot(ways=5, train_ways=20, shots=1, queries=5),
     agent=MetaOptNetConfig(conv=ConvConfig(normalisation="running", precision="bfloat16"), head="svm"),
     train=TrainConfig(num_iterations=4000, num_tasks=3, eval_every=500, eval_tasks=600, checkpoint_every=500),
-    expected=Expected(at_least=0.97, episode=1, source="our own aim"),
+    expected=Expected(at_least=0.97, point=1, source="our own aim"),
 )

@@ -13,5 +13,5 @@ from metarl.fewshot.methods.meta_sgd import MetaSGDConfig
 experiment = replace(
     maml.experiment,
     agent=MetaSGDConfig(conv=maml.CONV, inner_lr=0.4, outer_lr=3e-3, final_outer_lr=1e-5, batching="vmap"),
-    expected=Expected(at_least=0.965, episode=1, source="within three points of 0.995 in Li et al. 2017"),
+    expected=Expected(at_least=0.965, point=1, source="within three points of 0.995 in Li et al. 2017"),
 )

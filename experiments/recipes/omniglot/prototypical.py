@@ -14,5 +14,5 @@ experiment = Experiment(
     family=Omniglot(ways=5, train_ways=60, shots=1, queries=5),
     agent=PrototypicalConfig(conv=ConvConfig(normalisation="running", precision="bfloat16")),
     train=TrainConfig(num_iterations=3000, num_tasks=1, eval_every=500, eval_tasks=600, checkpoint_every=500),
-    expected=Expected(at_least=0.975, episode=1, source="Snell et al. 2017 reach 0.988"),
+    expected=Expected(at_least=0.975, point=1, source="Snell et al. 2017 reach 0.988"),
 )

@@ -18,5 +18,5 @@ experiment = Experiment(
         max_grad_norm=0.5,
     ),
     train=TrainConfig(num_iterations=10000, num_tasks=1, eval_every=2000, eval_tasks=600, checkpoint_every=1000),
-    expected=Expected(at_least=0.97, episode=1, source="Sung et al. 2018 reach 0.996"),
+    expected=Expected(at_least=0.97, point=1, source="Sung et al. 2018 reach 0.996"),
 )

@@ -17,7 +17,7 @@ experiment = Experiment(
     family=Omniglot(ways=5, shots=1, train_shots=5, queries=5, test_queries=1),
     agent=ReptileConfig(inner_optimizer="adam", inner_lr=3e-3, inner_batch=10, transduction=False),
     train=TrainConfig(
-        num_iterations=15000, num_tasks=5, num_episodes=50, eval_every=5000, eval_tasks=600, checkpoint_every=500
+        num_iterations=15000, num_tasks=5, num_points=50, eval_every=5000, eval_tasks=600, checkpoint_every=500
     ),
-    expected=Expected(at_least=0.924, episode=50, source="within three points of 0.954 in Nichol et al. 2018"),
+    expected=Expected(at_least=0.924, point=50, source="within three points of 0.954 in Nichol et al. 2018"),
 )

@@ -13,5 +13,5 @@ from metarl.fewshot.methods.reptile_lora import ReptileLoRAConfig
 experiment = replace(
     reptile_transductive.experiment,
     agent=ReptileLoRAConfig(inner_optimizer="adam", inner_lr=1e-2, inner_batch=10, rank=4),
-    expected=Expected(at_least=0.93, episode=50, source="our own aim: near Reptile's 0.977; no paper has both"),
+    expected=Expected(at_least=0.93, point=50, source="our own aim: near Reptile's 0.977; no paper has both"),
 )

@@ -12,5 +12,5 @@ from experiments.recipes.omniglot import reptile
 experiment = replace(
     reptile.experiment,
     agent=replace(reptile.experiment.agent, transduction=True),
-    expected=Expected(at_least=0.947, episode=50, source="within three points of 0.977 in Nichol et al. 2018"),
+    expected=Expected(at_least=0.947, point=50, source="within three points of 0.977 in Nichol et al. 2018"),
 )

@@ -14,5 +14,5 @@ experiment = Experiment(
     family=Omniglot(ways=5, shots=1, queries=1),
     agent=SnailLearnerConfig(conv=ConvConfig(normalisation="running", precision="bfloat16"), max_grad_norm=1.0),
     train=TrainConfig(num_iterations=8000, num_tasks=16, eval_every=1000, eval_tasks=600, checkpoint_every=1000),
-    expected=Expected(at_least=0.95, episode=1, source="Mishra et al. 2018 reach 0.991"),
+    expected=Expected(at_least=0.95, point=1, source="Mishra et al. 2018 reach 0.991"),
 )

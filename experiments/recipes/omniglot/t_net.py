@@ -13,5 +13,5 @@ from metarl.fewshot.methods.t_net import TNetConfig
 experiment = replace(
     maml.experiment,
     agent=TNetConfig(conv=maml.CONV, inner_lr=0.4, outer_lr=3e-3, final_outer_lr=1e-5),
-    expected=Expected(at_least=0.96, episode=3, source="our own aim: MAML's"),
+    expected=Expected(at_least=0.96, point=3, source="our own aim: MAML's"),
 )

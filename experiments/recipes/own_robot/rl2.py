@@ -46,5 +46,5 @@ experiment = Experiment(
     ),
     agent=RL2Config(hidden_size=64, gamma=0.97, entropy_coefficient=0.0),
     train=TrainConfig(num_iterations=100, num_tasks=128, eval_every=50),
-    expected=Expected(at_least=50, source="our own; a crane that does nothing gets 30", episode=2),
+    expected=Expected(at_least=50, source="our own; a crane that does nothing gets 30", point=2),
 )

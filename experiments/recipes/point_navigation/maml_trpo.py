@@ -14,5 +14,5 @@ experiment = Experiment(
     family=PointNavigation(),
     agent=MAMLTRPOConfig(inner_lr=0.2, later_inner_lr=0.06, min_std=0.9, action_scale=3.0),
     train=TrainConfig(num_iterations=100, num_tasks=20, eval_every=20, eval_tasks=40, checkpoint_every=20),
-    expected=Expected(at_least=-4.5, source="Finn et al. 2017 reach -3.2", episode=3),
+    expected=Expected(at_least=-4.5, source="Finn et al. 2017 reach -3.2", point=3),
 )

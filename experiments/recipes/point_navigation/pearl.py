@@ -29,11 +29,11 @@ experiment = Experiment(
         reward_scale=1.0,
         temperature=0.02,
         learning_rate=1e-3,
-        target_share=0.02,
+        tau=0.02,
         shaped_reward=None,
         kl_weight=0.005,
         actor_gain=4.0,
     ),
     train=TrainConfig(num_iterations=30, num_tasks=10, copies=2, eval_every=5, eval_tasks=100),
-    expected=Expected(at_least=-40, episode=4, source="our own aim; who knows the goal has about -0.5"),
+    expected=Expected(at_least=-40, point=4, source="our own aim; who knows the goal has about -0.5"),
 )

@@ -9,5 +9,5 @@ experiment = Experiment(
     family=PointNavigation(),
     agent=ProMPConfig(),
     train=TrainConfig(num_iterations=1001, num_tasks=40, eval_every=50, eval_tasks=40, checkpoint_every=10),
-    expected=Expected(at_least=-14, source="our own aim; Finn et al. 2017 reach -11.7 with MAML", episode=1),
+    expected=Expected(at_least=-14, source="our own aim; Finn et al. 2017 reach -11.7 with MAML", point=1),
 )

@@ -8,5 +8,5 @@ from metarl.trainer import TrainConfig
 experiment = Experiment(
     family=Semicircle(),
     agent=MAMLTRPOConfig(num_rollouts=5, inner_lr=0.2, action_scale=1.0),
-    train=TrainConfig(num_iterations=33, num_tasks=40, num_episodes=2, eval_every=10),
+    train=TrainConfig(num_iterations=33, num_tasks=40, num_points=2, eval_every=10),
 )

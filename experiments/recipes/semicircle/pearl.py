@@ -31,11 +31,11 @@ experiment = Experiment(
         reward_scale=1.0,
         temperature=0.02,
         learning_rate=1e-3,
-        target_share=0.02,
+        tau=0.02,
         shaped_reward="dense_reward",
         kl_weight=0.005,
         actor_gain=4.0,
     ),
     train=TrainConfig(num_iterations=60, num_tasks=10, copies=5, eval_every=10, eval_tasks=100),
-    expected=Expected(at_least=3.0, episode=5, source="our own aim; who knows the goal has 13.3"),
+    expected=Expected(at_least=3.0, point=5, source="our own aim; who knows the goal has 13.3"),
 )

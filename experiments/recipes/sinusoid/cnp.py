@@ -13,5 +13,5 @@ experiment = Experiment(
     family=Sinusoid(),
     agent=CNPConfig(outer_lr=3e-3),
     train=TrainConfig(num_iterations=5000, num_tasks=25, eval_every=500, eval_tasks=600, checkpoint_every=500),
-    expected=Expected(at_most=0.1, episode=10, source="our own aim: below MAML's 0.11 to 0.15"),
+    expected=Expected(at_most=0.1, point=10, source="our own aim: below MAML's 0.11 to 0.15"),
 )

@@ -12,5 +12,5 @@ experiment = Experiment(
     family=Sinusoid(),
     agent=IMAMLConfig(max_move=0.05, max_grad_norm=1.0, num_cg_steps=2, strength_damping=0.0),
     train=TrainConfig(num_iterations=3500, num_tasks=25, eval_every=500, eval_tasks=600, checkpoint_every=500),
-    expected=Expected(at_most=0.35, episode=10, source="our own aim; its paper has no sinusoid"),
+    expected=Expected(at_most=0.35, point=10, source="our own aim; its paper has no sinusoid"),
 )

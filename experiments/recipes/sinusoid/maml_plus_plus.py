@@ -12,5 +12,5 @@ experiment = Experiment(
     family=Sinusoid(),
     agent=MAMLPlusPlusConfig(outer_lr=3e-3, max_grad_norm=1.0),
     train=TrainConfig(num_iterations=4000, num_tasks=25, eval_every=500, eval_tasks=600, checkpoint_every=500),
-    expected=Expected(at_most=0.16, episode=5, source="MAML's after five steps, in a re-run of its paper"),
+    expected=Expected(at_most=0.16, point=5, source="MAML's after five steps, in a re-run of its paper"),
 )

@@ -13,5 +13,5 @@ from metarl.fewshot.methods.meta_sgd import MetaSGDConfig
 experiment = replace(
     maml.experiment,
     agent=MetaSGDConfig(outer_lr=3e-3, final_outer_lr=1e-4),
-    expected=Expected(at_most=0.41, episode=1, source="MAML, re-run for 15,000 iterations, after one step"),
+    expected=Expected(at_most=0.41, point=1, source="MAML, re-run for 15,000 iterations, after one step"),
 )

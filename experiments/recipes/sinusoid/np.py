@@ -13,5 +13,5 @@ from metarl.fewshot.methods.neural_processes import NPConfig
 experiment = replace(
     cnp.experiment,
     agent=NPConfig(outer_lr=3e-3),
-    expected=Expected(at_most=0.3, episode=10, source="our own aim: near MAML's 0.11 to 0.15"),
+    expected=Expected(at_most=0.3, point=10, source="our own aim: near MAML's 0.11 to 0.15"),
 )

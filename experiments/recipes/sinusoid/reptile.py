@@ -13,5 +13,5 @@ experiment = Experiment(
     family=Sinusoid(queries=40),
     agent=ReptileConfig(hidden_sizes=(64, 64), activation="tanh", outer_lr=0.5),
     train=TrainConfig(num_iterations=10000, num_tasks=5, eval_every=1000, eval_tasks=600, checkpoint_every=1000),
-    expected=Expected(at_most=0.6, episode=10, source="our own aim: the paper has a figure only, after 32 steps"),
+    expected=Expected(at_most=0.6, point=10, source="our own aim: the paper has a figure only, after 32 steps"),
 )

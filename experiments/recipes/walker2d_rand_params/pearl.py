@@ -22,6 +22,6 @@ experiment = replace(
         kl_weight=0.04,
     ),
     train=TrainConfig(
-        num_iterations=100, num_tasks=10, copies=2, num_episodes=3, eval_every=5, eval_tasks=30, checkpoint_every=5
+        num_iterations=100, num_tasks=10, copies=2, num_points=3, eval_every=5, eval_tasks=30, checkpoint_every=5
     ),
 )

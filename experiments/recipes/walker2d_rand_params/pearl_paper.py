@@ -13,5 +13,5 @@ experiment = Experiment(
     agent=PEARLConfig(
         num_train_tasks=40, next_obs_in_context=True, num_gradient_steps=4000, meta_batch=10, kl_weight=1.0
     ),
-    train=TrainConfig(num_iterations=100, num_tasks=5, num_episodes=3, eval_every=5, eval_tasks=30, checkpoint_every=5),
+    train=TrainConfig(num_iterations=100, num_tasks=5, num_points=3, eval_every=5, eval_tasks=30, checkpoint_every=5),
 )

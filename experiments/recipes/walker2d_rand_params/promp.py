@@ -12,5 +12,5 @@ experiment = Experiment(
     family=Walker2dRandParams(),
     agent=ProMPConfig(inner_lr=0.05, action_scale=2.0, num_rollouts=10, num_epochs=3, outer_lr=3e-3),
     train=TrainConfig(num_iterations=200, num_tasks=20, eval_every=20, eval_tasks=40, checkpoint_every=10),
-    expected=Expected(at_least=200, source="our own aim", episode=1),
+    expected=Expected(at_least=200, source="our own aim", point=1),
 )

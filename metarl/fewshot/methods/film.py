@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from metarl.fewshot.problem import Classification
-from metarl.fewshot.seen_classes import ClassSums, Embedded
+from metarl.fewshot.seen_classes import ClassSums, EmbeddedExamples
 from metarl.fewshot.written_weights import ClassWeights, WriterConfig, linear_logits
 from metarl.nets.conv import ConvNet
 from metarl.nets.mlp import mlp
@@ -28,7 +28,7 @@ from metarl.records import Examples, Record
 class FilmState(Record):
     """The images, and what follows from them."""
 
-    seen: Embedded  # images as they are, [N, K, C * H * W]
+    seen: EmbeddedExamples  # images as they are, [N, K, C * H * W]
     film: Tensor  # [N, blocks, 2, F] scales, less one, and shifts of each block's features
     weights: Tensor  # [N, W, D + 1] and bias of each class
 
@@ -63,24 +63,24 @@ class FilmAdaptation(nn.Module):
 
     def prior(self, num_tasks: int) -> FilmState:
         like = next(self.parameters())
-        seen = Embedded.none(num_tasks, torch.Size(self.image_shape).numel(), like)
+        seen = EmbeddedExamples.empty(num_tasks, torch.Size(self.image_shape).numel(), like)
         weights = like.new_zeros(num_tasks, 0, self.embed.output_size + 1)
         return FilmState(seen, like.new_zeros(num_tasks, *self.film_shape), weights)
 
     def adapt(self, state: FilmState, context: Examples) -> FilmState:
         """The net for the examples of context [N, K, C, H, W] and for those seen before."""
-        seen = state.seen.added(context.x.flatten(2), context.y, context.valid)
+        seen = state.seen.append(context.x.flatten(2), context.y, context.valid)
         images = seen.x.unflatten(2, self.image_shape)
         counted = seen.valid.unsqueeze(-1)
         code = (self.encoder(images) * counted).sum(1) / counted.sum(1).clamp(min=1)
         film = self.film(code).unflatten(1, self.film_shape)
         features = self._embedded(images, film)
-        sums = ClassSums.none(len(features), features.shape[-1], features).added(features, seen.y, seen.valid)
+        sums = ClassSums.empty(len(features), features.shape[-1], features).append(features, seen.y, seen.valid)
         return FilmState(seen, film, self.head(sums.means))
 
     def predict(self, state: FilmState, x: Tensor) -> Tensor:
         """Logits [N, Q, W] for queries x [N, Q, C, H, W]."""
-        return state.seen.of_seen(linear_logits(self._embedded(x, state.film), state.weights))
+        return state.seen.mask_unseen(linear_logits(self._embedded(x, state.film), state.weights))
 
     def _embedded(self, x: Tensor, film: Tensor) -> Tensor:
         """Features [N, K, D]: scaling and shifting after normalisation is another scale and shift of the norm's own."""

@@ -40,11 +40,11 @@ class GaussianPrototypes(nn.Module):
         self.log_noise = nn.Parameter(torch.zeros(size))  # and of embeddings around theirs
 
     def prior(self, num_tasks: int) -> ClassSums:
-        return ClassSums.none(num_tasks, len(self.centre), self.centre)
+        return ClassSums.empty(num_tasks, len(self.centre), self.centre)
 
     def adapt(self, state: ClassSums, context: Examples) -> ClassSums:
         """The sums with the examples of context [N, K, ...] added."""
-        return state.added(self.embed(context.x), context.y, context.valid)
+        return state.append(self.embed(context.x), context.y, context.valid)
 
     def belief(self, state: ClassSums) -> tuple[Tensor, Tensor]:
         """Mean and variance of each class's mean, [N, W, size]."""
@@ -60,7 +60,7 @@ class GaussianPrototypes(nn.Module):
         weight = 1 / variance
         squared = query.square() @ weight.mT - 2 * query @ (mean * weight).mT
         constant = (mean.square() * weight + variance.log()).sum(-1).unsqueeze(1)
-        return state.of_seen(-(squared + constant) / 2)
+        return state.mask_unseen(-(squared + constant) / 2)
 
 
 @dataclass(frozen=True)

@@ -57,19 +57,19 @@ class WrittenLayersAdaptation(nn.Module):
 
     def prior(self, num_tasks: int) -> WrittenState:
         like = next(self.parameters())
-        seen = ClassSums.none(num_tasks, self.size + self.code_size, like)
+        seen = ClassSums.empty(num_tasks, self.size + self.code_size, like)
         return self._written(seen)
 
     def adapt(self, state: WrittenState, context: Examples) -> WrittenState:
         """The layers for the examples of context [N, K, ...] and for those seen before."""
         features = self.embed(context.x)
         both = torch.cat([features, self.encode(features)], -1)
-        return self._written(state.seen.added(both, context.y, context.valid))
+        return self._written(state.seen.append(both, context.y, context.valid))
 
     def predict(self, state: WrittenState, x: Tensor) -> Tensor:
         """Logits [N, Q, W] for queries x [N, Q, ...]."""
         hidden = linear_logits(self.embed(x), state.layer).relu()
-        return state.seen.of_seen(linear_logits(hidden, state.weights))
+        return state.seen.mask_unseen(linear_logits(hidden, state.weights))
 
     def _written(self, seen: ClassSums) -> WrittenState:
         count = seen.count.sum(1, keepdim=True).clamp(min=1)

@@ -1,14 +1,14 @@
-"""Laplace's approximation of a last layer: the likeliest weights for the examples, and the Gaussian around them.
+"""Laplace's approximation of a last layer: the most probable weights for the examples, and the Gaussian around them.
 
 MacKay. A practical Bayesian framework for backpropagation networks (1992).
 Rasmussen, Williams. Gaussian processes for machine learning (2006), section 3.5: the Gaussian around a softmax layer's
-likeliest weights.
+most probable weights.
 
 Queries are answered by the mean over the Gaussian (metarl/fewshot/last_layer.py).
 
 Deviations: 1. the weights have no bias; of each step of Newton's method, the best part is taken; 2. the covariance is
 multiplied by a learned temperature, which starts at a hundredth: after one example the curvature is that of a nearly
-certain class, next to nothing, and the Gaussian as wide as the prior.
+certain class, next to empty, and the Gaussian as wide as the prior.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from metarl.fewshot.last_layer import UNLIKELY, BayesianConfig, mean_of_softmaxes, normal_points
 from metarl.fewshot.problem import Classification
-from metarl.fewshot.seen_classes import Embedded
+from metarl.fewshot.seen_classes import EmbeddedExamples
 from metarl.nets.conv import ConvNet
 from metarl.records import Examples, Record
 
@@ -32,15 +32,15 @@ _SHARES = (1.0, 0.5, 0.25, 0.1, 0.02)  # of a step of Newton's method, that are 
 
 @dataclass(frozen=True)
 class Mode(Record):
-    """The examples, and the likeliest logits of them with the curvature there."""
+    """The examples, and the most probable logits of them with the curvature there."""
 
-    seen: Embedded
+    seen: EmbeddedExamples
     residual: Tensor  # [N, K, W] float64, one for the right class, less the probabilities
     precision: Tensor  # [N, W, K, K] float64 of logits, with which observing them would say as much as the classes do
 
 
 class LaplaceAdaptation(nn.Module):
-    """A softmax layer's likeliest weights for the examples, under a Gaussian prior, and the Gaussian around them.
+    """A softmax layer's most probable weights for the examples, under a Gaussian prior, and the Gaussian around them.
 
     Both are found exactly, in terms of the examples' logits, which are no more than there are examples, and in float64:
     a prior much wider than a logit's noise leaves float32 no digits. The prior's variance is learned; so is the
@@ -67,29 +67,29 @@ class LaplaceAdaptation(nn.Module):
         return (_RATE * self.scaled_log_temperature).exp()
 
     def prior(self, num_tasks: int) -> Mode:
-        seen = Embedded.none(num_tasks, self.size, self.scaled_log_variance)
-        nothing = seen.x.new_zeros(num_tasks, 0, 0, dtype=torch.float64)
-        return Mode(seen, nothing, nothing.unsqueeze(-1))
+        seen = EmbeddedExamples.empty(num_tasks, self.size, self.scaled_log_variance)
+        empty = seen.x.new_zeros(num_tasks, 0, 0, dtype=torch.float64)
+        return Mode(seen, empty, empty.unsqueeze(-1))
 
     def adapt(self, state: Mode, context: Examples) -> Mode:
         """The Gaussian for the examples of context [N, K, ...] and for those seen before."""
-        seen = state.seen.added(self.embed(context.x), context.y, context.valid)
+        seen = state.seen.append(self.embed(context.x), context.y, context.valid)
         x, member = seen.x.double(), seen.member
         gram = self.variance * x @ x.mT
         with torch.no_grad():
-            dual = likeliest(gram, member, self.num_steps)
+            dual = map_estimate(gram, member, self.num_steps)
         dual, _, _ = newton_step(gram, member, gram @ dual)  # from where it ends, one step has its whole derivative
         _, residual, precision = newton_step(gram, member, gram @ dual)
         return Mode(seen, residual, precision)
 
     def predict(self, state: Mode, x: Tensor) -> Tensor:
-        """Log-probabilities [N, Q, W] for queries x [N, Q, ...]; without points, the likeliest weights' logits."""
+        """Log-probabilities [N, Q, W] for queries x [N, Q, ...]; without points, the most probable weights' logits."""
         features = self.embed(x)
         query = features.double()
         cross = self.variance * query @ state.seen.x.double().mT  # [N, Q, K]
         logits = cross @ state.residual
         if not self.num_points:
-            return state.seen.of_seen(logits.to(features))
+            return state.seen.mask_unseen(logits.to(features))
         own = self.variance * query.square().sum(-1)  # [N, Q]
         covariance = self.temperature * _covariance(cross, own, state.precision)
         seen = state.seen.member.any(1).unsqueeze(1)  # [N, 1, W]
@@ -100,11 +100,11 @@ class LaplaceAdaptation(nn.Module):
         root = torch.linalg.cholesky(covariance)
         points = normal_points(self.num_points, logits)  # [points, W]
         deviations = (root @ points.T).movedim(-1, 0)  # [points, N, Q, W]
-        return state.seen.of_seen(mean_of_softmaxes(logits, order, deviations).to(features))
+        return state.seen.mask_unseen(mean_of_softmaxes(logits, order, deviations).to(features))
 
 
-def likeliest(gram: Tensor, member: Tensor, num_steps: int) -> Tensor:
-    """The dual variables a [N, K, W] of the likeliest logits, which are gram @ a, by Newton's method from zero.
+def map_estimate(gram: Tensor, member: Tensor, num_steps: int) -> Tensor:
+    """The dual variables a [N, K, W] of the most probable logits, which are gram @ a, by Newton's method from zero.
 
     gram [N, K, K]: the prior covariance of logits. member [N, K, W] bool: the class of each example. Of each step, that
     part is taken which is the most likely.
@@ -124,7 +124,7 @@ def likeliest(gram: Tensor, member: Tensor, num_steps: int) -> Tensor:
 
 
 def newton_step(gram: Tensor, member: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of Newton's method from logits [N, K, W] of the examples; see `likeliest`.
+    """One step of Newton's method from logits [N, K, W] of the examples; see `map_estimate`.
 
     Returns the dual variables of the new logits; and, where the old ones are, the residuals and the precisions of
     `Mode`. Rasmussen and Williams, algorithm 3.3.
@@ -158,7 +158,7 @@ def _covariance(cross: Tensor, own: Tensor, precision: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LaplaceConfig(BayesianConfig):
-    """Laplace: the likeliest last layer for the examples, and the Gaussian of its weights around it."""
+    """Laplace: the most probable last layer for the examples, and the Gaussian of its weights around it."""
 
     num_steps: int = 8  # steps of Newton's method
 

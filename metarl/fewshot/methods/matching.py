@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from metarl.adaptation.recurrent import Recurrent, RecurrentConfig, RecurrentState
 from metarl.fewshot.embedding import EmbeddingConfig
 from metarl.fewshot.problem import Classification
-from metarl.fewshot.seen_classes import Embedded, cosines
+from metarl.fewshot.seen_classes import EmbeddedExamples, cosines
 from metarl.nets.conv import ConvNet
 from metarl.records import Examples
 
@@ -36,14 +36,14 @@ class MatchingAdaptation(nn.Module):
         self.embed, self.size, self.contexts = embed, size, contexts
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
 
-    def prior(self, num_tasks: int) -> Embedded:
-        return Embedded.none(num_tasks, self.size, self.log_scale)
+    def prior(self, num_tasks: int) -> EmbeddedExamples:
+        return EmbeddedExamples.empty(num_tasks, self.size, self.log_scale)
 
-    def adapt(self, state: Embedded, context: Examples) -> Embedded:
+    def adapt(self, state: EmbeddedExamples, context: Examples) -> EmbeddedExamples:
         """The examples of context [N, K, ...] beside those seen before."""
-        return state.added(self.embed(context.x), context.y, context.valid)
+        return state.append(self.embed(context.x), context.y, context.valid)
 
-    def predict(self, state: Embedded, x: Tensor) -> Tensor:
+    def predict(self, state: EmbeddedExamples, x: Tensor) -> Tensor:
         """Log-probabilities [N, Q, W] for queries x [N, Q, ...]."""
         support, query = state.x, self.embed(x)
         if self.contexts is not None:
@@ -53,7 +53,7 @@ class MatchingAdaptation(nn.Module):
         attention = similarity.masked_fill(~state.valid.unsqueeze(1), -torch.inf).log_softmax(-1)
         outside = ~state.member.mT.unsqueeze(1)  # [N, 1, W, K]
         attention = attention.unsqueeze(2).masked_fill(outside, _NEVER)
-        return state.of_seen(attention.logsumexp(-1))
+        return state.mask_unseen(attention.logsumexp(-1))
 
 
 _NEVER = -1e30  # a logarithm of zero whose gradient is zero too
@@ -76,7 +76,7 @@ class FullContexts(nn.Module):
         self.backward_g = lstm.make(size, size, generator=generator)
         self.f = lstm.make(2 * size, size, generator=generator)
 
-    def of_support(self, examples: Embedded) -> Tensor:
+    def of_support(self, examples: EmbeddedExamples) -> Tensor:
         """[N, K, size]. Padding is read last in either direction, so that nothing follows from it."""
         places = torch.arange(examples.y.shape[1], device=examples.y.device)
         read = examples.x

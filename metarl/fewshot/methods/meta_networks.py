@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from metarl.fewshot.embedding import EmbeddingConfig
 from metarl.fewshot.learned_rule import log_and_sign
 from metarl.fewshot.problem import Classification
-from metarl.fewshot.seen_classes import Embedded, cosines, one_hot
+from metarl.fewshot.seen_classes import EmbeddedExamples, cosines, one_hot
 from metarl.nets.conv import ConvNet
 from metarl.nets.mlp import linear, mlp
 from metarl.records import Examples, Record
@@ -36,7 +36,7 @@ _READER = 20  # units of a layer of the nets that turn gradients into fast weigh
 class FastWeights(Record):
     """The examples, and what was written for them: H hidden units, D features, W ways."""
 
-    examples: Embedded  # [N, K, 2 D] features for the embedding and for the classifier
+    examples: EmbeddedExamples  # [N, K, 2 D] features for the embedding and for the classifier
     embedding: Tensor  # [N, H, D] of the task
     keys: Tensor  # [N, K, H] embeddings of the examples
     hidden: Tensor  # [N, K, H, D] of each example
@@ -73,7 +73,7 @@ class FastWeightAdaptation(nn.Module):
 
     def prior(self, num_tasks: int) -> FastWeights:
         """Nothing seen, nothing written."""
-        examples = Embedded.none(num_tasks, 2 * self.size, self.log_scale)
+        examples = EmbeddedExamples.empty(num_tasks, 2 * self.size, self.log_scale)
         return self._written(examples)
 
     def adapt(self, state: FastWeights, context: Examples) -> FastWeights:
@@ -85,7 +85,7 @@ class FastWeightAdaptation(nn.Module):
         if int(context.y.max()) >= self.ways:
             raise ValueError(f"ways is {int(context.y.max()) + 1}; this learner's net has outputs for {self.ways}")
         features = torch.cat([self.key_net(context.x), self.net(context.x)], -1)
-        return self._written(state.examples.added(features, context.y, context.valid))
+        return self._written(state.examples.append(features, context.y, context.valid))
 
     def predict(self, state: FastWeights, x: Tensor) -> Tensor:
         """Logits [N, Q, W] for queries x [N, Q, ...]; once there are examples, never a class without any."""
@@ -103,7 +103,7 @@ class FastWeightAdaptation(nn.Module):
         """[N, K, H], by the slow weights and the task's own."""
         return self.embedding(features).relu() + features @ fast.mT
 
-    def _written(self, examples: Embedded) -> FastWeights:
+    def _written(self, examples: EmbeddedExamples) -> FastWeights:
         key_features, features = examples.x.split(self.size, -1)
         with torch.no_grad():
             of_embedding, _ = self.gradients(self.embedding, key_features, examples.y)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from metarl.fewshot.embedding import EmbeddingConfig
 from metarl.fewshot.problem import Classification
-from metarl.fewshot.seen_classes import Embedded
+from metarl.fewshot.seen_classes import EmbeddedExamples
 from metarl.nets.conv import ConvNet
 from metarl.records import Examples, Record
 
@@ -38,7 +38,7 @@ from metarl.records import Examples, Record
 class DualState(Record):
     """The examples, and by how much each of them weighs for each class."""
 
-    seen: Embedded
+    seen: EmbeddedExamples
     dual: Tensor  # [N, K, W]; a class's weights are the sum of the embeddings by it
 
 
@@ -90,18 +90,18 @@ class ConvexHeadAdaptation(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
 
     def prior(self, num_tasks: int) -> DualState:
-        seen = Embedded.none(num_tasks, self.size, self.log_scale)
+        seen = EmbeddedExamples.empty(num_tasks, self.size, self.log_scale)
         return DualState(seen, seen.x.new_zeros(num_tasks, 0, 0))
 
     def adapt(self, state: DualState, context: Examples) -> DualState:
         """The best classifier of the examples of context [N, K, ...] and of those seen before."""
-        seen = state.seen.added(self.embed(context.x), context.y, context.valid)
+        seen = state.seen.append(self.embed(context.x), context.y, context.valid)
         return DualState(seen, self.head(seen.x @ seen.x.mT, seen.member))
 
     def predict(self, state: DualState, x: Tensor) -> Tensor:
         """Logits [N, Q, W] for queries x [N, Q, ...]."""
         logits = self.embed(x) @ (state.seen.x.mT @ state.dual)
-        return state.seen.of_seen(self.log_scale.exp() * logits)
+        return state.seen.mask_unseen(self.log_scale.exp() * logits)
 
 
 def _with_ridge(gram: Tensor, ridge: float) -> Tensor:

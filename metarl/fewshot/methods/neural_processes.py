@@ -7,7 +7,7 @@ They absorb examples and take no steps, so that their curve counts examples. Eac
 random number of the support's examples, and after all of them.
 
 Deviations: 1. the random latent's posterior is a product of Gaussians with the prior, in place of a net that reads a
-mean of votes; the curve takes the latent's mean.
+mean over the examples; the curve takes the latent's mean.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, vote_size
+from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, factor_size
 from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.outer_step import OuterConfig, OuterStep
 from metarl.fewshot.problem import Problem, Regression, squared_errors
@@ -32,7 +32,7 @@ _INITIAL_RAW_VARIANCE = -3.0  # of one example's vote; its softplus is the varia
 
 @dataclass(frozen=True)
 class CNPConfig(OuterConfig):
-    """Conditional neural process: the mean of deterministic votes of the examples."""
+    """Conditional neural process: the mean of a deterministic encoding of each example."""
 
     hidden_sizes: tuple[int, ...] = (128, 128)  # hidden layers of the encoder and of the head
     latent_size: int = 128
@@ -55,10 +55,10 @@ class CNPConfig(OuterConfig):
         if not isinstance(problem, Regression):
             raise ValueError(f"agent is {type(self).__name__}, which predicts numbers; this family has classes")
         input_size, output_size = problem.input_size, problem.output_size
-        votes = vote_size(self.latent_size, self.aggregation)
+        factors = factor_size(self.latent_size, self.aggregation)
         settings: Any = {"activation": self.activation, "output_gain": 1.0, "generator": generator}
-        encoder = mlp((input_size + output_size, *self.hidden_sizes, votes), **settings)
-        if votes == 2 * self.latent_size:  # random: certain at first, as noise teaches the head nothing
+        encoder = mlp((input_size + output_size, *self.hidden_sizes, factors), **settings)
+        if factors == 2 * self.latent_size:  # random: certain at first, as noise teaches the head nothing
             list(encoder.parameters())[-1].data[self.latent_size :] = _INITIAL_RAW_VARIANCE
         head = _Head(mlp((self.latent_size + input_size, *self.hidden_sizes, 2 * output_size), **settings))
         adaptation = ContextAdaptation(
@@ -123,8 +123,8 @@ class NeuralProcess:
         and how far that posterior is from those on a part."""
         posterior = self.adaptation.posterior(whole)
         prediction = self._prediction(self.adaptation.predict(whole, judged.x, generator))
-        surprise = posterior.kl(self.adaptation.posterior(beliefs)).mean(0)  # [N]
-        return (surprise - prediction.log_prob(judged.y).sum(-1)).mean() / judged.x.shape[1]
+        kl = posterior.kl(self.adaptation.posterior(beliefs)).mean(0)  # [N]
+        return (kl - prediction.log_prob(judged.y).sum(-1)).mean() / judged.x.shape[1]
 
     @property
     def facts(self) -> Mapping[str, Any]:

@@ -40,11 +40,11 @@ class PrototypeAdaptation(nn.Module):
             self.log_scale = nn.Parameter(torch.tensor(10.0).log())
 
     def prior(self, num_tasks: int) -> ClassSums:
-        return ClassSums.none(num_tasks, self.size, next(self.parameters()))
+        return ClassSums.empty(num_tasks, self.size, next(self.parameters()))
 
     def adapt(self, state: ClassSums, context: Examples) -> ClassSums:
         """The sums with the examples of context [N, K, ...] added."""
-        return state.added(self.embed(context.x), context.y, context.valid)
+        return state.append(self.embed(context.x), context.y, context.valid)
 
     def predict(self, state: ClassSums, x: Tensor) -> Tensor:
         """Logits [N, Q, W] for queries x [N, Q, ...]."""
@@ -53,7 +53,7 @@ class PrototypeAdaptation(nn.Module):
             logits = self.log_scale.exp() * cosines(query, prototypes)
         else:
             logits = -squared_distances(query, prototypes)
-        return state.of_seen(logits)
+        return state.mask_unseen(logits)
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:

@@ -38,11 +38,11 @@ class RelationAdaptation(nn.Module):
         self.embed, self.relation, self.pooling = embed, relation, pooling
 
     def prior(self, num_tasks: int) -> ClassSums:
-        return ClassSums.none(num_tasks, self.embed.output_size, next(self.parameters()))
+        return ClassSums.empty(num_tasks, self.embed.output_size, next(self.parameters()))
 
     def adapt(self, state: ClassSums, context: Examples) -> ClassSums:
         """The sums of maps with those of context [N, K, C, H, W] added."""
-        return state.added(self.embed(context.x).flatten(2), context.y, context.valid)
+        return state.append(self.embed(context.x).flatten(2), context.y, context.valid)
 
     def predict(self, state: ClassSums, x: Tensor) -> Tensor:
         """The logarithm of each class's score [N, Q, W] for queries x [N, Q, C, H, W].
@@ -51,7 +51,7 @@ class RelationAdaptation(nn.Module):
         which is the scores divided by their sum, is the probability of each class.
         """
         classes = (state.total if self.pooling == "sum" else state.means).unflatten(2, self.embed.map_shape)
-        return state.of_seen(nn.functional.logsigmoid(self.relation(self.embed(x), classes)))
+        return state.mask_unseen(nn.functional.logsigmoid(self.relation(self.embed(x), classes)))
 
     def losses(self, prediction: Tensor, y: Tensor) -> Tensor:
         """The squared error of the scores, one for the right class and zero for others: [N, Q]."""

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from metarl.fewshot.embedding import EmbeddingConfig
 from metarl.fewshot.problem import Classification
-from metarl.fewshot.seen_classes import Embedded
+from metarl.fewshot.seen_classes import EmbeddedExamples
 from metarl.nets.conv import ConvNet
 from metarl.nets.mlp import linear
 from metarl.records import Examples
 
-Likeness = Literal["best", "mean"]
+Similarity = Literal["best", "mean"]
 _TYPICAL_DIFFERENCE = 0.15  # between a sigmoid's values for two images, of a net that has learned nothing
 
 
@@ -33,28 +33,28 @@ class SiameseAdaptation(nn.Module):
     """The odds that two images are of one class, from a weighted sum of the differences between their features.
 
     embed: images [N, K, ...] -> [N, K, size]; a layer of `feature_size` sigmoids, whose differences count, comes after
-    it. likeness: of a query to a class, that to its likest example, or the mean over them.
+    it. similarity: of a query to a class, that to its likest example, or the mean over them.
     """
 
     def __init__(
-        self, embed: nn.Module, *, size: int, feature_size: int, likeness: Likeness, generator: torch.Generator
+        self, embed: nn.Module, *, size: int, feature_size: int, similarity: Similarity, generator: torch.Generator
     ) -> None:
         super().__init__()
-        if likeness not in get_args(Likeness):
-            raise ValueError(f"likeness is {likeness!r}; allowed are {', '.join(get_args(Likeness))}")
-        self.feature_size, self.likeness = feature_size, likeness
+        if similarity not in get_args(Similarity):
+            raise ValueError(f"similarity is {similarity!r}; allowed are {', '.join(get_args(Similarity))}")
+        self.feature_size, self.similarity = feature_size, similarity
         self.embed = nn.Sequential(embed, linear(size, feature_size, gain=1.0, generator=generator), nn.Sigmoid())
         self.weight = nn.Parameter(torch.full((feature_size,), -(feature_size**-0.5), device=generator.device))
         self.threshold = nn.Parameter(torch.full((), _TYPICAL_DIFFERENCE, device=generator.device))
 
-    def prior(self, num_tasks: int) -> Embedded:
-        return Embedded.none(num_tasks, self.feature_size, self.weight)
+    def prior(self, num_tasks: int) -> EmbeddedExamples:
+        return EmbeddedExamples.empty(num_tasks, self.feature_size, self.weight)
 
-    def adapt(self, state: Embedded, context: Examples) -> Embedded:
+    def adapt(self, state: EmbeddedExamples, context: Examples) -> EmbeddedExamples:
         """The examples of context [N, K, ...] beside those seen before."""
-        return state.added(self.embed(context.x), context.y, context.valid)
+        return state.append(self.embed(context.x), context.y, context.valid)
 
-    def predict(self, state: Embedded, x: Tensor) -> Tensor:
+    def predict(self, state: EmbeddedExamples, x: Tensor) -> Tensor:
         """Log odds [N, Q, W] that queries x [N, Q, ...] are of a class.
 
         Where same and different pairs weigh the same, odds are ratios of likelihoods, so that their softmax is the
@@ -63,10 +63,10 @@ class SiameseAdaptation(nn.Module):
         difference = (self.embed(x).unsqueeze(2) - state.x.unsqueeze(1)).abs()  # [N, Q, K, feature_size]
         pairs = ((difference - self.threshold) @ self.weight).unsqueeze(2)  # [N, Q, 1, K]
         member = state.member.mT.unsqueeze(1)  # [N, 1, W, K]
-        if self.likeness == "best":
+        if self.similarity == "best":
             return pairs.masked_fill(~member, -torch.inf).amax(-1)
         share = member / member.sum(-1, keepdim=True).clamp(min=1)
-        return state.of_seen((pairs * share).sum(-1))
+        return state.mask_unseen((pairs * share).sum(-1))
 
     def losses(self, prediction: Tensor, y: Tensor) -> Tensor:
         """The negative log-likelihood of same and different, each of which counts half: [N, Q]."""
@@ -81,7 +81,7 @@ class SiameseConfig(EmbeddingConfig):
     """Siamese network: the odds that two images are of one class, by a weighted sum of differences of features."""
 
     feature_size: int = 256
-    likeness: Likeness = "best"  # similarity to a class: that of its most similar example, or the mean over all
+    similarity: Similarity = "best"  # similarity to a class: that of its most similar example, or the mean over all
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,6 +93,6 @@ class SiameseConfig(EmbeddingConfig):
             embed,
             size=embed.output_size,
             feature_size=self.feature_size,
-            likeness=self.likeness,
+            similarity=self.similarity,
             generator=generator,
         )

@@ -55,24 +55,24 @@ class AmortisedPosterior(nn.Module):
             list(self.log_variance.parameters())[-1].data.fill_(_INITIAL_LOG_VARIANCE)
 
     def prior(self, num_tasks: int) -> GaussianWeights:
-        return self._written(ClassSums.none(num_tasks, self.size, next(self.parameters())))
+        return self._written(ClassSums.empty(num_tasks, self.size, next(self.parameters())))
 
     def adapt(self, state: GaussianWeights, context: Examples) -> GaussianWeights:
         """The weights for the examples of context [N, K, ...] and for those seen before."""
-        return self._written(state.seen.added(self.embed(context.x), context.y, context.valid))
+        return self._written(state.seen.append(self.embed(context.x), context.y, context.valid))
 
     def predict(self, state: GaussianWeights, x: Tensor) -> Tensor:
         """Log-probabilities [N, Q, W] for queries x [N, Q, ...]; without points, logits."""
         features = self.embed(x)
         logits = linear_logits(features, state.mean)
         if not self.num_points:
-            return state.seen.of_seen(logits)
+            return state.seen.mask_unseen(logits)
         logits = torch.where(state.seen.count.unsqueeze(1) > 0, logits, UNLIKELY)
         variance = linear_logits(features.square(), state.variance)
         order = logits.sort(dim=-1, descending=True, stable=True).indices
         points = normal_points(self.num_points, logits)[:, None, None]  # [points, 1, 1, W]
         deviations = variance.gather(-1, order).sqrt() * points
-        return state.seen.of_seen(mean_of_softmaxes(logits, order, deviations))
+        return state.seen.mask_unseen(mean_of_softmaxes(logits, order, deviations))
 
     def _written(self, seen: ClassSums) -> GaussianWeights:
         means = seen.means

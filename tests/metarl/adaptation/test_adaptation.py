@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from metarl.adaptation.context import Aggregation, ContextAdaptation, vote_size
+from metarl.adaptation.context import Aggregation, ContextAdaptation, factor_size
 from metarl.adaptation.external_memory import ExternalMemoryConfig
 from metarl.adaptation.gradient import GradientAdaptation, supervised_loss
 from metarl.adaptation.recurrent import RecurrentConfig
@@ -47,7 +47,7 @@ class Concatenated(torch.nn.Module):
 
 def belief(aggregation: Aggregation) -> ContextAdaptation:
     generator = torch.Generator().manual_seed(0)
-    encoder = mlp([ITEM, 7, vote_size(4, aggregation)], activation="tanh", output_gain=1.0, generator=generator)
+    encoder = mlp([ITEM, 7, factor_size(4, aggregation)], activation="tanh", output_gain=1.0, generator=generator)
     return ContextAdaptation(encoder, Concatenated(4, generator), latent_size=4, aggregation=aggregation).double()
 
 

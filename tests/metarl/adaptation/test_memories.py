@@ -14,7 +14,7 @@ from metarl.adaptation.external_memory import (
     ExternalMemory,
     ExternalMemoryConfig,
     ExternalMemoryState,
-    likeness,
+    similarity,
     write,
 )
 from metarl.adaptation.recurrent import RecurrentConfig
@@ -177,7 +177,7 @@ def test_a_key_is_written_to_the_least_used_slot_and_to_those_like_the_key_befor
         cell=torch.zeros(1, 0),
         slots=torch.tensor([[[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]]]),
         usage=torch.tensor([[0.5, 0.2, 0.9]]),
-        likeness=torch.tensor([[[0.6, 0.3, 0.1]]]),
+        read_weights=torch.tensor([[[0.6, 0.3, 0.1]]]),
     )
     slots, written = write(state, key=torch.tensor([[[1.0, -1.0]]]), gate=torch.tensor([[0.25]]))
     # .25 (.6, .3, .1) + .75 (0, 1, 0)
@@ -191,7 +191,7 @@ def test_each_head_has_a_least_used_slot_of_its_own_the_first_of_equals():
         cell=torch.zeros(1, 0),
         slots=torch.ones(1, 4, 1),
         usage=torch.tensor([[0.3, 0.1, 0.0, 0.1]]),
-        likeness=torch.zeros(1, 2, 4),
+        read_weights=torch.zeros(1, 2, 4),
     )
     slots, _ = write(state, torch.tensor([[[5.0], [7.0]]]), torch.zeros(1, 2))
     assert slots.flatten().tolist() == [1.0, 7.0, 5.0, 1.0]
@@ -199,7 +199,7 @@ def test_each_head_has_a_least_used_slot_of_its_own_the_first_of_equals():
 
 def test_slots_are_like_a_key_by_their_angle_to_it_and_not_by_their_length():
     slots = torch.tensor([[[2.0, 0.0], [0.0, 3.0], [0.0, 0.0]]])
-    weight = likeness(torch.tensor([[[0.5, 0.0]]]), slots, torch.tensor([[math.log(8.0)]]))
+    weight = similarity(torch.tensor([[[0.5, 0.0]]]), slots, torch.tensor([[math.log(8.0)]]))
     torch.testing.assert_close(weight, torch.tensor([[[0.8, 0.1, 0.1]]]), rtol=0, atol=1e-3)
 
 

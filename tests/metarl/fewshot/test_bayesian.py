@@ -10,7 +10,7 @@ from torch.autograd.functional import hessian
 
 from metarl.fewshot.last_layer import mean_of_softmaxes, normal_points
 from metarl.fewshot.methods.gaussian_prototypes import GaussianPrototypes
-from metarl.fewshot.methods.laplace import LaplaceAdaptation, LaplaceConfig, likeliest
+from metarl.fewshot.methods.laplace import LaplaceAdaptation, LaplaceConfig, map_estimate
 from metarl.fewshot.methods.versa import AmortisedPosterior, GaussianWeights, VersaConfig
 from metarl.fewshot.problem import Classification, calibration_error
 from metarl.fewshot.seen_classes import ClassSums
@@ -65,13 +65,13 @@ def test_laplace_is_the_gaussian_of_the_weights():
     state = adaptation.adapt(adaptation.prior(1), Examples(x.unsqueeze(0), y.unsqueeze(0)))
     best = 2.0 * (state.residual[0].T @ x).detach()  # [W, D]
 
-    def surprise(weights: Tensor) -> Tensor:
+    def nll(weights: Tensor) -> Tensor:
         logits = x @ weights.view(3, 2).T
         return nn.functional.cross_entropy(logits, y, reduction="sum") + weights.square().sum() / (2 * 2.0)
 
-    slope = torch.func.grad(surprise)(best.flatten())
+    slope = torch.func.grad(nll)(best.flatten())
     torch.testing.assert_close(slope, torch.zeros_like(slope))
-    curvature: Any = hessian(surprise, best.flatten())
+    curvature: Any = hessian(nll, best.flatten())
     covariance = curvature.inverse()
     query = torch.tensor([[0.3, -1.2]], dtype=torch.float64)
     root = torch.linalg.cholesky(covariance)
@@ -91,7 +91,7 @@ def test_the_likeliest_logits_are_found_from_far_away(ways, shots, variance):
     x = (centres + 0.7 * torch.randn(centres.shape, generator=generator, dtype=torch.float64)).relu()
     member = torch.eye(ways, dtype=torch.bool).repeat(shots, 1).expand(4, -1, -1)
     gram = variance * x @ x.mT
-    dual = likeliest(gram, member, 8)
+    dual = map_estimate(gram, member, 8)
     torch.testing.assert_close(dual, member.double() - (gram @ dual).softmax(-1), atol=1e-6, rtol=0)
 
 

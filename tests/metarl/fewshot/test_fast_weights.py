@@ -66,8 +66,8 @@ def test_predictions_and_their_gradients_equal_a_loop_over_tasks_examples_and_qu
         written = [[0.3 * net.of_example(log_and_sign(g[item]))[..., 0] for g in of_layers] for item in range(4)]
         for query in QUERY[task]:
             key = embedded(net.key_net(query))
-            likeness = [torch.cosine_similarity(key, embedded(keys[item]), 0) for item in range(4)]
-            attention = (net.log_scale.exp() * torch.stack(likeness)).softmax(0)
+            similarity = [torch.cosine_similarity(key, embedded(keys[item]), 0) for item in range(4)]
+            attention = (net.log_scale.exp() * torch.stack(similarity)).softmax(0)
             own = [sum(a * w[layer] for a, w in zip(attention, written, strict=True)) for layer in range(2)]
             feature = net.net(query)
             hidden = net.hidden(feature).relu() + (own[0] @ feature).relu()

@@ -100,11 +100,11 @@ def test_every_learner_resumes_bit_for_bit_and_moves_every_parameter(name):
 def test_every_learner_has_a_curve_from_step_zero_on_every_split(name):
     trainer = small(name)
     for split in ("train", "test", "ood"):
-        evaluation = trainer.evaluate(split, num_episodes=3)
-        assert len(evaluation.episodes) == 4
+        evaluation = trainer.evaluate(split, num_points=3)
+        assert len(evaluation.points) == 4
         assert evaluation.measure == trainer.source.measure == replace(ERROR, point=trainer.agent.point)
-        assert evaluation.total == evaluation.episodes[-1]
-        assert all(math.isfinite(score.mean) for score in evaluation.episodes)
+        assert evaluation.total == evaluation.points[-1]
+        assert all(math.isfinite(score.mean) for score in evaluation.points)
 
 
 def test_best_is_the_lowest_error():
@@ -170,9 +170,9 @@ def test_maml_fits_sinusoids_after_meta_training_and_not_before():
     for _ in range(1600):
         trainer.iterate()
     after = trainer.evaluate()
-    assert before.episodes[10].mean > 1.5
-    assert after.episodes[10].mean < 0.25  # 0.20 here; sinusoid/maml goes on to less than 0.15
-    assert after.episodes[10].mean < 0.25 * after.episodes[0].mean
+    assert before.points[10].mean > 1.5
+    assert after.points[10].mean < 0.25  # 0.20 here; sinusoid/maml goes on to less than 0.15
+    assert after.points[10].mean < 0.25 * after.points[0].mean
 
 
 @pytest.mark.parametrize(
@@ -187,9 +187,9 @@ def test_beliefs_fit_sinusoids_after_meta_training_and_not_before(config, limit)
     for _ in range(800):
         trainer.iterate()
     after = trainer.evaluate()
-    assert before.episodes[10].mean > 3.5
-    assert after.episodes[10].mean < limit
-    assert after.episodes[10].mean < 0.5 * after.episodes[0].mean
+    assert before.points[10].mean > 3.5
+    assert after.points[10].mean < limit
+    assert after.points[10].mean < 0.5 * after.points[0].mean
 
 
 def test_the_curve_of_a_belief_counts_examples():
@@ -197,10 +197,10 @@ def test_the_curve_of_a_belief_counts_examples():
     trainer = Trainer(
         Sinusoid(shots=3), CNPConfig(), TrainConfig(num_iterations=1, num_tasks=2, eval_tasks=4), agent_name="", seed=0
     )
-    assert trainer.num_episodes == 3
-    assert len(trainer.evaluate().episodes) == 4
-    evaluation = trainer.evaluate(num_episodes=5)
-    assert (evaluation.measure.point, len(evaluation.episodes)) == ("example", 6)
+    assert trainer.num_points == 3
+    assert len(trainer.evaluate().points) == 4
+    evaluation = trainer.evaluate(num_points=5)
+    assert (evaluation.measure.point, len(evaluation.points)) == ("example", 6)
     episode = Sinusoid().episode(4, "test", shots=5, queries=7, generator=seeded())
     curve = trainer.agent.predictions(episode, 5)
     for count in range(6):
@@ -243,7 +243,7 @@ def test_from_train_to_evaluate_and_resume(tmp_path, capsys):
     command("evaluate", str(run), "--split", "ood", "--tasks", "6", "--episodes", "2", "--json")
     evaluation = json.loads(capsys.readouterr().out)
     assert (evaluation["measure"]["name"], evaluation["measure"]["first"]) == ("mse", 0)
-    assert len(evaluation["episodes"]) == 3
+    assert len(evaluation["points"]) == 3
     rows = [json.loads(line) for line in (run / "progress.json").read_text().splitlines()]
     assert {"meta_test/mse/step_0", "meta_test/mse/step_10", "train/query_mse"} <= set(rows[-1])
     assert rows[-1]["time/total_timesteps"] == 6 * 3 * 20

@@ -529,7 +529,7 @@ def test_where_shots_vary_the_whole_support_is_absorbed_at_once(name, tmp_path):
     trainer = Trainer(family, ABSORBING[name], TrainConfig(num_iterations=1, num_tasks=3), agent_name=name, seed=0)
     assert math.isfinite(trainer.iterate()["train/loss"])
     evaluation = trainer.evaluate(num_tasks=4)
-    assert len(evaluation.episodes) == 2
+    assert len(evaluation.points) == 2
     assert evaluation.facts["ways"] == "up to 8"
     assert evaluation.facts["shots"] == "varied"
     assert evaluation.facts["queries"] == "up to 2"
@@ -543,14 +543,14 @@ def test_where_shots_vary_the_whole_support_is_absorbed_at_once(name, tmp_path):
 
 @pytest.mark.parametrize("test_batch", [None, 3])
 def test_where_shots_vary_the_last_mini_batch_of_reptile_is_filled_up(test_batch, tmp_path):
-    family, train = uneven_folders(tmp_path), TrainConfig(num_iterations=4, num_tasks=3, num_episodes=2)
+    family, train = uneven_folders(tmp_path), TrainConfig(num_iterations=4, num_tasks=3, num_points=2)
     config = ReptileConfig(conv=CONV, inner_batch=6, test_batch=test_batch, inner_optimizer="adam")
     trainer = Trainer(family, config, train, agent_name="reptile", seed=0)
     sizes = {family.training.episode(3, "train", generator=seeded(seed)).support.x.shape[1] % 6 for seed in range(4)}
     assert sizes - {0}  # not all of them divide
     for _ in range(4):
         assert math.isfinite(trainer.iterate()["train/query_accuracy"])
-    assert len(trainer.evaluate(num_tasks=4).episodes) == 3
+    assert len(trainer.evaluate(num_tasks=4).points) == 3
 
 
 def test_examples_that_fill_a_mini_batch_up_teach_nothing():
@@ -565,8 +565,8 @@ def test_examples_that_fill_a_mini_batch_up_teach_nothing():
 
 
 def test_a_curve_over_shots_is_refused_where_their_number_varies_before_anything_is_trained(tmp_path):
-    family, one = uneven_folders(tmp_path), TrainConfig(num_iterations=1, num_tasks=3, num_episodes=2)
-    with pytest.raises(ValueError, match="num_episodes is 2; tasks have different numbers of shots"):
+    family, one = uneven_folders(tmp_path), TrainConfig(num_iterations=1, num_tasks=3, num_points=2)
+    with pytest.raises(ValueError, match="num_points is 2; tasks have different numbers of shots"):
         Trainer(family, ABSORBING["prototypical"], one, agent_name="prototypical", seed=0)
     reptile = ReptileConfig(conv=CONV)
     Trainer(family, reptile, one, agent_name="reptile", seed=0)  # it counts steps
@@ -574,6 +574,6 @@ def test_a_curve_over_shots_is_refused_where_their_number_varies_before_anything
 
 def test_a_curve_that_is_longer_than_a_class_is_refused_before_anything_is_trained(tmp_path):
     family = replace(uneven_folders(tmp_path), sampler="fixed", ways=5)
-    curve = TrainConfig(num_iterations=1, num_tasks=3, num_episodes=10)
+    curve = TrainConfig(num_iterations=1, num_tasks=3, num_points=10)
     with pytest.raises(ValueError, match=r"shots \+ queries is 10 \+ 2 = 12; class test\d has \d+ images"):
         Trainer(family, ABSORBING["prototypical"], curve, agent_name="prototypical", seed=0)

@@ -112,9 +112,9 @@ def test_it_resumes_bit_for_bit_and_moves_every_parameter(name):
 @image_learners
 def test_its_curve_begins_at_chance_and_says_what_it_rests_on(name):
     trainer = small(name, eval_tasks=30)
-    evaluation = trainer.evaluate(num_episodes=1)
-    assert len(evaluation.episodes) == 2
-    assert evaluation.episodes[0].mean == pytest.approx(1 / 3, abs=0.15)
+    evaluation = trainer.evaluate(num_points=1)
+    assert len(evaluation.points) == 2
+    assert evaluation.points[0].mean == pytest.approx(1 / 3, abs=0.15)
     assert evaluation.metrics.keys() == {"nll", "ece"}
     assert all(math.isfinite(value) for values in evaluation.metrics.values() for value in values)
     assert {"episodes", "milliseconds_per_task", "adapted_parameters"} <= set(evaluation.facts)
@@ -156,12 +156,12 @@ NAMES_MATTER = {
 def test_it_tells_patterns_apart_after_meta_training_and_not_before(name):
     _, iterations, reached = IMAGE_LEARNERS[name]
     trainer = small(name, iterations)
-    before = trainer.evaluate(num_episodes=1)
+    before = trainer.evaluate(num_points=1)
     for _ in range(iterations):
         trainer.iterate()
-    after = trainer.evaluate(num_episodes=1)
-    assert before.episodes[1].mean < 0.6
-    assert after.episodes[1].mean > reached, after.episodes[1].mean
+    after = trainer.evaluate(num_points=1)
+    assert before.points[1].mean < 0.6
+    assert after.points[1].mean > reached, after.points[1].mean
 
 
 def test_a_learner_that_compares_takes_more_classes_and_one_with_a_head_does_not():
@@ -209,8 +209,8 @@ def test_from_a_recipe_to_an_evaluation_with_more_classes_and_shots(tmp_path, ca
     command("evaluate", run, "--tasks", "4", "--ways", "5", "--shots", "2", "--json")
     evaluation = json.loads(capsys.readouterr().out)
     assert (evaluation["facts"]["ways"], evaluation["facts"]["shots"]) == (5, 2)
-    assert [round(score["mean"], 6) for score in evaluation["episodes"][:1]] == [0.2]
-    assert len(evaluation["episodes"]) == 3
+    assert [round(score["mean"], 6) for score in evaluation["points"][:1]] == [0.2]
+    assert len(evaluation["points"]) == 3
     assert command("evaluate", run, "--tasks", "4", "--ways", "5") == 0
     assert (tmp_path / "run" / "evaluation_test_4x1_5ways_i2_s0.png").is_file()
     words = ["--tasks", "4", "--family.faintness", "0.5", "--agent.conv.precision", "bfloat16"]

@@ -36,7 +36,7 @@ CONFIGS: dict[str, Any] = {
     "relation": RelationConfig(conv=MAPS),
     "relation_of_means": RelationConfig(conv=MAPS, pooling="mean"),
     "siamese": SiameseConfig(conv=FLAT, feature_size=8),
-    "siamese_of_means": SiameseConfig(conv=FLAT, feature_size=8, likeness="mean"),
+    "siamese_of_means": SiameseConfig(conv=FLAT, feature_size=8, similarity="mean"),
     "ridge": MetaOptNetConfig(conv=FLAT, head="ridge"),
     "svm": MetaOptNetConfig(conv=FLAT, head="svm", num_steps=500),
     "film": FilmConfig(conv=FLAT, code_size=3, encoder_blocks=1, hidden_size=5),
@@ -277,10 +277,10 @@ def test_scores_of_relation_are_judged_by_their_squared_error():
     assert torch.isfinite(torch.autograd.grad(losses.sum(), log_scores)[0]).all()
 
 
-@pytest.mark.parametrize(("likeness", "expected"), [("best", [-1.0, -2.0]), ("mean", [-2.0, -2.0])])
-def test_pairs_by_hand(likeness, expected):
+@pytest.mark.parametrize(("similarity", "expected"), [("best", [-1.0, -2.0]), ("mean", [-2.0, -2.0])])
+def test_pairs_by_hand(similarity, expected):
     """Differences of features to a query at zero: 1 and 3 of the first class, 2 of the second; all weigh minus one."""
-    adaptation = SiameseAdaptation(PLAIN, size=1, feature_size=1, likeness=likeness, generator=torch.Generator())
+    adaptation = SiameseAdaptation(PLAIN, size=1, feature_size=1, similarity=similarity, generator=torch.Generator())
     adaptation.embed = nn.Sequential()
     adaptation.threshold.data.zero_()
     data = Examples(torch.tensor([[[1.0], [3.0], [-2.0]]]), torch.tensor([[0, 0, 1]]))
@@ -290,7 +290,7 @@ def test_pairs_by_hand(likeness, expected):
 
 def test_pairs_are_judged_by_half_of_same_and_half_of_different():
     """Odds of 3 for the right class, 1 for another, 0 for one that was not seen: logarithms of 4 / 3 and of 2."""
-    adaptation = SiameseAdaptation(PLAIN, size=1, feature_size=1, likeness="best", generator=torch.Generator())
+    adaptation = SiameseAdaptation(PLAIN, size=1, feature_size=1, similarity="best", generator=torch.Generator())
     losses = adaptation.losses(torch.tensor([[[3.0, 1.0, 0.0]]]).log(), torch.tensor([[0]]))
     torch.testing.assert_close(losses, (torch.tensor([[4 / 3]]).log() + torch.tensor([[2.0]]).log()) / 2)
 

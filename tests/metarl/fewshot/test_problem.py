@@ -33,8 +33,8 @@ def test_padding_does_not_count():
     query = Examples(X, torch.tensor([[0, 0, 1, 1]]), valid)
     outcome = TWO.outcome(logits(0.9, 0.9, 0.9, 0.9), query)
     assert outcome.score.tolist() == [[1.0]]
-    assert outcome.surprise is not None
-    assert float(outcome.surprise[0, 0]) == pytest.approx(-math.log(0.9), rel=1e-5)
+    assert outcome.nll is not None
+    assert float(outcome.nll[0, 0]) == pytest.approx(-math.log(0.9), rel=1e-5)
     assert outcome.confidence is not None
     assert float(outcome.confidence[..., 0].sum()) == 2
     assert float(calibration_error(outcome.confidence)[0]) == pytest.approx(0.1, rel=1e-5)

@@ -244,10 +244,10 @@ def test_functions_are_read_example_by_example(name):
 def test_a_function_is_guessed_better_after_ten_examples_once_that_was_learned():
     train = TrainConfig(num_iterations=300, num_tasks=32)
     trainer = Trainer(Sinusoid(), CONFIGS["transformer"], train, agent_name="transformer", seed=0)
-    before = trainer.evaluate(num_tasks=200, num_episodes=10).episodes
+    before = trainer.evaluate(num_tasks=200, num_points=10).points
     for _ in range(300):
         trainer.iterate()
-    after = trainer.evaluate(num_tasks=200, num_episodes=10).episodes
+    after = trainer.evaluate(num_tasks=200, num_points=10).points
     assert before[10].mean > 3.5
     assert after[10].mean < 2.0
     assert after[10].mean < 0.7 * after[0].mean

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from metarl.nets import matmul
-from metarl.nets.matmul import fast_products
+from metarl.nets.matmul import fast_matmul
 
 
 def setting() -> str | None:
@@ -21,7 +21,7 @@ def product(*, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.
 
 
 def test_products_have_the_accuracy_of_float32():
-    with fast_products():
+    with fast_matmul():
         ours, exact = product()
     assert float((ours - exact).abs().max() / exact.abs().max()) < 1e-5
 
@@ -36,7 +36,7 @@ def test_so_do_first_and_second_derivatives():
         (first,) = torch.autograd.grad(torch.bmm(x.to(dtype), w.mT).tanh().square().sum(), w, create_graph=True)
         return [first.detach(), torch.autograd.grad(first.square().sum(), w)[0]]
 
-    with fast_products():
+    with fast_matmul():
         ours = slopes(torch.float32)
     for own, exact in zip(ours, slopes(torch.float64), strict=True):
         assert float((own - exact).abs().max() / exact.abs().max()) < 1e-4
@@ -44,20 +44,20 @@ def test_so_do_first_and_second_derivatives():
 
 def test_the_setting_comes_back_after_nesting_and_errors():
     before = setting()
-    with fast_products():
+    with fast_matmul():
         inside = setting()
-        with fast_products():
+        with fast_matmul():
             assert setting() == inside
         assert setting() == inside
     assert setting() == before
-    with pytest.raises(RuntimeError), fast_products():
+    with pytest.raises(RuntimeError), fast_matmul():
         raise RuntimeError
     assert setting() == before
 
 
 def test_it_is_a_decorator():
-    inside = fast_products()(setting)()
-    with fast_products():
+    inside = fast_matmul()(setting)()
+    with fast_matmul():
         assert setting() == inside
 
 
@@ -68,7 +68,7 @@ def test_shorter_numbers_are_refused(monkeypatch):
     matmul.keeps_float32.cache_clear()
     try:
         before = setting()
-        with fast_products():
+        with fast_matmul():
             assert setting() == before
     finally:
         monkeypatch.undo()
@@ -77,6 +77,6 @@ def test_shorter_numbers_are_refused(monkeypatch):
 
 def test_a_torch_without_the_setting_multiplies_as_ever(monkeypatch):
     monkeypatch.setattr(matmul, "_setting", lambda: None)
-    with fast_products():
+    with fast_matmul():
         ours, exact = product()
     assert float((ours - exact).abs().max() / exact.abs().max()) < 1e-5
