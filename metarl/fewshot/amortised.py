@@ -1,7 +1,7 @@
-"""Few-shot learners that absorb examples: one pass over the support in place of gradient steps.
+"""Few-shot learners that absorb examples in one pass over the support, without gradient steps.
 
-What they learn is how to absorb and how to compare: an embedding and a distance, a sequence model, a generator of
-weights. Whatever has the three verbs on Examples can be learned by it.
+They learn how to absorb and compare: an embedding and a distance, a sequence model, or a generator of weights. Any
+adaptation with prior, adapt and predict on Examples can be trained this way.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from metarl.rl.losses import mean_over_examples
 
 
 class AmortisedLearner:
-    """Learns an adaptation by Adam on the loss of the queries, given the support.
+    """Trains an adaptation by Adam on the query loss, given the support.
 
-    adaptation: an nn.Module with the three verbs on Examples; with classes, it predicts once some example of them was
-    absorbed. It may have its own `losses(prediction, y)`, such as a squared error on classes; the problem's serve where
-    it has none.
+    adaptation: an nn.Module with prior, adapt and predict on Examples; for classes, it can predict once it has absorbed
+    an example. It may define its own `losses(prediction, y)`, e.g. a squared error on classes; otherwise the problem's
+    are used.
     """
 
     def __init__(self, config: OuterConfig, adaptation: nn.Module, problem: Problem, num_iterations: int) -> None:
@@ -41,12 +41,12 @@ class AmortisedLearner:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """How the net normalises, and how many numbers of it are written for a task, beside those of each class."""
+        """The net's normalisation, and the number of parameters generated per task, not counting those per class."""
         written = getattr(self.adaptation, "adapted_parameters", 0)
         return {**normalisation_facts(self.adaptation), "adapted_parameters": written}
 
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
-        """One step of Adam; the score that is logged is that before it."""
+        """One step of Adam; the logged score is from before the step."""
         query = experience.query
         loss, prediction = self._judged(experience.support, query, generator)
         norm = self.outer_step(loss)
@@ -58,25 +58,25 @@ class AmortisedLearner:
         }
 
     def _judged(self, support: Examples, query: Examples, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The loss of a batch of tasks, and what was predicted for their queries."""
+        """The loss on a batch of tasks, and the predictions for their queries."""
         state = self.adaptation.adapt(self.adaptation.prior(len(support)), support)
         prediction = self.adaptation.predict(state, query.x)
         return mean_over_examples(self.losses(prediction, query.y), query.valid).mean(), prediction
 
     def predictions(self, episode: FewShotEpisode, num_points: int) -> Tensor:
-        """After 0, 1, ... shots of all classes, or examples of a function: [num_points + 1, N, Q, out].
+        """Predictions after 0, 1, ... shots of all classes, or examples of a function: [num_points + 1, N, Q, out].
 
-        Each point absorbs its part of the support at once, as training does; before any shot all classes are equally
-        likely, as their numbers mean nothing yet. A support with padding, whose classes have different numbers of
-        shots, is one point.
+        Each point absorbs its part of the support in one call, as in training; before any shot all classes are equally
+        likely. A support with padding, whose classes have different numbers of shots, gives a single point.
 
         Raises:
-            ValueError: when the support has fewer.
+            ValueError: when the support is too small.
         """
         support, query = episode.support, episode.query
         size = support.x.shape[1] if support.valid is not None else num_ways(episode) if self.point == "shot" else 1
         if num_points * size > support.x.shape[1]:
-            raise ValueError(f"num_points is {num_points}; the support has {support.x.shape[1] // size} {self.point}s")
+            most = f"{support.x.shape[1] // size}, the support's {self.point}s"
+            raise ValueError(f"num_points is {num_points}; must be at most {most}")
         prior = self.adaptation.prior(len(support))
         with torch.no_grad(), in_evaluation(self.adaptation):
             if isinstance(self.problem, Classification):

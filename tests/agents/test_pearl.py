@@ -349,7 +349,7 @@ def test_training_tasks_are_those_of_the_checkpoint_wherever_it_is_read():
         (lambda: trainer(replace(SMALL, max_gigabytes=1e-6)), "replay of 4 tasks x 200 transitions x 33 bytes needs"),
         (
             lambda: SMALL.make(FAMILY.observation_space, spaces.Discrete(2), num_iterations=1, generator=seeded()),
-            "PEARL needs a Box",
+            "must be a Box",
         ),
     ],
 )

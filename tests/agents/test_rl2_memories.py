@@ -191,7 +191,7 @@ def test_meta_training_learns_to_learn_a_tiny_bandit(settings):
         ({"memory": "rnn"}, "memory is 'rnn'; must be one of gru, lstm, snail, transformer"),
         (
             {"memory": "snail", "memory_span": 9},
-            "memory_span is 9 and memory 'snail'; it needs memory 'gru' or 'lstm'",
+            "memory_span is 9 and memory 'snail'; must be None without 'gru' or 'lstm'",
         ),
         ({"snail": SNAIL}, "memory is 'gru'; the settings given for snail need memory 'snail'"),
         (

@@ -1,8 +1,8 @@
-"""MAML and first-order MAML: gradient steps on a task from an initialisation that is learned through them.
+"""MAML and first-order MAML: gradient steps on a task, from a meta-learned initialisation.
 
 Finn, Abbeel, Levine. Model-agnostic meta-learning for fast adaptation of deep networks (2017).
 
-The adaptation is metarl/adaptation/gradient.py; other methods of this kind are settings of it, and other files here.
+The adaptation is in metarl/adaptation/gradient.py; other methods of this kind are settings of it, or other files here.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from metarl.nets.conv import ImageClassifier
 class MAMLConfig(OuterStepsConfig, NetConfig):
     """Model-agnostic meta-learning: gradient steps from a meta-learned initialisation."""
 
-    num_inner_steps: int = 1
-    inner_lr: float = 0.01  # initial, where step sizes are learned
-    step_sizes: Literal["fixed", "per_parameter", "per_step"] = "fixed"
-    adapted: Literal["all", "head", "body", "bias"] = "all"
-    batching: Batching = "batched"
-    chunk_size: int = 8  # tasks, where batching is "chunks"
+    num_inner_steps: int = 1  # number of gradient steps per task in meta-training
+    inner_lr: float = 0.01  # step size of the inner steps; its initial value, if step sizes are learned
+    step_sizes: Literal["fixed", "per_parameter", "per_step"] = "fixed"  # kind of step size: fixed or learned
+    adapted: Literal["all", "head", "body", "bias"] = "all"  # parameters that adapt; "head": the last layer
+    batching: Batching = "batched"  # way of batching over tasks; results agree up to rounding
+    chunk_size: int = 8  # number of tasks per chunk, with batching "chunks"
 
     def __post_init__(self) -> None:
         OuterStepsConfig.__post_init__(self)
@@ -69,6 +69,6 @@ class MAMLConfig(OuterStepsConfig, NetConfig):
 
 @dataclass(frozen=True)
 class FOMAMLConfig(MAMLConfig):
-    """First-order MAML: the outer gradient does not go through the inner one."""
+    """First-order MAML: the outer gradient ignores the derivative of the inner one."""
 
-    first_order: bool = True
+    first_order: bool = True  # whether the outer gradient ignores the derivative of the inner one

@@ -378,7 +378,7 @@ def test_mini_batches_of_meta_test_take_turns():
         (lambda: ReptileConfig(outer_lr=-1), "outer_lr is -1; must be positive"),
         (lambda: ReptileLoRAConfig(rank=0), "rank is 0; must be at least 1"),
         (lambda: ReptileLoRAConfig(batching="batched"), "batching is 'batched'; nets with adapters need"),
-        (lambda: TNetConfig(adapted="head"), "adapted is 'head'; a T-net needs 'all'"),
+        (lambda: TNetConfig(adapted="head"), "adapted is 'head'; must be 'all' for a T-net"),
         (lambda: LearnedOptimizerConfig(scale=0), "scale is 0; must be positive"),
         (lambda: LearnedOptimizerConfig(hidden_size=0), "hidden_size is 0; must be at least 1"),
         (
