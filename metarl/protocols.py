@@ -130,8 +130,8 @@ class TaskFamily(Protocol):
         ...
 
 
-class Adaptation(Protocol[State, Context]):
-    """The three operations shared by all meta-learners, which differ only in their state."""
+class Adapts(Protocol[State, Context]):
+    """The operations prior and adapt, which are all that agents need."""
 
     def prior(self, num_tasks: int) -> State:
         """The state before any data of a task."""
@@ -140,6 +140,10 @@ class Adaptation(Protocol[State, Context]):
     def adapt(self, state: State, context: Context) -> State:
         """The state after absorbing data [N, K, ...]; the old state is unchanged."""
         ...
+
+
+class Adaptation(Adapts[State, Context], Protocol[State, Context]):
+    """The three operations shared by all meta-learners, which differ only in their state."""
 
     def predict(self, state: State, x: Tensor) -> Tensor:
         """Outputs [N, Q, out] for inputs [N, Q, in] under the adapted state."""

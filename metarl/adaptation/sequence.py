@@ -60,11 +60,43 @@ class MemoryConfig(Protocol):
         ...
 
 
-class SequenceAdaptation(nn.Module, Generic[S]):
-    """A memory that reads the items of a task, and a head that reads the memory together with the query.
+class SequenceBelief(nn.Module, Generic[S]):
+    """A memory that reads the items of a task.
 
     encoder: maps an item [..., item] to the memory's input [..., in].
     memory: a `SequenceMemory`, which is a module.
+    """
+
+    def __init__(self, encoder: Callable[[Tensor], Tensor], memory: SequenceMemory[S]) -> None:
+        super().__init__()
+        self.encoder, self.memory = encoder, memory
+
+    def prior(self, num_tasks: int) -> S:
+        """The memory before any item, once per task."""
+        return self.memory.prior(num_tasks)
+
+    def adapt(self, state: S, context: Tensor) -> S:
+        """The memory after reading context [N, K, item] in order."""
+        return self.read(state, context)[1] if context.shape[1] else state
+
+    def read(self, state: S, context: Tensor) -> tuple[Tensor, S]:
+        """The hidden states [N, K, H] after each item of context [N, K, item], and the memory after the last."""
+        hidden, state = self.memory.read(state, self.encoder(context.transpose(0, 1)))
+        return hidden.transpose(0, 1), state
+
+    def absorb(self, state: S, item: Tensor) -> S:
+        """The memory after one more item [B, item]: one step of `adapt`, without the item axis."""
+        return self.memory.step(state, self.encoder(item))
+
+    def unroll(self, state: S, context: Tensor) -> Tensor:
+        """The hidden states [T, B, H] after each item of context [T, B, item]; equals repeated `absorb` in one call."""
+        return self.memory.read(state, self.encoder(context))[0]
+
+
+class SequenceAdaptation(SequenceBelief[S]):
+    """A memory that reads the items of a task, and a head that reads the memory together with the query.
+
+    encoder, memory: as in `SequenceBelief`.
     head: called as head(hidden [..., H], x [..., size]), returns the prediction.
     query: maps a query [..., size] to the memory's input; each query is then read as one more item, separately from
         the other queries. None: the memory does not read queries, and the head sees the memory after the last item.
@@ -78,24 +110,8 @@ class SequenceAdaptation(nn.Module, Generic[S]):
         *,
         query: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        super().__init__()
-        self.encoder, self.memory, self.head, self.query = encoder, memory, head, query
-
-    def prior(self, num_tasks: int) -> S:
-        """The memory before any item, once per task."""
-        return self.memory.prior(num_tasks)
-
-    def adapt(self, state: S, context: Tensor) -> S:
-        """The memory after reading context [N, K, item] in order."""
-        return self.memory.read(state, self.encoder(context.transpose(0, 1)))[1] if context.shape[1] else state
-
-    def absorb(self, state: S, item: Tensor) -> S:
-        """The memory after one more item [B, item]: one step of `adapt`, without the item axis."""
-        return self.memory.step(state, self.encoder(item))
-
-    def unroll(self, state: S, context: Tensor) -> Tensor:
-        """The hidden states [T, B, H] after each item of context [T, B, item]; equals repeated `absorb` in one call."""
-        return self.memory.read(state, self.encoder(context))[0]
+        super().__init__(encoder, memory)
+        self.head, self.query = head, query
 
     def predict(self, state: S, x: Tensor) -> Tensor:
         """The head's outputs [N, Q, out] for queries x [N, Q, size]."""

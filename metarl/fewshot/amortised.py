@@ -6,8 +6,8 @@ adaptation with prior, adapt and predict on Examples can be trained this way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,19 +20,42 @@ from metarl.fewshot.seen_classes import one_hot
 from metarl.records import Examples
 from metarl.rl.losses import mean_over_examples
 
+S = TypeVar("S")
 
-class AmortisedLearner:
-    """Trains an adaptation by Adam on the query loss, given the support.
 
-    adaptation: an nn.Module with prior, adapt and predict on Examples; for classes, it can predict once it has absorbed
-    an example. It may define its own `losses(prediction, y)`, e.g. a squared error on classes; otherwise the problem's
-    are used.
+class ExampleAdaptation(nn.Module, Generic[S]):
+    """A module that adapts to labelled examples; subclasses define prior, adapt and predict (metarl/protocols.py).
+
+    For classes, it can predict once it has absorbed an example.
     """
 
-    def __init__(self, config: OuterConfig, adaptation: nn.Module, problem: Problem, num_iterations: int) -> None:
-        self.problem = problem
-        self.adaptation: Any = adaptation  # an `Adaptation` (metarl/protocols.py) whose context is Examples
-        self.losses = getattr(adaptation, "losses", problem.losses)
+    @property
+    def adapted_parameters(self) -> int:
+        """The number of parameters generated per task, not counting those per class."""
+        return 0
+
+    def criterion(self, problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
+        """The training losses, a function of predictions [..., Q, out] and labels y to [..., Q]."""
+        return problem.losses
+
+    def prior(self, num_tasks: int) -> S:
+        raise NotImplementedError
+
+    def adapt(self, state: S, context: Examples) -> S:
+        raise NotImplementedError
+
+    def predict(self, state: S, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class AmortisedLearner:
+    """Trains an adaptation by Adam on the query loss, given the support."""
+
+    def __init__(
+        self, config: OuterConfig, adaptation: ExampleAdaptation[Any], problem: Problem, num_iterations: int
+    ) -> None:
+        self.problem, self.adaptation = problem, adaptation
+        self.losses = adaptation.criterion(problem)
         self.outer_step = OuterStep(config, adaptation, num_iterations)
 
     @property
@@ -42,8 +65,7 @@ class AmortisedLearner:
     @property
     def facts(self) -> Mapping[str, Any]:
         """The net's normalisation, and the number of parameters generated per task, not counting those per class."""
-        written = getattr(self.adaptation, "adapted_parameters", 0)
-        return {**normalisation_facts(self.adaptation), "adapted_parameters": written}
+        return {**normalisation_facts(self.adaptation), "adapted_parameters": self.adaptation.adapted_parameters}
 
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam; the logged score is from before the step."""

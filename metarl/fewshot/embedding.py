@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 
-from metarl.fewshot.amortised import AmortisedLearner
+from metarl.fewshot.amortised import AmortisedLearner, ExampleAdaptation
 from metarl.fewshot.normalising import check_context
 from metarl.fewshot.outer_step import OuterConfig
 from metarl.fewshot.problem import Classification, Problem
@@ -25,7 +24,9 @@ class EmbeddingConfig(OuterConfig):
 
     takes_maps: ClassVar[bool] = False  # whether it compares feature maps rather than vectors
 
-    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+    def make_adaptation(
+        self, embed: ConvNet, problem: Classification, generator: torch.Generator
+    ) -> ExampleAdaptation[Any]:
         """A module with prior, adapt and predict on Examples that contains `embed`."""
         raise NotImplementedError
 
@@ -52,4 +53,5 @@ class EmbeddingConfig(OuterConfig):
             ValueError: as for `make_embedding`.
         """
         adaptation = self.make_adaptation(self.make_embedding(problem, generator), problem, generator)
-        return AmortisedLearner(self, adaptation.to(generator.device), problem, num_iterations)
+        adaptation.to(generator.device)
+        return AmortisedLearner(self, adaptation, problem, num_iterations)

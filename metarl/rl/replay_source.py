@@ -40,7 +40,9 @@ class ReplayConfig(AgentConfig, Protocol):
     @property
     def prior_episodes(self) -> int: ...  # from the prior, in the tasks of an iteration
     @property
-    def posterior_episodes(self) -> int: ...  # from the posterior, in the tasks of an iteration
+    def posterior_episodes(
+        self,
+    ) -> int: ...  # from the posterior, in the tasks of an iteration
     @property
     def extra_episodes(self) -> int: ...  # from the posterior, outside the recent window
     @property

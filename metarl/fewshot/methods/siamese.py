@@ -12,14 +12,16 @@ updated by one, then the other; the published code normalises both together in m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.embedding import EmbeddingConfig
-from metarl.fewshot.problem import Classification
+from metarl.fewshot.problem import Classification, Problem
 from metarl.fewshot.seen_classes import EmbeddedExamples
 from metarl.nets.conv import ConvNet
 from metarl.nets.mlp import linear
@@ -29,7 +31,7 @@ Similarity = Literal["best", "mean"]
 _TYPICAL_DIFFERENCE = 0.15  # mean difference of a sigmoid's values for two images in an untrained net
 
 
-class SiameseAdaptation(nn.Module):
+class SiameseAdaptation(ExampleAdaptation[EmbeddedExamples]):
     """Log odds that two images are of one class, from a weighted sum of the differences between their features.
 
     embed: images [N, K, ...] -> [N, K, size], followed by a layer of `feature_size` sigmoids, whose differences are
@@ -69,6 +71,9 @@ class SiameseAdaptation(nn.Module):
         share = member / member.sum(-1, keepdim=True).clamp(min=1)
         return state.mask_unseen((pairs * share).sum(-1))
 
+    def criterion(self, problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
+        return self.losses
+
     def losses(self, prediction: Tensor, y: Tensor) -> Tensor:
         """The negative log-likelihood [N, Q] of same and different pairs, each with weight one half."""
         same = prediction.gather(-1, y.unsqueeze(-1)).squeeze(-1)
@@ -89,7 +94,7 @@ class SiameseConfig(EmbeddingConfig):
         if self.feature_size < 1:
             raise ValueError(f"feature_size is {self.feature_size}; must be at least 1")
 
-    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> SiameseAdaptation:
         return SiameseAdaptation(
             embed,
             size=embed.output_size,
