@@ -85,7 +85,7 @@ class MetaGradientConfig(OuterConfig):
     final_outer_lr: float | None = None  # step size at the last iteration, reached along half a cosine; None: constant
 
     def is_first_order(self, progress: float) -> bool:
-        """Whether the meta-gradient ignores the derivative of the inner steps; progress: completed fraction of the training."""
+        """Whether the meta-gradient is first order; progress: completed fraction of the training."""
         return False
 
     def step_weights(self, num_steps: int, progress: float) -> list[float]:
