@@ -120,7 +120,7 @@ def test_running_statistics_are_saved_and_decide_predictions():
 
 def test_what_each_step_has_of_its_own_does_not_adapt():
     learner = adaptation()
-    with pytest.raises(ValueError, match=r"adapted has 'body.blocks.0.norm.weight'; what each step has of its own"):
+    with pytest.raises(ValueError, match=r"adapted has 'body.blocks.0.norm.weight'; must not include per-step"):
         PerStepNormAdaptation(
             learner.net, learner.loss, learner.step_sizes, num_steps=2, adapted=per_step_names(learner.net)
         )
