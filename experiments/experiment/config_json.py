@@ -86,6 +86,8 @@ def current(class_path: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
     class_path: module:class, where the class is now. A retired field with another value stays, to be refused.
     """
+    if class_path == "agents.rl2:RL2Config":
+        values = _with_one_memory(values)
     retired, renamed = RETIRED.get(class_path, {}), RENAMED.get(class_path, {})
 
     def had_no_effect(name: str, value: Any) -> bool:
@@ -95,6 +97,18 @@ def current(class_path: str, values: Mapping[str, Any]) -> dict[str, Any]:
         return allowed is None or value in allowed
 
     return {renamed.get(name, name): value for name, value in values.items() if not had_no_effect(name, value)}
+
+
+def _with_one_memory(values: Mapping[str, Any]) -> dict[str, Any]:
+    """RL2's fields, the settings of its memory under `memory`, where earlier runs named its kind."""
+    values = dict(values)
+    kind = values.get("memory")
+    if not isinstance(kind, str):
+        return values
+    of_kinds = {name: values.pop(name, {}) for name in ("snail", "transformer")}
+    span = values.pop("memory_span", None)
+    values["memory"] = of_kinds.get(kind, {"cell": kind, "span": span})
+    return values
 
 
 def to_json(settings: Any) -> dict[str, Any]:
