@@ -217,10 +217,10 @@ def _refuse_unless_chosen(run: Run, changed: list[str], choice: CodeChoice) -> N
     """
     if not changed:
         return
-    what = f"{', '.join(changed)} {'has' if len(changed) == 1 else 'have'} changed since {run.path} was trained"
+    what = f"changed since {run.path} was trained: {', '.join(changed)}"
     if not choice.with_current:
         moved = "; --recipe PATH says where a recipe is now" if any("(gone)" in name for name in changed) else ""
-        raise UserError(f"{what}: --as-trained uses the run's own copies, --with-current what is there now{moved}")
+        raise UserError(f"{what}; --as-trained uses the run's own copies, --with-current what is there now{moved}")
     print(f"metarl: {what}; going on with what is there now", file=sys.stderr)
 
 

@@ -22,7 +22,7 @@ from metarl.run.kept_files import KeptRecord
 
 RECIPE_MODULE = "metarl_recipe"  # what such a recipe is called in sys.modules
 
-_neighbours: dict[str, Path] = {}  # modules that were imported from beside a recipe, and their folder
+_imported: set[str] = set()  # modules that were imported for a recipe, from beside it or from a run's copies
 
 
 def load_file(path: Path) -> ModuleType:
@@ -57,7 +57,8 @@ def load_kept(kept: KeptRecord) -> ModuleType:
     if name is None or own is None:
         raise UserError(f"{kept.folder} keeps no recipe; name one with --recipe PATH")
     modules = KeptModules(kept)
-    forget_user_modules(modules.names)
+    _forget({*_imported, *modules.names})
+    _imported.update(modules.names)
     sys.meta_path.insert(0, modules)
     try:
         recipe = importlib.import_module(name)
@@ -80,12 +81,12 @@ def _does_not_load(recipe: Path, error: BaseException) -> UserError:
 def importable(folder: Path) -> Iterator[None]:
     """Let modules in a folder be imported, before any other of their name but those of our own packages.
 
-    A folder of the same name as one of ours adds to it the modules that it lacks, such as `envs.my_env`. Modules from
-    beside another recipe are forgotten, as this one may have some of the same names.
+    A folder of the same name as one of ours adds to it the modules that it lacks, such as `envs.my_env`. Modules that
+    were imported for another recipe, or for this one before it was edited, are forgotten.
     """
     folder = folder.resolve()
     ours = [importlib.import_module(package) for package in OUR_PACKAGES]
-    forget_user_modules([name for name, origin in _neighbours.items() if origin != folder])
+    _forget(set(_imported))
     before = set(sys.modules)
     importlib.invalidate_caches()
     sys.path.insert(0, str(folder))
@@ -99,17 +100,16 @@ def importable(folder: Path) -> Iterator[None]:
         for package in ours:
             package.__path__.pop()
         new = [name for name in set(sys.modules) - before if _is_beside(folder, name)]
-        _neighbours.update(dict.fromkeys(new, folder))
-        for name in new:
-            if name.split(".")[0] in OUR_PACKAGES:  # a worker process would not find it by its name
-                cloudpickle.register_pickle_by_value(sys.modules[name])
+        _imported.update(new)
+        for name in new:  # a worker process would not find it by its name
+            cloudpickle.register_pickle_by_value(sys.modules[name])
 
 
-def forget_user_modules(names: Iterable[str]) -> None:
+def _forget(names: Iterable[str]) -> None:
     """Import these modules anew when they are next asked for, and none of the copies that a run keeps."""
     sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, KeptModules)]
     for name in names:
-        _neighbours.pop(name, None)
+        _imported.discard(name)
         module = sys.modules.pop(name, None)
         parent, _, child = name.rpartition(".")
         if module is not None and vars(sys.modules.get(parent, module)).get(child) is module:

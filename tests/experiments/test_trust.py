@@ -41,8 +41,8 @@ experiment = Experiment(
     TrainConfig(num_iterations=1, num_tasks=2, eval_tasks=2),
 )
 """
-PAYLOAD = """import os
-open(os.environ["MARK"], "w").write(__name__)
+PAYLOAD = """import os, pathlib
+pathlib.Path(os.environ["MARK"]).write_text(__name__)
 """
 EVIL = PAYLOAD + RECIPE.replace("from arms import NUM_ARMS", "NUM_ARMS = 2")
 
