@@ -32,7 +32,8 @@ def files_behind(experiment: Any, recipe_module: str | None) -> dict[Path, str |
     """
     parts = list(_parts(experiment, "experiment"))
     roots = {_module_of(part) for _, part in parts} if recipe_module is None else {recipe_module}
-    modules: dict[Path, str | None] = {path: name for name, path in _user_modules(roots).items()}
+    package = None if recipe_module is None else _package_around(recipe_module)
+    modules: dict[Path, str | None] = {path: name for name, path in _user_modules(roots, package).items()}
     robots = {file: None for _, part in parts for path in _mjcf(part) for file in files_of(path)}
     return modules | robots
 
@@ -72,28 +73,40 @@ def _module_of(value: Any) -> str:
     return str(getattr(owner, "__module__", None))
 
 
-def _user_modules(roots: Iterable[str]) -> dict[str, Path]:
-    """The files of these modules that are the user's, and of all of the user's that they import, by name."""
+def _package_around(recipe_module: str) -> Path | None:
+    """The folder of the installed package that brings a recipe; None for a recipe of ours or from a file."""
+    top = recipe_module.split(".")[0]
+    file = Path(getattr(sys.modules.get(top), "__file__", None) or "")
+    return file.absolute().parent if file.name == "__init__.py" and top not in OUR_PACKAGES else None
+
+
+def _user_modules(roots: Iterable[str], package: Path | None) -> dict[str, Path]:
+    """The files of these modules that are the user's, and of all of the user's that they import, by name.
+
+    package: the folder of an installed package whose modules count among them.
+    """
     found: dict[str, Path] = {}
     waiting = sorted(roots)
     while waiting:
         name = waiting.pop()
         module = sys.modules.get(name)
         file = getattr(module, "__file__", None)
-        if name in found or file is None or not _is_the_users(Path(file)):
+        if name in found or file is None or not _is_the_users(Path(file), package):
             continue
         found[name] = Path(file).absolute()
         waiting += _imported_by(found[name], getattr(module, "__package__", None) or "")
     return found
 
 
-def _is_the_users(file: Path) -> bool:
-    """Whether a module's file is source text that is neither Python's, nor an installed package's, nor ours."""
+def _is_the_users(file: Path, package: Path | None) -> bool:
+    """Whether a module's file is source text that is neither Python's, nor another installed package's, nor ours."""
     file = file.absolute()
-    if file.suffix != ".py" or not file.is_file() or any(part in _INSTALLED for part in file.parts):
+    if file.suffix != ".py" or not file.is_file():
         return False
-    if file.is_relative_to(_RECIPES):
+    if file.is_relative_to(_RECIPES) or (package is not None and file.is_relative_to(package)):
         return True
+    if any(part in _INSTALLED for part in file.parts):
+        return False
     paths = sysconfig.get_paths()
     return not any(file.is_relative_to(place) for place in (paths["stdlib"], paths["platstdlib"], *_OURS))
 

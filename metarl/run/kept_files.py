@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
@@ -20,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from metarl.errors import RunError
 
 LARGEST_COPY = 20_000_000  # bytes; larger files, such as meshes, are hashed only
+LARGEST_HASHED = 10_000_000_000  # bytes of a file that is compared
 _FOLDER, _RECORD = "code", "record.json"
 
 
@@ -116,7 +118,7 @@ def keep(record_files: Mapping[Path, str | None]) -> tuple[tuple[KeptFile, ...],
 def hash_of(path: Path) -> str | None:
     """The sha256 of a file's content; None where there is no such file, or it cannot be read."""
     try:
-        if not path.is_file():  # a pipe or a device would be waited for
+        if not path.is_file() or path.stat().st_size > LARGEST_HASHED:  # a pipe or a device would be waited for
             return None
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -157,11 +159,19 @@ def last_record(run_path: Path) -> KeptRecord | None:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise RunError(f"{path}: {place}{': ' if place else ''}{first['msg']}") from error
-    files = folder.resolve() / "files"
     for file in record.files:
-        if file.copy is not None and not (folder / file.copy).resolve().is_relative_to(files):
-            raise RunError(f"{path}: copy is {file.copy!r}; must lie in {files}")
+        if file.copy is not None and not _is_inside(folder / file.copy, folder / "files"):
+            raise RunError(f"{path}: copy is {file.copy!r}; must lie in {folder / 'files'}")
+        if file.module is not None and file.module.split(".")[0] in sys.stdlib_module_names:
+            raise RunError(f"{path}: module is {file.module!r}; must not be one of Python's own")
     return KeptRecord(folder, record)
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, links in a circle
+        return False
 
 
 def differing(files: Iterable[KeptFile], places: Mapping[str, Path]) -> list[str]:

@@ -122,7 +122,8 @@ def project(trained: Path, monkeypatch: pytest.MonkeyPatch):
 def metarl_command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as stop:
         main(list(words))
-    return int(stop.value.code or 0), *capsys.readouterr()
+    out, errors = capsys.readouterr()
+    return int(stop.value.code or 0), out, errors
 
 
 def evaluation(capsys: pytest.CaptureFixture[str], *words: str) -> dict:

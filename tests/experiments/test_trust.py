@@ -59,7 +59,8 @@ class Runs(pickle.Unpickler):
 def metarl_command(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as stop:
         main(list(words))
-    return int(stop.value.code or 0), *capsys.readouterr()
+    out, errors = capsys.readouterr()
+    return int(stop.value.code or 0), out, errors
 
 
 @pytest.fixture(scope="module")
@@ -319,3 +320,50 @@ def test_a_run_of_a_catalogs_classes_needs_no_key_and_no_code(tmp_path, monkeypa
     (tmp_path / "plain.py").unlink()
     monkeypatch.chdir(tmp_path / "run")
     assert evaluated(capsys) == ""
+
+
+def edited_records(record: dict[str, Any]) -> list[Any]:
+    """The record with each of its values, and those of its first file, replaced by what it must not be."""
+    wrong: list[Any] = [
+        None,
+        3,
+        -1.5,
+        "",
+        "\0",
+        "\ud800",
+        "/dev/zero",
+        "../..",
+        [],
+        {},
+        [[]],
+        {"a": None},
+        "os",
+        10**400,
+    ]
+    edits: list[Any] = [[], {}, None, 3, "x"]
+    for name in record:
+        edits += [{**record, name: value} for value in wrong]
+        edits.append({key: value for key, value in record.items() if key != name})
+    first, *others = record["files"]
+    for name in first:
+        edits += [{**record, "files": [{**first, name: value}, *others]} for value in wrong]
+    return edits
+
+
+def test_a_record_that_was_edited_is_one_line_and_runs_nothing(run: Path, tmp_path: Path):
+    path = run / "code" / "0" / "record.json"
+    original = json.loads(path.read_text())
+    file("code/evil.py")(run)
+    outcomes: list[str] = []
+    for edited in edited_records(original):
+        path.write_text(json.dumps(edited))
+        for words in ({}, {"as_trained": True}, {"with_current": True}):
+            try:
+                metarl.load(run, **words)
+                outcomes.append("read")
+            except UserError as error:
+                outcomes.append(str(error))
+    assert not [outcome for outcome in outcomes if "\n" in outcome]
+    assert len(outcomes) > 400
+    assert len(set(outcomes)) > 20
+    assert not (tmp_path / "mark").exists()
