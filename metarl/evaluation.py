@@ -16,7 +16,7 @@ from torch import Tensor
 
 from metarl.errors import UserError
 from metarl.protocols import Agent, Measures, Split, TaskFamily, VectorEnv
-from metarl.records import Record, Trajectory, cat
+from metarl.records import Digest, Record, Trajectory, cat
 from metarl.rl.rollouts import rows_per_task, run_trial
 from metarl.statistics import bootstrap_interval, interquartile_mean
 
@@ -90,6 +90,7 @@ class Evaluation:
     metrics: dict[str, list[float]] = field(default_factory=dict)  # means over steps and tasks, by name and episode
     measure: Measure = RETURN
     facts: dict[str, Any] = field(default_factory=dict, compare=False)  # details of how the scores were obtained
+    tasks_hash: str = ""  # the beginning of the sha256 of all tasks; equal for evaluations on the same tasks
 
     def as_json(self) -> dict[str, Any]:
         """The evaluation as JSON values; numbers that are not finite (errors of a diverged learner) become None."""
@@ -184,6 +185,8 @@ def evaluate(
             raise ValueError(f"{name} is {value}; must be at least 1")
     tasks = family.sample(num_tasks, split, generator) if tasks is None else tasks
     num_tasks = len(tasks)
+    digest = Digest()
+    digest.add(tasks)
     env = family.make_env(num_tasks * rows_per_task(agent), generator)
     scores = run_trials(env, agent, tasks, num_points, generator=None if deterministic else generator)
     measure = measure_of(agent)
@@ -198,6 +201,7 @@ def evaluate(
         bounds=family.bounds(tasks, num_points),
         metrics=mean_metrics(env, scores.metrics),
         measure=measure,
+        tasks_hash=str(digest),
     )
 
 
