@@ -357,9 +357,9 @@ def test_a_record_that_was_edited_is_one_line_and_runs_nothing(run: Path, tmp_pa
     outcomes: list[str] = []
     for edited in edited_records(original):
         path.write_text(json.dumps(edited))
-        for words in ({}, {"as_trained": True}, {"with_current": True}):
+        for choice in (CodeChoice(), CodeChoice(as_trained=True), CodeChoice(with_current=True)):
             try:
-                metarl.load(run, **words)
+                metarl.load(run, as_trained=choice.as_trained, with_current=choice.with_current)
                 outcomes.append("read")
             except UserError as error:
                 outcomes.append(str(error))
