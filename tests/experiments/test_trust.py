@@ -18,6 +18,7 @@ import torch
 
 import metarl
 from experiments.cli.main import main
+from experiments.experiment.code_choice import CodeChoice
 from metarl.errors import UserError
 from metarl.run.kept_files import CodeRecord, last_record
 
