@@ -4,8 +4,8 @@
     curve = metarl.evaluate(run, split="test", tasks=200)
     agent = metarl.load(run, checkpoint="best")
 
-The modules of this package are the meta-learner core, which knows no environment and no agent: the names below are
-looked up, as strings, in the package that knows them all when they are first used.
+The modules of this package are the meta-learner core, which imports no environment and no agent. The functions below
+are imported lazily from `experiments`, which brings them together, when first used.
 """
 
 from typing import Any

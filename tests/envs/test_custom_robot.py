@@ -336,7 +336,7 @@ def test_mistakes_in_functions_are_named(arm):
     assert "'xpoz' is not a field of MuJoCo's data: did you mean 'xpos'?" in message(
         reward=lambda physics, action, task: physics.xpoz[:, 0, 0]
     )
-    assert "physics.before is known to reward and metrics only" in message(
+    assert "physics.before is available in reward and metrics only" in message(
         observe=lambda physics, task: physics.before.qpos
     )
     assert message(terminated=lambda physics, task: physics.velocity("elbow")) == (
