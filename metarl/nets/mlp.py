@@ -134,7 +134,7 @@ def ensemble(nets: Sequence[nn.Sequential]) -> nn.Sequential:
 
 
 def center_and_half_range(box: spaces.Box, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Of a box of actions, [A] each.
+    """Of a box of actions, [A] each; half of an axis that is fixed, whose low and high are equal, is taken as one.
 
     Raises:
         ValueError: when it is unbounded.
@@ -142,7 +142,8 @@ def center_and_half_range(box: spaces.Box, device: torch.device) -> tuple[Tensor
     low, high = (torch.as_tensor(limit, device=device) for limit in (box.low, box.high))
     if not torch.isfinite(high - low).all():
         raise ValueError(f"action_space {box} is unbounded; bounded actions are needed")
-    return (high + low) / 2, (high - low) / 2
+    half_range = (high - low) / 2
+    return (high + low) / 2, torch.where(half_range == 0, 1.0, half_range)
 
 
 class PolicyHead(nn.Module):
