@@ -9,6 +9,8 @@ critics and from an information bottleneck, the belief's divergence from the pri
 Meta-test: a fresh z of the prior in each of the first `num_exploration_episodes`, then one of the belief after all that
 was seen, which is absorbed after each episode; the policy acts by its mode.
 
+Discrete actions have the critics and losses of agents/discrete_soft_actor_critic.py.
+
 Deviations: 1. two critics with slow copies, and no value net; the temperature may be learned. The published fixed one
 is temperature 1 with the rewards scaled up. 2. `kl_weight` weighs the mean over tasks of the divergence (summed over z)
 against the mean over tasks of the critics' errors, so that it does not depend on the number of tasks in a batch. The
@@ -28,6 +30,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from agents.discrete_soft_actor_critic import DiscreteSoftActorCritic
 from agents.soft_actor_critic import SoftActorCritic
 from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, factor_size
 from metarl.checks import at_least, in_range, not_negative, positive
@@ -105,10 +108,8 @@ class PEARLConfig:
         """A fresh agent.
 
         Raises:
-            ValueError: when actions are discrete.
+            ValueError: when actions have no bounds.
         """
-        if not isinstance(action_space, spaces.Box):
-            raise ValueError(f"action_space is {action_space}; PEARL needs a Box of continuous actions")
         return PEARL(self, observation_space, action_space, generator=generator)
 
 
@@ -146,16 +147,18 @@ class PEARL:
         self,
         config: PEARLConfig,
         observation_space: spaces.Box,
-        action_space: spaces.Box,
+        action_space: spaces.Box | spaces.Discrete,
         *,
         generator: torch.Generator,
     ) -> None:
         self.config = config
-        obs_size, num_actions, device = observation_space.shape[0], action_space.shape[0], generator.device
+        is_discrete = isinstance(action_space, spaces.Discrete)
+        num_actions = int(action_space.n) if is_discrete else action_space.shape[0]
+        obs_size, device = observation_space.shape[0], generator.device
         item_size = obs_size + num_actions + 1 + (obs_size if config.next_obs_in_context else 0)
         sizes = (item_size, *config.encoder_sizes, factor_size(config.latent_size, config.aggregation))
         self.encoder = mlp(sizes, activation=config.activation, output_gain=1.0, generator=generator)
-        self.sac = SoftActorCritic(
+        self.sac = (DiscreteSoftActorCritic if is_discrete else SoftActorCritic)(
             obs_size + config.latent_size,
             config.hidden_sizes,
             action_space,

@@ -22,7 +22,7 @@ class Transition(Record):
     """What is remembered of a step."""
 
     obs: Tensor  # [..., O]
-    action: Tensor  # [..., A], as the environment takes it
+    action: Tensor  # [..., A], as the environment takes it; [...] int64 if discrete
     reward: Tensor  # [...], the task's own
     shaped_reward: Tensor  # [...], what the critic learns from: the same, or a denser one known in meta-training
     next_obs: Tensor  # [..., O], before any reset
@@ -36,15 +36,19 @@ class Transition(Record):
         return cls(*(by_task(field, num_tasks) for field in fields))
 
     @classmethod
-    def blank(cls, obs_size: int, action_size: int, device: torch.device | str) -> Transition:
-        """Zeros of one transition's shapes."""
+    def blank(cls, obs_size: int, action_size: int | None, device: torch.device | str) -> Transition:
+        """Zeros of one transition's shapes; action_size: None: actions are discrete."""
         zero = torch.zeros((), device=device)
-        obs, action = torch.zeros(obs_size, device=device), torch.zeros(action_size, device=device)
+        obs = torch.zeros(obs_size, device=device)
+        discrete = torch.zeros((), dtype=torch.int64, device=device)
+        action = discrete if action_size is None else torch.zeros(action_size, device=device)
         return cls(obs, action, zero, zero, obs, torch.zeros((), dtype=torch.bool, device=device))
 
 
 class Replay:
     """Rings of `capacity` transitions of `num_tasks` tasks on the generator's device of whoever draws.
+
+    action_size: None: actions are discrete.
 
     Items are counted for ever: the item of a task with number n lies at n modulo capacity, so that a window of numbers
     says what is in it even after the ring has overwritten a part.
@@ -58,7 +62,7 @@ class Replay:
         num_tasks: int,
         capacity: int,
         obs_size: int,
-        action_size: int,
+        action_size: int | None,
         *,
         max_gigabytes: float,
         device: torch.device | str = "cpu",

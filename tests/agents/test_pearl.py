@@ -344,10 +344,6 @@ def test_training_tasks_are_those_of_the_checkpoint_wherever_it_is_read():
         (lambda: trainer(copies=4), "initial_episodes is 2; must be a multiple of copies, 4"),
         (lambda: trainer(replace(SMALL, shaped_reward="speed")), "'speed'; this family's metrics are dense_reward"),
         (lambda: trainer(replace(SMALL, max_gigabytes=1e-6)), "replay of 4 tasks x 200 transitions x 33 bytes needs"),
-        (
-            lambda: SMALL.make(FAMILY.observation_space, spaces.Discrete(2), num_iterations=1, generator=seeded()),
-            "PEARL needs a Box",
-        ),
     ],
 )
 def test_a_wrong_setting_is_named(make, message):

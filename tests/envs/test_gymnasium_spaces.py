@@ -82,7 +82,7 @@ def started(family: GymnasiumFamily, num_rows: int = 1) -> Any:
 
 ACTIONS = [
     (spaces.MultiDiscrete([3, 2]), 5),
-    (spaces.MultiDiscrete([[2, 2], [3, 4]], start=[[1, 0], [5, -1]]), 11),
+    (spaces.MultiDiscrete(np.array([[2, 2], [3, 4]]), start=np.array([[1, 0], [5, -1]])), 11),
     (spaces.MultiBinary(3), 3),
     (spaces.MultiBinary((2, 2)), 4),
     (spaces.Box(0, 5, (2,), np.int64), 2),
@@ -177,7 +177,7 @@ def test_observations_are_as_gymnasium_flattens_them():
     NESTED.seed(0)
     for _ in range(20):
         obs = NESTED.sample()
-        assert encode(NESTED, obs).tolist() == spaces.flatten(NESTED, obs).astype(np.float32).tolist()
+        assert encode(NESTED, obs).tolist() == np.asarray(spaces.flatten(NESTED, obs), dtype=np.float32).tolist()
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_numbers_of_info_are_metrics_of_logs_and_evaluations():
     }
     family = family_of(info=info)
     env: Any = started(family, 2)
-    assert isinstance(env, Measures)
+    assert isinstance(env, Measures) is True
     assert env.metric_names == ("force", "is_success", "reward_run")
     step = env.step(torch.zeros(2, 2), torch.tensor([True, False]))
     assert step.metrics.tolist() == [[2.0, 1.0, 0.5], [0.0, 0.0, 0.0]]
@@ -402,15 +402,15 @@ def test_the_programs_own_streams_are_left_alone():
 def test_metrics_are_info_of_the_bridges():
     family = family_of(info=lambda clock: {"clock": clock}, horizon=3)
     action = np.zeros(2, np.float32)
-    single = GymnasiumEnv(family)
+    single: Any = GymnasiumEnv(family)
     single.reset(seed=0)
     assert single.step(action)[4] == {"clock": 1.0}
-    many = GymnasiumVectorEnv(family, num_envs=2)
+    many: Any = GymnasiumVectorEnv(family, num_envs=2)
     many.reset(seed=0)
     infos = [many.step(np.zeros((2, 2), np.float32))[4] for _ in range(3)]
     assert [info["clock"].tolist() for info in infos] == [[1, 1], [2, 2], [0, 0]]
     assert [info["_clock"].tolist() for info in infos] == [[True, True], [True, True], [False, False]]
     assert infos[2]["final_info"]["clock"].tolist() == [3, 3]
-    sb3 = as_vec_env(family, 2)
+    sb3: Any = as_vec_env(family, 2)
     sb3.reset()
     assert [report["clock"] for report in sb3.step(np.zeros((2, 2), np.float32))[3]] == [1.0, 1.0]

@@ -138,7 +138,8 @@ def stuck(step_timeout: float | None = 0.5, **settings: Any) -> GymnasiumFamily:
 
 
 def tasks_of(family: GymnasiumFamily, *hang_at: float) -> Any:
-    return type(family.sample(1, "train", generator()))(hang_at=torch.tensor(hang_at))
+    record: Any = type(family.sample(1, "train", generator()))
+    return record(hang_at=torch.tensor(hang_at))
 
 
 def test_a_row_that_hangs_is_named_and_costs_its_process_their_episodes(caplog):
