@@ -49,15 +49,17 @@ def registered_here() -> dict[str, EnvSpec]:
 
 
 def _portable(spec: EnvSpec) -> EnvSpec:
-    """A registered environment whose class is at hand where its module could not be imported."""
+    """A registered environment with its class itself, in place of a path that a worker could not import."""
     entry = spec.entry_point
-    if isinstance(entry, str) and not _can_be_imported(entry.partition(":")[0].partition(".")[0]):
-        return replace(spec, entry_point=load_env_creator(entry))
-    return spec
+    if not isinstance(entry, str):
+        return spec
+    module = entry.partition(":")[0]
+    by_name = _can_be_imported(module.partition(".")[0]) and module not in cloudpickle.list_registry_pickle_by_value()
+    return spec if by_name else replace(spec, entry_point=load_env_creator(entry))
 
 
 def _send_by_value() -> None:
-    """Have all modules travel by value that a fresh process would not find."""
+    """Make all modules travel by value that a fresh process would not find."""
     for name, module in list(sys.modules.items()):
         top = name.partition(".")[0]
         if name != "__main__" and getattr(module, "__file__", None) and not _can_be_imported(top):
