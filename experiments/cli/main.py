@@ -11,7 +11,17 @@ from experiments.experiment.names import describe, in_columns, known
 from metarl._packages import require_own_packages
 from metarl.errors import UserError
 
-COMMANDS = ("list", "train", "resume", "evaluate", "play", "baselines", "benchmark", "doctor")  # modules of commands/
+COMMANDS = (
+    "list",
+    "train",
+    "launch",
+    "resume",
+    "evaluate",
+    "play",
+    "baselines",
+    "benchmark",
+    "doctor",
+)  # modules of commands/
 
 
 def main(argv: list[str] | None = None) -> None:
