@@ -92,7 +92,7 @@ def probability_of_improvement(scores: Scores, others: Scores) -> float:
 def improvement_interval(
     scores: Scores, others: Scores, *, level: float = 0.95, num_resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the probability of improvement; both agents' runs are resampled, within tasks."""
+    """Percentile bootstrap interval of the probability of improvement; the runs of both are resampled within tasks."""
     wins = _wins(scores, others)
     rng = np.random.default_rng(seed)
     both = zip(

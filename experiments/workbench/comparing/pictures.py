@@ -34,7 +34,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
     Raises:
         RunError: when the disk refuses it.
     """
-    name = comparison.measure["name"]
+    name: str = comparison.measure["name"]
     what = MEASURES.get(name, name)
     pairs = min(len(comparison.improvements), _MOST_PAIRS)
     figure = Figure(figsize=(15, 8.2 + 0.25 * max(0, pairs - 8)), layout="constrained")
@@ -60,7 +60,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
     for axes in (samples, seconds):
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         if not axes.lines:
-            axes.text(0.5, 0.5, "not logged by all runs", ha="center", transform=axes.transAxes, color="#666666")
+            _say(axes, "not logged by all runs")
     _draw_last(last, comparison, what)
     _draw_improvements(improvement, comparison)
     handles, labels = adaptation.get_legend_handles_labels()
@@ -111,14 +111,16 @@ def _draw_improvements(axes: Axes, comparison: Comparison) -> None:
     more = len(comparison.improvements) - len(pairs)
     _finish(axes, f"probability of improvement{f' ({more} more pairs not shown)' if more else ''}")
     if not pairs:
-        axes.text(
-            0.5, 0.5, "needs two groups on the same tasks", ha="center", transform=axes.transAxes, color="#666666"
-        )
+        _say(axes, "needs two groups on the same tasks")
 
 
 def _name_rows(axes: Axes, names: list[str]) -> None:
     axes.set_yticks(range(len(names)), [name if len(name) <= 40 else f"{name[:39]}…" for name in names], fontsize=8)
     axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def _say(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", transform=axes.transAxes, color="#666666")
 
 
 def _finish(axes: Axes, title: str) -> None:
