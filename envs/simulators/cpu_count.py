@@ -1,4 +1,4 @@
-"""How many processors there are to use."""
+"""The number of available CPUs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def available_cpus() -> int:
-    """Processors this process may use: its affinity, its container's quota (cgroup v1 or v2), and OMP_NUM_THREADS."""
+    """CPUs this process may use: its affinity, the quota of its container (cgroup v1 or v2), and OMP_NUM_THREADS."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota, threads = _cgroup_cpus(Path("/sys/fs/cgroup")), os.environ.get("OMP_NUM_THREADS", "")
     limits = ([] if quota is None else [int(quota)]) + ([int(threads)] if threads.isdecimal() else [])
@@ -15,7 +15,7 @@ def available_cpus() -> int:
 
 
 def _cgroup_cpus(root: Path) -> float | None:
-    """The container's quota in processors, or None where there is no limit."""
+    """The container's quota in CPUs, or None if there is no limit."""
     try:
         if (root / "cpu.max").exists():  # v2: "200000 100000" or "max 100000"
             quota, period = (root / "cpu.max").read_text().split()
