@@ -79,7 +79,8 @@ def read(run: Run, choice: CodeChoice | None = None) -> ReadRun:
         if kept is not None and not choice.as_trained:
             changed = differing(kept.record.files, places)
             _refuse_unless_chosen(run, changed, choice)
-        config = _moved(config, places)
+        resolved = {str(Path(path).resolve()): place for path, place in places.items()}  # as paths are in config.json
+        config = _moved(config, {**places, **resolved})
         experiment = from_config(config, run.path, _loader(name, kept, choice), any_environment=choice.trust)
     else:
         if choice.recipe is not None:

@@ -96,7 +96,7 @@ def keep(record_files: Mapping[Path, str | None]) -> tuple[tuple[KeptFile, ...],
     Raises:
         RunError: when one of them cannot be read.
     """
-    paths = {path.absolute(): module for path, module in record_files.items()}
+    paths = {_plain(path): module for path, module in record_files.items()}
     root = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
     kept: list[KeptFile] = []
     contents: dict[str, bytes] = {}
@@ -113,6 +113,12 @@ def keep(record_files: Mapping[Path, str | None]) -> tuple[tuple[KeptFile, ...],
             contents[copy] = content
         kept.append(KeptFile(str(path), digest, copy, module))
     return tuple(kept), contents
+
+
+def _plain(path: Path) -> Path:
+    """An absolute path without "..", by the links in it where possible: relative paths stay as recipes have them."""
+    plain = Path(os.path.normpath(path.absolute()))
+    return plain if plain.exists() and plain.samefile(path) else path.resolve()
 
 
 def hash_of(path: Path) -> str | None:
