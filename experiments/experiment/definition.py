@@ -281,7 +281,7 @@ def _check_environments(values: Mapping[str, Any], of_recipe: Any, where: str, a
         elif name == "env" and isinstance(value, str) and value != own:
             what = f"{where}.env is {value!r}, and the recipe's is {own!r}"
             if not any_environment:
-                raise UserError(f"{what}; --trust makes it all the same")
+                raise UserError(f"{what}; --trust makes it anyway")
             print(f"metarl: {what}; making the former", file=sys.stderr)
 
 

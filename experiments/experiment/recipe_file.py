@@ -1,4 +1,4 @@
-"""A recipe from a file of the user's own, wherever it lies, with the modules that lie beside it."""
+"""A recipe from a file of the user's own, wherever it lies, with the modules in its folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from metarl.run.kept_files import KeptRecord
 
 RECIPE_MODULE = "metarl_recipe"  # what such a recipe is called in sys.modules
 
-_imported: set[str] = set()  # modules that were imported for a recipe, from beside it or from a run's copies
+_imported: set[str] = set()  # modules that were imported for a recipe, from its folder or from the copies of a run
 
 
 def load_file(path: Path) -> ModuleType:
@@ -102,7 +102,7 @@ def importable(folder: Path) -> Iterator[None]:
             sys.path.remove(str(folder))
         for package in ours:
             package.__path__.pop()
-        new = [name for name in set(sys.modules) - before if _is_beside(folder, name)]
+        new = [name for name in set(sys.modules) - before if _is_the_users(folder, name)]
         _imported.update(new)
         for name in new:  # a worker process would not find it by its name
             cloudpickle.register_pickle_by_value(sys.modules[name])
@@ -119,7 +119,7 @@ def _forget(names: Iterable[str]) -> None:
             delattr(sys.modules[parent], child)  # or `from parent import child` would find it still
 
 
-def _is_beside(folder: Path, module: str) -> bool:
+def _is_the_users(folder: Path, module: str) -> bool:
     """Whether a module, or the package that it is in, lies in a folder itself and is not ours."""
     top = module.split(".")[0]
     if top == RECIPE_MODULE:

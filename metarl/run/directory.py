@@ -97,7 +97,7 @@ class Run:
     ) -> Run:
         """A new run in exactly this directory, which must be empty or absent.
 
-        project: a folder of the user's project, whose commit is noted beside our own. code: what the run keeps of its
+        project: a folder of the user's project, whose commit is noted next to our own. code: what the run keeps of its
         code, by file name; see metarl/run/kept_files.py.
 
         Raises:

@@ -381,7 +381,7 @@ def test_another_environment_than_the_recipes_is_made_for_whoever_trusts_it(tmp_
     config(family__env="gymnasium.envs.classic_control:Pendulum-v1")(tmp_path / "run")
     status, _, errors = metarl_command(capsys, "evaluate", ".")
     assert status == 2
-    assert "and the recipe's is 'Pendulum-v1'; --trust makes it all the same" in errors
+    assert "and the recipe's is 'Pendulum-v1'; --trust makes it anyway" in errors
     assert "making the former" in evaluated(capsys, "--trust")
 
 
