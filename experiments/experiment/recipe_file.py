@@ -70,6 +70,11 @@ def load_kept(kept: KeptRecord) -> ModuleType:
     return recipe
 
 
+def imported_modules() -> frozenset[str]:
+    """The modules that the recipe file which was loaded last has imported from its folder, in whatever way."""
+    return frozenset(_imported)
+
+
 def _does_not_load(recipe: Path, error: BaseException) -> UserError:
     """What to raise when a recipe fails with an error."""
     message = getattr(error, "msg", None) or str(error)  # a syntax error's text would repeat its place

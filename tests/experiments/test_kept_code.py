@@ -12,7 +12,8 @@ from PIL import Image
 
 import metarl
 from experiments.cli.main import main
-from experiments.experiment.definition import Experiment
+from experiments.experiment.definition import Experiment, load
+from experiments.experiment.reading import record_of
 from experiments.experiment.recipe_file import load_file
 from metarl.errors import UserError
 from metarl.fewshot.images import photos
@@ -410,3 +411,11 @@ def test_files_above_the_recipe_and_behind_links_are_kept_too(tmp_path, monkeypa
     assert evaluation(capsys, "--with-current")["points"] != before["points"]
     monkeypatch.chdir(tmp_path / "real")
     assert evaluation(capsys, "--as-trained")["points"] == before["points"]
+
+
+def test_a_module_that_is_imported_by_a_string_is_kept(tmp_path):
+    (tmp_path / "first.py").write_text("import importlib\nsecond = importlib.import_module('second')\n")
+    (tmp_path / "second.py").write_text("")
+    (tmp_path / "recipe.py").write_text(f"import first\n{BANDIT}")
+    record, _ = record_of(load(str(tmp_path / "recipe.py")), str(tmp_path / "recipe.py"))
+    assert [file.module for file in record.files] == ["metarl_recipe", "first", "second"]
