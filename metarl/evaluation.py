@@ -95,6 +95,17 @@ class Evaluation:
         """Plain values that JSON knows: what is not finite, as errors of a learner that diverged, is None."""
         return _finite_or_none(asdict(self))
 
+    def check_finite(self) -> None:
+        """Refuse a curve that says nothing, as that of a learner that has diverged.
+
+        Raises:
+            FloatingPointError: when the mean is not finite at any point after the learner has begun to adapt.
+        """
+        adapted = self.points[1 - self.measure.first :] or self.points
+        if not any(math.isfinite(point.mean) for point in adapted):
+            where = f"at any {self.measure.point} of {self.num_tasks} {self.split} tasks of {self.family}"
+            raise FloatingPointError(f"{self.measure.name} of {self.agent} is not finite {where}")
+
     def to_frame(self) -> Any:
         """The curve as a pandas DataFrame: a row for each point, its scores, and the bounds and metrics known there.
 

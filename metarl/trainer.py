@@ -6,8 +6,9 @@ One loop for agents that act in trials and for learners that predict: what diffe
 from __future__ import annotations
 
 import math
+import reprlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainConfig", "Trainer", "train"]
 
 _STREAMS = ("initialisation", "task", "env", "policy", "update")  # one generator each, all from one seed
+_MOST = 2.0**63  # of anything that is counted
 _EVALUATION_SEED = 1_000_003  # of the held-out tasks: the same ones for every run, whatever its seed
 
 
@@ -59,6 +61,7 @@ class Trainer:
         self.num_samples = 0  # in the source's unit: examples, where nothing acts
         self.seconds = 0.0  # of meta-training, without evaluations
         self.best_return = self.source.measure.worst  # the best mean score of a window between two checkpoints
+        self.metrics: dict[str, float] = {}  # of the last iteration, by their logged tags
         self._window: list[float] = []  # scores by iteration since the last checkpoint, such as returns of whole trials
 
     @property
@@ -70,7 +73,7 @@ class Trainer:
         """One meta-iteration; returns its metrics by their logged tags.
 
         Raises:
-            FloatingPointError: when a reward or an error is not finite.
+            FloatingPointError: when a reward, an error or something learned is not finite.
         """
         started = time.perf_counter()
         draw = self.source.draw(self.agent)
@@ -81,11 +84,14 @@ class Trainer:
         score = metrics[self.source.score_tag]
         if not math.isfinite(score):
             raise FloatingPointError(f"{self.source.score_tag} of iteration {self.iteration + 1} is {score}")
+        spoilt = next(_not_numbers(self.agent.state_dict()), None)
+        if spoilt is not None:
+            raise FloatingPointError(f"{spoilt} is not a number after iteration {self.iteration + 1}")
         self._window.append(score)
         self.iteration += 1
         self.num_samples += draw.amount
         self.seconds += ended - started
-        return {
+        self.metrics = {
             **metrics,
             "time/fps": draw.amount / (ended - started),
             "time/collect_fps": draw.amount / (drawn - started),
@@ -94,6 +100,7 @@ class Trainer:
             "time/iterations": float(self.iteration),
             "time/total_timesteps": float(self.num_samples),
         }
+        return dict(self.metrics)
 
     def evaluate(
         self,
@@ -107,8 +114,12 @@ class Trainer:
         """The adaptation curve on held-out tasks; the training's own random streams are left as they are.
 
         family: another one than that of training, such as with more classes; None: the trainer's own.
+
+        Raises:
+            FloatingPointError: when the learner has diverged: the whole curve is not finite, or an observation, a
+                reward or an action.
         """
-        return self.source.evaluate(
+        evaluation = self.source.evaluate(
             self.agent,
             agent_name=self.agent_name,
             split=split,
@@ -117,6 +128,8 @@ class Trainer:
             generator=torch.Generator(self.device).manual_seed(_EVALUATION_SEED + seed),
             family=family,
         )
+        evaluation.check_finite()
+        return evaluation
 
     def close_window(self) -> bool:
         """Start a new window of iterations; whether the last one was the best so far, on training tasks."""
@@ -135,6 +148,7 @@ class Trainer:
             "seconds": self.seconds,
             "best_return": self.best_return,
             "window": list(self._window),
+            "metrics": dict(self.metrics),
             "agent": self.agent.state_dict(),
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
         }
@@ -146,9 +160,20 @@ class Trainer:
 
         Raises:
             KeyError: for what the state lacks.
+            ValueError: when a number of it cannot be.
         """
+        for name in ("iteration", "num_samples", "seconds"):
+            if not 0 <= state[name] <= _MOST:
+                raise ValueError(f"{name} is {reprlib.repr(state[name])}; must be zero or positive, and finite")
+        numbers = [*state["window"], *state.get("metrics", {}).values()]
+        if not all(type(number) in (int, float) for number in numbers):
+            raise ValueError("window and metrics must hold numbers")
+        spoilt = next(_not_numbers(state), None)
+        if spoilt is not None:
+            raise ValueError(f"{spoilt} is not a number")
         self.iteration = state["iteration"]
         self.num_samples = state["num_samples"]
+        self.metrics = dict(state.get("metrics", {}))  # older checkpoints have none
         self.source.load_state_dict(state["source"], to_train=to_train)
         self.seconds = state["seconds"]
         self.best_return = state["best_return"]
@@ -167,12 +192,18 @@ def train(
 ) -> Evaluation:
     """Meta-train from the trainer's iteration to the last one, logging and saving into the run; then evaluate.
 
+    Checkpoints are saved at the start, after so many iterations or minutes, and after the last iteration. A training
+    that had its last iteration before has its row and its evaluation made again where they are missing.
+
     `best` is the checkpoint with the best return, or error, over a window of training tasks: test tasks choose nothing.
     `progress` is called after each iteration, `evaluate` now and then and at the end; what they raise ends the training
     with everything saved that they saw, the checkpoint of the iteration aside where it is not the last.
     """
     config = trainer.config
     evaluation = None
+    if trainer.iteration == 0:
+        run.save("latest", trainer.state_dict())  # what cannot be saved is known at once
+    saved_at = time.monotonic()
     while trainer.iteration < config.num_iterations:
         metrics = trainer.iterate()
         is_last = trainer.iteration == config.num_iterations
@@ -182,13 +213,28 @@ def train(
         try:
             if is_last or (config.eval_every and trainer.iteration % config.eval_every == 0):
                 evaluation = evaluate(trainer)
-                metrics |= _evaluation_metrics(evaluation)
+                metrics |= evaluation_metrics(evaluation)
         finally:
             run.log(metrics, trainer.num_samples)
         if not is_last and trainer.iteration % config.checkpoint_every == 0:
             _save(trainer, run)
+            saved_at = time.monotonic()
+        elif time.monotonic() - saved_at > 60 * config.checkpoint_minutes:
+            run.save("latest", trainer.state_dict())  # the window stays open: what is `best` does not depend on time
+            saved_at = time.monotonic()
         progress(trainer, metrics)  # last, as it may stop the training: then the window is closed as it would have been
-    return evaluate(trainer) if evaluation is None else evaluation
+    return _finish(trainer, run, evaluate) if evaluation is None else evaluation
+
+
+def _finish(trainer: Trainer, run: Run, evaluate: Callable[[Trainer], Evaluation]) -> Evaluation:
+    """The evaluation after the last iteration, and the row of both, where a kill came before them."""
+    metrics = trainer.metrics
+    try:
+        evaluation = evaluate(trainer)
+        metrics = {**metrics, **evaluation_metrics(evaluation)}
+    finally:
+        run.log_anew(metrics, trainer.num_samples)
+    return evaluation
 
 
 def _save(trainer: Trainer, run: Run) -> None:
@@ -198,7 +244,8 @@ def _save(trainer: Trainer, run: Run) -> None:
     run.save("latest", trainer.state_dict())
 
 
-def _evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
+def evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """What is logged of an evaluation, by tags."""
     points, measure = evaluation.points, evaluation.measure
     logged = logged_points(measure, len(points))
     metrics = {f"meta_test/{measure.tag}{k}": points[k - measure.first].mean for k in logged}
@@ -206,3 +253,13 @@ def _evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
         metrics["meta_test/return/total"] = evaluation.total.mean
     metrics["meta_test/iqm"] = points[-1].iqm
     return metrics | by_point("meta_test", evaluation.metrics, measure)
+
+
+def _not_numbers(state: Any, where: str = "") -> Iterator[str]:
+    """Where in nested mappings and lists tensors hold what is not a number (NaN)."""
+    if isinstance(state, torch.Tensor):
+        if state.is_floating_point() and bool(state.isnan().any()):
+            yield where
+    elif isinstance(state, (Mapping, list, tuple)):
+        for key, value in state.items() if isinstance(state, Mapping) else enumerate(state):
+            yield from _not_numbers(value, f"{where}.{key}" if where else str(key))

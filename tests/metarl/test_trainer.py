@@ -40,8 +40,8 @@ def test_a_run_logs_every_iteration_and_saves_on_time():
     trainer = small_trainer(eval_every=2, checkpoint_every=3)
     evaluation = train(trainer, run)  # type: ignore[arg-type]
     assert [step for step, _ in run.rows] == [96, 192, 288, 384]  # 8 rows x 4 episodes x 3 steps each
-    assert [tag for tag in run.saved if tag.startswith("latest")] == ["latest@3", "latest@4"]
-    assert run.saved[0] == "best@3"
+    assert [tag for tag in run.saved if tag.startswith("latest")] == ["latest@0", "latest@3", "latest@4"]
+    assert run.saved[1] == "best@3"
     assert evaluation.points[-1].iqm == run.rows[-1][1]["meta_test/iqm"]
     tags = [set(row) for _, row in run.rows]
     assert {"meta_train/return/ep_1", "meta_train/return/ep_4", "rollout/ep_rew_mean", "time/fps"} <= tags[0]
@@ -146,9 +146,9 @@ def test_an_update_that_spoils_the_network_is_not_saved_over_a_good_one():
         if trainer.iteration == 2:
             next(trainer.agent.net.parameters()).register_hook(lambda gradient: gradient * torch.nan)
 
-    with pytest.raises(FloatingPointError, match=r"parameter .* is not finite after update 3, at learning_rate"):
+    with pytest.raises(FloatingPointError, match="a parameter is not finite after a gradient step at learning rate"):
         train(trainer, run, spoil)  # type: ignore[arg-type]
-    assert [tag for tag in run.saved if tag.startswith("latest")] == ["latest@1", "latest@2"]
+    assert [tag for tag in run.saved if tag.startswith("latest")] == ["latest@0", "latest@1", "latest@2"]
 
 
 def test_the_last_iteration_is_saved_before_its_evaluation_and_logged_where_that_is_stopped():
@@ -159,7 +159,7 @@ def test_the_last_iteration_is_saved_before_its_evaluation_and_logged_where_that
 
     with pytest.raises(KeyboardInterrupt):
         train(trainer, run, evaluate=stop)  # type: ignore[arg-type]
-    assert run.saved == ["best@2", "latest@2"]
+    assert run.saved == ["latest@0", "best@2", "latest@2"]
     assert len(run.rows) == 2
 
 
