@@ -5,6 +5,7 @@ What comes out is the adaptation curve: the return of episode 1, 2, ... of a tri
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,8 +18,10 @@ from torch import Tensor
 from metarl.errors import UserError
 from metarl.protocols import Agent, Measures, Split, TaskFamily, VectorEnv
 from metarl.records import Record, Trajectory, cat
-from metarl.rl.rollouts import rows_per_task, run_trial
+from metarl.rl.rollouts import raised, rows_per_task, run_trial
 from metarl.statistics import bootstrap_interval, interquartile_mean
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -206,10 +209,19 @@ def evaluate(
         num_tasks=num_tasks,
         points=points,
         total=Score.of(scores.returns.sum(0)) if measure.adds_up else points[-1],
-        bounds=family.bounds(tasks, num_points),
+        bounds=_bounds(family, tasks, num_points),
         metrics=mean_metrics(env, scores.metrics),
         measure=measure,
     )
+
+
+def _bounds(family: TaskFamily, tasks: Record, num_points: int) -> dict[str, list[float]]:
+    """What is known of the tasks; nothing, and a warning, where the family fails to say it: the scores are kept."""
+    try:
+        return family.bounds(tasks, num_points)
+    except Exception as error:  # whatever a search, or a family of the user's own, leads to
+        logger.warning("%s: no bounds are given: %s", family.name, raised(error))
+        return {}
 
 
 def mean_metrics(env: VectorEnv, metrics: Tensor | None) -> dict[str, list[float]]:

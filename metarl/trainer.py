@@ -48,15 +48,11 @@ class Trainer:
         device: str = "cpu",
     ) -> None:
         self.family, self.config, self.agent_name = family, config, agent_name
-        seeds = np.random.SeedSequence(seed).generate_state(len(_STREAMS), np.uint64).tolist()
-        self.generators = {
-            name: torch.Generator(device).manual_seed(stream_seed % 2**63)
-            for name, stream_seed in zip(_STREAMS, seeds, strict=True)
-        }
+        self.generators = _generators(device, seed)
         self.source: Source[Any, Any] = agent_config.make_source(family, config, self.generators)
         self.agent = self.source.make_learner(config.num_iterations)
         self.num_points = self.source.num_points
-        self.device = device
+        self.device, self.seed = device, seed
         self.iteration = 0
         self.num_samples = 0  # in the source's unit: examples, where nothing acts
         self.seconds = 0.0  # of meta-training, without evaluations
@@ -153,6 +149,14 @@ class Trainer:
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
         }
 
+    def streams_after(self, iteration: int, saved: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Random streams' states to go on with after an iteration on another kind of device than they were saved on.
+
+        A state that does not fit this kind is replaced by one that comes from the seed and the iteration.
+        """
+        fresh = {name: stream.get_state() for name, stream in _generators(self.device, self.seed, iteration).items()}
+        return {name: saved[name] if saved[name].shape == state.shape else state for name, state in fresh.items()}
+
     def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
         """Go on from a saved state.
 
@@ -182,6 +186,15 @@ class Trainer:
         if to_train:
             for name, generator_state in state["generators"].items():
                 self.generators[name].set_state(generator_state.cpu())
+
+
+def _generators(device: str, *seed: int) -> dict[str, torch.Generator]:
+    """One generator for each random stream, all from one seed."""
+    seeds = np.random.SeedSequence(seed).generate_state(len(_STREAMS), np.uint64).tolist()
+    return {
+        name: torch.Generator(device).manual_seed(stream_seed % 2**63)
+        for name, stream_seed in zip(_STREAMS, seeds, strict=True)
+    }
 
 
 def train(

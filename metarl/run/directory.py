@@ -6,6 +6,7 @@ runs/<family>/<agent>/<time>_s<seed>/
   checkpoints/{latest,best}.pt              tensors and plain Python only, written whole or not at all
   evaluation_test.json                      the adaptation curve at the training's end
   evaluation_<split>_<tasks>x<episodes>_i<iteration>_s<seed>.json   those that were asked for later
+  traceback.txt                             of an error that ended the training, such as one in a user's function
   videos/                                   films, and their animated images for TensorBoard
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -334,10 +336,12 @@ class Run:
         if not path.is_file():
             raise RunError(f"{self.path} has no checkpoint named {name!r}")
         try:
-            with path.open("rb") as file:
-                state = torch.load(file, map_location="cpu", weights_only=True)
+            file = path.open("rb")
         except OSError as error:
             raise RunError(f"cannot read checkpoint {path}: {reason(error)}") from error
+        try:
+            with file:
+                state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged archive raises whatever its first bad byte leads to
             kind = type(error).__name__
             what = f"it is corrupt or not a checkpoint ({kind} from torch.load)"
@@ -366,6 +370,27 @@ class Run:
             write_whole(path, _json_bytes({**evaluation.as_json(), **(subject or {})}))
         except OSError as error:
             raise RunError(f"cannot write {path}: {reason(error)}") from error
+        return path
+
+    def evaluated_iteration(self) -> int | None:
+        """The iteration at which the training's own evaluation was made; None where there is none to be read."""
+        try:
+            evaluation = json.loads((self.path / "evaluation_test.json").read_text())
+        except (OSError, ValueError, RecursionError):
+            return None
+        return evaluation.get("iteration") if isinstance(evaluation, dict) else None
+
+    def save_traceback(self, error: BaseException) -> Path:
+        """Write where an error of a user's function or of ours came from, as traceback.txt; returns its path.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        path = self.path / "traceback.txt"
+        try:
+            write_whole(path, "".join(traceback.format_exception(error)).encode(errors="replace"))
+        except OSError as failure:
+            raise RunError(f"cannot write {path}: {reason(failure)}") from failure
         return path
 
     def save_picture(self, name: str, png: bytes) -> Path:
