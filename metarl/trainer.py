@@ -57,7 +57,7 @@ class Trainer:
         self.num_samples = 0  # in the source's unit: examples, where nothing acts
         self.seconds = 0.0  # of meta-training, without evaluations
         self.best_return = self.source.measure.worst  # the best mean score of a window between two checkpoints
-        self.metrics: dict[str, float] = {}  # of the last iteration, by their logged tags
+        self.metrics: dict[str, float] = {}  # of the last iteration, by their logged tags; its speed aside
         self._window: list[float] = []  # scores by iteration since the last checkpoint, such as returns of whole trials
 
     @property
@@ -87,16 +87,26 @@ class Trainer:
         self.iteration += 1
         self.num_samples += draw.amount
         self.seconds += ended - started
-        self.metrics = {
-            **metrics,
+        self.metrics = metrics
+        speed = {
             "time/fps": draw.amount / (ended - started),
             "time/collect_fps": draw.amount / (drawn - started),
             "time/collect_share": (drawn - started) / (ended - started),
+        }
+        return {**metrics, **speed, **self._clock()}
+
+    def _clock(self) -> dict[str, float]:
+        """How far training is, by logged tags."""
+        return {
             "time/time_elapsed": self.seconds,
             "time/iterations": float(self.iteration),
             "time/total_timesteps": float(self.num_samples),
         }
-        return dict(self.metrics)
+
+    @property
+    def last_row(self) -> dict[str, float]:
+        """What was logged of the last iteration, its speed aside."""
+        return {**self.metrics, **self._clock()}
 
     def evaluate(
         self,
@@ -241,7 +251,7 @@ def train(
 
 def _finish(trainer: Trainer, run: Run, evaluate: Callable[[Trainer], Evaluation]) -> Evaluation:
     """The evaluation after the last iteration, and the row of both, where a kill came before them."""
-    metrics = trainer.metrics
+    metrics = trainer.last_row
     try:
         evaluation = evaluate(trainer)
         metrics = {**metrics, **evaluation_metrics(evaluation)}
