@@ -36,7 +36,8 @@ class Score:
     def of(cls, returns: Tensor) -> Score:
         """The score of returns [N], one per task."""
         values = returns.double().cpu().numpy()
-        return cls(float(np.mean(values)), float(interquartile_mean(values)), bootstrap_interval(values))
+        with np.errstate(invalid="ignore", over="ignore"):  # of a learner that diverged: check_finite tells
+            return cls(float(np.mean(values)), float(interquartile_mean(values)), bootstrap_interval(values))
 
 
 @dataclass(frozen=True)

@@ -102,9 +102,10 @@ def _stepped(env: VectorEnv, tasks: Record, number: int, call: Callable[[], Step
     shapes = {"obs": obs_shape, "next_obs": obs_shape, "reward": rows, "terminated": rows, "truncated": rows}
     for name, shape in shapes.items():
         value = getattr(step, name)
-        if value.shape != shape:
-            must = f"must be {list(shape)}, at step {number} in {describe(tasks)}"
-            raise EnvironmentFailed(f"{name} of the environment has shape {list(value.shape)}; {must}")
+        if not isinstance(value, Tensor) or value.shape != shape:
+            form = f"has shape {list(value.shape)}" if isinstance(value, Tensor) else f"is a {type(value).__name__}"
+            must = f"must be a tensor of shape {list(shape)}, at step {number} in {describe(tasks)}"
+            raise EnvironmentFailed(f"{name} of the environment {form}; {must}")
     return step
 
 
