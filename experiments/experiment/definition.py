@@ -103,7 +103,7 @@ class Experiment(Generic[F, A]):
                 seed=self.seed,
                 device=self.device,
             )
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise UserError(str(error)) from error
 
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from metarl.errors import RunError
-from metarl.run.files import is_scratch, open_lock, reason, write_whole
+from metarl.run.files import is_scratch, open_lock, read_file, reason, write_whole
 from metarl.run.log_writers import DEFAULT_LOG, STEP_TAG, WRITERS, check_log, csv_of, open_logger, rows_of
 from metarl.run.provenance import provenance
 
@@ -149,7 +149,7 @@ class Run:
             RunError: when config.json cannot be read.
         """
         try:
-            config = json.loads((self.path / "config.json").read_text())
+            config = json.loads(read_file(self.path / "config.json"))
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"cannot read {self.path / 'config.json'}: {reason(error)}") from error
         if not isinstance(config, dict):
@@ -202,7 +202,7 @@ class Run:
     def log_names(self) -> tuple[str, ...]:
         """What the progress is written to, as was asked for when the run was made; earlier runs have the default."""
         try:
-            log = json.loads((self.path / "meta.json").read_text())["log"]
+            log = json.loads(read_file(self.path / "meta.json"))["log"]
             return tuple(log) if isinstance(log, list) and set(log) <= set(WRITERS) else DEFAULT_LOG
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return DEFAULT_LOG
@@ -284,7 +284,7 @@ class Run:
         """
         path = self.path / "progress.json"
         try:
-            content = path.read_bytes()
+            content = read_file(path)
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -375,7 +375,7 @@ class Run:
     def evaluated_iteration(self) -> int | None:
         """The iteration at which the training's own evaluation was made; None where there is none to be read."""
         try:
-            evaluation = json.loads((self.path / "evaluation_test.json").read_text())
+            evaluation = json.loads(read_file(self.path / "evaluation_test.json"))
         except (OSError, ValueError, RecursionError):
             return None
         return evaluation.get("iteration") if isinstance(evaluation, dict) else None

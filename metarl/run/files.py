@@ -49,6 +49,17 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> No
         os.fsync(file.fileno())
 
 
+def read_file(path: Path) -> bytes:
+    """The content of a file, which is not waited for as that of a pipe would be.
+
+    Raises:
+        OSError: when there is none, or it cannot be read.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError("not a regular file")
+    return path.read_bytes()
+
+
 def is_scratch(path: Path) -> bool:
     """Whether a file is what a killed process left of one that it was writing."""
     return path.name.startswith(".") and path.stem.endswith(_SCRATCH)
