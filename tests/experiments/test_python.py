@@ -119,7 +119,7 @@ def test_an_experiment_in_python_is_trained_and_loaded_again(tmp_path):
         ({"agnet.hidden_size": 8}, "agnet is not a field: did you mean agent?"),
         ({"agent.hidden_size": "8"}, "agent.hidden_size is '8': Input should be a valid integer"),
         ({"agent.hidden_size": True}, "agent.hidden_size is True: Input should be a valid integer"),
-        ({"agent.memory": "gur"}, "agent.memory is 'gur': Input should be 'gru', 'lstm'"),
+        ({"agent.memory": "gur"}, "agent.memory is 'gur': did you mean gru?"),
         ({"agent.learning_rate": 5e-5}, "agent: final_learning_rate is 0.0001 and learning_rate 5e-05"),
         ({"train.num_iterations.x": 1}, "train.num_iterations is 2, which has no fields"),
         ({"family": 3}, "family is 3; must be an object such as GridNavi(...)"),
@@ -145,7 +145,7 @@ def test_mistakes_in_names_are_one_line(tmp_path):
     with pytest.raises(UserError, match="grid_navi has no field 'sise'"):
         metarl.make_family("grid_navi", sise=3)
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
-        _ = metarl.trian
+        _ = metarl.trian  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_what_there_is_can_be_listed_and_made():

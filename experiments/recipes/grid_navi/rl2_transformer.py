@@ -1,6 +1,6 @@
-"""RL2 with a transformer as its memory, on the 5x5 gridworld.
+"""RL2 with a transformer as its memory, on GridNavi.
 
-The budget of the recipe rl2.
+The budget of grid_navi/rl2.
 """
 
 from dataclasses import replace
@@ -12,9 +12,8 @@ experiment = replace(
     rl2.experiment,
     agent=replace(
         rl2.experiment.agent,
-        memory="transformer",
         hidden_size=64,
-        transformer=TransformerConfig(num_layers=1),
+        memory=TransformerConfig(num_layers=1),
         learning_rate=1e-3,
         final_learning_rate=1e-4,
     ),
