@@ -364,10 +364,11 @@ def _misfit(fresh: Any, saved: Any, where: str = "") -> str | None:
         found = (_misfit(fresh[key], saved[key], name) for key, name in inside)
         return next((reason for reason in found if reason is not None), None)
     kinds = (int, float) if type(fresh) is float else (type(fresh),)
-    is_tensor = isinstance(fresh, torch.Tensor) and isinstance(saved, torch.Tensor)
-    if fresh is not None and type(saved) not in kinds and not is_tensor:
+    if isinstance(fresh, torch.Tensor) and isinstance(saved, torch.Tensor):
+        return _tensor_misfit(fresh, saved, where)
+    if fresh is not None and type(saved) not in kinds:
         return f"{where} is of type {type(saved).__name__}; must be {type(fresh).__name__}"
-    return _tensor_misfit(fresh, saved, where) if is_tensor else None
+    return None
 
 
 def _tensor_misfit(fresh: torch.Tensor, saved: torch.Tensor, where: str) -> str | None:

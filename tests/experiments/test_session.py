@@ -157,7 +157,7 @@ def test_an_error_in_mid_training_is_one_line_with_its_traceback_in_the_run(run,
     assert errors.endswith("'no such thing'; what was saved before is in broken, the traceback in traceback.txt\n")
     assert "Traceback (most recent call last)" in Path("broken/traceback.txt").read_text()
     assert metarl("resume", "broken") == 0
-    assert "No iteration of broken was saved: it starts again from the beginning." in capsys.readouterr().err
+    assert "No iteration of broken was saved: it starts from the beginning." in capsys.readouterr().err
     whole = [without_time(row) for row in Run.open("run").progress()]
     assert [without_time(row) for row in Run.open("broken").progress()] == whole
 

@@ -50,7 +50,7 @@ def trained_adam(**settings: Any) -> torch.optim.Adam:
     parameters = [torch.nn.Parameter(torch.ones(2, 3)), torch.nn.Parameter(torch.ones(3))]
     optimizer = torch.optim.Adam(parameters, lr=0.1, **settings)
     for _ in range(2):
-        gradient_step(optimizer, sum(parameter.square().sum() for parameter in parameters))
+        gradient_step(optimizer, [parameter.square().sum() for parameter in parameters])
     return optimizer
 
 

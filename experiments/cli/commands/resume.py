@@ -82,7 +82,7 @@ def _situation(trainer: Trainer, run: Run, new_device: str | None) -> str:
     if trainer.iteration >= trainer.config.num_iterations:
         return f"All {trainer.iteration} iterations are done: the evaluation and pictures of {run.path} are made again."
     if trainer.iteration == 0:
-        where = f"No iteration of {run.path} was saved: it starts again from the beginning"
+        where = f"No iteration of {run.path} was saved: it starts from the beginning"
     else:
         where = f"{run.path} goes on after iteration {trainer.iteration}"
     if new_device is None:
