@@ -55,10 +55,10 @@ class Row:
     label: str
     seeds: list[int]
     missing: list[int]  # seeds that other groups have
-    first: Estimate  # at the first point of the adaptation curve
-    last: Estimate  # at the last one
-    gain: Estimate | None  # of the last point over the first, paired by task and seed; None: one point
-    over_seeds: Estimate  # at the last point, with the interval of whole seeds
+    first: Estimate  # the first point of the adaptation curve
+    last: Estimate  # the last one
+    gain: Estimate | None  # the last point minus the first, paired by task and seed; None: one point
+    over_seeds: Estimate  # the last point, with the interval of whole seeds
     adaptation: Curve
     profile: Curve  # the fraction of scores above a threshold, at the last point
     learning: dict[str, Curve]  # against "samples" and "seconds"; without those that were not logged

@@ -40,7 +40,7 @@ class Job:
     """One run of a plan, and how it fares."""
 
     planned: PlannedRun
-    path: Path | None = None  # of the run; None until it has one
+    path: Path | None = None  # the directory of the run; None until it has one
     state: State = State.WAITING
     task: Task | None = None
     standing: Standing = field(default_factory=Standing)
