@@ -35,10 +35,11 @@ class Maker:
     visible: bool = False  # made to be rendered
 
     def make(self) -> gymnasium.Env[Any, Any]:
-        """
+        """A fresh environment.
+
         Raises:
-            Exception: whatever making it raises.
-            ValueError: for a horizon beyond the limit that is built in already.
+            Exception: any exception raised by the environment's constructor.
+            ValueError: for a horizon beyond the environment's own time limit.
         """
         if not isinstance(self.env, str):
             env = self.env()
@@ -229,9 +230,10 @@ def probe(maker: Maker, task: Mapping[str, float]) -> Probed:
 
 
 def _named(what: str, function: Callable[[], Any]) -> Any:
-    """
+    """The function's result.
+
     Raises:
-        ValueError: when the function raises anything.
+        ValueError: when the function raises any exception.
     """
     try:
         return function()
@@ -249,9 +251,10 @@ def _seconds_per_step(maker: Maker, env: gymnasium.Env[Any, Any]) -> float | Non
 
 
 def _flat_spaces(env: gymnasium.Env[Any, Any]) -> tuple[spaces.Box, spaces.Box | spaces.Discrete]:
-    """
+    """The environment's flattened observation and action spaces.
+
     Raises:
-        ValueError: when they cannot be made flat.
+        ValueError: when they cannot be flattened.
     """
     try:
         space = spaces.flatten_space(env.observation_space)

@@ -102,7 +102,8 @@ class Worker(AsyncVectorEnv[Any, Any]):
     """Rows in a process of their own; `RowsHolder`."""
 
     def __init__(self, make_rows: Callable[..., Rows]) -> None:
-        """
+        """Start the process and wait until it is ready.
+
         Raises:
             WorkerDied: when the process ends before it is ready.
         """

@@ -54,9 +54,10 @@ def with_help(kind: Any, text: str) -> Any:
 
 
 def check_seed(seed: int) -> None:
-    """
+    """Check the argument --seed.
+
     Raises:
-        UserError: when --seed is not a number that generators take.
+        UserError: when it is outside the range of generators.
     """
     if not 0 <= seed < 2**62:
         raise UserError(f"--seed is {seed}; allowed are 0 to 2^62 - 1")

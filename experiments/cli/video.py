@@ -131,7 +131,7 @@ class AnimatedImage:
             self._every, self._seconds = 2 * self._every, 2 * self._seconds
 
     def encoded(self) -> bytes:
-        """The GIF, playing for ever at the film's own speed."""
+        """The GIF, looping at the video's own speed."""
         buffer = io.BytesIO()
         first, *rest = self._frames
         milliseconds = max(20, round(1000 * self._seconds))

@@ -36,7 +36,8 @@ def open_logger(path: Path, forget_after: int | None, log: Sequence[str] = DEFAU
 
 
 def check_log(log: Sequence[str]) -> None:
-    """
+    """Check the argument --log.
+
     Raises:
         UserError: for an unknown writer, or one whose package is not installed.
     """
