@@ -9,6 +9,7 @@ import importlib.util
 from pathlib import Path
 
 OWN_PACKAGES = ("envs", "agents", "experiments")
+OUR_PACKAGES = ("metarl", *OWN_PACKAGES)
 
 
 def require_own_packages() -> None:

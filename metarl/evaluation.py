@@ -16,7 +16,7 @@ from torch import Tensor
 
 from metarl.errors import UserError
 from metarl.protocols import Agent, Measures, Split, TaskFamily, VectorEnv
-from metarl.records import Record, Trajectory, cat
+from metarl.records import Digest, Record, Trajectory, cat
 from metarl.rl.rollouts import rows_per_task, run_trial
 from metarl.statistics import bootstrap_interval, interquartile_mean
 
@@ -90,6 +90,7 @@ class Evaluation:
     metrics: dict[str, list[float]] = field(default_factory=dict)  # means over steps and tasks, by name and episode
     measure: Measure = RETURN
     facts: dict[str, Any] = field(default_factory=dict, compare=False)  # details of how the scores were obtained
+    tasks_hash: str = ""  # the beginning of the sha256 of all tasks; equal for evaluations on the same tasks
 
     def as_json(self) -> dict[str, Any]:
         """The evaluation as JSON values; numbers that are not finite (errors of a diverged learner) become None."""
@@ -130,21 +131,20 @@ class TrialScores(Record):
     """The results of trials in fresh tasks, by point of the adaptation curve."""
 
     returns: Tensor  # [points, N], means over the rows of a task
-    metrics: Tensor | None  # [points, N, M], means over steps and rows; None if the environment has no metrics
+    metrics: Tensor | None  # [points, N, M], means over the steps and rows that measured it; None without metrics
 
     @classmethod
     def of(cls, trajectory: Trajectory[Any], num_tasks: int, num_points: int) -> TrialScores:
         """The scores of one trajectory whose rows have a multiple of `num_points` episodes, averaged per point."""
         num_episodes = int(trajectory.episode_index.max()) + 1
 
-        def by_task(values: Tensor) -> Tensor:  # [episodes, B, ...] -> [points, N, ...]
+        def by_task(values: Tensor) -> Tensor:  # [episodes, B, ...] -> [points, episodes, N, rows, ...]
             episodes, rows = values.shape[:2]
-            rest = values.shape[2:]
-            shape = (num_points, episodes // num_points, num_tasks, rows // num_tasks, *rest)
-            return values.reshape(shape).mean((1, 3))
+            shape = (num_points, episodes // num_points, num_tasks, rows // num_tasks)
+            return values.reshape(*shape, *values.shape[2:])
 
-        metrics = trajectory.episode_metrics(num_episodes)
-        return cls(by_task(trajectory.episode_returns(num_episodes)), None if metrics is None else by_task(metrics))
+        returns, metrics = trajectory.episode_returns(num_episodes), trajectory.episode_metrics(num_episodes)
+        return cls(by_task(returns).mean((1, 3)), None if metrics is None else by_task(metrics).nanmean((1, 3)))
 
 
 def run_trials(
@@ -184,6 +184,8 @@ def evaluate(
             raise ValueError(f"{name} is {value}; must be at least 1")
     tasks = family.sample(num_tasks, split, generator) if tasks is None else tasks
     num_tasks = len(tasks)
+    digest = Digest()
+    digest.add(tasks)
     env = family.make_env(num_tasks * rows_per_task(agent), generator)
     scores = run_trials(env, agent, tasks, num_points, generator=None if deterministic else generator)
     measure = measure_of(agent)
@@ -198,14 +200,15 @@ def evaluate(
         bounds=family.bounds(tasks, num_points),
         metrics=mean_metrics(env, scores.metrics),
         measure=measure,
+        tasks_hash=str(digest),
     )
 
 
 def mean_metrics(env: VectorEnv, metrics: Tensor | None) -> dict[str, list[float]]:
-    """The mean over tasks of an environment's metrics [points, N, M], by name; empty where it has none."""
+    """The mean of an environment's metrics [points, N, M] over the tasks that have it, by name; empty without any."""
     if metrics is None or not isinstance(env, Measures):
         return {}
-    means = metrics.mean(1).T.tolist()
+    means = metrics.nanmean(1).T.tolist()
     return dict(zip(env.metric_names, means, strict=True))
 
 

@@ -45,7 +45,7 @@ class Trainer:
         seed: int,
         device: str = "cpu",
     ) -> None:
-        self.family, self.config, self.agent_name = family, config, agent_name
+        self.family, self.config, self.agent_name, self.seed = family, config, agent_name, seed
         seeds = np.random.SeedSequence(seed).generate_state(len(_STREAMS), np.uint64).tolist()
         self.generators = {
             name: torch.Generator(device).manual_seed(stream_seed % 2**63)

@@ -60,9 +60,7 @@ class MujocoFamily:
     horizon: int  # number of steps per episode
     terminated: Observe | None = None  # function (physics, task) that returns the end of episodes [B]; None: no end
     metrics: Mapping[str, Reward] = field(default_factory=dict)  # functions like `reward` for further metrics, by name
-    goal: Callable[[Any], Tensor] | None = (
-        None  # function (task) that returns the position of a ball in videos, [B, 3]; None: no ball
-    )
+    goal: Callable[[Any], Tensor] | None = None  # function (task) that returns a ball's position in videos, [B, 3]
     frame_skip: int = 1  # simulation steps per environment step
     start_noise: float = 0.1  # half-width of the uniform noise on the initial positions and velocities
     num_episodes: int = 2  # number of episodes per trial

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -10,7 +9,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from metarl.fewshot.problem import Problem
 from metarl.protocols import Split
@@ -128,17 +126,3 @@ def generator_of(seed: int, index: int, device: torch.device | str) -> torch.Gen
     """The generator of an episode's randomness, determined by the seed and the episode's number."""
     mixed = int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
     return torch.Generator(device).manual_seed(mixed % 2**63)
-
-
-class Digest:
-    """A short hash over all values of a list of episodes, to tell such lists apart."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    def add(self, episode: FewShotEpisode) -> None:
-        for leaf in pytree.tree_leaves(episode):
-            self._hash.update(leaf.cpu().numpy().tobytes())
-
-    def __str__(self) -> str:
-        return self._hash.hexdigest()[:12]

@@ -103,10 +103,10 @@ class ExampleReader(ExampleAdaptation[Reading]):
             self.embed, size = nn.Flatten(-3), torch.Size(problem.input_shape).numel()
         self.label_length = math.sqrt(size / 2)  # the norm of `size` rectified unit normals
         memory = config.make_memory(size + self.label_size, generator)
-        self.head = linear(memory.hidden_size, problem.output_size, gain=1.0, generator=generator)
         self.items: SequenceAdaptation[Any] = SequenceAdaptation(
             nn.Identity(), memory, lambda hidden, _: self.head(hidden), query=nn.Identity()
         )
+        self.head = linear(memory.hidden_size, problem.output_size, gain=1.0, generator=generator)
         self.to(generator.device)
 
     def prior(self, num_tasks: int) -> ReaderState:

@@ -11,7 +11,6 @@ import torch
 
 from metarl.evaluation import Evaluation
 from metarl.fewshot.episode import (
-    Digest,
     FewShotEpisode,
     FewShotFamily,
     FewShotLearner,
@@ -20,7 +19,7 @@ from metarl.fewshot.episode import (
 )
 from metarl.fewshot.problem import Classification, Outcome
 from metarl.protocols import Split
-from metarl.records import cat
+from metarl.records import Digest, cat
 from metarl.source import Draw, TrainConfig, check_kinds
 
 CURVE_STEPS = 10  # number of adaptation steps in the adaptation curve
@@ -154,6 +153,7 @@ class FewShotSource:
             metrics=metrics,
             measure=self.measure,
             facts=facts | {"episodes": str(digest)},
+            tasks_hash=str(digest),
         )
 
     def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
