@@ -1,4 +1,4 @@
-"""A robot of one's own as a task family: an MJCF file, a few torch functions and a range for each parameter.
+"""A custom robot as a task family: an MJCF file, a few torch functions and a range per parameter.
 
     MujocoFamily(
         mjcf="crane.xml",

@@ -163,7 +163,7 @@ class HalfCheetahDynamics(HalfCheetah[DynamicsTasks], _Dynamics):
 class AntDynamics(Ant[DynamicsTasks], _Dynamics):
     """Run forward on an ant whose mass, damping, friction or legs differ, until it falls.
 
-    Reward v - control_cost |a|² + alive_bonus. `vary` says which; the rest is as the body has it. Multipliers are
+    Reward v - control_cost |a|² + alive_bonus. `vary` selects them; all others are the body's own. Multipliers are
     max_scale^U(-1, 1), or max_limb_scale^U(-1, 1).
     """
 
@@ -199,7 +199,7 @@ class AntDynamics(Ant[DynamicsTasks], _Dynamics):
 class HumanoidDynamics(Humanoid[DynamicsTasks], _Dynamics):
     """Run forward on a humanoid whose mass, damping, friction or limbs differ, until it falls.
 
-    Reward 1.25 v - control_cost |a|² + alive_bonus. `vary` says which; the rest is as the body has it. Multipliers are
+    Reward 1.25 v - control_cost |a|² + alive_bonus. `vary` selects them; all others are the body's own. Multipliers are
     max_scale^U(-1, 1), or max_limb_scale^U(-1, 1).
     """
 

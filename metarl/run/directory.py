@@ -1,13 +1,13 @@
-"""The run directory: what a run was asked to do, what it logged, its checkpoints and its evaluations.
+"""The run directory: a run's settings, logs, checkpoints and evaluations.
 
 runs/<family>/<agent>/<time>_s<seed>/
-  config.json  meta.json                    what was asked for; the command, package versions, git commits
+  config.json  meta.json                    settings; the command, package versions, git commits
   code/                                     the user's code and robots, as they were; see metarl/run/kept_files.py
-  progress.csv  progress.json  events.*     what was logged, through stable-baselines3's logger
-  checkpoints/{latest,best}.pt              tensors and plain Python only, written whole or not at all
+  progress.csv  progress.json  events.*     the logs, through stable-baselines3's logger
+  checkpoints/{latest,best}.pt              tensors and plain Python only, written atomically
   evaluation_test.json                      the adaptation curve at the training's end
-  evaluation_<split>_<tasks>x<episodes>_i<iteration>_s<seed>.json   those that were asked for later
-  videos/                                   films, and their animated images for TensorBoard
+  evaluation_<split>_<tasks>x<episodes>_i<iteration>_s<seed>.json   later evaluations
+  videos/                                   videos, and their animated images for TensorBoard
 """
 
 from __future__ import annotations
@@ -138,11 +138,11 @@ class Run:
 
     @property
     def videos(self) -> Path:
-        """Where films of this run are."""
+        """The folder of this run's videos."""
         return self.path / "videos"
 
     def config(self) -> dict[str, Any]:
-        """What the run was asked to do.
+        """The run's settings.
 
         Raises:
             RunError: when config.json cannot be read.
@@ -156,7 +156,7 @@ class Run:
         return config
 
     def rewrite_config(self, config: Mapping[str, Any]) -> None:
-        """Change what the run was asked to do, such as to train for longer.
+        """Change the run's settings, e.g. to train for longer.
 
         Raises:
             RunError: when the disk refuses it.
@@ -184,10 +184,10 @@ class Run:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from training in this run; a kill of any kind releases it.
+        """Prevent other processes from training in this run; any kind of kill releases the lock.
 
         Raises:
-            RunError: when another process is at it, or nothing can be written there.
+            RunError: when another process is training in it, or the lock file cannot be written.
         """
         if fcntl is None:
             yield
@@ -234,8 +234,8 @@ class Run:
     def log_animation(self, tag: str, gif: bytes, size: tuple[int, int], step: int) -> None:
         """Show an animated image (an encoded GIF of this width and height) under `tag` in TensorBoard.
 
-        It goes into the directory `videos`: TensorBoard follows one growing file in a directory, and a second one
-        beside the training's own would end that.
+        It is written to the directory `videos`: TensorBoard follows only one growing file per directory, which is the
+        training's own in the run directory.
 
         Raises:
             RunError: when the disk refuses it.
@@ -367,7 +367,7 @@ class Run:
 
 
 def check_plain(state: Any, where: str = "state") -> None:
-    """Refuse anything that torch.load(weights_only=True) would refuse, naming where it is.
+    """Check that torch.load(weights_only=True) can load a state; the error names the position of anything else.
 
     Raises:
         TypeError: when something is neither a tensor nor plain Python.
@@ -406,6 +406,6 @@ def _json_bytes(value: Any) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    """One line that says what went wrong."""
+    """The reason of an error, in one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return (text.strip().splitlines() or [type(error).__name__])[0]
