@@ -1,4 +1,4 @@
-"""How an agent explores and what it makes of it, in one picture: tasks from top to bottom, episodes side by side."""
+"""An image of an agent's exploration and adaptation: one row per task, one column per episode."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_EPISODES = 6  # side by side
 def draw_exploration(
     family: TaskFamily, agent: Agent[Any, Any], num_episodes: int, path: Path, *, device: str = "cpu", seed: int = 0
 ) -> Path | None:
-    """Write a PNG of the whole way of each episode on a few test tasks; returns its path.
+    """Write a PNG of the trajectories of each episode on a few test tasks; returns its path.
 
     None where the family's pictures do not show a way, as those of robots, or none are made. At most six episodes.
     All randomness comes from the seed.

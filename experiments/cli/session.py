@@ -39,7 +39,7 @@ class _Stopped(BaseException):
 
 
 class Filming:
-    """Films of one and the same held-out task, made while an agent is trained; they touch no stream of the training."""
+    """Records videos of one held-out task during training, without using the training's random streams."""
 
     def __init__(self, experiment: Experiment[Any, Any], every: int) -> None:
         """every: iterations from one film to the next; 0 for none.
@@ -94,7 +94,7 @@ def new_run(
 
 
 class Results(NamedTuple):
-    """The files that a finished training leaves besides its evaluation."""
+    """The files that a finished training leaves in addition to its evaluation."""
 
     plot: Path | None
     exploration: Path | None  # where the family's trajectories can be drawn

@@ -49,7 +49,7 @@ A = TypeVar("A", bound=NamesSource)
 
 @dataclass(frozen=True)
 class Expected:
-    """What a recipe should reach on test tasks, and who says so."""
+    """The expected result of a recipe on test tasks, and its source."""
 
     source: str
     at_least: float | None = None  # the mean undiscounted return
@@ -77,7 +77,7 @@ class Experiment(Generic[F, A]):
     family: F
     agent: A
     train: TrainConfig
-    seed: int = 0  # the seed of everything random
+    seed: int = 0  # the seed of all randomness
     device: Literal["cpu", "cuda"] = "cpu"  # the device of environments and networks
     expected: tyro.conf.Suppress[Expected | None] = None
 
@@ -168,7 +168,7 @@ def argument_type(experiment: Experiment[Any, Any]) -> Any:
 
 
 def to_config(experiment: Experiment[Any, Any], name: str) -> dict[str, Any]:
-    """What a run's config.json holds: every field of every part, and the classes to read them back with.
+    """The content of a run's config.json: every field of every part, and the classes to read them back with.
 
     What only Python can hold, such as a family's reward function, stays in the recipe and is found there again.
     """

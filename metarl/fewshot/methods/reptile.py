@@ -151,7 +151,7 @@ class Reptile:
     def facts(self) -> Mapping[str, Any]:
         facts = gradient_facts(self.adaptation)
         if self._one_by_one:
-            facts["normalised"] = "each query beside the support"
+            facts["normalised"] = "each query with the support"
         return facts
 
     @property
