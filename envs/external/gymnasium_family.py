@@ -17,10 +17,11 @@ the unwrapped environment, dots leading inside ("model.dt"); `apply={"gravity": 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import gymnasium
@@ -36,6 +37,8 @@ from envs.simulators.cpu_count import available_cpus
 from metarl.checks import at_least, positive
 from metarl.protocols import Split
 from metarl.records import Record
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class GymnasiumFamily:
             raise ValueError(f"apply has {unknown[0]!r}; must be one of {', '.join(self.tasks)}")
         object.__setattr__(self, "name", self.name or _name_of(self.env))
         object.__setattr__(self, "horizon", self.probed.horizon)
+        if not self.probed.repeats:
+            _warn_of_chance(self._described)
         if self.num_workers != 0:
             try:
                 check_portable(self.maker)
@@ -144,6 +149,15 @@ class GymnasiumFamily:
     def bounds(self, tasks: Record, num_episodes: int) -> dict[str, list[float]]:
         """Empty: nobody knows."""
         return {}
+
+
+@cache
+def _warn_of_chance(name: str) -> None:
+    """Say once that an environment does not follow its seed."""
+    logger.warning(
+        "%s: two starts from one seed differ, so runs with one seed will: draw from self.np_random in reset and step",
+        name,
+    )
 
 
 def _name_of(env: Any) -> str:

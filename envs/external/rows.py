@@ -31,6 +31,7 @@ from envs.external.streams import own_spaces, seed_spaces, seed_streams, streams
 
 Apply = Callable[[Any, Mapping[str, float]], None]  # (unwrapped environment, values by the parameters' names)
 
+SCORES = ("return", "mean", "iqm", "ci95_low", "ci95_high")  # names that logs and evaluations use themselves
 NOWHERE = -1  # of the row at work: none is
 
 
@@ -293,13 +294,13 @@ def _one_number(name: str, value: Any) -> float:
 
 
 def info_numbers(info: Mapping[str, Any]) -> dict[str, float]:
-    """The entries of `info` that are one number or truth value, by name."""
+    """The entries of `info` that are one number or truth value, by name; "info_return" is what it calls "return"."""
     numbers = {}
     for name, value in info.items():
-        if not isinstance(value, (float, int, np.generic, np.ndarray)):
+        if not isinstance(name, str) or not isinstance(value, (float, int, np.generic, np.ndarray)):
             continue
         if np.size(value) == 1 and np.asarray(value).dtype.kind in "biuf":
-            numbers[name] = float(np.asarray(value).item())
+            numbers[f"info_{name}" if name in SCORES else name] = float(np.asarray(value).item())
     return numbers
 
 
@@ -312,10 +313,11 @@ class Probed:
     horizon: int
     seconds_per_step: float | None  # on the screen; None: it cannot be seen
     metric_names: tuple[str, ...]  # of the numbers in `info` of a step
+    repeats: bool  # whether two starts from one seed are equal
 
 
 def probe(maker: Maker, task: Mapping[str, float], flatten_images: bool = False) -> Probed:
-    """Make an environment, try a task, a reset and a step on it, and close it again.
+    """Make an environment, try a task, a reset and a step on it twice, and close it again.
 
     Raises:
         ValueError: naming what fails, or what task families cannot deal with.
@@ -328,14 +330,31 @@ def probe(maker: Maker, task: Mapping[str, float], flatten_images: bool = False)
             if limit is None:
                 raise ValueError("horizon is 0, but the environment has no time limit of its own: give it one")
             observation_space, action_space = flat_spaces(env, flatten_images)
-            _named("apply", lambda: maker.write(env, task))
-            seed_spaces(env, 0)
-            _named("reset", lambda: read_reset(env, env.reset(seed=0)))
-            result = _named("step", lambda: read_step(env, env.step(decode(env.action_space, _calm(action_space)))))
+            (start, result), (start_again, again) = (_try(maker, env, task, action_space) for _ in range(2))
+            repeats = all(
+                np.array_equal(one, other, equal_nan=True)
+                for one, other in ((start, start_again), (result.obs, again.obs), (result.reward, again.reward))
+            )
             names = tuple(sorted(result.numbers))
-            return Probed(observation_space, action_space, limit, _seconds_per_step(maker, env), names)
+            return Probed(observation_space, action_space, limit, _seconds_per_step(maker, env), names, repeats)
         finally:
             env.close()
+
+
+def _try(
+    maker: Maker, env: gymnasium.Env[Any, Any], task: Mapping[str, float], action_space: spaces.Box | spaces.Discrete
+) -> tuple[NDArray[np.float32], StepResult]:
+    """The observation [O] that a seeded episode starts with, and its first step.
+
+    Raises:
+        ValueError: naming what fails.
+    """
+    seed_streams(0)
+    seed_spaces(env, 0)
+    _named("apply", lambda: maker.write(env, task))
+    obs = _named("reset", lambda: read_reset(env, env.reset(seed=0)))
+    action = _calm(action_space)
+    return obs, _named("step", lambda: read_step(env, env.step(decode(env.action_space, action))))
 
 
 def _calm(space: spaces.Box | spaces.Discrete) -> NDArray[Any]:
