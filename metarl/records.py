@@ -61,7 +61,7 @@ class Record:
 
 
 class Digest:
-    """What tells lists of records apart: the beginning of a hash over all their numbers."""
+    """A short hash over all values of a list of records, to tell such lists apart."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
