@@ -129,7 +129,7 @@ class GymnasiumFamily:
         """`num_rows` environments, whose tensors are on the generator's device.
 
         Raises:
-            RuntimeError: when a worker process does not start.
+            CrashedTooOften: when a worker process does not start.
         """
         num_workers = available_cpus() if self.num_workers is None else self.num_workers
         kind = ThirdPartyEnv if self.probed.seconds_per_step is None else VisibleThirdPartyEnv

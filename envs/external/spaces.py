@@ -57,8 +57,10 @@ def encode(space: spaces.Space[Any], value: Any, name: str = "observation") -> N
         ValueError: when it does not fit its space; names the part.
     """
     if isinstance(space, spaces.Box):
-        with np.errstate(over="ignore"):
-            numbers = np.asarray(value, dtype=np.float32).ravel()
+        numbers = np.asarray(value).ravel()
+        if numbers.dtype != np.float32:
+            with np.errstate(over="ignore"):
+                numbers = numbers.astype(np.float32)
         if numbers.size != space.low.size:
             raise ValueError(f"{name} has shape {np.shape(value)}; must be {space.shape}")
         return numbers
@@ -91,7 +93,7 @@ def decode(space: Any, numbers: NDArray[Any]) -> Any:
     if isinstance(space, spaces.MultiBinary):
         return (numbers > 0.5).astype(space.dtype).reshape(space.shape)
     if isinstance(space, spaces.Box):
-        is_whole = not np.issubdtype(space.dtype, np.floating)
+        is_whole = space.dtype.kind != "f"
         values = (np.rint(numbers) if is_whole else numbers).reshape(space.shape)
         return np.asarray(np.minimum(np.maximum(values, space.low), space.high), dtype=space.dtype)
     parts = tuple(space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces)
@@ -110,7 +112,7 @@ def _action_limits(space: spaces.Space[Any]) -> Iterator[tuple[NDArray[Any], NDA
         for part in space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces:
             yield from _action_limits(part)
     elif isinstance(space, spaces.Box):
-        margin = 0.0 if np.issubdtype(space.dtype, np.floating) else 0.5
+        margin = 0.0 if space.dtype.kind == "f" else 0.5
         low = np.where(space.bounded_below, space.low - margin, -np.inf)
         yield low.ravel(), np.where(space.bounded_above, space.high + margin, np.inf).ravel()
     elif isinstance(space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):

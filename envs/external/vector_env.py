@@ -190,13 +190,13 @@ class ThirdPartyEnv:
     def _hold(self, group: range) -> RowsHolder:
         """
         Raises:
-            RuntimeError: when a worker process does not start.
+            CrashedTooOften: when a worker process does not start.
         """
         make_rows = functools.partial(self._make_rows, num_rows=len(group))
         try:
             return InProcess(make_rows) if self._in_process else Worker(make_rows, self._step_timeout)
         except WorkerDied as death:
-            raise RuntimeError(f"{self._name}: {death}") from death
+            raise CrashedTooOften(f"{self._name}: {death}; num_workers=0 needs no worker process") from death
 
     def _start(self, rows: NDArray[np.int64]) -> None:
         """Start an episode in these rows, again and again where that crashes."""

@@ -21,6 +21,7 @@ import torch
 import tyro
 from pydantic import TypeAdapter, ValidationError
 
+from envs.external import CrashedTooOften
 from experiments.experiment.config_json import MOVED, OF_RECIPE, current, merged, to_json
 from experiments.experiment.names import (
     AGENTS,
@@ -110,7 +111,7 @@ class Experiment(Generic[F, A]):
                 seed=self.seed,
                 device=self.device,
             )
-        except ValueError as error:
+        except (ValueError, CrashedTooOften) as error:
             raise UserError(str(error)) from error
 
 
