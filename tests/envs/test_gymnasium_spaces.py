@@ -324,7 +324,8 @@ def test_a_number_that_comes_late_is_pointed_out_and_reported_where_it_is_named(
     assert metrics_of(family_of(info=info, metrics=("is_success",))) == {"is_success": [1.0]}
     assert metrics_of(family_of(info=info, metrics=())) == {}
     assert len(caplog.messages) == 1
-    assert metrics_of(ActionRepeat(family_of(info=info, metrics=("speed",)), repeat=2)) == {"speed": [1.0]}
+    repeated = ActionRepeat(family_of(info=info, metrics=("speed", "is_success")), repeat=3)
+    assert metrics_of(repeated) == {"speed": [1.0], "is_success": [1.0]}
 
 
 def metrics_of(family: Any) -> dict[str, list[float]]:
