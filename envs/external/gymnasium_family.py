@@ -6,13 +6,13 @@ Rows run in worker processes, `envs.external`. Without a word on `apply`, a para
 the unwrapped environment, dots leading inside ("model.dt"); `apply={"gravity": "g"}` gives it another name; a function
 `apply(env, task)` does anything else, before every reset: `env` is the unwrapped environment, `task` a dict of numbers.
 
-1. Observations are flattened to float32. Actions are a Discrete, or a Box of floats into which other spaces are
-   flattened: one number per choice, of which the largest wins; whole numbers are rounded.
+1. Observations are flattened to float32. Actions are a Discrete, or a Box of floats; other spaces are flattened to one:
+   one number per choice, the largest of which is chosen; integers are rounded.
 2. The time limit is Gymnasium's TimeLimit; an environment that truncates by itself may do so earlier.
 3. Numbers in the `info` of a step, such as "is_success", are metrics: means over the steps of an episode that have
    them.
-4. The global streams of numpy, Python and torch are seeded for each row, as are its spaces. A generator that an
-   environment makes for itself and does not seed in `reset` is beyond reach: such runs cannot be repeated.
+4. Spaces and the global streams of numpy, Python and torch are seeded for each row. An environment with a generator of
+   its own must seed it in `reset`, or runs cannot be repeated.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class GymnasiumFamily:
     horizon: int = 0  # 0: the limit that the environment is registered with
     num_workers: int | None = None  # processes; None: one a processor; 0: all rows in this one
     max_crashes: int = 5  # crashes of a row in a row, with no complete episode between them, before training stops
-    step_timeout: float | None = 60.0  # seconds that a worker may take for one row's step or start; None: no limit
-    metrics: tuple[str, ...] | None = None  # numbers of a step's `info` to report; None: all that the first step has
+    step_timeout: float | None = 60.0  # longest step or start of one row in a worker, in seconds; None: no limit
+    metrics: tuple[str, ...] | None = None  # numbers in a step's `info` to report; None: all those of the first step
     flatten_images: bool = False  # whether images among the observations become one long vector
     num_episodes: int = 2
     name: str = ""  # "": made from the id
@@ -153,7 +153,7 @@ class GymnasiumFamily:
 
 @cache
 def _warn_of_chance(name: str) -> None:
-    """Say once that an environment does not follow its seed."""
+    """Warn once that an environment does not follow its seed."""
     logger.warning(
         "%s: two starts from one seed differ, so runs with one seed will: draw from self.np_random in reset and step",
         name,

@@ -105,10 +105,9 @@ class Rows(gymnasium.Env[Any, Any]):
         registered: Mapping[str, Any] | None = None,
     ) -> None:
         """
-        metric_names: the numbers of `info` that are reported. at_work: what has a `value` that others see, set to the
-        row that is being stepped. owner: the process that this is made for, if it may be in another one; there, Ctrl-C
-        is left to the owner, who stops when it sees fit, and the process ends with its owner. registered: environments
-        that Gymnasium knows there, by their ids.
+        metric_names: the numbers of `info` to report. at_work: an object whose `value`, seen by the owner, is set to
+        the row that is being stepped. owner: the id of the process that these rows work for, if they may be in another
+        one; a worker ignores Ctrl-C and ends with its owner. registered: environments to register in a worker, by id.
         """
         self._is_worker = owner not in (None, os.getpid())
         if self._is_worker:
@@ -209,7 +208,7 @@ class Rows(gymnasium.Env[Any, Any]):
         self._obs[row] = read_reset(env, env.reset(seed=seed))
 
     def _streams(self) -> AbstractContextManager[None]:
-        """Whatever the process has beside the rows keeps its random streams; a worker has nothing beside them."""
+        """Keep the random streams of a process that does other work too; a worker steps rows only."""
         return nullcontext() if self._is_worker else streams_kept()
 
     def _guarded(self, row: int, action: Callable[[], None]) -> str | None:
@@ -237,7 +236,7 @@ class Rows(gymnasium.Env[Any, Any]):
 
 
 def _end_with_owner() -> None:
-    """End this process with the one that it works for, however that ends, even in the midst of a step."""
+    """Wait for the end of the owner, however it ends, and end this process too, even in the middle of a step."""
     owner = multiprocessing.parent_process()
     if owner is not None:
         owner.join()
@@ -245,7 +244,7 @@ def _end_with_owner() -> None:
 
 
 class StepResult(NamedTuple):
-    """What a step of an environment led to, checked."""
+    """The result of an environment's step, checked."""
 
     obs: NDArray[np.float32]  # [O]
     reward: float
@@ -258,7 +257,7 @@ def read_reset(env: gymnasium.Env[Any, Any], result: Any) -> NDArray[np.float32]
     """The observation [O] that `reset` returned.
 
     Raises:
-        ValueError: when it returned anything else than an observation of its space and a dict.
+        ValueError: unless it returned an observation of its space and a dict.
     """
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], Mapping):
         raise ValueError("reset does not return two values, an observation and a dict")
@@ -269,7 +268,7 @@ def read_step(env: gymnasium.Env[Any, Any], result: Any) -> StepResult:
     """What `step` returned.
 
     Raises:
-        ValueError: when it returned anything else than Gymnasium's five values, or one is of a wrong shape or kind.
+        ValueError: unless it returned Gymnasium's five values, each of the right shape and kind.
     """
     obs, reward, terminated, truncated, info = result
     ends = (_one_number("terminated", terminated), _one_number("truncated", truncated))
@@ -280,10 +279,10 @@ def read_step(env: gymnasium.Env[Any, Any], result: Any) -> StepResult:
 
 
 def _one_number(name: str, value: Any) -> float:
-    """A number or a truth value, or an array of one of them.
+    """A number or boolean, or an array with one of them.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for other values.
     """
     if isinstance(value, (float, int)):
         return value
@@ -294,7 +293,7 @@ def _one_number(name: str, value: Any) -> float:
 
 
 def info_numbers(info: Mapping[str, Any]) -> dict[str, float]:
-    """The entries of `info` that are one number or truth value, by name; "info_return" is what it calls "return"."""
+    """The entries of `info` that are one number or boolean, by name; those named as a score get the prefix "info_"."""
     numbers = {}
     for name, value in info.items():
         if not isinstance(name, str) or not isinstance(value, (float, int, np.generic, np.ndarray)):
@@ -358,7 +357,7 @@ def _try(
 
 
 def _calm(space: spaces.Box | spaces.Discrete) -> NDArray[Any]:
-    """An action of the smallest numbers."""
+    """The action nearest to zero."""
     if isinstance(space, spaces.Discrete):
         return np.zeros((), dtype=np.int64)
     return np.clip(np.zeros(space.shape, dtype=np.float32), space.low, space.high)
@@ -383,7 +382,7 @@ def _seconds_per_step(maker: Maker, env: gymnasium.Env[Any, Any]) -> float | Non
 
 
 def _text(error: BaseException) -> str:
-    """An error in one line: ours as it is; another with its type, and the file and line that it comes from."""
+    """An error in one line: the message of one of our own, or else the type, message, file and line."""
     places = [(_file(frame), line) for frame, line in traceback.walk_tb(error.__traceback__)]
     theirs = [(file, line) for file, line in places if file.parent != Path(__file__).parent]
     if not theirs and isinstance(error, ValueError):
@@ -393,7 +392,7 @@ def _text(error: BaseException) -> str:
 
 
 def _file(frame: FrameType) -> Path:
-    """The file of a frame's code; of a function that has travelled by value, that of its module."""
+    """The file of a frame's code; the module's file if the function was pickled by value, without its own."""
     name = frame.f_code.co_filename
     return Path(frame.f_globals.get("__file__", name) if name.startswith("<") else name)
 
