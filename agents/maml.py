@@ -10,14 +10,14 @@ Deviations from Finn et al.: 1. curvature is measured on every `curvature_stride
 of the time; 1 is the whole. 2. the Fisher matrix's products are exact, by double back-propagation, in place of finite
 differences. 3. `action_scale` states what a wrapper of their environments does to actions: with 10, a policy's unit is
 a tenth of the action space's half-width. 4. weights begin orthogonal, those of the last layer small, in place of
-Xavier's.
+Xavier's. 5. with `normalise_obs`, observations are standardised by running moments of the training's, as RL2's are.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ from metarl.adaptation.gradient import GradientAdaptation, Params
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes
 from metarl.checks import at_least, in_range, not_negative, positive
 from metarl.nets.mlp import Activation, PolicyHead
+from metarl.nets.moments import Moments
 from metarl.optim import check_finite
 from metarl.protocols import TaskFamily
 from metarl.records import SampledDecision, Step, Trajectory
@@ -57,6 +58,7 @@ class MAMLConfig(ABC):
     first_order: bool = False  # whether the meta-gradient ignores the derivative of the inner steps
     inner_objective: InnerObjective = "log_likelihood"  # surrogate of the return that inner steps climb
     exploration_credit: float = 0.0  # credit of the steps before adaptation for the return after it (E-MAML: 1)
+    normalise_obs: bool = False  # whether observations are standardised by their moments so far in the training
     gamma: float = 0.99  # discount factor
     lam: float = 1.0  # decay of the advantages' traces (GAE)
 
@@ -185,6 +187,7 @@ class MAML:
             first_order=config.first_order,
         )
         self.outer_step = config.make_outer_step(list(self.adaptation.parameters()))
+        self.obs_moments = Moments.empty(*observation_space.shape, device=generator.device)
         self.num_updates = 0
 
     # --- acting -----------------------------------------------------------------------------------------------
@@ -199,7 +202,7 @@ class MAML:
 
     def act(self, state: MAMLState, obs: Tensor, generator: torch.Generator | None) -> SampledDecision:
         num_tasks = len(next(iter(state.params.values())))
-        by_task = obs.view(num_tasks, -1, obs.shape[-1])  # [N, E, O]
+        by_task = self._normalised(obs).view(num_tasks, -1, obs.shape[-1])  # [N, E, O]
         distribution: Any = functional_call(self.policy, state.params, (by_task,))
         action = distribution.mode if generator is None else distribution.sample(generator)
         log_prob = distribution.log_prob(action)
@@ -213,7 +216,11 @@ class MAML:
         return MAMLState(params, state.num_steps + 1)
 
     def _samples(self, trajectory: Experience, num_tasks: int) -> Samples:
+        trajectory = replace(trajectory, obs=self._normalised(trajectory.obs))
         return samples_of(trajectory, self.policy, num_tasks, gamma=self.config.gamma, lam=self.config.lam)
+
+    def _normalised(self, obs: Tensor) -> Tensor:
+        return self.obs_moments.standardise(obs) if self.config.normalise_obs else obs
 
     # --- learning ---------------------------------------------------------------------------------------------
 
@@ -228,6 +235,9 @@ class MAML:
         objective = MetaObjective(self.adaptation, self.policy, samples, self.config.exploration_credit)
         metrics = self.outer_step(objective)
         self.num_updates += 1
+        if self.config.normalise_obs:  # after the step, so that acting and learning saw the same inputs
+            for trajectory in trial:
+                self.obs_moments = self.obs_moments.merge(Moments.of(trajectory.obs[trajectory.valid]))
         check_finite(self.adaptation, f"update {self.num_updates}")
         if not self.policy.is_discrete:
             metrics["std"] = float(self.policy.log_std.detach().exp().mean())
@@ -236,13 +246,17 @@ class MAML:
     # --- saving -----------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
+        moments = {"obs_moments": dict(vars(self.obs_moments))} if self.config.normalise_obs else {}
         return {
             "adaptation": self.adaptation.state_dict(),
             "outer_step": self.outer_step.state_dict(),
             "num_updates": self.num_updates,
+            **moments,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.adaptation.load_state_dict(state["adaptation"])
         self.outer_step.load_state_dict(state["outer_step"])
         self.num_updates = state["num_updates"]
+        if self.config.normalise_obs:
+            self.obs_moments = Moments(**state["obs_moments"]).to(self.obs_moments.mean.device)

@@ -14,7 +14,8 @@ is temperature 1 with the rewards scaled up. 2. `kl_weight` weighs the mean over
 against the mean over tasks of the critics' errors, so that it does not depend on the number of tasks in a batch. The
 published code sums over tasks: its 0.1 with 16 tasks is 1.6 here. 3. the observation of the next step may enter the
 context for any family. 4. weights begin orthogonal, the policy's last layer times `actor_gain`; in the published code
-they are uniform.
+they are uniform. 5. with `normalise_obs`, nets read observations standardised by the moments of what replay held when
+the update began.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, fa
 from metarl.checks import at_least, in_range, not_negative, positive
 from metarl.nets.matmul import fast_matmul
 from metarl.nets.mlp import Activation, mlp
+from metarl.nets.moments import Moments
 from metarl.optim import gradient_step
 from metarl.protocols import TaskFamily
 from metarl.records import Decision, Step, Trajectory, by_task
@@ -69,6 +71,7 @@ class PEARLConfig:
     meta_batch: int = 16  # tasks per gradient step
     batch: int = 256  # transitions per task and gradient step
     context: int = 100  # transitions per task that the belief is inferred from
+    normalise_obs: bool = False  # whether observations are standardised by their moments so far in the training
     gamma: float = 0.99  # discount factor
     tau: float = 0.005  # Polyak step of the target critics towards the critics, per gradient step
     learning_rate: float = 3e-4  # step size of every Adam optimiser
@@ -181,6 +184,7 @@ class PEARL:
         self.optimizers = {
             name: torch.optim.Adam(params, lr=config.learning_rate, fused=True) for name, params in groups.items()
         }
+        self.obs_moments = Moments.empty(obs_size, device=device)
         self.num_updates = 0  # gradient steps
 
     # --- acting -----------------------------------------------------------------------------------------------
@@ -203,7 +207,7 @@ class PEARL:
         return state
 
     def act(self, state: PEARLState, obs: Tensor, generator: torch.Generator | None) -> Decision:
-        distribution = self.sac.actor(torch.cat([obs, state.latent], -1))
+        distribution = self.sac.actor(torch.cat([self._normalised(obs), state.latent], -1))
         stochastic = state.stochastic and generator is not None
         return Decision(self.sac.actor.to_env(distribution.sample(generator) if stochastic else distribution.mode))
 
@@ -230,8 +234,13 @@ class PEARL:
 
     def _items(self, data: Transition) -> Tensor:
         """What the encoder reads of transitions: [..., item]."""
-        next_obs = [data.next_obs] if self.config.next_obs_in_context else []
-        return torch.cat([data.obs, self.sac.actor.from_env(data.action), data.reward.unsqueeze(-1), *next_obs], -1)
+        next_obs = [self._normalised(data.next_obs)] if self.config.next_obs_in_context else []
+        return torch.cat(
+            [self._normalised(data.obs), self.sac.actor.from_env(data.action), data.reward.unsqueeze(-1), *next_obs], -1
+        )
+
+    def _normalised(self, obs: Tensor) -> Tensor:
+        return self.obs_moments.standardise(obs) if self.config.normalise_obs else obs
 
     def _infer(self, context: Transition) -> Belief:
         """The belief about tasks from transitions [N, K, ...] of each."""
@@ -246,6 +255,8 @@ class PEARL:
             FloatingPointError: when a loss is not finite.
         """
         config, device = self.config, replay.device
+        if self.config.normalise_obs:  # kept until the next update
+            self.obs_moments = replay.obs_moments()
         totals: dict[str, Tensor] = {}
         for _ in range(config.num_gradient_steps):
             tasks = torch.randint(config.num_train_tasks, (config.meta_batch,), generator=generator, device=device)
@@ -283,8 +294,8 @@ class PEARL:
         """What critics and encoder should lower on transitions [M, K, ...] of tasks with these beliefs."""
         config, rows = self.config, data.map(lambda value: value.flatten(0, 1))
         latent = self.adaptation.latent(belief, generator).repeat_interleave(data.reward.shape[1], 0)  # [M K, Z]
-        features = torch.cat([rows.obs, latent], -1)
-        next_features = torch.cat([rows.next_obs, latent.detach()], -1)
+        features = torch.cat([self._normalised(rows.obs), latent], -1)
+        next_features = torch.cat([self._normalised(rows.next_obs), latent.detach()], -1)
         reward = config.reward_scale * rows.shaped_reward
         target = self.sac.targets(reward, rows.terminated, next_features, generator)
         critic = self.sac.critic_loss(features, self.sac.actor.from_env(rows.action), target)
@@ -297,11 +308,13 @@ class PEARL:
     # --- saving -----------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
+        moments = {"obs_moments": dict(vars(self.obs_moments))} if self.config.normalise_obs else {}
         return {
             "encoder": self.encoder.state_dict(),
             "sac": self.sac.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "num_updates": self.num_updates,
+            **moments,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -310,6 +323,8 @@ class PEARL:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.num_updates = state["num_updates"]
+        if self.config.normalise_obs:
+            self.obs_moments = Moments(**state["obs_moments"]).to(self.obs_moments.mean.device)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from metarl.evaluation import (
 )
 from metarl.protocols import Agent, AgentConfig, Split, TaskFamily, VectorEnv
 from metarl.records import Record, Trajectory, cat
+from metarl.rl.observation_scale import ScaleCheck
 from metarl.rl.rollouts import rows_per_task, run_trial
 from metarl.source import Draw, TrainConfig, check_kinds
 
@@ -50,6 +51,7 @@ class TrialSource:
         self.measure = RETURN
         self._config, self._generators = config, generators
         self._diverged = DivergenceCount()
+        self._check_scale = ScaleCheck(config)
         self._adapts_in_blocks = False  # each of a trial's trajectories is one point of the curve; or one has them all
 
     @property
@@ -95,6 +97,7 @@ class TrialSource:
         trial = []
         for trajectory in run_trial(self.env, learner, tasks, num_points, generator=self._generators["policy"]):
             check_finite(trajectory, tasks)
+            self._check_scale(trajectory)
             trial.append(trajectory)
         return Draw(trial, _num_steps(trial), self._metrics(trial))
 
