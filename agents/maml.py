@@ -29,7 +29,7 @@ from agents.meta_objective import InnerObjective, MetaObjective, Samples, inner_
 from agents.outer_steps import GradientEpochs, OuterStep, TrustRegion
 from metarl.adaptation.gradient import GradientAdaptation, Params
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes
-from metarl.checks import at_least, in_range, not_negative, positive
+from metarl.checks import at_least, in_range, literals, not_negative, positive, rounds, widths
 from metarl.nets.mlp import Activation, PolicyHead
 from metarl.nets.moments import Moments
 from metarl.optim import check_finite
@@ -63,10 +63,13 @@ class MAMLConfig(ABC):
     lam: float = 1.0  # decay of the advantages' traces (GAE)
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "hidden_sizes", "num_rollouts", "num_inner_steps")
+        literals(self)
+        widths(self, "hidden_sizes")
+        at_least(self, 1, "num_rollouts")
+        rounds(self, "num_inner_steps")
         in_range(self, 0, 1, "gamma", "lam")
-        positive(self, "init_std", "action_scale", "inner_lr", "later_inner_lr")
-        not_negative(self, "min_std", "exploration_credit")
+        positive(self, "init_std", "min_std", "action_scale", "inner_lr", "later_inner_lr")
+        not_negative(self, "exploration_credit")
 
     def make_source(
         self, family: TaskFamily, train: TrainConfig, generators: Mapping[str, torch.Generator]
@@ -102,8 +105,9 @@ class MAMLTRPOConfig(MAMLConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 1, "num_cg_steps", "curvature_stride")
-        at_least(self, 0, "max_backtracks")
+        rounds(self, "num_cg_steps")
+        rounds(self, "max_backtracks", minimum=0)
+        at_least(self, 1, "curvature_stride")
         positive(self, "max_kl")
         not_negative(self, "cg_damping")
         in_range(self, 0, 1, "backtrack_ratio", open_ends=True)

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from agents.soft_actor_critic import SoftActorCritic
 from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, factor_size
-from metarl.checks import at_least, in_range, not_negative, positive
+from metarl.checks import at_least, in_range, literals, not_negative, positive, rounds, widths
 from metarl.nets.matmul import fast_matmul
 from metarl.nets.mlp import Activation, mlp
 from metarl.nets.moments import Moments
@@ -44,7 +44,7 @@ from metarl.source import TrainConfig
 
 Experience = Trajectory[Decision]
 
-_COUNTS = ("latent_size", "num_train_tasks", "initial_episodes", "prior_episodes", "num_gradient_steps")
+_COUNTS = ("num_train_tasks", "initial_episodes", "prior_episodes")
 _SIZES = ("meta_batch", "batch", "context", "capacity")
 _AMOUNTS = ("posterior_episodes", "extra_episodes", "num_exploration_episodes")
 
@@ -83,9 +83,12 @@ class PEARLConfig:
     actor_gain: float = 0.01  # gain of the fresh policy's last layer; if large, each z acts differently from the start
 
     def __post_init__(self) -> None:
-        at_least(self, 1, *_COUNTS, *_SIZES, "hidden_sizes", "encoder_sizes")
+        literals(self)
+        widths(self, "latent_size", "hidden_sizes", "encoder_sizes")
+        rounds(self, "num_gradient_steps")
+        at_least(self, 1, *_COUNTS, *_SIZES)
         at_least(self, 0, *_AMOUNTS)
-        positive(self, "learning_rate", "reward_scale", "temperature", "actor_gain")
+        positive(self, "max_gigabytes", "learning_rate", "reward_scale", "temperature", "actor_gain")
         not_negative(self, "kl_weight", "regularisation")
         in_range(self, 0, 1, "gamma")
         if not 0 < self.tau <= 1:

@@ -31,7 +31,7 @@ from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import MemoryConfig, SequenceAdaptation, SequenceState
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
-from metarl.checks import at_least, one_of, positive
+from metarl.checks import at_least, one_of, positive, widths
 from metarl.nets.mlp import Activation, PolicyHead, mlp
 from metarl.nets.moments import Moments
 from metarl.protocols import TaskFamily
@@ -63,7 +63,7 @@ class RL2Config(PPOConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 1, "hidden_size", "encoder_sizes", "head_sizes")
+        widths(self, "hidden_size", "encoder_sizes", "head_sizes")
         positive(self, "init_std")
         self._check_memory()
 

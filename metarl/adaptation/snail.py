@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.attention import CausalStack, KeysValues, attend, no_keys, queries_keys_values
+from metarl.checks import LARGEST_WIDTH, at_least, not_empty, widths
 from metarl.nets.mlp import linear
 
 
@@ -34,9 +35,8 @@ class SnailConfig:
     length: int = 64  # items that a block of convolutions reaches back over, its own among them
 
     def __post_init__(self) -> None:
-        for name in ("filters", "key_sizes", "value_sizes"):
-            if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed are one or more positive numbers")
+        not_empty(self, "filters", "key_sizes", "value_sizes")
+        widths(self, "filters", "key_sizes", "value_sizes")
         if len(self.key_sizes) != len(self.value_sizes):
             raise ValueError(f"key_sizes is {self.key_sizes} and value_sizes {self.value_sizes}; they must be as many")
         if abs(len(self.filters) - len(self.key_sizes)) > 1:
@@ -44,8 +44,7 @@ class SnailConfig:
                 f"filters is {self.filters} and key_sizes {self.key_sizes}; blocks alternate, so that "
                 "there can be one more of one kind at most"
             )
-        if self.length < 2:
-            raise ValueError(f"length is {self.length}; must be at least 2")
+        at_least(self, 2, "length", at_most=LARGEST_WIDTH)
 
     @property
     def num_dilations(self) -> int:

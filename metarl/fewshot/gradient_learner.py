@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from metarl.checks import in_range, literals, not_empty, widths
 from metarl.fewshot.episode import FewShotEpisode, num_ways
 from metarl.fewshot.normalising import absorb_statistics, in_evaluation, normalisation_facts, with_context
 from metarl.fewshot.outer_step import OuterConfig, OuterStep
@@ -44,8 +45,9 @@ class NetConfig:
     conv: ConvConfig = STRIDED  # the net for images
 
     def __post_init__(self) -> None:
-        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise ValueError(f"hidden_sizes is {self.hidden_sizes}; allowed are one or more positive numbers")
+        literals(self)
+        not_empty(self, "hidden_sizes")
+        widths(self, "hidden_sizes")
 
     def make_net(self, problem: Problem, generator: torch.Generator) -> nn.Module:
         if len(problem.input_shape) == 3:
@@ -65,9 +67,7 @@ class OuterStepsConfig(OuterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("first_order_share", "multi_step_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; must lie between 0 and 1")
+        in_range(self, 0, 1, "first_order_share", "multi_step_share")
 
 
 class GradientLearner:

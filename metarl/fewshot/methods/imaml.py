@@ -25,6 +25,7 @@ from torch.func import grad
 
 from metarl.adaptation.gradient import GradientAdaptation, Params, StepSizes, TaskLoss, supervised_loss
 from metarl.adaptation.step_sizes import FixedStepSizes
+from metarl.checks import not_negative, positive, rounds
 from metarl.fewshot.methods.maml import MAMLConfig
 from metarl.fewshot.problem import Problem
 from metarl.optim import conjugate_gradient
@@ -162,6 +163,9 @@ class IMAMLConfig(MAMLConfig):
         for name, value in plain.items():
             if getattr(self, name) != value:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; implicit gradients need {value!r}")
+        positive(self, "strength", "max_move")
+        not_negative(self, "cg_damping", "strength_damping")
+        rounds(self, "num_cg_steps")
 
     def make_adaptation(self, net: nn.Module, problem: Problem, generator: torch.Generator) -> ImplicitAdaptation:
         return ImplicitAdaptation(

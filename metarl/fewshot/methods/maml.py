@@ -17,6 +17,7 @@ from metarl.adaptation.batching import Batching
 from metarl.adaptation.gradient import GradientAdaptation, parameters_of, supervised_loss
 from metarl.adaptation.head import HeadAdaptation
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes, PerStepStepSizes
+from metarl.checks import at_least, positive, rounds
 from metarl.fewshot.gradient_learner import GradientLearner, NetConfig, OuterStepsConfig
 from metarl.fewshot.problem import Problem
 from metarl.nets.conv import ImageClassifier
@@ -36,10 +37,9 @@ class MAMLConfig(OuterStepsConfig, NetConfig):
     def __post_init__(self) -> None:
         OuterStepsConfig.__post_init__(self)
         NetConfig.__post_init__(self)
-        if self.inner_lr <= 0:
-            raise ValueError(f"inner_lr is {self.inner_lr}; must be positive")
-        if self.num_inner_steps < 1:
-            raise ValueError(f"num_inner_steps is {self.num_inner_steps}; must be at least 1")
+        positive(self, "inner_lr")
+        rounds(self, "num_inner_steps")
+        at_least(self, 1, "chunk_size")
 
     def make_step_sizes(self, net: nn.Module, adapted: list[str], generator: torch.Generator) -> nn.Module:
         params = {name: value for name, value in net.named_parameters() if name in adapted}

@@ -18,6 +18,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from metarl.checks import widths
 from metarl.fewshot.embedding import EmbeddingConfig
 from metarl.fewshot.problem import Classification
 from metarl.fewshot.seen_classes import EmbeddedExamples
@@ -85,8 +86,7 @@ class SiameseConfig(EmbeddingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.feature_size < 1:
-            raise ValueError(f"feature_size is {self.feature_size}; must be at least 1")
+        widths(self, "feature_size")
 
     def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
         return SiameseAdaptation(

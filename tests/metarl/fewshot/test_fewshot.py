@@ -217,7 +217,7 @@ def test_the_curve_of_a_belief_counts_examples():
         (lambda: Sinusoid(x=(1.0, 1.0)), r"x is \(1.0, 1.0\); allowed are ranges"),
         (lambda: Harmonic(noise_std=-1), "noise_std is -1; must be 0 or more"),
         (lambda: MAMLConfig(inner_lr=0), "inner_lr is 0; must be positive"),
-        (lambda: MAMLConfig(multi_step_share=2), "multi_step_share is 2; must lie between 0 and 1"),
+        (lambda: MAMLConfig(multi_step_share=2), "multi_step_share is 2; must be in \\[0, 1\\]"),
         (lambda: MAMLConfig(hidden_sizes=()), "hidden_sizes is "),
         (lambda: CNPConfig(min_std=0), "min_std is 0; must be positive"),
         (lambda: IMAMLConfig(first_order=True), "first_order is True; implicit gradients need False"),
