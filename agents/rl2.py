@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from gymnasium import spaces
@@ -28,10 +28,10 @@ from torch import Tensor, nn
 
 from agents.ppo import PPO, Evaluated, PPOBatch, PPOConfig, batch_of
 from metarl.adaptation.recurrent import RecurrentConfig
-from metarl.adaptation.sequence import MemoryConfig, SequenceAdaptation, SequenceState
+from metarl.adaptation.sequence import SequenceBelief, SequenceState
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
-from metarl.checks import at_least, one_of, positive, widths
+from metarl.checks import positive, widths
 from metarl.nets.mlp import Activation, PolicyHead, mlp
 from metarl.nets.moments import Moments
 from metarl.protocols import TaskFamily
@@ -41,17 +41,22 @@ from metarl.rl.trials import TrialSource
 from metarl.source import TrainConfig
 
 Experience = Trajectory[ActorCriticDecision]
-MemoryKind = Literal["gru", "lstm", "snail", "transformer"]
+
+MEMORIES = {  # the memories by the names that the command line takes
+    "gru": RecurrentConfig("gru"),
+    "lstm": RecurrentConfig("lstm"),
+    "snail": SnailConfig(),
+    "transformer": TransformerConfig(),
+}
 
 
 @dataclass(frozen=True)
 class RL2Config(PPOConfig):
     """RL²: a recurrent policy trained by PPO."""
 
-    memory: MemoryKind = "gru"
-    memory_span: int | None = None  # steps that an untrained "gru" or "lstm" keeps, at most; None: about two
-    snail: SnailConfig = field(default_factory=SnailConfig)  # where it is the memory
-    transformer: TransformerConfig = field(default_factory=TransformerConfig)  # settings of a transformer as the memory
+    memory: RecurrentConfig | SnailConfig | TransformerConfig = field(  # what carries the trial's history
+        default_factory=RecurrentConfig, metadata={"variants": MEMORIES}
+    )
     whole_transition: bool = False  # whether each item of the memory's input also holds the previous observation
     hidden_size: int = 128  # size of what is read from the memory: units, or a transformer's width
     encoder_sizes: tuple[int, ...] = ()  # hidden layers between the inputs and the memory
@@ -65,38 +70,17 @@ class RL2Config(PPOConfig):
         super().__post_init__()
         widths(self, "hidden_size", "encoder_sizes", "head_sizes")
         positive(self, "init_std")
-        self._check_memory()
-
-    def _check_memory(self) -> None:
-        """Refuse settings of a memory that is not the one in use: they would be without effect."""
-        one_of(self, "memory", get_args(MemoryKind))
-        at_least(self, 2, "memory_span")
-        if self.memory_span is not None and self.memory not in ("gru", "lstm"):
-            raise ValueError(
-                f"memory_span is {self.memory_span} and memory {self.memory!r}; it needs memory 'gru' or 'lstm'"
-            )
-        for name, plain in (("snail", SnailConfig()), ("transformer", TransformerConfig())):
-            if self.memory != name and getattr(self, name) != plain:
-                raise ValueError(f"memory is {self.memory!r}; the settings given for {name} need memory {name!r}")
-        if self.memory == "transformer":
-            self.transformer.check_width(self.hidden_size)
-
-    @property
-    def memory_config(self) -> MemoryConfig:
-        """The settings of the memory in use."""
-        match self.memory:
-            case "snail":
-                return self.snail
-            case "transformer":
-                return self.transformer
-            case cell:
-                return RecurrentConfig(cell, self.memory_span)
+        if not isinstance(self.memory, (RecurrentConfig, SnailConfig, TransformerConfig)):
+            raise ValueError(f"memory is {self.memory!r}; must be a RecurrentConfig, SnailConfig or TransformerConfig")
+        if isinstance(self.memory, TransformerConfig):
+            self.memory.check_width(self.hidden_size)
 
     @property
     def max_trial_steps(self) -> int | None:
         """The longest trial that the memory can read, and one more item after it; None: any."""
-        limited = self.memory == "transformer" and self.transformer.positions == "learned"
-        return self.transformer.max_items - 1 if limited else None
+        if isinstance(self.memory, TransformerConfig) and self.memory.positions == "learned":
+            return self.memory.max_items - 1
+        return None
 
     def make_source(
         self, family: TaskFamily, train: TrainConfig, generators: Mapping[str, torch.Generator]
@@ -162,11 +146,8 @@ class RL2Network(nn.Module):
         item_size = obs_size * (2 if config.whole_transition else 1) + self.policy.num_actions + 2
         sizes = (item_size, *config.encoder_sizes)
         encoder = mlp(sizes, **make)
-        self.memory = SequenceAdaptation(
-            encoder,
-            config.memory_config.make(sizes[-1], config.hidden_size, generator=generator),
-            lambda hidden, obs: self.policy.net(torch.cat([hidden, obs], -1)),
-        )
+        memory: Any = config.memory.make(sizes[-1], config.hidden_size, generator=generator)
+        self.memory: SequenceBelief[Any] = SequenceBelief(encoder, memory)
 
 
 RL2_TWO_CORES = RL2Config(  # what recipes for robots start from, on two cores

@@ -37,7 +37,7 @@ def parse(cls: type[T], argv: Sequence[str], *, prog: str, description: str = ""
                 prog=prog,
                 description=description,
                 args=_explicit_flags(argv, default),
-                config=(tyro.conf.FlagCreatePairsOff,) if default is None else (),
+                config=(tyro.conf.FlagCreatePairsOff if default is None else tyro.conf.AvoidSubcommands,),
                 **given,
             )
     except SystemExit as stop:

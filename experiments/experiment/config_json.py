@@ -69,6 +69,14 @@ RETIRED: dict[str, dict[str, tuple[Any, ...] | None]] = {
         "max_backtracks": None,
         "backtrack_ratio": None,
     },
+    "metarl.fewshot.methods.t_net:TNetConfig": {"step_sizes": ("fixed",), "adapted": ("all",)},
+    "metarl.fewshot.methods.imaml:IMAMLConfig": {
+        "step_sizes": ("fixed",),
+        "adapted": ("all",),
+        "first_order": (False,),
+        "first_order_share": (0.0,),
+        "multi_step_share": (0.0,),
+    },
 }
 
 RENAMED: dict[str, dict[str, str]] = {  # new names of fields, by class and the name in earlier runs
@@ -86,6 +94,8 @@ def current(class_path: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
     class_path: module:class, where the class is now. A retired field with another value stays, to be refused.
     """
+    if class_path == "agents.rl2:RL2Config":
+        values = _with_one_memory(values)
     retired, renamed = RETIRED.get(class_path, {}), RENAMED.get(class_path, {})
 
     def had_no_effect(name: str, value: Any) -> bool:
@@ -95,6 +105,18 @@ def current(class_path: str, values: Mapping[str, Any]) -> dict[str, Any]:
         return allowed is None or value in allowed
 
     return {renamed.get(name, name): value for name, value in values.items() if not had_no_effect(name, value)}
+
+
+def _with_one_memory(values: Mapping[str, Any]) -> dict[str, Any]:
+    """RL2's fields, the settings of its memory under `memory`, where earlier runs named its kind."""
+    values = dict(values)
+    kind = values.get("memory")
+    if not isinstance(kind, str):
+        return values
+    of_kinds = {name: values.pop(name, {}) for name in ("snail", "transformer")}
+    span = values.pop("memory_span", None)
+    values["memory"] = of_kinds.get(kind, {"cell": kind, "span": span})
+    return values
 
 
 def to_json(settings: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pydantic.errors import PydanticUserError
 from experiments.experiment.config_json import merged
 from experiments.experiment.definition import Experiment
 from experiments.experiment.names import suggestion
+from experiments.experiment.variants import variant, variants
 from metarl.errors import UserError
 
 
@@ -50,6 +51,7 @@ def _changed(value: Any, parts: _Parts, where: str) -> Any:
         raise UserError(f"{where} is {value!r}, which has no fields; {where}.{next(iter(parts))} cannot be set")
     present = dict(value) if is_mapping else {f.name: getattr(value, f.name) for f in fields(value) if f.init}
     hints = {} if is_mapping else _hints(type(value))
+    named = {} if is_mapping else variants(value)
     new: dict[str, Any] = {}
     for name, given in parts.items():
         path = f"{where}.{name}" if where else name
@@ -58,7 +60,7 @@ def _changed(value: Any, parts: _Parts, where: str) -> Any:
         if isinstance(given, _Parts):
             new[name] = _changed(present[name], given, path)
         else:
-            new[name] = _checked(given, hints.get(name, Any), present[name], path)
+            new[name] = _checked(given, hints.get(name, Any), present[name], path, named.get(name, {}))
     if is_mapping:
         return {**value, **new}
     try:
@@ -67,11 +69,16 @@ def _changed(value: Any, parts: _Parts, where: str) -> Any:
         raise UserError(f"{where}: {error}" if where else str(error)) from error
 
 
-def _checked(given: Any, hint: Any, present: Any, where: str) -> Any:
-    """A field's new value, of the type that its annotation asks for, lists standing for tuples as in JSON."""
+def _checked(given: Any, hint: Any, present: Any, where: str, allowed: Mapping[str, Any]) -> Any:
+    """A field's new value, of the type that its annotation asks for, lists standing for tuples as in JSON.
+
+    allowed: the configurations that the field can hold, by name, where it has several.
+    """
     if is_dataclass(given) or callable(given):
         return given
     if is_dataclass(present):
+        if allowed:
+            return variant(given, allowed, where)
         raise UserError(f"{where} is {given!r}; must be an object such as {type(present).__name__}(...)")
     if hasattr(given, "item") and getattr(given, "ndim", None) == 0:  # a number of numpy's or torch's
         given = given.item()

@@ -11,6 +11,7 @@ from agents.rl2 import RL2, Experience, RL2Config
 from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import PointNavigation
+from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, Step, Trajectory
 from metarl.rl.rollouts import collect
@@ -43,7 +44,7 @@ discrete_and_continuous = pytest.mark.parametrize(
 
 
 @discrete_and_continuous
-@pytest.mark.parametrize("settings", [{}, {"memory": "lstm"}, {"whole_transition": True}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"memory": RecurrentConfig("lstm")}, {"whole_transition": True}], ids=str)
 def test_learning_sees_the_policy_that_acted(family, settings):
     agent = make(family, **settings)
     for _ in range(2):  # the second time with normalisers that are not the identity

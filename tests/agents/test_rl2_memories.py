@@ -3,7 +3,7 @@
 import copy
 import re
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from agents.ppo import losses_of
-from agents.rl2 import RL2, Experience, MemoryKind, RL2Config
+from agents.rl2 import MEMORIES, RL2, Experience, RL2Config
 from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.torch_env import TorchEnv
 from metarl.adaptation.snail import SnailConfig
@@ -22,10 +22,10 @@ from metarl.trainer import TrainConfig, Trainer
 
 SNAIL = SnailConfig(filters=(4,), key_sizes=(4,), value_sizes=(4,), length=16)
 SETTINGS: dict[str, dict[str, Any]] = {
-    **{kind: {"memory": kind} for kind in get_args(MemoryKind)},
-    "snail": {"memory": "snail", "snail": SNAIL},
+    **{name: {"memory": memory} for name, memory in MEMORIES.items()},
+    "snail": {"memory": SNAIL},
     **{
-        f"transformer_{kind}": {"memory": "transformer", "transformer": TransformerConfig(positions=kind)}
+        f"transformer_{kind}": {"memory": TransformerConfig(positions=kind)}
         for kind in ("none", "learned", "sinusoidal")
     },
 }
@@ -158,13 +158,11 @@ def test_a_state_round_trip_gives_the_same_trials_and_the_same_next_update(setti
 
 PROBES: dict[str, dict[str, Any]] = {
     "snail": {
-        "memory": "snail",
-        "snail": SnailConfig(filters=(16,), key_sizes=(16,), value_sizes=(16,), length=11),
+        "memory": SnailConfig(filters=(16,), key_sizes=(16,), value_sizes=(16,), length=11),
         "learning_rate": 5e-3,
     },
     "transformer": {
-        "memory": "transformer",
-        "transformer": TransformerConfig(num_layers=1, num_heads=2),
+        "memory": TransformerConfig(num_layers=1, num_heads=2),
         "learning_rate": 3e-3,
     },
 }
@@ -188,18 +186,9 @@ def test_meta_training_learns_to_learn_a_tiny_bandit(settings):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"memory": "rnn"}, "memory is 'rnn'; must be one of gru, lstm, snail, transformer"),
+        ({"memory": "rnn"}, "memory is 'rnn'; must be a RecurrentConfig, SnailConfig or TransformerConfig"),
         (
-            {"memory": "snail", "memory_span": 9},
-            "memory_span is 9 and memory 'snail'; it needs memory 'gru' or 'lstm'",
-        ),
-        ({"snail": SNAIL}, "memory is 'gru'; the settings given for snail need memory 'snail'"),
-        (
-            {"memory": "snail", "transformer": TransformerConfig(num_layers=1)},
-            "memory is 'snail'; the settings given for transformer need memory 'transformer'",
-        ),
-        (
-            {"memory": "transformer", "hidden_size": 20},
+            {"memory": TransformerConfig(), "hidden_size": 20},
             "hidden_size is 20; with 4 heads and positions 'rotary' it must be a multiple of 8",
         ),
     ],
@@ -212,7 +201,7 @@ def test_settings_of_a_memory_that_do_not_fit_are_named(settings, message):
 
 def test_a_trial_longer_than_learned_positions_is_refused_before_it_begins():
     transformer = TransformerConfig(positions="learned", max_items=20)
-    config = RL2Config(memory="transformer", transformer=transformer)
+    config = RL2Config(memory=transformer)
 
     def made(num_pulls: int) -> Trainer:
         return Trainer(

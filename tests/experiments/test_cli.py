@@ -200,7 +200,7 @@ def test_a_wrong_config_names_the_field(recipe, place, value, message):
         ("train recipe.py --agent.learning-rate", "Missing value for argument '--agent.learning-rate'"),
         (
             "train recipe.py --agent.memory gur",
-            "--agent.memory is 'gur'; allowed are 'gru', 'lstm', 'snail', 'transformer'",
+            "--agent.memory is 'gur': did you mean gru?",
         ),
         (
             "train recipe.py --agent.hidden-siz 3",

@@ -119,7 +119,7 @@ def test_an_experiment_in_python_is_trained_and_loaded_again(tmp_path):
         ({"agnet.hidden_size": 8}, "agnet is not a field: did you mean agent?"),
         ({"agent.hidden_size": "8"}, "agent.hidden_size is '8': Input should be a valid integer"),
         ({"agent.hidden_size": True}, "agent.hidden_size is True: Input should be a valid integer"),
-        ({"agent.memory": "gur"}, "agent.memory is 'gur': Input should be 'gru', 'lstm'"),
+        ({"agent.memory": "gur"}, "agent.memory is 'gur': did you mean gru?"),
         ({"agent.learning_rate": 5e-5}, "agent: final_learning_rate is 0.0001 and learning_rate 5e-05"),
         ({"train.num_iterations.x": 1}, "train.num_iterations is 2, which has no fields"),
         ({"family": 3}, "family is 3; must be an object such as GridNavi(...)"),

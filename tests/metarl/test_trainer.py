@@ -183,7 +183,6 @@ def test_a_training_stopped_at_a_checkpoint_goes_on_as_if_it_had_not_been():
     [
         ("head_sizes", (-5,)),
         ("encoder_sizes", (8, 0)),
-        ("memory_span", 1),
         ("learning_rate", float("nan")),
         ("final_learning_rate", -1.0),
         ("value_clip", -1.0),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import make_dataclass
+from collections.abc import Mapping
+from dataclasses import make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ def main(argv: list[str]) -> int:
     return _train(name, rest, command=["metarl", "train", *argv])
 
 
+def _choices(variants: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the help says of the agent's fields that hold one of several configurations."""
+    lines = [f"--agent.{name.replace('_', '-')} {{{','.join(allowed)}}}" for name, allowed in variants.items()]
+    return "\n".join(f"{line} chooses among configurations; its fields are listed below" for line in lines) or " "
+
+
 def _split(argv: list[str]) -> tuple[str, list[str]]:
     if argv[0].startswith("-"):
         raise UserError(f"the experiment comes first: metarl train EXPERIMENT {argv[0]} ...")
@@ -51,9 +58,12 @@ def _split(argv: list[str]) -> tuple[str, list[str]]:
 def _train(name: str, argv: list[str], command: list[str]) -> int:
     from experiments.cli.session import Filming, meta_train, new_run  # here, as all that needs torch
     from experiments.experiment.definition import argument_type, load
+    from experiments.experiment.variants import variants, with_variants
     from metarl.run.log_writers import DEFAULT_LOG, LogName
 
     recipe = load(name)
+    agent, argv = with_variants(recipe.agent, argv, "--agent")
+    recipe = replace(recipe, agent=agent)
     fields = [
         ("experiment", argument_type(recipe)),
         ("run_dir", with_help(Path | None, "the directory of this run; None: runs/<family>/<agent>/<time>_s<seed>")),
@@ -62,7 +72,7 @@ def _train(name: str, argv: list[str], command: list[str]) -> int:
     ]
     arguments_class: Any = make_dataclass("Arguments", fields)
     prog, default = f"metarl train {name}", arguments_class(recipe, None, 0, DEFAULT_LOG)
-    arguments = parse(arguments_class, argv, prog=prog, description=" ", default=default)
+    arguments = parse(arguments_class, argv, prog=prog, description=_choices(variants(agent)), default=default)
     experiment = arguments.experiment
     filming = Filming(experiment, arguments.video_every)
     trainer = experiment.trainer()

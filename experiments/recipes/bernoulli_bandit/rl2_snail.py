@@ -13,8 +13,7 @@ experiment = replace(
     rl2.experiment,
     agent=replace(
         rl2.experiment.agent,
-        memory="snail",
-        snail=SnailConfig(filters=(16,), key_sizes=(16,), value_sizes=(16,), length=11),
+        memory=SnailConfig(filters=(16,), key_sizes=(16,), value_sizes=(16,), length=11),
         learning_rate=4e-3,
         final_learning_rate=4e-4,
     ),

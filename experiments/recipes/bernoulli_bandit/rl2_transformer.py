@@ -13,9 +13,8 @@ experiment = replace(
     rl2.experiment,
     agent=replace(
         rl2.experiment.agent,
-        memory="transformer",
         hidden_size=32,
-        transformer=TransformerConfig(num_layers=1, num_heads=2),
+        memory=TransformerConfig(num_layers=1, num_heads=2),
         learning_rate=1e-3,
         final_learning_rate=1e-4,
     ),

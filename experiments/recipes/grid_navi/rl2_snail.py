@@ -12,9 +12,8 @@ experiment = replace(
     rl2.experiment,
     agent=replace(
         rl2.experiment.agent,
-        memory="snail",
         hidden_size=64,
-        snail=SnailConfig(filters=(16,), key_sizes=(32,), value_sizes=(32,), length=61),
+        memory=SnailConfig(filters=(16,), key_sizes=(32,), value_sizes=(32,), length=61),
         learning_rate=2e-3,
         final_learning_rate=2e-4,
     ),

@@ -12,9 +12,8 @@ experiment = replace(
     rl2.experiment,
     agent=replace(
         rl2.experiment.agent,
-        memory="transformer",
         hidden_size=64,
-        transformer=TransformerConfig(num_layers=1),
+        memory=TransformerConfig(num_layers=1),
         learning_rate=1e-3,
         final_learning_rate=1e-4,
     ),

@@ -8,13 +8,14 @@ step size each make learning faster here (experiments/LOG.md).
 from agents.rl2 import RL2Config
 from envs.torch_families.tabular import TabularMDP
 from experiments import Expected, Experiment
+from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(
     family=TabularMDP(),
     agent=RL2Config(
         hidden_size=128,
-        memory_span=100,
+        memory=RecurrentConfig(span=100),
         whole_transition=True,
         encoder_sizes=(128,),
         head_sizes=(128,),

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.checks import positive, rounds
+from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.embedding import EmbeddingConfig
 from metarl.fewshot.problem import Classification
 from metarl.fewshot.seen_classes import EmbeddedExamples
@@ -79,7 +80,7 @@ class SupportVectors:
         return dual_variables(_with_ridge(gram, self.ridge), member, self.cost, self.num_steps, least=self.ridge)
 
 
-class ConvexHeadAdaptation(nn.Module):
+class ConvexHeadAdaptation(ExampleAdaptation[DualState]):
     """A linear classifier of embeddings, without bias, that is the best for the examples; times a learned scale.
 
     embed: images [N, K, ...] -> [N, K, size].
@@ -188,6 +189,8 @@ class MetaOptNetConfig(EmbeddingConfig):
         positive(self, "ridge", "cost")
         rounds(self, "num_steps")
 
-    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+    def make_adaptation(
+        self, embed: ConvNet, problem: Classification, generator: torch.Generator
+    ) -> ConvexHeadAdaptation:
         head = Ridge(self.ridge) if self.head == "ridge" else SupportVectors(self.ridge, self.cost, self.num_steps)
         return ConvexHeadAdaptation(embed, head, size=embed.output_size)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.checks import widths
+from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.last_layer import UNLIKELY, BayesianConfig, mean_of_softmaxes, normal_points
 from metarl.fewshot.problem import Classification
 from metarl.fewshot.seen_classes import ClassSums
@@ -37,7 +38,7 @@ class GaussianWeights(Record):
     variance: Tensor  # [N, W, D + 1]
 
 
-class AmortisedPosterior(nn.Module):
+class AmortisedPosterior(ExampleAdaptation[GaussianWeights]):
     """Independent Gaussians over a last layer's weights, written from the mean features of each class (VERSA).
 
     embed: images [N, K, ...] -> [N, K, size]. num_points: of the distribution, a power of two, over which predictions
@@ -93,7 +94,9 @@ class VersaConfig(BayesianConfig):
         super().__post_init__()
         widths(self, "hidden_size")
 
-    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+    def make_adaptation(
+        self, embed: ConvNet, problem: Classification, generator: torch.Generator
+    ) -> AmortisedPosterior:
         return AmortisedPosterior(
             embed,
             size=embed.output_size,
