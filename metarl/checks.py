@@ -1,6 +1,6 @@
-"""Checks of settings: one form of sentence for every value that is out of range.
+"""Checks of settings, with one form of message for every invalid value.
 
-Each takes the settings (any object with fields) and the names of fields to check, and passes over those that are None.
+Each takes the settings (any object with fields) and the names of the fields to check, and skips those that are None.
 The message is "<field> is <value>; must be <what is allowed>".
 """
 
@@ -22,7 +22,7 @@ def at_least(settings: Any, minimum: float, *names: str, at_most: float = LARGES
     """Check that numbers, or all entries of tuples of numbers, are at least a minimum, and no more than can be counted.
 
     Raises:
-        ValueError: naming the first field that is not.
+        ValueError: names the first field that is not.
     """
     _check(settings, names, lambda value: value >= minimum, f"must be at least {minimum:g}")
     _check(settings, names, lambda value: value <= at_most, f"must be at most {at_most:,}")
@@ -61,7 +61,7 @@ def positive(settings: Any, *names: str) -> None:
     """Check that numbers are positive and finite, as networks compute.
 
     Raises:
-        ValueError: naming the first field that is not.
+        ValueError: names the first field that is not.
     """
     _check(settings, names, lambda value: value > 0, "must be positive and finite")
     limits = f"must be between {_SMALLEST_FLOAT:g} and {_LARGEST_FLOAT:g}"
@@ -73,7 +73,7 @@ def not_negative(settings: Any, *names: str) -> None:
     """Check that numbers are zero or positive, and finite, as networks compute.
 
     Raises:
-        ValueError: naming the first field that is not.
+        ValueError: names the first field that is not.
     """
     _check(settings, names, lambda value: 0 <= value < math.inf, "must be zero or positive, and finite")
     _check(settings, names, lambda value: value <= _LARGEST_FLOAT, f"must be at most {_LARGEST_FLOAT:g}")
@@ -83,7 +83,7 @@ def in_range(settings: Any, low: float, high: float, *names: str, open_ends: boo
     """Check that numbers lie in [low, high], or in (low, high) with open ends.
 
     Raises:
-        ValueError: naming the first field that does not.
+        ValueError: names the first field that does not.
     """
     if open_ends:
         _check(settings, names, lambda value: low < value < high, f"must be between {low:g} and {high:g} (exclusive)")
@@ -95,7 +95,7 @@ def one_of(settings: Any, name: str, allowed: Collection[Any]) -> None:
     """Check that a field has one of the allowed values.
 
     Raises:
-        ValueError: when it has another.
+        ValueError: when it has any other value.
     """
     value = getattr(settings, name)
     if value not in allowed:

@@ -305,11 +305,11 @@ def test_pairs_are_judged_by_half_of_same_and_half_of_different():
         (lambda: MatchingConfig(context_steps=-1), "context_steps is -1; must be at least 0"),
         (
             lambda: RelationConfig(conv=FLAT).make_learner(PROBLEM, num_iterations=1, generator=torch.Generator()),
-            "output is 'flat'; RelationConfig needs 'maps'",
+            "output is 'flat'; must be 'maps' for RelationConfig",
         ),
         (
             lambda: MatchingConfig(conv=MAPS).make_learner(PROBLEM, num_iterations=1, generator=torch.Generator()),
-            "output is 'maps'; MatchingConfig needs 'flat' or 'mean'",
+            "output is 'maps'; must be 'flat' or 'mean' for MatchingConfig",
         ),
     ],
 )
