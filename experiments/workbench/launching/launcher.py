@@ -50,6 +50,12 @@ class Job:
     def title(self) -> str:
         return f"{self.planned.title}, seed {self.planned.seed}"
 
+    @property
+    def label(self) -> str:
+        """The state in words; a run whose iterations are done is still evaluated."""
+        is_trained = self.standing.iteration >= self.planned.num_iterations
+        return "evaluating" if self.state is State.RUNNING and is_trained else str(self.state)
+
     def look(self) -> None:
         """Read from its files how far it is."""
         if self.path is not None:

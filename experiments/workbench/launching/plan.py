@@ -79,7 +79,7 @@ class PlannedRun:
     """An experiment with one seed."""
 
     experiment: PlannedExperiment
-    config: dict[str, Any]  # of its run
+    config: dict[str, Any]  # the content of its run's config.json
 
     @property
     def seed(self) -> int:
