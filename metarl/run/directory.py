@@ -423,7 +423,7 @@ class Run:
         return path
 
     def save_picture(self, name: str, png: bytes) -> Path:
-        """Write an encoded picture as <name>.png; returns its path.
+        """Write an encoded image as <name>.png; returns its path.
 
         Raises:
             RunError: when the disk refuses it.
