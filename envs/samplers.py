@@ -8,6 +8,7 @@ scale. What is outside must be: an `ood` that overlaps the range is refused.
 
 from __future__ import annotations
 
+import keyword
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, make_dataclass
@@ -24,6 +25,7 @@ from metarl.records import Record
 
 OOD_WIDTH = 1 / 3  # of the band outside, relative to the range
 NORMAL_REACH = 3.0  # standard deviations to either side that a `Normal` covers
+_DRAWS_TO_TRY = 256
 
 
 @runtime_checkable
@@ -45,18 +47,54 @@ class Sampler(Protocol):
 
 
 def check_samplers(samplers: Mapping[str, Any]) -> None:
-    """Check the field `tasks` of a family: samplers by the names of parameters.
+    """Check the field `tasks` of a family: samplers by the names of parameters, each of which is tried.
 
     Raises:
-        ValueError: when it is empty, a value is not a sampler or a name cannot be an attribute's.
+        ValueError: when it is empty, a value is not a sampler, a name is taken, or draws are of no use.
     """
     if not samplers:
         raise ValueError("tasks is empty; must have a parameter, such as target=Uniform(0, 3)")
+    names: dict[str, str] = {}  # of the parameters, by their field in a record
     for name, sampler in samplers.items():
         if not isinstance(sampler, Sampler):
             raise ValueError(f"task {name!r} is {sampler!r}; must be a sampler such as Uniform(0, 3)")
-        if not attribute(name).isidentifier():
+        field = attribute(name)
+        if not field.isidentifier():
             raise ValueError(f"{name!r} is not a valid parameter name; use letters, digits, underscores and dots")
+        if keyword.iskeyword(field) or hasattr(Record, field) or field.startswith("_"):
+            raise ValueError(f"{name!r} is not a valid parameter name, as {_reserved_by(field)}; use another name")
+        if field in names:
+            raise ValueError(f"tasks has {names[field]!r} and {name!r}, which are one field of a task; rename one")
+        names[field] = name
+        check_draws(name, sampler, (_DRAWS_TO_TRY,))
+
+
+def check_draws(name: str, sampler: Sampler, shape: tuple[int, ...]) -> None:
+    """Draw from a parameter's sampler for every split that it has, with a generator of its own.
+
+    Raises:
+        ValueError: naming the parameter, when the sampler fails or gives something else than finite numbers [*shape].
+    """
+    splits: tuple[Split, ...] = ("train", "ood") if sampler.has_ood else ("train",)
+    for split in splits:
+        try:
+            values = sampler.sample(shape, split, torch.Generator().manual_seed(0))
+        except Exception as error:  # whatever a sampler of the user's own raises
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(f"the sampler of task {name!r} fails for the split {split!r}: {reason}") from error
+        if not isinstance(values, Tensor) or tuple(values.shape) != shape:
+            found = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(f"the sampler of task {name!r} gives {found}; must be a tensor of shape {shape}")
+        bad = values[~values.isfinite()]
+        if len(bad):
+            drawn = f"draws {float(bad[0])} for the split {split!r}"
+            raise ValueError(f"the sampler of task {name!r} {drawn}; must be finite numbers")
+
+
+def _reserved_by(field: str) -> str:
+    if keyword.iskeyword(field):
+        return "it is a word of Python's own"
+    return "a leading underscore means private" if field.startswith("_") else "task records have a method of that name"
 
 
 def check_sampler_split(family: str, split: str, samplers: Mapping[str, Sampler]) -> None:
@@ -106,6 +144,7 @@ class Selection:
     geoms: Sequence[str] = ()
     actuators: Sequence[str] = ()
     scale: bool = True  # the values multiply the model's own; if not, they replace them
+    shared: bool = False  # one value for all of these elements; if not, one for each
     ood: Sequence[float] = ()  # low and high of the split "ood", or the values of a choice; (): see the module
 
     def __repr__(self) -> str:

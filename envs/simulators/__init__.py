@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+INPUTS = ("ctrl", "act", "mocap_pos", "mocap_quat")  # of MuJoCo's data: what is given to a simulation beside its state
+
 
 class Physics(Protocol):
     """B simulations of one body, advanced together.
@@ -62,12 +64,21 @@ class Physics(Protocol):
         """
         ...
 
-    def reset(self, qpos: Tensor, qvel: Tensor, rows: Tensor | None = None) -> None:
-        """Start all rows, or those where `rows` [B] (bool) is true, afresh from qpos [B, nq] and qvel [B, nv]."""
+    def reset(
+        self, qpos: Tensor, qvel: Tensor, rows: Tensor | None = None, inputs: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Start all rows, or those where `rows` [B] (bool) is true, afresh from qpos [B, nq] and qvel [B, nv].
+
+        inputs: what else they start with, [B, ...] by the names in `INPUTS`; the model's own without.
+        """
         ...
 
-    def step(self, ctrl: Tensor, num_substeps: int, rows: Tensor | None = None) -> Tensor | None:
+    def step(
+        self, ctrl: Tensor, num_substeps: int, rows: Tensor | None = None, inputs: Mapping[str, Tensor] | None = None
+    ) -> Tensor | None:
         """Advance all rows, or those where `rows` [B] is true, with ctrl [B, nu] held for `num_substeps`.
+
+        inputs: where mocap bodies are from now on, [B, ...] by the names in `INPUTS`; as they were without.
 
         Returns the rows that diverged, [B] bool, or None when it is known that none did. Their state is without
         meaning until `reset`.
