@@ -54,7 +54,7 @@ def check_samplers(samplers: Mapping[str, Any]) -> None:
     """
     if not samplers:
         raise ValueError("tasks is empty; must have a parameter, such as target=Uniform(0, 3)")
-    names: dict[str, str] = {}  # of the parameters, by their field in a record
+    names: dict[str, str] = {}  # the parameters by their fields in a record
     for name, sampler in samplers.items():
         if not isinstance(sampler, Sampler):
             raise ValueError(f"task {name!r} is {sampler!r}; must be a sampler such as Uniform(0, 3)")

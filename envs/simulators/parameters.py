@@ -49,7 +49,7 @@ class Target:
     rows: tuple[int, ...] | None  # of the field's first axis, one a selected element's value; None: the whole field
     value_of_row: tuple[int, ...] = ()  # which of the parameter's values each of these rows takes
     column: int | None = None  # the entry of each row that changes; None: all
-    sign: float = 1.0  # of a value that replaces the model's own
+    sign: float = 1.0  # the sign with which a value replaces the model's own
 
     def apply(self, current: Tensor, values: Tensor, scale: bool) -> Tensor:
         """The field of B tasks, [B, ...], from what it is without this parameter and the values [B, n]."""
