@@ -61,8 +61,9 @@ def check_samplers(samplers: Mapping[str, Any]) -> None:
         field = attribute(name)
         if not field.isidentifier():
             raise ValueError(f"{name!r} is not a valid parameter name; use letters, digits, underscores and dots")
-        if keyword.iskeyword(field) or hasattr(Record, field) or field.startswith("_"):
-            raise ValueError(f"{name!r} is not a valid parameter name, as {_reserved_by(field)}; use another name")
+        if keyword.iskeyword(field) or hasattr(Record, field):
+            users = "Python's syntax" if keyword.iskeyword(field) else "all task records"
+            raise ValueError(f"{name!r} is not a valid parameter name, as it is taken by {users}; use another")
         if field in names:
             raise ValueError(f"tasks has {names[field]!r} and {name!r}, which are one field of a task; rename one")
         names[field] = name
@@ -89,12 +90,6 @@ def check_draws(name: str, sampler: Sampler, shape: tuple[int, ...]) -> None:
         if len(bad):
             drawn = f"draws {float(bad[0])} for the split {split!r}"
             raise ValueError(f"the sampler of task {name!r} {drawn}; must be finite numbers")
-
-
-def _reserved_by(field: str) -> str:
-    if keyword.iskeyword(field):
-        return "it is a word of Python's own"
-    return "a leading underscore means private" if field.startswith("_") else "task records have a method of that name"
 
 
 def check_sampler_split(family: str, split: str, samplers: Mapping[str, Sampler]) -> None:

@@ -23,6 +23,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from envs.external.effects import check_effects
 from envs.external.rows import Apply, Maker, Probed, probe
 from envs.external.vector_env import ThirdPartyEnv, VisibleThirdPartyEnv
 from envs.external.workers import check_portable
@@ -31,6 +32,8 @@ from envs.simulators.cpu_count import available_cpus
 from metarl.checks import at_least
 from metarl.protocols import Split
 from metarl.records import Record
+
+_TASKS_TO_COMPARE = 16  # from which two that differ are chosen
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class GymnasiumFamily:
     horizon: int = 0  # 0: the limit that the environment is registered with
     num_workers: int | None = None  # processes; None: one a processor; 0: all rows in this one
     max_crashes: int = 5  # crashes of a row in a row, with no complete episode between them, before training stops
+    unchecked: tuple[str, ...] = ()  # parameters whose effect is too rare or too late to show when they are tried
     num_episodes: int = 2
     name: str = ""  # "": made from the id
 
@@ -59,6 +63,8 @@ class GymnasiumFamily:
                 raise ValueError(f"task {name!r} selects parts of a robot, which GymnasiumFamily does not have")
         if isinstance(self.apply, Mapping) and (unknown := sorted(set(self.apply) - set(self.tasks))):
             raise ValueError(f"apply has {unknown[0]!r}; must be one of {', '.join(self.tasks)}")
+        if unknown := sorted(set(self.unchecked) - set(self.tasks)):
+            raise ValueError(f"unchecked has {unknown[0]!r}; must be among {', '.join(self.tasks)}")
         object.__setattr__(self, "name", self.name or _name_of(self.env))
         object.__setattr__(self, "horizon", self.probed.horizon)
         if self.num_workers != 0:
@@ -66,6 +72,7 @@ class GymnasiumFamily:
                 check_portable(self.maker)
             except ValueError as error:
                 raise ValueError(f"{self.env}: {error}") from error
+        self._check_effects()
 
     @cached_property
     def probed(self) -> Probed:
@@ -78,6 +85,19 @@ class GymnasiumFamily:
         task = {name: float(getattr(example, attribute(name))) for name in self.tasks}
         try:
             return probe(Maker(self.env, self.options, self.horizon, self.apply), task)
+        except ValueError as error:
+            raise ValueError(f"{self.env}: {error}") from error
+
+    def _check_effects(self) -> None:
+        """
+        Raises:
+            ValueError: for a parameter without its whole effect.
+        """
+        tasks = self.sample(_TASKS_TO_COMPARE, "train", torch.Generator().manual_seed(0))
+        values = {name: getattr(tasks, attribute(name)).tolist() for name in self.tasks}
+        names = [name for name in self.tasks if name not in self.unchecked]
+        try:
+            check_effects(self.maker, values, names, self.horizon)
         except ValueError as error:
             raise ValueError(f"{self.env}: {error}") from error
 

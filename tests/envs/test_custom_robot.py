@@ -452,10 +452,12 @@ def test_a_late_contact_shows_its_friction(tmp_path):
     assert "10 random steps" in message(lambda: MujocoFamily(horizon=10, **settings))  # it is still falling
 
 
-@pytest.mark.parametrize(("name", "why"), [("to", "method"), ("map", "method"), ("lambda", "word"), ("_x", "private")])
+@pytest.mark.parametrize(
+    ("name", "why"), [("to", "records"), ("map", "records"), ("lambda", "Python"), ("__doc__", "records")]
+)
 def test_names_that_are_taken_are_refused(arm, name, why):
     found = message(lambda: arm(tasks={name: Uniform(0, 1)}))
-    assert found.startswith(f"{name!r} is not a valid parameter name, as ")
+    assert found.startswith(f"{name!r} is not a valid parameter name, as it is taken by ")
     assert why in found
 
 
