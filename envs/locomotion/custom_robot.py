@@ -230,7 +230,8 @@ class CustomDynamics:
         return self._noise.add(start.get("qpos", qpos).to(qpos), start.get("qvel", qvel).to(qvel), generator)
 
     def initial_inputs(self, tasks: Any) -> Mapping[str, Tensor]:
-        return {name: value for name, value in self._starts(tasks).items() if name in INPUTS}
+        device = next(iter(vars(tasks).values())).device
+        return {name: value.to(device) for name, value in self._starts(tasks).items() if name in INPUTS}
 
     def inputs(self, state: State, action: Tensor, tasks: Any) -> Mapping[str, Tensor]:
         if self._family.act is None:
