@@ -1,9 +1,9 @@
-"""What is shown to the user as one line, without a traceback; apart from the rest, so that it imports nothing."""
+"""Errors shown to the user as one line, without a traceback; in a module without imports."""
 
 
 class UserError(Exception):
-    """The user asked for something that cannot be; the message is one line."""
+    """An invalid request of the user; the message is one line."""
 
 
 class RunError(UserError):
-    """Something is wrong with a run's directory or its disk."""
+    """A problem with a run's directory or its disk."""

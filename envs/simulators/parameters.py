@@ -1,12 +1,12 @@
-"""Parameters of a task that are fields of MuJoCo's model: which elements they change, and to what.
+"""Task parameters that are fields of MuJoCo's model: the elements they change, and their values.
 
-A field is named as MuJoCo names it: "body_mass", "dof_damping", "geom_friction", "actuator_gear", "opt.gravity". Each
-selected body, joint, geom or actuator has a value of its own, or with `shared=True` all have one; without a selection
-that is all of them. Values multiply the model's own, or, with `scale=False`, replace them. Where a mass changes, the
-inertia changes in proportion.
+A field has MuJoCo's name: "body_mass", "dof_damping", "geom_friction", "actuator_gear", "opt.gravity". Each selected
+body, joint, geom or actuator has its own value, or with `shared=True` they have one together; without a selection, all
+of them are selected. Values multiply the model's own or, with `scale=False`, replace them. Inertias change in
+proportion to masses.
 
-Two names stand for parts of two fields, which only make sense together: "actuator_kp", a servo's stiffness, is its gain
-and the bias by position; "actuator_kd", its damping, is the bias by velocity and, of a velocity servo, the gain.
+Two names combine parts of two fields: "actuator_kp", a servo's stiffness, is its gain and its bias by position;
+"actuator_kd", its damping, is its bias by velocity and, for a velocity servo, its gain.
 """
 
 # MuJoCo's compiled module has no type stubs.
@@ -26,7 +26,7 @@ from torch import Tensor
 
 from envs.simulators.model import model_field
 
-# The beginning of a field's name, the argument that selects its elements, and what MuJoCo calls them.
+# The prefix of a field's name, the argument that selects its elements, and MuJoCo's type of them.
 _KINDS = {
     "body_": ("bodies", mujoco.mjtObj.mjOBJ_BODY),
     "jnt_": ("joints", mujoco.mjtObj.mjOBJ_JOINT),
@@ -35,7 +35,7 @@ _KINDS = {
     "actuator_": ("actuators", mujoco.mjtObj.mjOBJ_ACTUATOR),
 }
 _SELECTORS = ("bodies", "joints", "geoms", "actuators")
-_FOR_ALL = ("opt.timestep",)  # a task that changed it would change what a second is
+_FOR_ALL = ("opt.timestep",)  # changing it would change the duration of a step
 
 STIFFNESS, DAMPING = "actuator_kp", "actuator_kd"
 _GAIN, _BIAS = "actuator_gainprm", "actuator_biasprm"
@@ -46,10 +46,10 @@ class Target:
     """A part of a model's field that a parameter changes."""
 
     field: str  # MuJoCo's name
-    rows: tuple[int, ...] | None  # of the field's first axis, one a selected element's value; None: the whole field
-    value_of_row: tuple[int, ...] = ()  # which of the parameter's values each of these rows takes
-    column: int | None = None  # the entry of each row that changes; None: all
-    sign: float = 1.0  # the sign with which a value replaces the model's own
+    rows: tuple[int, ...] | None  # rows of the field that are set; None: the whole field
+    value_of_row: tuple[int, ...] = ()  # index of the value for each of these rows
+    column: int | None = None  # column of these rows that is set; None: all
+    sign: float = 1.0  # sign of values that replace the model's own
 
     def apply(self, current: Tensor, values: Tensor, scale: bool) -> Tensor:
         """The field of B tasks, [B, ...], from what it is without this parameter and the values [B, n]."""
@@ -77,10 +77,10 @@ class ModelParameter:
 
 
 def model_parameter(model: mujoco.MjModel, name: str, sampler: Any) -> ModelParameter | None:
-    """What a parameter changes of the model; None for a free one, that only a family's functions know.
+    """The model parameter for a task parameter; None for a free one, used only by observations and rewards.
 
     Raises:
-        ValueError: for a name that is almost a field's, an element that the model lacks, or values without an effect.
+        ValueError: for a name close to a field's, an element that the model lacks, or values without effect.
     """
     is_servo = name in (STIFFNESS, DAMPING)
     field = None if is_servo else _find_field(model, name)
@@ -134,13 +134,13 @@ def half_servos(model: mujoco.MjModel, parameters: Mapping[str, ModelParameter |
 
 
 def action_limits(model: mujoco.MjModel) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The least and the greatest control of each actuator, [A] float32.
+    """The lower and upper limit of each actuator's control, [A] float32.
 
     Raises:
         ValueError: when there is no actuator, or one without limits.
     """
     if model.nu == 0:
-        raise ValueError("the model has no actuator, so that there is nothing to do")
+        raise ValueError("the model has no actuator; must have at least one")
     for actuator in range(model.nu):
         if not model.actuator_ctrllimited[actuator]:
             raise ValueError(f"actuator {_actuator_name(model, actuator)!r} has no ctrlrange: actions need limits")
@@ -151,7 +151,7 @@ def action_limits(model: mujoco.MjModel) -> tuple[np.ndarray[Any, Any], np.ndarr
 def physics(
     parameters: Iterable[tuple[ModelParameter, Tensor]], nominal: Callable[[str], Tensor]
 ) -> Mapping[str, Tensor]:
-    """Model fields [B, ...] of B tasks from parameters with their values [B] or [B, num_values]."""
+    """Model fields [B, ...] of B tasks, from parameters and their values [B] or [B, num_values]."""
     fields: dict[str, Tensor] = {}
     for parameter, values in parameters:
         for target in parameter.targets:
@@ -196,7 +196,7 @@ def _is_real(value: Any) -> bool:
 
 
 def _elements(model: mujoco.MjModel, name: str, kind: str, object_type: Any, selected: Iterable[str]) -> list[int]:
-    """Indices of the selected elements; without a selection, of all but the world."""
+    """Indices of the selected elements; without a selection, of all except the world."""
     size = {"bodies": model.nbody, "joints": model.njnt, "geoms": model.ngeom, "actuators": model.nu}[kind]
     names = [mujoco.mj_id2name(model, object_type.value, index) or "" for index in range(size)]
     if isinstance(selected, str):
@@ -213,7 +213,7 @@ def _elements(model: mujoco.MjModel, name: str, kind: str, object_type: Any, sel
 
 
 def _target(model: mujoco.MjModel, name: str, value_of: Mapping[int, int]) -> Target:
-    """The rows of a field that belong to elements, by the places of their values; a joint may have many."""
+    """The field's rows that belong to elements, given the index of the value of each; a joint may have several."""
     if not name.startswith("dof_"):
         return Target(name, tuple(value_of), tuple(value_of.values()))
     joint_of = model.dof_jntid.tolist()

@@ -1,4 +1,4 @@
-"""Baselines of any task family: the random policy, simulated, and the bounds that the family itself knows."""
+"""Baselines of any task family: the simulated random policy, and the family's own bounds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def simulated_baselines(
 ) -> list[BaselineResult]:
     """The random policy on `num_trials` test tasks, and the family's bounds on the same tasks.
 
-    ppo_steps: of training for PPO without meta-learning, see `from_scratch`; 0 leaves it out.
+    ppo_steps: training steps of PPO without meta-learning, see `from_scratch`; 0 leaves it out.
     """
     tasks = family.sample(num_trials, "test", generator)
     total = random_policy(family, tasks, generator)
@@ -30,7 +30,7 @@ def simulated_baselines(
         if name != "random":
             results.append(BaselineResult(name, sum(returns), None, None, "the family's bound on these tasks"))
     if ppo_steps:
-        from experiments.baselines.from_scratch import ppo_baselines  # here, as it takes a while to import
+        from experiments.baselines.from_scratch import ppo_baselines  # imported here because it is slow to import
 
         results += ppo_baselines(family, tasks, ppo_steps, generator)
     return results
@@ -65,7 +65,7 @@ def _play(
 
 
 def _random_actions(space: spaces.Box | spaces.Discrete, num_rows: int, generator: torch.Generator) -> Tensor:
-    """[B] int64 or [B, A] float32, uniform over the space."""
+    """Actions [B] int64 or [B, A] float32, uniform over the space."""
     if isinstance(space, spaces.Discrete):
         return torch.randint(int(space.n), (num_rows,), generator=generator)
     low, high = torch.as_tensor(space.low), torch.as_tensor(space.high)

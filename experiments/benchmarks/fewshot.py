@@ -1,10 +1,10 @@
-"""Few-shot learners of images: tasks a second in meta-training and in adaptation, all at once and one by one.
+"""Few-shot image learners: tasks per second in meta-training and in adaptation, batched and one by one.
 
-Every recipe of Omniglot, on random images of its size: 5 ways, 1 shot (or what the recipe trains with), 5 queries of
-each class. "Batched" is an update on eight tasks; "looped" the same eight in turn, an update on each, with gradients
-task by task where the learner takes any. Float32 or what the recipe says, one thread, rounds interleaved; times are
-medians over rounds and ratios medians of the rounds' ratios. Adaptation is from a support set to predictions for the
-queries, as `metarl evaluate` times it.
+Every Omniglot recipe, on random images of its size: 5 ways, 1 shot (or the recipe's training shots), 5 queries per
+class. "Batched" is an update on eight tasks; "looped" is eight updates on one task each, with gradients computed task
+by task if the learner takes any. Float32 or the recipe's precision, one thread, rounds interleaved; times are medians
+over rounds, and ratios are medians of the rounds' ratios. Adaptation is from a support set to predictions for the
+queries, as timed by `metarl evaluate`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Settings:
     ways: int = 5
     queries: int = 5  # queries per class
     num_rounds: int = 5
-    recipes: tuple[str, ...] = ()  # all of the family's, where there are none
+    recipes: tuple[str, ...] = ()  # names of the recipes; (): all of the family's
 
     def __post_init__(self) -> None:
         for name in ("num_tasks", "queries", "num_rounds"):
@@ -46,7 +46,7 @@ class Settings:
 
 
 def run(settings: Settings | None = None) -> dict[str, Any]:
-    """Measure all learners: tasks a second in the three ways, and how much faster batched is than looped."""
+    """Measure all learners: tasks per second batched, looped and adapting, and the speed-up of batching."""
     settings = Settings() if settings is None else settings
     names = settings.recipes or tuple(
         name.partition("/")[2] for name in experiment_names() if name.startswith(f"{FAMILY}/")
@@ -56,7 +56,7 @@ def run(settings: Settings | None = None) -> dict[str, Any]:
     try:
         contenders = {name: _contenders(name, settings) for name in names}
         seconds: dict[str, dict[str, list[float]]] = {name: {} for name in names}
-        for number in range(settings.num_rounds + 1):  # the first one warms up
+        for number in range(settings.num_rounds + 1):  # the first round is a warm-up
             for name, ways in contenders.items():
                 for way, contender in ways.items():
                     started = time.perf_counter()
@@ -84,7 +84,7 @@ def run(settings: Settings | None = None) -> dict[str, Any]:
 
 
 def _contenders(name: str, settings: Settings) -> dict[str, Callable[[], Any]]:
-    """What is timed of a learner."""
+    """The timed functions of a learner."""
     experiment = load(f"{FAMILY}/{name}")
     episode = _random_episode(settings, experiment.family.training.shots)
     batched, looped = _learner(experiment.agent, settings), _learner(_by_task(experiment.agent), settings)
@@ -109,7 +109,7 @@ def _learner(config: Any, settings: Settings) -> FewShotLearner:
 
 
 def _by_task(config: Any) -> Any:
-    """The same, with gradients task by task where it takes any."""
+    """The configuration with gradients computed task by task, if it takes any."""
     return replace(config, batching="loop") if _has(config, "batching") else config
 
 
@@ -132,12 +132,12 @@ def _random_episode(settings: Settings, shots: int) -> FewShotEpisode:
 
 
 def main(json: bool = False) -> None:
-    """Print tasks a second and the ratios; one JSON object where that is asked for."""
+    """Print tasks per second and the ratios; json: print one JSON object."""
     result = run()
     if json:
         print(json_format.dumps(result))
         return
-    print(f"{'tasks a second':<24}{'batched':>10}{'looped':>10}{'ratio':>8}{'adapting':>10}")
+    print(f"{'tasks per second':<24}{'batched':>10}{'looped':>10}{'ratio':>8}{'adapting':>10}")
     for name, rates in result["tasks_per_second"].items():
         numbers = (
             f"{rates['batched']:10.1f}{rates['looped']:10.1f}{result['ratios'][name]:8.2f}{rates['adapting']:10.1f}"

@@ -1,11 +1,11 @@
-"""PEARL: gradient steps beside a plain reference at the published sizes, and collection in many rows beside one.
+"""PEARL: gradient steps compared with a plain reference at the published sizes, and collection in many rows with one.
 
 Gradient steps: 16 tasks x 256 transitions, contexts of 100, three layers of 300 (the encoder: 200), on the half
-cheetah's sizes; the reference is experiments/benchmarks/pearl_reference.py, whose posteriors and critics are compared
-with ours, on the same weights, before anything is timed. It multiplies by torch's default library, as a plain program
-does; beside that, by the one that ours chooses (metarl/nets/matmul.py). Collection: half_cheetah_vel, by a policy of
-the published size, many rows against our one row, and against a loop over one environment of Gymnasium with batches
-of one, as public code has it. Rounds are interleaved; a ratio is the median of the rounds' ratios.
+cheetah's sizes; the reference is experiments/benchmarks/pearl_reference.py, whose posteriors and critics are checked to
+equal ours, with the same weights, before anything is timed. It uses torch's default matrix library, like a plain
+program, and also the one that ours chooses (metarl/nets/matmul.py). Collection: half_cheetah_vel, with a policy of the
+published size, many rows compared with one row of ours, and with a loop over one Gymnasium environment with batches of
+one, as in public code. Rounds are interleaved; a ratio is the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from metarl.rl.replay import Replay, Transition
 from metarl.rl.rollouts import collect
 
 FAST_REFERENCE = "reference, our matmul"
-TARGETS = {"reference / ours": 1.5, "loop / many rows": 10.0}  # how many times the time of ours, at least
+TARGETS = {"reference / ours": 1.5, "loop / many rows": 10.0}  # smallest ratio of times, relative to ours
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Settings:
     """The size of a benchmark."""
 
     config: PEARLConfig = field(default_factory=lambda: PEARLConfig(capacity=2000))
-    num_rows: int = 400  # the 100 training tasks in four copies
+    num_rows: int = 400  # number of rows: 100 training tasks in four copies
     horizon: int = 200
     num_rounds: int = 7
-    num_steps: int = 3  # gradient steps in a round
+    num_steps: int = 3  # number of gradient steps per round
 
     def __post_init__(self) -> None:
         for name in ("num_rows", "horizon", "num_rounds", "num_steps"):
@@ -49,7 +49,7 @@ class Settings:
 
 
 def run(settings: Settings | None = None) -> dict[str, Any]:
-    """Measure everything: gradient steps and environment steps a second, ratios, and what was asked for."""
+    """Measure everything: gradient steps and environment steps per second, ratios, and targets."""
     is_full = settings is None
     settings = Settings() if settings is None else settings
     family = HalfCheetahVel(horizon=settings.horizon)
@@ -84,7 +84,7 @@ def run(settings: Settings | None = None) -> dict[str, Any]:
 def _times(
     agent: PEARL, replay: Replay, reference: Reference, family: HalfCheetahVel, settings: Settings
 ) -> dict[str, list[float]]:
-    """Seconds of a gradient step and of an environment's step by round, interleaved."""
+    """Seconds per gradient step and per environment step, by round, interleaved."""
     generator = torch.Generator().manual_seed(0)
     steps = {
         "ours": lambda: _step(agent, replay, generator),
@@ -116,14 +116,14 @@ def _times(
 
 
 def _step(agent: PEARL, replay: Replay, generator: torch.Generator) -> None:
-    """What `PEARL.update` repeats."""
+    """One repetition of the loop in `PEARL.update`."""
     config = agent.config
     tasks = torch.randint(config.num_train_tasks, (config.meta_batch,), generator=generator)
     agent.gradient_step(replay, tasks, generator)
 
 
 def _same_agent(config: PEARLConfig, family: HalfCheetahVel, reference: Reference) -> tuple[PEARL, Replay]:
-    """Our agent with the reference's weights, where both have them, and its data in replay."""
+    """Our agent with the reference's weights (those that both have), and its data in replay."""
     generator = torch.Generator().manual_seed(0)
     agent = config.make(family.observation_space, family.action_space, num_iterations=1, generator=generator)
     with torch.no_grad():
@@ -150,7 +150,7 @@ def _same_agent(config: PEARLConfig, family: HalfCheetahVel, reference: Referenc
 
 
 def _check_agreement(agent: PEARL, reference: Reference) -> None:
-    """The same posterior and the same two values from the same weights and data.
+    """Check that posteriors and critic values agree for the same weights and data.
 
     Raises:
         AssertionError: when they differ.
@@ -158,7 +158,7 @@ def _check_agreement(agent: PEARL, reference: Reference) -> None:
     context = reference.draw([0, 1, 2], agent.config.context)
     items = torch.cat([context["obs"], context["action"], context["reward"]], -1)
     with torch.no_grad():
-        posterior = agent.adaptation.posterior(agent.adaptation.adapt(agent.adaptation.prior(3), items))
+        posterior = agent.belief.posterior(agent.belief.adapt(agent.belief.prior(3), items))
         for task, theirs in enumerate(reference.posteriors(context)):
             torch.testing.assert_close(posterior.mean[task], theirs.mean, rtol=1e-3, atol=1e-5)
             torch.testing.assert_close(posterior.log_std[task].exp(), theirs.stddev, rtol=1e-3, atol=1e-5)
@@ -171,7 +171,7 @@ def _check_agreement(agent: PEARL, reference: Reference) -> None:
 
 
 def main(json: bool = False) -> None:
-    """Print rates and ratios; one JSON object where that is asked for."""
+    """Print rates and ratios; json: print one JSON object."""
     result = run()
     if json:
         print(json_format.dumps(result))

@@ -1,13 +1,13 @@
-"""Few-shot learners that absorb examples: one pass over the support in place of gradient steps.
+"""Few-shot learners that absorb examples in one pass over the support, without gradient steps.
 
-What they learn is how to absorb and how to compare: an embedding and a distance, a sequence model, a generator of
-weights. Whatever has the three verbs on Examples can be learned by it.
+They learn how to absorb and compare: an embedding and a distance, a sequence model, or a generator of weights. Any
+adaptation with prior, adapt and predict on Examples can be trained this way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,19 +20,42 @@ from metarl.fewshot.seen_classes import one_hot
 from metarl.records import Examples
 from metarl.rl.losses import mean_over_examples
 
+S = TypeVar("S")
 
-class AmortisedLearner:
-    """Learns an adaptation by Adam on the loss of the queries, given the support.
 
-    adaptation: an nn.Module with the three verbs on Examples; with classes, it predicts once some example of them was
-    absorbed. It may have its own `losses(prediction, y)`, such as a squared error on classes; the problem's serve where
-    it has none.
+class ExampleAdaptation(nn.Module, Generic[S]):
+    """A module that adapts to labelled examples; subclasses define prior, adapt and predict (metarl/protocols.py).
+
+    For classes, it can predict once it has absorbed an example.
     """
 
-    def __init__(self, config: OuterConfig, adaptation: nn.Module, problem: Problem, num_iterations: int) -> None:
-        self.problem = problem
-        self.adaptation: Any = adaptation  # an `Adaptation` (metarl/protocols.py) whose context is Examples
-        self.losses = getattr(adaptation, "losses", problem.losses)
+    @property
+    def adapted_parameters(self) -> int:
+        """The number of parameters generated per task, not counting those per class."""
+        return 0
+
+    def criterion(self, problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
+        """The training losses, a function of predictions [..., Q, out] and labels y to [..., Q]."""
+        return problem.losses
+
+    def prior(self, num_tasks: int) -> S:
+        raise NotImplementedError
+
+    def adapt(self, state: S, context: Examples) -> S:
+        raise NotImplementedError
+
+    def predict(self, state: S, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class AmortisedLearner:
+    """Trains an adaptation by Adam on the query loss, given the support."""
+
+    def __init__(
+        self, config: OuterConfig, adaptation: ExampleAdaptation[Any], problem: Problem, num_iterations: int
+    ) -> None:
+        self.problem, self.adaptation = problem, adaptation
+        self.losses = adaptation.criterion(problem)
         self.outer_step = OuterStep(config, adaptation, num_iterations)
 
     @property
@@ -41,12 +64,11 @@ class AmortisedLearner:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """How the net normalises, and how many numbers of it are written for a task, beside those of each class."""
-        written = getattr(self.adaptation, "adapted_parameters", 0)
-        return {**normalisation_facts(self.adaptation), "adapted_parameters": written}
+        """The net's normalisation, and the number of parameters generated per task, not counting those per class."""
+        return {**normalisation_facts(self.adaptation), "adapted_parameters": self.adaptation.adapted_parameters}
 
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
-        """One step of Adam; the score that is logged is that before it."""
+        """One step of Adam; the logged score is from before the step."""
         query = experience.query
         loss, prediction = self._judged(experience.support, query, generator)
         norm = self.outer_step(loss)
@@ -58,25 +80,25 @@ class AmortisedLearner:
         }
 
     def _judged(self, support: Examples, query: Examples, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The loss of a batch of tasks, and what was predicted for their queries."""
+        """The loss on a batch of tasks, and the predictions for their queries."""
         state = self.adaptation.adapt(self.adaptation.prior(len(support)), support)
         prediction = self.adaptation.predict(state, query.x)
         return mean_over_examples(self.losses(prediction, query.y), query.valid).mean(), prediction
 
     def predictions(self, episode: FewShotEpisode, num_points: int) -> Tensor:
-        """After 0, 1, ... shots of all classes, or examples of a function: [num_points + 1, N, Q, out].
+        """Predictions after 0, 1, ... shots of all classes, or examples of a function: [num_points + 1, N, Q, out].
 
-        Each point absorbs its part of the support at once, as training does; before any shot all classes are equally
-        likely, as their numbers mean nothing yet. A support with padding, whose classes have different numbers of
-        shots, is one point.
+        Each point absorbs its part of the support in one call, as in training; before any shot all classes are equally
+        likely. A support with padding, whose classes have different numbers of shots, gives a single point.
 
         Raises:
-            ValueError: when the support has fewer.
+            ValueError: when the support is too small.
         """
         support, query = episode.support, episode.query
         size = support.x.shape[1] if support.valid is not None else num_ways(episode) if self.point == "shot" else 1
         if num_points * size > support.x.shape[1]:
-            raise ValueError(f"num_points is {num_points}; the support has {support.x.shape[1] // size} {self.point}s")
+            most = f"{support.x.shape[1] // size}, the support's {self.point}s"
+            raise ValueError(f"num_points is {num_points}; must be at most {most}")
         prior = self.adaptation.prior(len(support))
         with torch.no_grad(), in_evaluation(self.adaptation):
             if isinstance(self.problem, Classification):

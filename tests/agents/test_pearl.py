@@ -79,7 +79,7 @@ def reached(loss: torch.Tensor, parameters) -> bool:
 
 def test_which_loss_reaches_which_parameters():
     pearl = agent()
-    belief = pearl.adaptation.adapt(pearl.adaptation.prior(3), pearl._items(data()))
+    belief = pearl.belief.adapt(pearl.belief.prior(3), pearl._items(data()))
     losses = pearl.critic_losses(data(), belief, seeded())
     actor_loss, log_prob = pearl.sac.actor_loss(losses.features, seeded())
     sac = pearl.sac
@@ -117,13 +117,13 @@ def test_the_bottleneck_is_a_mean_over_tasks():
     once, twice = data(), data().map(lambda value: torch.cat([value, value]))
     divergences = []
     for transitions in (once, twice):
-        belief = pearl.adaptation.adapt(pearl.adaptation.prior(len(transitions)), pearl._items(transitions))
+        belief = pearl.belief.adapt(pearl.belief.prior(len(transitions)), pearl._items(transitions))
         losses = pearl.critic_losses(transitions, belief, seeded())
         divergences.append(losses.divergence)
         torch.testing.assert_close(losses.loss, losses.critic + SMALL.kl_weight * losses.divergence)
     torch.testing.assert_close(*divergences)
     scales = Normal(0.0, 1.0)
-    posterior = pearl.adaptation.posterior(pearl.adaptation.adapt(pearl.adaptation.prior(3), pearl._items(once)))
+    posterior = pearl.belief.posterior(pearl.belief.adapt(pearl.belief.prior(3), pearl._items(once)))
     theirs = torch.distributions.kl_divergence(Normal(posterior.mean, posterior.log_std.exp()), scales).sum(-1).mean()
     torch.testing.assert_close(divergences[0], theirs)
 
@@ -208,7 +208,7 @@ def test_exploration_is_from_the_prior_and_what_follows_from_all_that_was_seen()
             for name in ("obs", "action", "reward", "shaped_reward", "next_obs", "terminated")
         )
     )
-    once = pearl.adaptation.adapt(pearl.adaptation.prior(3), pearl._items(whole))
+    once = pearl.belief.adapt(pearl.belief.prior(3), pearl._items(whole))
     torch.testing.assert_close(state.belief.total, once.total)
 
 
@@ -335,18 +335,21 @@ def test_training_tasks_are_those_of_the_checkpoint_wherever_it_is_read():
         (lambda: trainer(replace(SMALL, capacity=1)), r"capacity is 1; must hold an iteration's \d+ episodes of"),
         (
             lambda: SMALL.make(FAMILY.observation_space, UNBOUNDED, num_iterations=1, generator=seeded()),
-            "is unbounded; bounded actions are needed",
+            "; must be bounded",
         ),
         (lambda: PEARLConfig(extra_episodes=-1), "extra_episodes is -1; must be at least 0"),
         (lambda: PEARLConfig(tau=0), r"tau is 0; must be in \(0, 1\]"),
         (lambda: PEARLConfig(temperature=0), "temperature is 0; must be positive and finite"),
-        (lambda: trainer(num_tasks=5), "num_tasks is 5; allowed are 1 to the 4 training tasks"),
+        (lambda: trainer(num_tasks=5), "num_tasks is 5; must be from 1 to 4, the number of train tasks"),
         (lambda: trainer(copies=4), "initial_episodes is 2; must be a multiple of copies, 4"),
-        (lambda: trainer(replace(SMALL, shaped_reward="speed")), "'speed'; this family's metrics are dense_reward"),
+        (
+            lambda: trainer(replace(SMALL, shaped_reward="speed")),
+            "'speed'; must be a metric of this family: dense_reward",
+        ),
         (lambda: trainer(replace(SMALL, max_gigabytes=1e-6)), "replay of 4 tasks x 200 transitions x 33 bytes needs"),
         (
             lambda: SMALL.make(FAMILY.observation_space, spaces.Discrete(2), num_iterations=1, generator=seeded()),
-            "PEARL needs a Box",
+            "must be a Box",
         ),
     ],
 )
@@ -360,7 +363,7 @@ def test_the_optimisers_step_is_adams():
     made = trainer()
     made.iterate()
     pearl = made.agent
-    belief = pearl.adaptation.adapt(pearl.adaptation.prior(3), pearl._items(data()))
+    belief = pearl.belief.adapt(pearl.belief.prior(3), pearl._items(data()))
     losses = pearl.critic_losses(data(), belief, seeded())
     actor_loss, _ = pearl.sac.actor_loss(losses.features, seeded())
     for name, params, loss in (

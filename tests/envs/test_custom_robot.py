@@ -24,7 +24,8 @@ from envs.locomotion.custom_robot import MujocoFamily
 from envs.samplers import Choice, LogUniform, Uniform
 from experiments.cli.film import film, visible_env
 from experiments.cli.main import main
-from experiments.experiment.definition import from_config, load
+from experiments.experiment.definition import load
+from experiments.experiment.reading import read
 from metarl.errors import UserError
 from metarl.run.directory import Run
 
@@ -338,7 +339,7 @@ def test_mistakes_in_functions_are_named(arm):
     assert "'xpoz' is not a field of MuJoCo's data: did you mean 'xpos'?" in message(
         reward=lambda physics, action, task: physics.xpoz[:, 0, 0]
     )
-    assert "physics.before is known to reward and metrics only" in message(
+    assert "physics.before is available in reward and metrics only" in message(
         observe=lambda physics, task: physics.before.qpos
     )
     assert message(terminated=lambda physics, task: physics.velocity("elbow")) == (
@@ -708,7 +709,7 @@ def test_a_robot_may_have_a_marker_to_move_and_no_actuator(servos, tmp_path):
     path = tmp_path / "still.xml"
     path.write_text(re.sub(r"<actuator>.*</keyframe>", "", SERVOS, flags=re.DOTALL))
     settings: dict[str, Any] = {"mjcf": path, "start": "", "start_noise": 0.1}
-    assert message(lambda: servos(**settings)).endswith("the model has no actuator, so that there is nothing to do")
+    assert message(lambda: servos(**settings)).endswith("the model has no actuator; must have at least one")
     settings["act"] = lambda physics, action, task: {"mocap_pos": action[:, None]}
     assert message(lambda: servos(**settings)) == "num_actions is 0; must be at least 1, as the model has no actuator"
     env = env_for(servos(**settings, num_actions=3), body_mass=1.0)
@@ -799,7 +800,7 @@ def test_a_run_of_it_is_resumed_evaluated_and_played(tmp_path, monkeypatch, caps
         shutil.copy(ROOT / "experiments" / "recipes" / "own_robot" / file, file)
     run("train", "rl2.py", "--run-dir", "half", "--train.num-iterations", "1", *tiny,
         "--family.tasks.target.high", "0.5")  # fmt: skip
-    family = from_config(Run(Path("half")).config(), Path("half")).family
+    family = read(Run(Path("half"))).experiment.family
     assert family.horizon == 5
     assert family.mjcf == tmp_path / "crane.xml"
     assert family.tasks == {**CRANE.tasks, "target": Uniform(-1, 0.5)}

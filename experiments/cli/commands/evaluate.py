@@ -9,13 +9,14 @@ from __future__ import annotations
 import json as json_format
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, make_dataclass, replace
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from experiments.cli.arguments import check_seed, parse
+from experiments.experiment.code_choice import CodeChoice
 from metarl.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _Points = Annotated[int | None, tyro.conf.arg(aliases=("--episodes",))]  # an agent's points are episodes
 _PARTS = ("--family.", "--agent.")  # whose fields can be given other values
+
+_Code = Annotated[CodeChoice, tyro.conf.arg(name="")]  # whose flags have no prefix
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Arguments:
     seed: int = 0  # the seed of the tasks and of everything random; one seed gives one result
     device: Literal["cpu", "cuda"] | None = None  # the device to evaluate on; None: the one of training
     json: bool = False  # whether to print one JSON object and nothing else
+    code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with
 
 
 def main(argv: list[str]) -> None:
@@ -50,12 +54,13 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--{name} is {value}; must be at least 1")
     from experiments.cli.plots import plot_run
     from experiments.cli.report import identity, print_evaluation
-    from experiments.experiment.definition import from_config
     from experiments.experiment.evaluating import SIZES, evaluate_run
+    from experiments.experiment.reading import read
     from metarl.run.directory import Run
 
     run = Run.open(arguments.run)
-    trained = from_config(run.config(), run.path)
+    reading = read(run, arguments.code)
+    trained = reading.experiment
     if arguments.device is not None:
         trained = replace(trained, device=arguments.device)
     asked = _with_fields(trained, of_parts)
@@ -72,7 +77,7 @@ def main(argv: list[str]) -> None:
         sizes=sizes,
     )
     evaluation, trainer = evaluated.evaluation, evaluated.trainer
-    subject = identity(trainer, arguments.checkpoint, arguments.seed)
+    subject = identity(trainer, arguments.checkpoint, arguments.seed, reading.code)
     if arguments.json:
         print(json_format.dumps({**evaluation.as_json(), **subject}))
         return
@@ -80,7 +85,8 @@ def main(argv: list[str]) -> None:
     num_points = len(evaluation.points) - (1 - evaluation.measure.first)
     suffix = "".join(f"_{value}{name}" for name, value in sizes.items())
     suffix += "".join("_" + re.sub(r"[^\w.=-]", "", f"{name}={value}") for name, value in evaluated.settings.items())
-    name = f"evaluation_{arguments.split}_{arguments.tasks}x{num_points}{suffix}_i{trainer.iteration}_s{arguments.seed}"
+    suffix += f"_i{trainer.iteration}_s{arguments.seed}{'_with_current' if reading.has_changed else ''}"
+    name = f"evaluation_{arguments.split}_{arguments.tasks}x{num_points}{suffix}"
     print(f"Saved: {run.save_evaluation(evaluation, subject, name)}")
     print(f"Plot:  {plot_run(run, evaluation, name)}")
 
