@@ -24,11 +24,15 @@ from envs.external.rows import Maker
 NUM_STEPS = 20
 
 
-def check_effects(maker: Maker, values: Mapping[str, Sequence[float]], names: Sequence[str], horizon: int) -> None:
+def check_effects(
+    maker: Maker, values: Mapping[str, Sequence[float]], names: Sequence[str], horizon: int
+) -> tuple[str, ...]:
     """Compare tasks that differ in one parameter alone, for each of `names`.
 
     values: what tasks have been drawn with, by the parameters' names. Environments that do not repeat themselves from a
     seed, or of which a process cannot hold two, are not checked.
+
+    Returns the parameters of which nothing can be told, as all steps of the environment are the same.
 
     Raises:
         ValueError: naming a parameter without an effect, or with a part of it.
@@ -40,19 +44,22 @@ def check_effects(maker: Maker, values: Mapping[str, Sequence[float]], names: Se
         pair = _Pair(maker, min(horizon, NUM_STEPS))
         try:
             if not others or pair.differ(first, first):
-                return
+                return ()
+            untold = []
             for name, task in others.items():
                 pair.check_whole(name, task)
-                if not pair.differ(first, task):
-                    _require_reader(name, (first[name], task[name]), pair)
+                if not pair.differ(first, task) and not _has_reader(name, (first[name], task[name]), pair):
+                    untold.append(name)
+            return tuple(untold)
         except _CannotTell:
-            return
+            return ()
         finally:
             pair.close()
 
 
-def _require_reader(name: str, values: tuple[float, float], pair: _Pair) -> None:
-    """
+def _has_reader(name: str, values: tuple[float, float], pair: _Pair) -> bool:
+    """Whether anything reads a parameter without an effect so far; false where nothing else has an effect either.
+
     Raises:
         ValueError: for a parameter without an effect so far, which was put back or which nothing has read.
     """
@@ -63,11 +70,13 @@ def _require_reader(name: str, values: tuple[float, float], pair: _Pair) -> None
                 f"task {name!r} has no effect: reset or step puts {attribute!r} back; make the environment by a "
                 "function, of a subclass that leaves it alone"
             )
-    if not written.read & set(written.put):
+    has_reader = bool(written.read & set(written.put))
+    if not has_reader and pair.moves:
         raise ValueError(
             f"task {name!r} has no effect: {pair.num_steps} random steps with {values[0]:.3g} and with {values[1]:.3g} "
             f"are the same; leave it out, or, if its effect is rare or late, set unchecked=({name!r},)"
         )
+    return has_reader
 
 
 class _CannotTell(Exception):  # noqa: N818, no mistake of the user's
@@ -88,6 +97,7 @@ class _Pair:
 
     def __init__(self, maker: Maker, num_steps: int) -> None:
         self.num_steps = num_steps
+        self.moves = False  # whether any two steps of an episode have differed
         self.written = _Written()
         self._maker = maker
         self._envs: list[gymnasium.Env[Any, Any]] = []
@@ -169,7 +179,10 @@ class _Pair:
             if outcomes[0][-1]:  # both have ended
                 return False
             action = space.sample()
+            before = outcomes[0]
             outcomes = [_outcome(env, lambda env: env.step(copy.deepcopy(action))[:4]) for env in (one, other)]  # noqa: B023
+            told = min(len(before) - 1, 2)  # observation and reward; of a reset the observation alone
+            self.moves |= not _same(before[:told], outcomes[0][:told])
         return not _same(*outcomes)
 
 
@@ -200,7 +213,7 @@ def _same(one: Any, other: Any) -> bool:
     try:
         return bool(np.array_equal(np.asarray(one, dtype=float), np.asarray(other, dtype=float), equal_nan=True))
     except (TypeError, ValueError):
-        return bool(one is other or one == other)
+        return one is other or (type(one) is type(other) and bool(np.all(one == other)))
 
 
 def _owner(env: Any, path: str) -> Any:

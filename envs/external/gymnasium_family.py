@@ -12,10 +12,11 @@ the unwrapped environment, dots leading inside ("model.dt"); `apply={"gravity": 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import gymnasium
@@ -32,6 +33,8 @@ from envs.simulators.cpu_count import available_cpus
 from metarl.checks import at_least
 from metarl.protocols import Split
 from metarl.records import Record
+
+logger = logging.getLogger(__name__)
 
 _TASKS_TO_COMPARE = 16  # from which two that differ are chosen
 
@@ -97,9 +100,11 @@ class GymnasiumFamily:
         values = {name: getattr(tasks, attribute(name)).tolist() for name in self.tasks}
         names = [name for name in self.tasks if name not in self.unchecked]
         try:
-            check_effects(self.maker, values, names, self.horizon)
+            untold = check_effects(self.maker, values, names, self.horizon)
         except ValueError as error:
             raise ValueError(f"{self.env}: {error}") from error
+        for name in untold:
+            _warn(f"{self.name}: whether task {name!r} has an effect cannot be told, as all random steps are the same")
 
     @property
     def maker(self) -> Maker:
@@ -142,6 +147,12 @@ class GymnasiumFamily:
     def bounds(self, tasks: Record, num_episodes: int) -> dict[str, list[float]]:
         """Empty: nobody knows."""
         return {}
+
+
+@lru_cache
+def _warn(text: str) -> None:
+    """Once for each text, as a family is made again whenever one of its settings changes."""
+    logger.warning(text)
 
 
 def _name_of(env: Any) -> str:

@@ -337,7 +337,7 @@ class Sparse(Shaky):
     """Has a goal that is never reached."""
 
     def weight(self) -> float:
-        return float(abs(self.place - 1000 * self.mass) < 1)
+        return float(abs(self.place[0] - 1000 * self.mass) < 1)
 
 
 class Unsteady(Shaky):
@@ -420,6 +420,18 @@ def test_a_function_is_checked_as_attributes_are():
 def test_other_parameters_are_taken(env, name):
     """Those computed anew, too rare to be seen but read, or of an environment that does not repeat itself."""
     shaky(env, name)
+
+
+def test_where_all_steps_are_the_same_nothing_is_told_of_a_parameter(caplog):
+    class Still(Shaky):
+        def weight(self) -> float:
+            return 0.0
+
+    with caplog.at_level(logging.WARNING):
+        shaky(Still, "unread")
+        shaky(Still, "unread", horizon=8)
+    [message] = caplog.messages
+    assert message == "Still: whether task 'unread' has an effect cannot be told, as all random steps are the same"
 
 
 def test_trying_parameters_leaves_no_trace():
