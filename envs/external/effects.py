@@ -9,8 +9,6 @@ from the beginning: while one is made, what its class is told to set is set to t
 from __future__ import annotations
 
 import copy
-import random
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ import gymnasium
 import numpy as np
 
 from envs.external.rows import Maker
+from envs.external.streams import seed_spaces, seed_streams, streams_kept
 
 NUM_STEPS = 20
 
@@ -40,7 +39,7 @@ def check_effects(
     first = {name: drawn[0] for name, drawn in values.items()}
     others = {name: first | {name: max(values[name], key=lambda value: abs(value - first[name]))} for name in names}
     others = {name: task for name, task in others.items() if task != first}
-    with _streams_kept():
+    with streams_kept():
         pair = _Pair(maker, min(horizon, NUM_STEPS))
         try:
             if not others or pair.differ(first, first):
@@ -149,7 +148,7 @@ class _Pair:
         self._envs.clear()
 
     def _made(self) -> gymnasium.Env[Any, Any]:
-        _seed_streams(0)
+        seed_streams(0)
         try:
             return self._maker.make()
         except Exception as error:  # whatever third-party code raises
@@ -187,6 +186,7 @@ class _Pair:
 
 
 def _reset(env: gymnasium.Env[Any, Any]) -> tuple[Any, ...]:
+    seed_spaces(env, 0)
     return (env.reset(seed=0)[0],)
 
 
@@ -196,7 +196,7 @@ class _Raised(tuple[Any, ...]):
 
 def _outcome(env: gymnasium.Env[Any, Any], call: Any) -> tuple[Any, ...]:
     """What a call gives, and whether the episode is over; or what it raises."""
-    _seed_streams(0)
+    seed_streams(0)
     try:
         values = call(env)
     except (Exception, SystemExit) as error:  # whatever third-party code raises
@@ -265,7 +265,7 @@ def _watched(owners: Sequence[Any], read: set[str], put: dict[str, Any], owner_o
         yield
     finally:
         for owner, kind in reversed(kinds):
-            owner.__class__ = kind
+            object.__setattr__(owner, "__class__", kind)  # past the noting
 
 
 @contextmanager
@@ -294,25 +294,3 @@ def _set_from_the_start(kinds: set[type], values: Mapping[str, Any]) -> Iterator
                 del kind.__setattr__
             else:
                 kind.__setattr__ = before[kind]
-
-
-def _seed_streams(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.default_generator.manual_seed(seed)
-
-
-@contextmanager
-def _streams_kept() -> Iterator[None]:
-    """The context that leaves the global random streams as it found them."""
-    torch = sys.modules.get("torch")
-    python, numpy = random.getstate(), np.random.get_state()
-    state = None if torch is None else torch.default_generator.get_state()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        if torch is not None:
-            torch.default_generator.set_state(state)
