@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from experiments.cli.video import captioned
 from metarl.protocols import Agent, TaskFamily
 from metarl.rl.rollouts import rows_per_task
 from metarl.run.directory import RunError
+from metarl.run.files import reason, write_whole
 
 NUM_TASKS = 4
 MAX_EPISODES = 6  # side by side
@@ -30,7 +32,7 @@ def draw_exploration(
     Raises:
         RunError: when the disk refuses it.
     """
-    if not hasattr(_innermost(family), "picture"):
+    if not can_draw_exploration(family):
         return None
     tasks = family.sample(NUM_TASKS, "test", torch.Generator().manual_seed(seed))
     num_episodes = min(num_episodes, MAX_EPISODES)
@@ -38,10 +40,17 @@ def draw_exploration(
     try:
         from PIL import Image
 
-        Image.fromarray(np.concatenate([np.concatenate(row, 1) for row in rows])).save(path)
+        buffer = io.BytesIO()
+        Image.fromarray(np.concatenate([np.concatenate(row, 1) for row in rows])).save(buffer, "png")
+        write_whole(path, buffer.getvalue())
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}") from error
+        raise RunError(f"cannot write {path}: {reason(error)}") from error
     return path
+
+
+def can_draw_exploration(family: Any) -> bool:
+    """Whether the family's pictures show a way, as those of robots do not."""
+    return hasattr(_innermost(family), "picture")
 
 
 def _innermost(family: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -26,15 +27,21 @@ def main(argv: list[str] | None = None) -> None:
     except ImportError as error:
         _fail(error)
     try:
-        sys.exit(_run(argv))
+        status = _run(argv)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        sys.exit(status)
     except UserError as error:
         _fail(error)
     except KeyboardInterrupt:
         print("metarl: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # whoever read our output, such as `head`, has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush would complain
+        _discard_output()
         sys.exit(141)
+    except OSError as error:  # of a full disk that our output goes to, or a terminal that has gone
+        _discard_output()
+        _fail(error)
 
 
 def _run(argv: list[str]) -> int:
@@ -65,6 +72,13 @@ def _help() -> str:
     )
 
 
+def _discard_output() -> None:
+    """What is left of our output goes nowhere, or the last flush would complain of it again."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _fail(error: Exception) -> NoReturn:
-    print(f"metarl: {' '.join(str(error).split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # of a full disk that our errors go to
+        print(f"metarl: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(2)

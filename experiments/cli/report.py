@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from experiments.experiment.definition import Expected
@@ -43,9 +44,9 @@ def print_evaluation(evaluation: Evaluation, expected: Expected | None = None, c
     console = Console() if console is None else console
     print_table(title, columns, rows, console, last_apart=has_total)
     if evaluation.facts:
-        console.print(_stated(evaluation.facts), highlight=False, soft_wrap=not console.is_terminal)
+        console.print(_stated(evaluation.facts), markup=False, highlight=False, soft_wrap=not console.is_terminal)
     if expected is not None:
-        console.print(_verdict(evaluation, expected), highlight=False, soft_wrap=not console.is_terminal)
+        console.print(_verdict(evaluation, expected), markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def print_table(
@@ -66,13 +67,13 @@ def print_table(
     widths = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
     needed = [min(width, _TEXT_WIDTH) if name in text else width for name, width in zip(columns, widths, strict=True)]
     for part in _parts([width + _FRAME for width in needed], console.width - 1):
-        table = Table(title=title, title_justify="left")
+        table = Table(title=escape(title), title_justify="left")
         title = ""  # of the first one only
         for index in part:
             is_text = columns[index] in text
-            table.add_column(columns[index], justify="left" if is_text else "right", no_wrap=not is_text)
+            table.add_column(escape(columns[index]), justify="left" if is_text else "right", no_wrap=not is_text)
         for number, row in enumerate(rows, start=1):
-            table.add_row(*(row[index] for index in part), end_section=last_apart and number == len(rows) - 1)
+            table.add_row(*(escape(row[index]) for index in part), end_section=last_apart and number == len(rows) - 1)
         console.print(table)
 
 

@@ -51,7 +51,7 @@ def evaluate_run(
     trainer, family = _restored(trained, asked, run, checkpoint)
     try:
         evaluation = trainer.evaluate(split, tasks, points, seed, family=family)
-    except (ValueError, FloatingPointError, CrashedTooOften) as error:
+    except (ValueError, OverflowError, FloatingPointError, CrashedTooOften) as error:
         raise UserError(str(error)) from error
     evaluation = replace(evaluation, facts={**evaluation.facts, **settings})
     return Evaluated(evaluation, trainer, settings)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from stable_baselines3.common.logger import CSVOutputFormat, JSONOutputFormat, KVWriter, Logger, TensorBoardOutputFormat
 
 from metarl.errors import UserError
+from metarl.run.files import write_whole
 
 STEP_TAG = "time/total_timesteps"  # the tag that orders all rows: environment steps so far
 PROJECT = "metarl"  # the name under which experiment trackers file runs
@@ -101,7 +102,7 @@ class _MlflowWriter(KVWriter):
             self._module.start_run(run_id=file.read_text().strip())
             return
         started = self._module.start_run(run_name=_name_of(path))
-        file.write_text(started.info.run_id)
+        write_whole(file, started.info.run_id.encode())
         self._module.log_dict(_config_of(path), "config.json")
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:

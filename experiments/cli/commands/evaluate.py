@@ -81,14 +81,17 @@ def main(argv: list[str]) -> None:
     if arguments.json:
         print(json_format.dumps({**evaluation.as_json(), **subject}))
         return
-    print_evaluation(evaluation)
     num_points = len(evaluation.points) - (1 - evaluation.measure.first)
     suffix = "".join(f"_{value}{name}" for name, value in sizes.items())
     suffix += "".join("_" + re.sub(r"[^\w.=-]", "", f"{name}={value}") for name, value in evaluated.settings.items())
     suffix += f"_i{trainer.iteration}_s{arguments.seed}{'_with_current' if reading.has_changed else ''}"
     name = f"evaluation_{arguments.split}_{arguments.tasks}x{num_points}{suffix}"
-    print(f"Saved: {run.save_evaluation(evaluation, subject, name)}")
-    print(f"Plot:  {plot_run(run, evaluation, name)}")
+    try:
+        saved, plot = run.save_evaluation(evaluation, subject, name), plot_run(run, evaluation, name)
+    finally:
+        print_evaluation(evaluation)  # saved before, and shown even where it cannot be saved
+    print(f"Saved: {saved}")
+    print(f"Plot:  {plot}")
 
 
 def _apart(argv: Sequence[str]) -> tuple[list[str], list[str]]:

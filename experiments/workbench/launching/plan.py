@@ -32,7 +32,7 @@ class PlannedExperiment:
 
     name: str  # a recipe's name or path, or the plan's file and a place in its list
     words: tuple[str, ...] = ()  # overrides, as on the command line
-    place: tuple[Path, int] | None = None  # of an experiment that is a value in a plan's file
+    place: tuple[Path, int] | None = None  # where an experiment stands that is a value in a plan's file
 
     def settings(self) -> tuple[Experiment[Any, Any], tuple[LogName, ...]]:
         """The experiment, loaded afresh, and what its progress is written to.
@@ -79,7 +79,7 @@ class PlannedRun:
     """An experiment with one seed."""
 
     experiment: PlannedExperiment
-    config: dict[str, Any]  # of its run
+    config: dict[str, Any]  # the content of its run's config.json
 
     @property
     def seed(self) -> int:
