@@ -379,6 +379,6 @@ def _tensor_misfit(fresh: torch.Tensor, saved: torch.Tensor, where: str) -> str 
     if (fresh.dtype, fresh.layout) != (saved.dtype, saved.layout):
         kinds = (f"{tensor.dtype} and {tensor.layout}".replace("torch.", "") for tensor in (saved, fresh))
         return "{} is {}; must be {}".format(where, *kinds)
-    if is_expanded(saved):
+    if is_expanded(saved) and not is_expanded(fresh):
         return f"{where} is an expanded tensor; must have a number in memory for each entry"
     return None
