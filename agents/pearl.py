@@ -39,7 +39,7 @@ from metarl.checks import at_least, in_range, literals, not_negative, positive, 
 from metarl.nets.matmul import fast_matmul
 from metarl.nets.mlp import Activation, mlp
 from metarl.nets.moments import Moments
-from metarl.optim import gradient_step
+from metarl.optim import gradient_step, load_adam
 from metarl.protocols import TaskFamily
 from metarl.records import Decision, Step, Trajectory, by_task
 from metarl.rl.replay import Replay, Transition
@@ -330,7 +330,7 @@ class PEARL:
         self.encoder.load_state_dict(state["encoder"])
         self.sac.load_state_dict(state["sac"])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            load_adam(optimizer, state["optimizers"][name])
         self.num_updates = state["num_updates"]
         if self.config.normalise_obs:
             self.obs_moments = Moments(**state["obs_moments"]).to(self.obs_moments.mean.device)

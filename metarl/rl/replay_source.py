@@ -27,8 +27,8 @@ from metarl.protocols import Agent, AgentConfig, Measures, Split, TaskFamily, Ve
 from metarl.records import Trajectory, by_task
 from metarl.rl.observation_scale import ScaleCheck
 from metarl.rl.replay import Replay, Transition
-from metarl.rl.rollouts import collect
-from metarl.rl.trials import DivergenceCount, check_finite, check_trajectory_memory
+from metarl.rl.rollouts import check_finite, collect
+from metarl.rl.trials import DivergenceCount, check_trajectory_memory
 from metarl.source import Draw, TrainConfig, check_kinds
 
 
@@ -185,7 +185,7 @@ class ReplaySource:
             state = learner.collecting(len(tasks), self.copies, context)
             trajectory = collect(env, learner, met, length, generator=generator, state=state)
             shaped_reward = self._shaped_reward(trajectory)
-            check_finite(trajectory, met, shaped_reward)
+            check_finite({"shaped reward": shaped_reward}, trajectory.valid, met)
             self._check_scale(trajectory)
             self._remember(tasks, trajectory, shaped_reward, recent=phase != "extra")
             collected.append(Collected(phase, trajectory))

@@ -54,7 +54,7 @@ def _small_machine():
 
 SHORT = TrainConfig(num_iterations=2, num_tasks=2, num_points=1, eval_tasks=2)
 FEW = Sinusoid(shots=2, queries=3)
-TINY = {"hidden_sizes": (4,)}
+TINY: dict[str, Any] = {"hidden_sizes": (4,)}
 PEARL = PEARLConfig(
     **TINY,
     encoder_sizes=(4,),

@@ -25,7 +25,7 @@ class LSTMConfig(SequenceLearnerConfig):
     """An LSTM or GRU, as in RL2."""
 
     hidden_size: int = 200  # number of hidden units
-    recurrent: RecurrentConfig = field(default_factory=lambda: RecurrentConfig("lstm"))
+    recurrent: RecurrentConfig = field(default_factory=lambda: RecurrentConfig("lstm"))  # settings of the cell
     late_labels: bool = True  # whether an example's label comes with the next one
 
     def __post_init__(self) -> None:
