@@ -36,7 +36,7 @@ class Sampler(Protocol):
         ...
 
     def sizes(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The numbers of support and query examples per way, [N, W] each; images [N, W]: those of each way; 0: no way."""
+        """Numbers of support and query examples per way, [N, W] each; images [N, W]: those of each way; 0: no way."""
         ...
 
 
