@@ -68,11 +68,11 @@ class DiscreteSoftActorCritic(SoftActorCritic):
         return TARGET_ENTROPY * math.log(self.actor.num_actions)
 
     def all_values(self, critics: nn.Module, features: Tensor) -> Tensor:
-        """What each critic says of features [K, F] and every action: [2, K, C]."""
+        """Each critic's values [2, K, C] of features [K, F] and every action."""
         return critics(features.expand(NUM_CRITICS, *features.shape))
 
     def values(self, critics: nn.Module, features: Tensor, action: Tensor) -> Tensor:
-        """What each critic says of features [K, F] and one-hot actions [K, C]: [2, K]."""
+        """Each critic's values [2, K] of features [K, F] and one-hot actions [K, C]."""
         return (self.all_values(critics, features) * action).sum(-1)
 
     @torch.no_grad()

@@ -45,18 +45,18 @@ class GymnasiumFamily:
     Workers that crash are started again, and cost the row its episode; see `ThirdPartyEnv`.
     """
 
-    env: str | Callable[[], gymnasium.Env[Any, Any]]  # an id, or a function that makes one
-    tasks: Mapping[str, Any]  # a `Sampler` by the parameter's name
-    apply: Apply | Mapping[str, str] | None = None
+    env: str | Callable[[], gymnasium.Env[Any, Any]]  # id of the environment, or a function that makes it
+    tasks: Mapping[str, Any]  # samplers by parameter name
+    apply: Apply | Mapping[str, str] | None = None  # setter of parameters: function or attribute names; None: by name
     options: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of `gymnasium.make`
-    horizon: int = 0  # 0: the limit that the environment is registered with
-    num_workers: int | None = None  # processes; None: one a processor; 0: all rows in this one
-    max_crashes: int = 5  # crashes of a row in a row, with no complete episode between them, before training stops
+    horizon: int = 0  # number of steps per episode; 0: the registered time limit
+    num_workers: int | None = None  # number of worker processes; None: one per CPU; 0: all rows in this process
+    max_crashes: int = 5  # number of successive crashes of a row, without a complete episode, that stop training
     step_timeout: float | None = 60.0  # seconds that a worker may take for one row's step or start; None: no limit
     metrics: tuple[str, ...] | None = None  # numbers of a step's `info` to report; None: all that the first step has
     flatten_images: bool = False  # whether images among the observations become one long vector
-    num_episodes: int = 2
-    name: str = ""  # "": made from the id
+    num_episodes: int = 2  # number of episodes per trial
+    name: str = ""  # name of the family; "": derived from the id
 
     def __post_init__(self) -> None:
         at_least(self, 1, "num_episodes", "max_crashes")

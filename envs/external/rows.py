@@ -45,11 +45,11 @@ class Maker:
     visible: bool = False  # made to be rendered
 
     def make(self) -> gymnasium.Env[Any, Any]:
-        """An environment with spaces of its own.
+        """A fresh environment with its own spaces.
 
         Raises:
-            Exception: whatever making it raises.
-            ValueError: for a horizon beyond the limit that is built in already.
+            Exception: any exception raised by the environment's constructor.
+            ValueError: for a horizon beyond the environment's own time limit.
         """
         env = self._made()
         own_spaces(env)
@@ -346,9 +346,10 @@ def _calm(space: spaces.Box | spaces.Discrete) -> NDArray[Any]:
 
 
 def _named(what: str, function: Callable[[], Any]) -> Any:
-    """
+    """The function's result.
+
     Raises:
-        ValueError: when the function raises anything.
+        ValueError: when the function raises any exception.
     """
     try:
         return function()

@@ -188,7 +188,8 @@ class ThirdPartyEnv:
         return [{name: columns[name][row] for name in columns} for row in range(self.num_rows)]
 
     def _hold(self, group: range) -> RowsHolder:
-        """
+        """Start the worker processes.
+
         Raises:
             RuntimeError: when a worker process does not start.
         """
@@ -232,9 +233,10 @@ class ThirdPartyEnv:
         self._holders[index] = self._hold(group)
 
     def _report(self, crashes: Mapping[int, str]) -> None:
-        """
+        """Log and count crashes.
+
         Raises:
-            CrashedTooOften: when a row has, in succession.
+            CrashedTooOften: when a row has crashed too often in succession.
         """
         for row, text in crashes.items():
             self._crashes[row] += 1

@@ -105,8 +105,9 @@ class Worker(AsyncVectorEnv[Any, Any]):
     """Rows in a process of their own; `RowsHolder`."""
 
     def __init__(self, make_rows: Callable[..., Rows], step_timeout: float | None = None) -> None:
-        """
-        step_timeout: seconds that one row's step or start may take, after which the process is ended; None: any number.
+        """Start the process and wait until it is ready.
+
+        step_timeout: seconds that one row's step or start may take, after which the process is ended; None: no limit.
 
         Raises:
             WorkerDied: when the process ends before it is ready.

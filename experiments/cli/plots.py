@@ -1,7 +1,8 @@
-"""A run as a picture: how the agent adapts within a trial, and how it learned to."""
+"""A plot of a run: the agent's adaptation within a trial, and its meta-training."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from experiments.cli.report import MEASURES
 from metarl.evaluation import Evaluation, Measure
-from metarl.run.directory import STEP_TAG, Run, RunError
+from metarl.run.directory import STEP_TAG, Run
 
 _POINTS = 200  # of a line of training, at most
 _OURS = "#1f5fa8"
@@ -29,12 +30,9 @@ def plot_run(run: Run, evaluation: Evaluation, name: str | None = None) -> Path:
     draw = _draw_learning if evaluation.measure.name == "return" else _draw_scores
     draw(right, run, evaluation.measure)
     figure.suptitle(f"{evaluation.family} · {evaluation.agent} · {run.path.name}", fontsize=10)
-    path = run.path / f"{name or f'evaluation_{evaluation.split}'}.png"
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}") from error
-    return path
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return run.save_picture(name or f"evaluation_{evaluation.split}", buffer.getvalue())
 
 
 def _draw_adaptation(axes: Axes, evaluation: Evaluation) -> None:

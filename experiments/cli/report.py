@@ -1,4 +1,4 @@
-"""The adaptation curve as a table, beside what is known about its tasks."""
+"""The adaptation curve as a table, with known bounds on its tasks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from experiments.experiment.definition import Expected
@@ -25,7 +26,7 @@ _FRAME = 3  # characters around a cell
 
 
 def print_evaluation(evaluation: Evaluation, expected: Expected | None = None, console: Console | None = None) -> None:
-    """Print the curve point by point and over the trial; bounds and the family's metrics (means) beside them."""
+    """Print the curve by point and over the trial, with bounds and the family's mean metrics."""
     measure, points = evaluation.measure, evaluation.points
     name = MEASURES.get(measure.name, measure.name)
     title = f"{evaluation.family}, {evaluation.agent}: {name} on {evaluation.num_tasks} {evaluation.split} tasks"
@@ -43,9 +44,9 @@ def print_evaluation(evaluation: Evaluation, expected: Expected | None = None, c
     console = Console() if console is None else console
     print_table(title, columns, rows, console, last_apart=has_total)
     if evaluation.facts:
-        console.print(_stated(evaluation.facts), highlight=False, soft_wrap=not console.is_terminal)
+        console.print(_stated(evaluation.facts), markup=False, highlight=False, soft_wrap=not console.is_terminal)
     if expected is not None:
-        console.print(_verdict(evaluation, expected), highlight=False, soft_wrap=not console.is_terminal)
+        console.print(_verdict(evaluation, expected), markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def print_table(
@@ -66,13 +67,13 @@ def print_table(
     widths = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
     needed = [min(width, _TEXT_WIDTH) if name in text else width for name, width in zip(columns, widths, strict=True)]
     for part in _parts([width + _FRAME for width in needed], console.width - 1):
-        table = Table(title=title, title_justify="left")
+        table = Table(title=escape(title), title_justify="left")
         title = ""  # of the first one only
         for index in part:
             is_text = columns[index] in text
-            table.add_column(columns[index], justify="left" if is_text else "right", no_wrap=not is_text)
+            table.add_column(escape(columns[index]), justify="left" if is_text else "right", no_wrap=not is_text)
         for number, row in enumerate(rows, start=1):
-            table.add_row(*(row[index] for index in part), end_section=last_apart and number == len(rows) - 1)
+            table.add_row(*(escape(row[index]) for index in part), end_section=last_apart and number == len(rows) - 1)
         console.print(table)
 
 
@@ -115,7 +116,7 @@ def _number(value: float, digits: int) -> str:
 
 
 def _stated(facts: Mapping[str, Any]) -> str:
-    """What the scores rest on, in a line."""
+    """The facts behind the scores, in one line."""
     values = {name: f"{value:,.3g}" if isinstance(value, float) else str(value) for name, value in facts.items()}
     return "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in values.items())
 

@@ -33,7 +33,7 @@ class PlannedExperiment:
     name: str  # a recipe's name or path, or the plan's file and a place in its list
     own_words: tuple[str, ...] = ()  # overrides of this experiment, as on the command line
     common_words: tuple[str, ...] = ()  # overrides that all experiments of the launch have
-    place: tuple[Path, int] | None = None  # where an experiment stands that is a value in a plan's file
+    place: tuple[Path, int] | None = None  # file and position of an experiment that is a value in a plan's file
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -48,7 +48,7 @@ class PlannedExperiment:
         experiment = load(self.name) if self.place is None else _listed(self.place[0])[self.place[1]]
         fields = [
             ("experiment", argument_type(experiment)),
-            ("log", with_help(tuple[LogName, ...], "what the progress is written to")),
+            ("log", with_help(tuple[LogName, ...], "the writers of the progress")),
         ]
         arguments_class: Any = make_dataclass("Arguments", fields)
         default = arguments_class(experiment, DEFAULT_LOG)
