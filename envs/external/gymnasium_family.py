@@ -6,21 +6,22 @@ Rows run in worker processes, `envs.external`. Without a word on `apply`, a para
 the unwrapped environment, dots leading inside ("model.dt"); `apply={"gravity": "g"}` gives it another name; a function
 `apply(env, task)` does anything else, before every reset: `env` is the unwrapped environment, `task` a dict of numbers.
 
-1. Observations are flattened to float32. Actions are a Discrete, or a Box of floats into which other spaces are
-   flattened: one number per choice, of which the largest wins; whole numbers are rounded.
+1. Observations are flattened to float32. Actions are a Discrete, or a Box of floats; other spaces are flattened to one:
+   one number per choice, the largest of which is chosen; integers are rounded.
 2. The time limit is Gymnasium's TimeLimit; an environment that truncates by itself may do so earlier.
 3. Numbers in the `info` of a step, such as "is_success", are metrics: means over the steps of an episode that have
    them.
-4. The global streams of numpy, Python and torch are seeded for each row, as are its spaces. A generator that an
-   environment makes for itself and does not seed in `reset` is beyond reach: such runs cannot be repeated.
+4. Spaces and the global streams of numpy, Python and torch are seeded for each row. An environment with a generator of
+   its own must seed it in `reset`, or runs cannot be repeated.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import gymnasium
@@ -36,6 +37,8 @@ from envs.simulators.cpu_count import available_cpus
 from metarl.checks import at_least, positive
 from metarl.protocols import Split
 from metarl.records import Record
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class GymnasiumFamily:
             raise ValueError(f"apply has {unknown[0]!r}; must be one of {', '.join(self.tasks)}")
         object.__setattr__(self, "name", self.name or _name_of(self.env))
         object.__setattr__(self, "horizon", self.probed.horizon)
+        if not self.probed.repeats:
+            _warn_of_chance(self._described)
         if self.num_workers != 0:
             try:
                 check_portable(self.maker)
@@ -124,7 +129,7 @@ class GymnasiumFamily:
         """`num_rows` environments, whose tensors are on the generator's device.
 
         Raises:
-            RuntimeError: when a worker process does not start.
+            CrashedTooOften: when a worker process does not start.
         """
         num_workers = available_cpus() if self.num_workers is None else self.num_workers
         kind = ThirdPartyEnv if self.probed.seconds_per_step is None else VisibleThirdPartyEnv
@@ -144,6 +149,15 @@ class GymnasiumFamily:
     def bounds(self, tasks: Record, num_episodes: int) -> dict[str, list[float]]:
         """Empty: nobody knows."""
         return {}
+
+
+@cache
+def _warn_of_chance(name: str) -> None:
+    """Warn once that an environment does not follow its seed."""
+    logger.warning(
+        "%s: two starts from one seed differ, so runs with one seed will: draw from self.np_random in reset and step",
+        name,
+    )
 
 
 def _name_of(env: Any) -> str:

@@ -21,6 +21,7 @@ import torch
 import tyro
 from pydantic import TypeAdapter, ValidationError
 
+from envs.external import CrashedTooOften
 from experiments.experiment.config_json import MOVED, OF_RECIPE, current, merged, to_json
 from experiments.experiment.names import (
     AGENTS,
@@ -111,7 +112,7 @@ class Experiment(Generic[F, A]):
                 seed=self.seed,
                 device=self.device,
             )
-        except (ValueError, OverflowError) as error:
+        except (ValueError, OverflowError, CrashedTooOften) as error:
             raise UserError(str(error)) from error
 
 

@@ -6,15 +6,9 @@ runs/<family>/<agent>/<time>_s<seed>/
   progress.csv  progress.json  events.*     the logs, through stable-baselines3's logger
   checkpoints/{latest,best}.pt              tensors and plain Python only, written atomically
   evaluation_test.json                      the adaptation curve at the training's end
-<<<<<<< HEAD
-  evaluation_<split>_<tasks>x<episodes>_i<iteration>_s<seed>.json   those that were asked for later
-  traceback.txt                             of an error that ended the training, such as one in a user's function
-  videos/                                   films, and their animated images for TensorBoard
-=======
   evaluation_<split>_<tasks>x<episodes>_i<iteration>_s<seed>.json   later evaluations
   traceback.txt                             of an error that ended the training, such as one in a user's function
   videos/                                   videos, and their animated images for TensorBoard
->>>>>>> w-words
 """
 
 from __future__ import annotations
@@ -148,7 +142,6 @@ class Run:
 
     @property
     def videos(self) -> Path:
-<<<<<<< HEAD
         """The folder of this run's videos.
 
         Raises:
@@ -161,10 +154,6 @@ class Run:
         if path.is_symlink():
             raise RunError(f"{path} is a symbolic link; must be a folder of the run's own")
         return path
-=======
-        """The folder of this run's videos."""
-        return self.path / "videos"
->>>>>>> w-words
 
     def config(self) -> dict[str, Any]:
         """The run's settings.
@@ -474,12 +463,3 @@ def check_plain(state: Any, where: str = "state") -> None:
 
 def _json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
-<<<<<<< HEAD
-=======
-
-
-def _reason(error: Exception) -> str:
-    """The reason of an error, in one line."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return (text.strip().splitlines() or [type(error).__name__])[0]
->>>>>>> w-words
