@@ -279,15 +279,22 @@ def test_a_run_that_crashes_stops_no_other_and_those_that_are_finished_are_left_
 def test_runs_that_were_killed_or_stopped_end_as_those_that_were_not():
     jobs = jobs_of(planned_runs(["recipe.py"], [0, 1], ()))
 
+    signals: list[int] = []
+
     def kill_the_first_and_interrupt_the_second(jobs) -> None:
         first, second = (standing(job.path, 50).iteration if job.path is not None else 0 for job in jobs)
         if first > 3 and jobs[0].task is not None:
             jobs[0].task.kill()
-        if second > 3 and jobs[0].state is State.FAILED and jobs[1].state is State.RUNNING and not signals:
+        if second <= 3 or jobs[1].state is not State.RUNNING:
+            return
+        if signals:  # the launcher has asked it to stop, which it learns once it goes on
+            os.kill(jobs[1].task._process.pid, signal.SIGCONT)
+            return
+        os.kill(jobs[1].task._process.pid, signal.SIGSTOP)  # it waits, however long the first one takes
+        if jobs[0].state is State.FAILED:
             signals.append(signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
 
-    signals = []
     assert execute(jobs, LocalEngine(1), 2, kill_the_first_and_interrupt_the_second) == 130
     assert [job.state for job in jobs] == [State.FAILED, State.STOPPED]
     assert jobs[0].failure[0] == "killed by SIGKILL"
