@@ -7,7 +7,7 @@ runs/<family>/<agent>/<time>_s<seed>/
   checkpoints/{latest,best}.pt              tensors and plain Python only, written atomically
   evaluation_test.json                      the adaptation curve at the training's end
   evaluation_<split>_<tasks>x<episodes>_i<iteration>_s<seed>.json   later evaluations
-  traceback.txt                             of an error that ended the training, such as one in a user's function
+  traceback.txt                             traceback of an error that ended the training, e.g. in a user's function
   videos/                                   videos, and their animated images for TensorBoard
 """
 
@@ -200,7 +200,7 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Prevent other processes from training in this run; any kind of kill releases the lock.
 
-        Whoever has it removes what a killed training left of a checkpoint that it was writing.
+        On entry, partial checkpoints of a killed training are removed.
 
         Raises:
             RunError: when another process is training in it, or the lock file cannot be written.
@@ -423,7 +423,7 @@ class Run:
         return path
 
     def save_picture(self, name: str, png: bytes) -> Path:
-        """Write an encoded picture as <name>.png; returns its path.
+        """Write an encoded image as <name>.png; returns its path.
 
         Raises:
             RunError: when the disk refuses it.
@@ -437,7 +437,7 @@ class Run:
 
 
 def _is_blank(path: Path) -> bool:
-    """Whether a directory holds no more than what a training that was killed at its start leaves."""
+    """Whether a directory contains only the leftovers of a training that was killed at its start."""
     made = [found for found in path.iterdir() if not is_scratch(found)]
     checkpoints = path / "checkpoints"
     is_empty = not checkpoints.exists() or (checkpoints.is_dir() and not any(checkpoints.iterdir()))
