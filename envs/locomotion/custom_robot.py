@@ -1,4 +1,4 @@
-"""A robot of one's own as a task family: an MJCF file, a few torch functions and a range for each parameter.
+"""A custom robot as a task family: an MJCF file, a few torch functions and a range per parameter.
 
     MujocoFamily(
         mjcf="crane.xml",
@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,23 +72,23 @@ class MujocoFamily:
     which `act` makes controls [B, nu], or values [B, ...] by the names "ctrl", "mocap_pos" and "mocap_quat".
     """
 
-    mjcf: str | Path
-    observe: Observe
-    reward: Reward
-    tasks: Mapping[str, Any]  # a `Sampler` by the parameter's name
-    horizon: int
-    terminated: Observe | None = None  # where the task ends an episode
-    metrics: Mapping[str, Reward] = field(default_factory=dict)  # by name: what tells skill from reward
-    goal: Callable[[Any], Tensor] | None = None  # (task) -> [B, 3], where pictures show a ball
-    frame_skip: int = 1  # steps of the simulation to a step of the agent
-    start: Any = ""  # name of a keyframe, or a function (task) -> start; "" or "qpos0": the joints' own rest
-    start_noise: float = 0.1  # uniform noise on all positions and velocities that episodes start with
-    joint_noise: Mapping[str, float] = field(default_factory=dict)  # start noise of some joints by name, if it differs
-    act: Act | None = None  # function that turns actions from -1 to 1 into controls, such as around a standing pose
-    num_actions: int = 0  # numbers in an action that `act` takes; 0: one for each actuator
-    unchecked: tuple[str, ...] = ()  # parameters whose effect is too rare or too late to show when they are tried
-    num_episodes: int = 2
-    name: str = "own_robot"
+    mjcf: str | Path  # path of the MJCF file
+    observe: Observe  # function (physics, task) that returns observations [B, O]
+    reward: Reward  # function (physics, action, task) that returns rewards [B]
+    tasks: Mapping[str, Any]  # samplers by parameter name
+    horizon: int  # number of steps per episode
+    terminated: Observe | None = None  # function (physics, task) that returns the end of episodes [B]; None: no end
+    metrics: Mapping[str, Reward] = field(default_factory=dict)  # functions like `reward` for further metrics, by name
+    goal: Callable[[Any], Tensor] | None = None  # function (task) that returns a ball's position in videos, [B, 3]
+    frame_skip: int = 1  # simulation steps per environment step
+    start: Any = ""  # name of a keyframe, or function (task) that returns the start; "" or "qpos0": the joints' zero
+    start_noise: float = 0.1  # half-width of the uniform noise on the initial positions and velocities
+    joint_noise: Mapping[str, float] = field(default_factory=dict)  # start noise of single joints, by name
+    act: Act | None = None  # function (physics, action, task) that returns controls [B, nu] for actions in [-1, 1]
+    num_actions: int = 0  # size of an action that `act` takes; 0: one number per actuator
+    unchecked: tuple[str, ...] = ()  # parameters that are not tried for an effect, because it is rare or late
+    num_episodes: int = 2  # number of episodes per trial
+    name: str = "own_robot"  # name of the family
 
     def __post_init__(self) -> None:
         at_least(self, 1, "horizon", "frame_skip", "num_episodes")
@@ -201,9 +201,10 @@ class CustomDynamics:
     """A family's functions as `envs.locomotion.mujoco_env.Locomotion`, after they were tried on a few rows at rest."""
 
     def __init__(self, family: MujocoFamily) -> None:
-        """
+        """Try the family's functions.
+
         Raises:
-            ValueError: when a function fails, or gives something of another shape or type than it must.
+            ValueError: when a function fails, or returns a wrong shape or type.
         """
         self.name, self.body = family.name, family.body
         self.frame_skip, self.horizon = family.frame_skip, family.horizon
@@ -332,9 +333,9 @@ def _check_values(name: str, value: Tensor, dtype: torch.dtype | None = None) ->
         )
 
 
-@lru_cache
+@cache
 def _warn(text: str) -> None:
-    """Once for each text, as a family is made again whenever one of its settings changes."""
+    """Warn once; a family is made again whenever one of its settings changes."""
     logger.warning(text)
 
 
@@ -354,7 +355,8 @@ def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _refuse(what: str, values: Tensor, state: State, tasks: Any) -> None:
-    """
+    """Check that values are finite.
+
     Raises:
         FloatingPointError: for a row whose values [B, ...] are not finite though its simulation is.
     """

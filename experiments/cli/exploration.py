@@ -1,4 +1,4 @@
-"""How an agent explores and what it makes of it, in one picture: tasks from top to bottom, episodes side by side."""
+"""An image of an agent's exploration and adaptation: one row per task, one column per episode."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ MAX_EPISODES = 6  # side by side
 def draw_exploration(
     family: TaskFamily, agent: Agent[Any, Any], num_episodes: int, path: Path, *, device: str = "cpu", seed: int = 0
 ) -> Path | None:
-    """Write a PNG of the whole way of each episode on a few test tasks; returns its path.
+    """Write a PNG of the trajectories of each episode on a few test tasks; returns its path.
 
-    None where the family's pictures do not show a way, as those of robots, or none are made. At most six episodes.
+    None if the family's images do not show trajectories (robots), or cannot be made. At most six episodes.
     All randomness comes from the seed.
 
     Raises:
@@ -49,7 +49,7 @@ def draw_exploration(
 
 
 def can_draw_exploration(family: Any) -> bool:
-    """Whether the family's pictures show a way, as those of robots do not."""
+    """Whether the family's images show trajectories; those of robots do not."""
     return hasattr(_innermost(family), "picture")
 
 
@@ -61,11 +61,11 @@ def _innermost(family: Any) -> Any:
 def _episodes(
     family: TaskFamily, agent: Agent[Any, Any], task: Any, num_episodes: int, device: str, seed: int
 ) -> list[NDArray[np.uint8]]:
-    """The last picture of each episode, halved in size."""
+    """The last image of each episode, at half size."""
     env, frames = visible_env(family, seed, rows_per_task(agent)), []
 
     def watch(moment: Moment) -> None:
-        picture = env.render()  # at every step, as pictures show the way since the last one
+        picture = env.render()  # at every step, because images show the path since the last one
         if moment.episode_end:
             lines = [f"episode {moment.episode}    return {moment.episode_return:.1f}"]
             frames.append(captioned(picture, lines)[::2, ::2])

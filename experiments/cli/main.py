@@ -1,4 +1,4 @@
-"""The `metarl` command: finds the subcommand's module and turns every mistake of the user's into one line."""
+"""The `metarl` command: finds the subcommand's module and turns every user error into one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMMANDS = ("list", "train", "launch", "resume", "evaluate", "compare", "play", 
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run one command line and leave with its exit status: 0, 2 after a mistake, 128 + n after signal n."""
+    """Run one command line and exit with its status: 0, 2 after a user error, 128 + n after signal n."""
     argv = sys.argv[1:] if argv is None else argv
     # Before torch is imported: our tensors are small, and OpenMP threads that spin while they wait for one another take
     # the processor from the physics and from other runs; at two threads on a busy machine that costs a factor of three.

@@ -1,4 +1,4 @@
-"""A run as a picture: how the agent adapts within a trial, and how it learned to."""
+"""A plot of a run: the agent's adaptation within a trial, and its meta-training."""
 
 from __future__ import annotations
 

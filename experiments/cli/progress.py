@@ -1,4 +1,4 @@
-"""What one sees of a training while it runs: a bar on a terminal, now and then a line anywhere else."""
+"""The progress of a training: a bar on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The adaptation curve as a table, beside what is known about its tasks."""
+"""The adaptation curve as a table, with known bounds on its tasks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FRAME = 3  # characters around a cell
 
 
 def print_evaluation(evaluation: Evaluation, expected: Expected | None = None, console: Console | None = None) -> None:
-    """Print the curve point by point and over the trial; bounds and the family's metrics (means) beside them."""
+    """Print the curve by point and over the trial, with bounds and the family's mean metrics."""
     measure, points = evaluation.measure, evaluation.points
     name = MEASURES.get(measure.name, measure.name)
     title = f"{evaluation.family}, {evaluation.agent}: {name} on {evaluation.num_tasks} {evaluation.split} tasks"
@@ -116,7 +116,7 @@ def _number(value: float, digits: int) -> str:
 
 
 def _stated(facts: Mapping[str, Any]) -> str:
-    """What the scores rest on, in a line."""
+    """The facts behind the scores, in one line."""
     values = {name: f"{value:,.3g}" if isinstance(value, float) else str(value) for name, value in facts.items()}
     return "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in values.items())
 

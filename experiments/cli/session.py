@@ -39,10 +39,10 @@ class _Stopped(BaseException):
 
 
 class Filming:
-    """Films of one and the same held-out task, made while an agent is trained; they touch no stream of the training."""
+    """Records videos of one held-out task during training, without using the training's random streams."""
 
     def __init__(self, experiment: Experiment[Any, Any], every: int) -> None:
-        """every: iterations from one film to the next; 0 for none.
+        """every: number of iterations between two videos; 0 for none.
 
         Raises:
             UserError: when `every` is negative, the family has no pictures, or this machine cannot make them.

@@ -1,4 +1,4 @@
-"""Films on disk and in TensorBoard: captioned pictures as an mp4, and a small animated image of the same.
+"""Videos on disk and in TensorBoard: captioned images as an mp4, and as a small animated image.
 
 The mp4 is written by the ffmpeg program that the package imageio-ffmpeg brings along, as a process of its own.
 TensorBoard's own add_video needs moviepy, which holds back Pillow; its image summaries show animated GIFs as they are.
@@ -22,7 +22,7 @@ from metarl.run.files import reason, scratch_file
 if TYPE_CHECKING:
     from PIL import Image
 
-CAPTION_HEIGHT = 80  # pixels above the picture; with pictures of 480 both sides are multiples of 16
+CAPTION_HEIGHT = 80  # pixels above the image; with images of 480 both sides are multiples of 16
 MARGIN = 12
 MAX_SMALL_FRAMES = 150  # of an animated image, which TensorBoard's page loads whole
 SMALL_WIDTH = 240
@@ -33,8 +33,8 @@ _BACKGROUND = (28, 32, 42)
 
 
 def captioned(picture: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
-    """The picture [H, W, 3] under up to three lines of text: [H + 80, W, 3]; what is too long ends in dots."""
-    from PIL import Image, ImageDraw, ImageFont  # here, as only films need it
+    """The image [H, W, 3] under up to three lines of text: [H + 80, W, 3]; long lines end in dots."""
+    from PIL import Image, ImageDraw, ImageFont  # imported here: only videos need it
 
     height, width = picture.shape[:2]
     image = Image.new("RGB", (width, height + CAPTION_HEIGHT), _BACKGROUND)
@@ -79,7 +79,7 @@ class Mp4:
             raise UserError(f"cannot write {self.path}: {reason(error)}") from error
 
     def _open(self, width: int, height: int) -> Any:
-        import imageio_ffmpeg  # here, as only films need it
+        import imageio_ffmpeg  # imported here: only videos need it
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._scratch = self._files.enter_context(scratch_file(self.path))
@@ -130,7 +130,7 @@ class Mp4:
 
 
 class AnimatedImage:
-    """A film as a small GIF: every frame is offered, and as many are kept as a page can hold."""
+    """A video as a small GIF: every frame is offered, and as many are kept as a page can hold."""
 
     def __init__(self, frames_per_second: float) -> None:
         self._seconds = 1 / frames_per_second  # between two of the frames that are kept
@@ -154,7 +154,7 @@ class AnimatedImage:
             self._every, self._seconds = 2 * self._every, 2 * self._seconds
 
     def encoded(self) -> bytes:
-        """The GIF, playing for ever at the film's own speed."""
+        """The GIF, looping at the video's own speed."""
         buffer = io.BytesIO()
         first, *rest = self._frames
         milliseconds = max(20, round(1000 * self._seconds))

@@ -21,6 +21,7 @@ import torch
 import tyro
 from pydantic import TypeAdapter, ValidationError
 
+from envs.external import CrashedTooOften
 from experiments.experiment.config_json import MOVED, OF_RECIPE, current, merged, to_json
 from experiments.experiment.names import (
     AGENTS,
@@ -49,7 +50,7 @@ A = TypeVar("A", bound=NamesSource)
 
 @dataclass(frozen=True)
 class Expected:
-    """What a recipe should reach on test tasks, and who says so."""
+    """The expected result of a recipe on test tasks, and its source."""
 
     source: str
     at_least: float | None = None  # the mean undiscounted return
@@ -77,7 +78,7 @@ class Experiment(Generic[F, A]):
     family: F
     agent: A
     train: TrainConfig
-    seed: int = 0  # the seed of everything random
+    seed: int = 0  # the seed of all randomness
     device: Literal["cpu", "cuda"] = "cpu"  # the device of environments and networks
     expected: tyro.conf.Suppress[Expected | None] = None
 
@@ -111,7 +112,7 @@ class Experiment(Generic[F, A]):
                 seed=self.seed,
                 device=self.device,
             )
-        except (ValueError, OverflowError) as error:
+        except (ValueError, OverflowError, CrashedTooOften) as error:
             raise UserError(str(error)) from error
 
 
@@ -168,7 +169,7 @@ def argument_type(experiment: Experiment[Any, Any]) -> Any:
 
 
 def to_config(experiment: Experiment[Any, Any], name: str) -> dict[str, Any]:
-    """What a run's config.json holds: every field of every part, and the classes to read them back with.
+    """The content of a run's config.json: every field of every part, and the classes to read them back with.
 
     What only Python can hold, such as a family's reward function, stays in the recipe and is found there again.
     """
@@ -331,7 +332,7 @@ def restored(
     """The experiment's trainer as a checkpoint of its run left it.
 
     to_train: with the state of its random streams, which fits only the kind of device that it was saved on.
-    other_device: go on with fresh streams where the saved ones do not fit.
+    other_device: continue with fresh random streams if the saved ones do not fit.
 
     Raises:
         UserError: when there is no such checkpoint, it is damaged, or it does not fit the run's config.

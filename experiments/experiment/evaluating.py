@@ -20,7 +20,7 @@ SIZES = {"ways": "ways", "shots": "shots", "queries": "test_queries"}  # of a fe
 
 @dataclass(frozen=True)
 class Evaluated:
-    """An evaluation, and what it was made of."""
+    """An evaluation, and its settings."""
 
     evaluation: Evaluation
     trainer: Trainer
@@ -58,7 +58,7 @@ def evaluate_run(
 
 
 def _differences(before: Experiment[Any, Any], after: Experiment[Any, Any]) -> dict[str, Any]:
-    """What is set otherwise in the family or the agent, by name."""
+    """The settings of family and agent that differ, by name."""
 
     def flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         named = {f"{prefix}.{name}": value for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""MetaRL from Python: what `import metarl` offers, on the same footing as the `metarl` command.
+"""MetaRL from Python: the functions that `import metarl` offers, equivalent to the `metarl` command.
 
 import metarl
 
@@ -55,7 +55,7 @@ def train(
 
     experiment: a name such as "grid_navi/rl2", the path of a recipe, or an `Experiment`. seed, device: the
     experiment's own where left out. overrides: other values by dotted name, such as {"agent.learning_rate": 3e-4}.
-    run_dir: an empty or new directory; if left out, one below runs/. log: what the progress is written to, such as
+    run_dir: an empty or new directory; if left out, one below runs/. log: the writers of the progress, e.g.
     ("tensorboard", "wandb"); csv and json are always written. progress: whether to show a progress bar, or
     what to call with the trainer and its metrics after each iteration.
 
@@ -130,9 +130,9 @@ def load(
 ) -> Any:
     """A run's agent, to act in a loop of your own (an `ActingAgent`), or its few-shot learner (a `Predictor`).
 
-    deterministic: act by the policy's mode. seed: of whatever is random in acting. For a run that needs code of the
+    deterministic: act by the policy's mode. seed: seed of all randomness in acting. For a run that needs code of the
     user's, recipe: the recipe to use in place of the one that the run names. trust: run code that the run names or
-    keeps, though this user has never run it. as_trained: use the copies that the run keeps. with_current: go on with
+    keeps, though this user has never run it. as_trained: use the copies that the run keeps. with_current: continue with
     files that have changed since training.
 
     Raises:

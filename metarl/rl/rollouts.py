@@ -1,4 +1,4 @@
-"""Collecting experience: the only loop that steps an environment."""
+"""Collection of experience, in the only loop that steps environments."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""The run directory: what a run was asked to do, what it logged, its checkpoints and its evaluations.
+"""The run directory: a run's settings, logs, checkpoints and evaluations.
 
 runs/<family>/<agent>/<time>_s<seed>/
-  config.json  meta.json                    what was asked for; the command, package versions, git commits
+  config.json  meta.json                    settings; the command, package versions, git commits
   code/                                     the user's code and robots, as they were; see metarl/run/kept_files.py
-  progress.csv  progress.json  events.*     what was logged, through stable-baselines3's logger
-  checkpoints/{latest,best}.pt              tensors and plain Python only, written whole or not at all
+  progress.csv  progress.json  events.*     the logs, through stable-baselines3's logger
+  checkpoints/{latest,best}.pt              tensors and plain Python only, written atomically
   evaluation_test.json                      the adaptation curve at the training's end
-  evaluation_<split>_<tasks>x<episodes>_i<iteration>_s<seed>.json   those that were asked for later
-  traceback.txt                             of an error that ended the training, such as one in a user's function
-  videos/                                   films, and their animated images for TensorBoard
+  evaluation_<split>_<tasks>x<episodes>_i<iteration>_s<seed>.json   later evaluations
+  traceback.txt                             traceback of an error that ended the training, e.g. in a user's function
+  videos/                                   videos, and their animated images for TensorBoard
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Run:
 
     @property
     def videos(self) -> Path:
-        """Where films of this run are.
+        """The folder of this run's videos.
 
         Raises:
             RunError: when it is a symbolic link, which may lead out of the run.
@@ -156,7 +156,7 @@ class Run:
         return path
 
     def config(self) -> dict[str, Any]:
-        """What the run was asked to do.
+        """The run's settings.
 
         Raises:
             RunError: when config.json cannot be read.
@@ -170,7 +170,7 @@ class Run:
         return config
 
     def rewrite_config(self, config: Mapping[str, Any]) -> None:
-        """Change what the run was asked to do, such as to train for longer.
+        """Change the run's settings, e.g. to train for longer.
 
         Raises:
             RunError: when the disk refuses it.
@@ -198,12 +198,12 @@ class Run:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from training in this run; a kill of any kind releases it.
+        """Prevent other processes from training in this run; any kind of kill releases the lock.
 
-        Whoever has it removes what a killed training left of a checkpoint that it was writing.
+        On entry, partial checkpoints of a killed training are removed.
 
         Raises:
-            RunError: when another process is at it, or nothing can be written there.
+            RunError: when another process is training in it, or the lock file cannot be written.
         """
         if fcntl is None:
             yield
@@ -269,8 +269,8 @@ class Run:
     def log_animation(self, tag: str, gif: bytes, size: tuple[int, int], step: int) -> None:
         """Show an animated image (an encoded GIF of this width and height) under `tag` in TensorBoard.
 
-        It goes into the directory `videos`: TensorBoard follows one growing file in a directory, and a second one
-        beside the training's own would end that.
+        It is written to the directory `videos`: TensorBoard follows only one growing file per directory, which is the
+        training's own in the run directory.
 
         Raises:
             RunError: when the disk refuses it.
@@ -423,7 +423,7 @@ class Run:
         return path
 
     def save_picture(self, name: str, png: bytes) -> Path:
-        """Write an encoded picture as <name>.png; returns its path.
+        """Write an encoded image as <name>.png; returns its path.
 
         Raises:
             RunError: when the disk refuses it.
@@ -437,7 +437,7 @@ class Run:
 
 
 def _is_blank(path: Path) -> bool:
-    """Whether a directory holds no more than what a training that was killed at its start leaves."""
+    """Whether a directory contains only the leftovers of a training that was killed at its start."""
     made = [found for found in path.iterdir() if not is_scratch(found)]
     checkpoints = path / "checkpoints"
     is_empty = not checkpoints.exists() or (checkpoints.is_dir() and not any(checkpoints.iterdir()))
@@ -445,7 +445,7 @@ def _is_blank(path: Path) -> bool:
 
 
 def check_plain(state: Any, where: str = "state") -> None:
-    """Refuse anything that torch.load(weights_only=True) would refuse, naming where it is.
+    """Check that torch.load(weights_only=True) can load a state; the error names the position of anything else.
 
     Raises:
         TypeError: when something is neither a tensor nor plain Python.

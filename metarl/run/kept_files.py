@@ -37,7 +37,7 @@ class KeptFile:
 
 @dataclass(frozen=True)
 class CodeRecord:
-    """What a stretch of training was made from."""
+    """The files behind a stretch of training."""
 
     recipe: str  # a name, the absolute path of a file, or what stands for an experiment made in Python
     module: str | None  # the module of the recipe; None for an experiment made in Python

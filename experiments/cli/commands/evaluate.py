@@ -31,14 +31,14 @@ _Code = Annotated[CodeChoice, tyro.conf.arg(name="")]  # whose flags have no pre
 @dataclass(frozen=True)
 class Arguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
-    split: Literal["train", "val", "test", "ood"] = "test"  # the tasks' split; ood: outside the range of training
+    split: Literal["train", "val", "test", "ood"] = "test"  # the tasks' split; ood: outside the training range
     tasks: int = 1000  # the number of tasks (the agent starts from its prior in each)
-    points: _Points = None  # the number of points of the curve: episodes, or steps of adaptation; None: as in training
+    points: _Points = None  # the number of points of the curve: episodes, or adaptation steps; None: as in training
     ways: int | None = None  # the number of classes per task, for families of images; None: the run's own
     shots: int | None = None  # the number of examples per class, for families of images; None: the run's own
     queries: int | None = None  # the number of queries per class, for families of images; None: the run's own
     checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint to evaluate
-    seed: int = 0  # the seed of the tasks and of everything random; one seed gives one result
+    seed: int = 0  # the seed of the tasks and of all randomness; one seed gives one result
     device: Literal["cpu", "cuda"] | None = None  # the device to evaluate on; None: the one of training
     json: bool = False  # whether to print one JSON object and nothing else
     code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with

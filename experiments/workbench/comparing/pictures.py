@@ -20,9 +20,10 @@ _MOST_PAIRS = 15  # of groups whose probability of improvement is drawn
 
 
 def check_format(path: Path) -> None:
-    """
+    """Check the suffix of a file name for figures.
+
     Raises:
-        UserError: when a picture cannot have this name.
+        UserError: when it is not a supported format.
     """
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"--out is {str(path)!r}; must end in {', '.join(FORMATS)}")

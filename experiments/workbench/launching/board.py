@@ -1,4 +1,4 @@
-"""What one sees of a launch: a live table on a terminal, plain lines anywhere else."""
+"""The display of a launch: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

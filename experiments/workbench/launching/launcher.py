@@ -1,4 +1,4 @@
-"""Executes a plan: so many runs at once until all are finished, going on from whatever is there already."""
+"""Executes a plan: several runs at once until all are finished, resuming existing ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Job:
     """One run of a plan, and how it fares."""
 
     planned: PlannedRun
-    path: Path | None = None  # the directory of the run; None until it has one
+    path: Path | None = None  # the run's directory; None until it has one
     state: State = State.WAITING
     task: Task | None = None
     standing: Standing = field(default_factory=Standing)

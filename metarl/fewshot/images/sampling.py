@@ -69,11 +69,11 @@ class FixedSampler:
 class MetaDatasetSampler:
     """Ways, and shots that differ between the ways of one episode, after Meta-Dataset."""
 
-    most_ways: int = 50
+    most_ways: int = 50  # largest number of classes per task
     queries: int = 10  # most queries per class; every class of an episode has as many
     support: int = 500  # most support examples per episode
-    support_of_class: int = 100  # what one class adds to the size of a support at most
-    least_ways: int = 5
+    support_of_class: int = 100  # largest contribution of one class to the size of a support
+    least_ways: int = 5  # smallest number of classes per task
     log_weight: float = math.log(2)  # largest log-weight of a class's share of the support, up and down
 
     varies = True
@@ -112,7 +112,11 @@ def draw(pool: ClassPool, num_tasks: int, sampler: Sampler, generator: torch.Gen
     classes = pool.classes[members]
     images = pool.source.counts[classes] * present
     support, query = sampler.sizes(images, generator)
-    _check_enough(pool.source, classes, images, support, query)
+    if sampler.varies:
+        _check_enough(pool.source, classes, images, support, query)
+    else:  # all classes that could be drawn, since chance should not decide whether a fault is seen
+        counts = pool.source.counts[pool.classes]
+        _check_enough(pool.source, pool.classes, counts, *sampler.sizes(counts, generator))
     ranks = _shuffled(images, int((support + query).max()), generator)  # [N, W, most of a way]
     turns = pool.turns[members] + _random_turns(pool, members, generator)
     chosen = _Chosen(pool, pool.source.starts[classes][..., None] + ranks, turns, sampler.varies)

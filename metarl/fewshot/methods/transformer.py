@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from metarl.adaptation.transformer import TransformerConfig
+from metarl.checks import widths
 from metarl.fewshot.example_reader import SequenceLearnerConfig
 
 
@@ -20,10 +21,13 @@ class TransformerLearnerConfig(SequenceLearnerConfig):
     """A transformer that learns in context; without position encoding, because examples are a set."""
 
     width: int = 128  # width of the transformer
-    transformer: TransformerConfig = field(default_factory=lambda: TransformerConfig(positions="none"))
+    transformer: TransformerConfig = field(  # settings of the transformer
+        default_factory=lambda: TransformerConfig(positions="none")
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        widths(self, "width")
         self.transformer.check_width(self.width)
 
     def make_memory(self, input_size: int, generator: torch.Generator) -> Any:
