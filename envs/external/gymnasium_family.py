@@ -21,7 +21,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any
 
 import gymnasium
@@ -61,7 +61,7 @@ class GymnasiumFamily:
     step_timeout: float | None = 60.0  # seconds that a worker may take for one row's step or start; None: no limit
     metrics: tuple[str, ...] | None = None  # numbers of a step's `info` to report; None: all that the first step has
     flatten_images: bool = False  # whether images among the observations become one long vector
-    unchecked: tuple[str, ...] = ()  # parameters whose effect shows too rarely or too late to be tested
+    unchecked: tuple[str, ...] = ()  # parameters that are not tried for an effect, because it is rare or late
     num_episodes: int = 2  # number of episodes per trial
     name: str = ""  # name of the family; "": derived from the id
 
@@ -176,9 +176,9 @@ class GymnasiumFamily:
         return {}
 
 
-@lru_cache
+@cache
 def _warn(text: str) -> None:
-    """Once for each text, as a family is made again whenever one of its settings changes."""
+    """Warn once; a family is made again whenever one of its settings changes."""
     logger.warning(text)
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +81,12 @@ class MujocoFamily:
     metrics: Mapping[str, Reward] = field(default_factory=dict)  # functions like `reward` for further metrics, by name
     goal: Callable[[Any], Tensor] | None = None  # function (task) that returns a ball's position in videos, [B, 3]
     frame_skip: int = 1  # simulation steps per environment step
-    start: Any = ""  # name of a keyframe, or a function (task) that returns a start; "" or "qpos0": joints at rest
+    start: Any = ""  # name of a keyframe, or function (task) that returns the start; "" or "qpos0": the joints' zero
     start_noise: float = 0.1  # half-width of the uniform noise on the initial positions and velocities
-    joint_noise: Mapping[str, float] = field(default_factory=dict)  # start noise of some joints by name, if it differs
-    act: Act | None = None  # function that turns actions from -1 to 1 into controls, e.g. around a standing pose
-    num_actions: int = 0  # number of numbers in an action that `act` takes; 0: one per actuator
-    unchecked: tuple[str, ...] = ()  # parameters whose effect shows too rarely or too late to be tested
+    joint_noise: Mapping[str, float] = field(default_factory=dict)  # start noise of single joints, by name
+    act: Act | None = None  # function (physics, action, task) that returns controls [B, nu] for actions in [-1, 1]
+    num_actions: int = 0  # size of an action that `act` takes; 0: one number per actuator
+    unchecked: tuple[str, ...] = ()  # parameters that are not tried for an effect, because it is rare or late
     num_episodes: int = 2  # number of episodes per trial
     name: str = "own_robot"  # name of the family
 
@@ -333,9 +333,9 @@ def _check_values(name: str, value: Tensor, dtype: torch.dtype | None = None) ->
         )
 
 
-@lru_cache
+@cache
 def _warn(text: str) -> None:
-    """Once for each text, as a family is made again whenever one of its settings changes."""
+    """Warn once; a family is made again whenever one of its settings changes."""
     logger.warning(text)
 
 

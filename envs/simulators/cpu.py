@@ -61,7 +61,7 @@ class CpuPhysics:
         self.num_rows = num_rows
         self.device = torch.device("cpu")
         self.num_threads = suitable_threads(num_rows) if num_threads is None else num_threads
-        self.model = body if isinstance(body, mujoco.MjModel) else load_model(body)
+        self.model: Any = body if isinstance(body, mujoco.MjModel) else load_model(body)
         self.timestep = float(self.model.opt.timestep)
         self._models: list[mujoco.MjModel] | None = None  # one model per row, if rows have their own
         self._errors = LogLimiter()

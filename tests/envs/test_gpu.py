@@ -276,7 +276,8 @@ def test_both_engines_are_given_the_same_inputs(tmp_path: Path) -> None:
     some = torch.tensor([True, False, True, True])
     for physics in (cpu, gpu):
         at_rest = torch.zeros_like(physics.qpos)
-        physics.data("ctrl"), physics.data("xpos")
+        for name in ("ctrl", "xpos"):  # which a reset is to compute from now on
+            physics.data(name)
         physics.reset(at_rest, at_rest)
         physics.reset(at_rest, at_rest, some, inputs)
         assert physics.data("xpos")[:, 1, 0].tolist() == pytest.approx([0, 0, 2 / 3, 1])
