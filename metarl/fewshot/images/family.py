@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, Self
 
 import torch
 
+from metarl.checks import at_least
 from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.images.class_set import ClassPool
 from metarl.fewshot.images.data import FaultyDataError
@@ -44,9 +45,7 @@ class ImageFamily:
     def __post_init__(self) -> None:
         least_of = {"ways": 2, "shots": 1, "queries": 1, "test_queries": 1, "train_ways": 2, "train_shots": 1}
         for field, least in least_of.items():
-            value = getattr(self, field)
-            if value is not None and value < least:
-                raise ValueError(f"{field} is {value}; must be at least {least}")
+            at_least(self, least, field)
         least = MetaDatasetSampler.least_ways
         if self.sampler == "meta_dataset" and self.ways < least:
             raise ValueError(f"ways is {self.ways}; the sampler meta_dataset needs at least {least}")
