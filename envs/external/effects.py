@@ -114,7 +114,7 @@ class _Pair:
         return differ
 
     def check_whole(self, name: str, task: Mapping[str, float]) -> None:
-        """Compare an environment that a task is written into with one that had it when it was made.
+        """Check that a task written into an environment acts like one that it had when it was made.
 
         Raises:
             ValueError: when a task written into an environment is another than one that it had when it was made.

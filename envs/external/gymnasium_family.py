@@ -110,7 +110,8 @@ class GymnasiumFamily:
         return self.env if isinstance(self.env, str) else self.name
 
     def _check_effects(self) -> None:
-        """
+        """Check the effects of the parameters.
+
         Raises:
             ValueError: for a parameter without its whole effect.
         """

@@ -176,7 +176,8 @@ class MujocoFamily:
         return CustomDynamics(self)
 
     def _check_parameters(self) -> None:
-        """
+        """Check the effects of the parameters.
+
         Raises:
             ValueError: for a parameter without an effect.
         """
@@ -268,7 +269,8 @@ class CustomDynamics:
         return BatchedPhysics(state, before, self._dt, self._names)
 
     def _action_space(self) -> spaces.Box:
-        """
+        """The space of actions.
+
         Raises:
             ValueError: when an action has no numbers.
         """
@@ -321,7 +323,8 @@ class CustomDynamics:
 
 
 def _check_values(name: str, value: Tensor, dtype: torch.dtype | None = None) -> None:
-    """
+    """Check the values of a function.
+
     Raises:
         ValueError: when a function gives something else than a number, or a bool, for each row.
     """

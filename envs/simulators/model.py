@@ -56,7 +56,8 @@ def load_model(body: Path, edit: Callable[[mujoco.MjSpec], None] | None = None) 
 
 
 def _check_numbers(model: mujoco.MjModel) -> None:
-    """
+    """Check the model's numbers.
+
     Raises:
         ValueError: for a timestep that is not positive and finite, or a NaN, which MuJoCo's parser lets pass.
     """

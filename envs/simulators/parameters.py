@@ -222,7 +222,8 @@ def _target(model: mujoco.MjModel, name: str, value_of: Mapping[int, int]) -> Ta
 
 
 def _servo_targets(model: mujoco.MjModel, name: str, value_of: Mapping[int, int]) -> tuple[Target, ...]:
-    """
+    """The rows of the gains of a servo parameter, and the places of their values.
+
     Raises:
         ValueError: for an actuator that is not a servo of the right kind.
     """

@@ -68,7 +68,7 @@ class AmortisedLearner:
         return {**normalisation_facts(self.adaptation), "adapted_parameters": self.adaptation.adapted_parameters}
 
     def check_episodes(self, train: FewShotEpisode, test: FewShotEpisode) -> None:
-        """Refuse episodes that cannot be learned from; see `ChecksEpisodes`.
+        """Check that the learner can absorb the supports of these episodes.
 
         Raises:
             ValueError: when supports cannot be absorbed, such as for more classes than the net has outputs.

@@ -130,7 +130,7 @@ class GradientLearner:
         return gradient_facts(self.adaptation)
 
     def check_episodes(self, train: FewShotEpisode, test: FewShotEpisode) -> None:
-        """Refuse episodes that cannot be learned from; see `ChecksEpisodes`.
+        """Check that the net has enough outputs for these episodes.
 
         Raises:
             ValueError: when there are more classes than the net has outputs.

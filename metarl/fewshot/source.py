@@ -174,7 +174,7 @@ class FewShotSource:
 
 
 def _check_memory(family: FewShotFamily, num_tasks: int) -> None:
-    """Refuse batches of tasks that are too large.
+    """Check that a batch of tasks fits the memory.
 
     Raises:
         ValueError: when a batch of tasks cannot fit the memory.

@@ -157,7 +157,7 @@ class Reptile:
         return "transductive" in modes and not self.config.transduction
 
     def check_episodes(self, train: FewShotEpisode, test: FewShotEpisode) -> None:
-        """Refuse episodes that cannot be learned from; see `ChecksEpisodes`.
+        """Check that mini-batches divide the examples of these episodes.
 
         Raises:
             ValueError: when mini-batches do not divide the examples, or there are too many classes.
