@@ -21,7 +21,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import gymnasium
@@ -61,7 +61,7 @@ class GymnasiumFamily:
     step_timeout: float | None = 60.0  # seconds that a worker may take for one row's step or start; None: no limit
     metrics: tuple[str, ...] | None = None  # numbers of a step's `info` to report; None: all that the first step has
     flatten_images: bool = False  # whether images among the observations become one long vector
-    unchecked: tuple[str, ...] = ()  # parameters that are not tried for an effect, because it is rare or late
+    unchecked: tuple[str, ...] = ()  # parameters whose effect shows too rarely or too late to be tested
     num_episodes: int = 2  # number of episodes per trial
     name: str = ""  # name of the family; "": derived from the id
 
@@ -80,7 +80,10 @@ class GymnasiumFamily:
         object.__setattr__(self, "name", self.name or _name_of(self.env))
         object.__setattr__(self, "horizon", self.probed.horizon)
         if not self.probed.repeats:
-            _warn_of_chance(self._described)
+            _warn(
+                f"{self._described}: two starts from one seed differ, so runs with one seed will: "
+                "draw from self.np_random in reset and step"
+            )
         if self.num_workers != 0:
             try:
                 check_portable(self.maker)
@@ -173,19 +176,10 @@ class GymnasiumFamily:
         return {}
 
 
-@cache
+@lru_cache
 def _warn(text: str) -> None:
     """Warn once; a family is made again whenever one of its settings changes."""
     logger.warning(text)
-
-
-@cache
-def _warn_of_chance(name: str) -> None:
-    """Warn once that an environment does not follow its seed."""
-    logger.warning(
-        "%s: two starts from one seed differ, so runs with one seed will: draw from self.np_random in reset and step",
-        name,
-    )
 
 
 def _name_of(env: Any) -> str:

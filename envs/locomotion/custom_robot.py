@@ -81,12 +81,12 @@ class MujocoFamily:
     metrics: Mapping[str, Reward] = field(default_factory=dict)  # functions like `reward` for further metrics, by name
     goal: Callable[[Any], Tensor] | None = None  # function (task) that returns a ball's position in videos, [B, 3]
     frame_skip: int = 1  # simulation steps per environment step
-    start: Any = ""  # name of a keyframe, or function (task) that returns the start; "" or "qpos0": the joints' zero
+    start: Any = ""  # name of a keyframe, or a function (task) that returns a start; "" or "qpos0": joints at rest
     start_noise: float = 0.1  # half-width of the uniform noise on the initial positions and velocities
-    joint_noise: Mapping[str, float] = field(default_factory=dict)  # start noise of single joints, by name
-    act: Act | None = None  # function (physics, action, task) that returns controls [B, nu] for actions in [-1, 1]
-    num_actions: int = 0  # size of an action that `act` takes; 0: one number per actuator
-    unchecked: tuple[str, ...] = ()  # parameters that are not tried for an effect, because it is rare or late
+    joint_noise: Mapping[str, float] = field(default_factory=dict)  # start noise of some joints by name, if it differs
+    act: Act | None = None  # function that turns actions from -1 to 1 into controls, e.g. around a standing pose
+    num_actions: int = 0  # number of numbers in an action that `act` takes; 0: one per actuator
+    unchecked: tuple[str, ...] = ()  # parameters whose effect shows too rarely or too late to be tested
     num_episodes: int = 2  # number of episodes per trial
     name: str = "own_robot"  # name of the family
 
