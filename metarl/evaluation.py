@@ -6,8 +6,8 @@ What comes out is the adaptation curve: the return of episode 1, 2, ... of a tri
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +77,48 @@ def measure_of(agent: Agent[Any, Any]) -> Measure:
 
 
 @dataclass(frozen=True)
+class PerTask:
+    """What was measured in each task: the means and intervals of an evaluation are computed from it."""
+
+    scores: list[list[float]]  # [points][N]
+    bounds: dict[str, list[list[float]]] = field(default_factory=dict)  # [points][N], where known for each task
+    metrics: dict[str, list[list[float]]] = field(default_factory=dict)  # [points][N] means over the steps of a point
+    parameters: dict[str, list[Any]] = field(default_factory=dict)  # parameters of the tasks by name, [N][...] each
+
+    def rows(self, measure: Measure) -> list[dict[str, float]]:
+        """A row for each task and point, ready for a table: score, "bound.x", "metric.y" and the task's "task.z".
+
+        Parameters of several numbers have a column for each: "task.goal.0", "task.goal.1".
+        """
+        by_point = {measure.name: self.scores}
+        by_point |= {f"bound.{name}": values for name, values in self.bounds.items()}
+        by_point |= {f"metric.{name}": values for name, values in self.metrics.items()}
+        parameters = _in_columns({f"task.{name}": values for name, values in self.parameters.items()})
+        return [
+            {
+                "task": task,
+                measure.point: point + measure.first,
+                **{name: values[point][task] for name, values in by_point.items()},
+                **{name: values[task] for name, values in parameters.items()},
+            }
+            for task in range(len(self.scores[0]))
+            for point in range(len(self.scores))
+        ]
+
+
+def _in_columns(values: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Nested lists [N][...] as columns [N], each element under a name of its own."""
+    columns: dict[str, list[Any]] = {}
+    for name, column in values.items():
+        if column and isinstance(column[0], list):
+            parts = {f"{name}.{index}": list(part) for index, part in enumerate(zip(*column, strict=True))}
+            columns |= _in_columns(parts)
+        else:
+            columns[name] = column
+    return columns
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The adaptation curve of an agent on tasks of one split."""
 
@@ -86,17 +128,71 @@ class Evaluation:
     num_tasks: int
     points: list[Score]  # of the curve: the undiscounted return of each episode of the trial, or after each step
     total: Score  # of the sum over the trial; of the last point, where points do not add up
-    bounds: dict[str, list[float]]  # known values by episode, such as the Bayes-optimal ones
+    bounds: dict[str, list[float]]  # known values on these tasks by episode, such as the Bayes-optimal ones
     metrics: dict[str, list[float]] = field(default_factory=dict)  # mean over steps and tasks by episode, by name
     measure: Measure = RETURN
     facts: dict[str, Any] = field(default_factory=dict, compare=False)  # what the scores rest on
+    gain: Score | None = None  # how much better the last point is than the first, paired by task; None: one point
+    bound_intervals: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # 95 %, of the mean over tasks
+    bound_gaps: dict[str, Score] = field(default_factory=dict)  # the total minus that of the bound, paired by task
+    trained_points: int | None = None  # the points of the curve that training had; None: not counted in points
+    per_task: PerTask | None = None
+
+    @classmethod
+    def of(
+        cls,
+        scores: Tensor,
+        *,
+        family: str,
+        agent: str,
+        split: str,
+        measure: Measure,
+        tasks: Record | None = None,
+        bounds: Mapping[str, Tensor | Sequence[float]] | None = None,
+        metrics: Mapping[str, Tensor] | None = None,
+        trained_points: int | None = None,
+    ) -> Evaluation:
+        """The evaluation that scores [P, N] of N tasks make.
+
+        tasks: the tasks, whose parameters are kept. bounds: known values, [P, N] or [P]. metrics: other numbers [P, N].
+        """
+        points = [Score.of(point) for point in scores]
+        total = scores.sum(0) if measure.adds_up else scores[-1]
+        known = {name: torch.as_tensor(values).cpu() for name, values in (bounds or {}).items()}
+        paired = {name: values.double() for name, values in known.items() if values.ndim == 2}  # [P, N]
+        totals = {name: values.sum(0) if measure.adds_up else values[-1] for name, values in paired.items()}
+        rise = (scores[-1] - scores[0]) * (1 if measure.higher_is_better else -1)
+        metrics = metrics or {}
+        return cls(
+            family=family,
+            agent=agent,
+            split=split,
+            num_tasks=scores.shape[1],
+            points=points,
+            total=Score.of(total) if measure.adds_up else points[-1],
+            bounds={name: values.double().reshape(len(points), -1).mean(1).tolist() for name, values in known.items()},
+            metrics={name: values.mean(1).tolist() for name, values in metrics.items()},
+            measure=measure,
+            gain=Score.of(rise) if len(points) > 1 else None,
+            bound_intervals={name: _intervals(values) for name, values in paired.items()},
+            bound_gaps={name: Score.of(total.cpu().double() - values) for name, values in totals.items()},
+            trained_points=trained_points,
+            per_task=PerTask(
+                scores=_numbers(scores),
+                bounds={name: _numbers(values) for name, values in paired.items()},
+                metrics={name: _numbers(values) for name, values in metrics.items()},
+                parameters=_parameters(tasks),
+            ),
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Plain values that JSON knows: what is not finite, as errors of a learner that diverged, is None."""
         return _finite_or_none(asdict(self))
 
-    def to_frame(self) -> Any:
+    def to_frame(self, *, per_task: bool = False) -> Any:
         """The curve as a pandas DataFrame: a row for each point, its scores, and the bounds and metrics known there.
+
+        per_task: a row for each task and point instead, as `PerTask.rows` has them.
 
         Raises:
             UserError: when pandas is not installed.
@@ -105,6 +201,8 @@ class Evaluation:
             import pandas  # pyright: ignore[reportMissingImports], an extra
         except ImportError as error:
             raise UserError("to_frame needs pandas, which is not installed: pip install 'metarl[pandas]'") from error
+        if per_task and self.per_task is not None:
+            return pandas.DataFrame(self.per_task.rows(self.measure))
         columns: dict[str, list[float]] = {
             "mean": [score.mean for score in self.points],
             "iqm": [score.iqm for score in self.points],
@@ -115,6 +213,34 @@ class Evaluation:
         }
         numbers = range(self.measure.first, self.measure.first + len(self.points))
         return pandas.DataFrame(columns, index=pandas.Index(numbers, name=self.measure.point))
+
+
+def _intervals(values: Tensor) -> list[tuple[float, float]]:
+    """The 95 % bootstrap interval of the mean over tasks at each point [P, N]."""
+    intervals: list[tuple[float, float]] = []
+    for index, row in enumerate(values):
+        same = index > 0 and torch.equal(row, values[index - 1])  # most bounds do not change along a curve
+        intervals.append(intervals[-1] if same else bootstrap_interval(row.numpy()))
+    return intervals
+
+
+def _parameters(tasks: Record | None) -> dict[str, list[Any]]:
+    """The tasks' parameters as nested lists [N][...], by name; those of records inside by "outer.inner"."""
+    found: dict[str, list[Any]] = {}
+    for name, value in {} if tasks is None else vars(tasks).items():
+        if isinstance(value, Tensor):
+            found[name] = _numbers(value)
+        elif isinstance(value, Record):
+            found |= {f"{name}.{inner}": numbers for inner, numbers in _parameters(value).items()}
+    return found
+
+
+def _numbers(values: Tensor) -> list[Any]:
+    """Nested lists; single precision has the digits that it has, and not those of its doubles."""
+    if values.dtype != torch.float32:
+        return values.tolist()
+    short = [float(str(value)) for value in values.detach().cpu().numpy().flatten()]
+    return np.array(short).reshape(values.shape).tolist()
 
 
 def _finite_or_none(value: Any) -> Any:
@@ -170,43 +296,53 @@ def evaluate(
     generator: torch.Generator,
     deterministic: bool = False,
     tasks: Record | None = None,
+    trained_points: int | None = None,
 ) -> Evaluation:
     """The adaptation curve, of `num_points` points, on `num_tasks` fresh tasks of a split or on the given ones.
 
     The tasks and everything random come from the generator, so that one seed gives one evaluation. A task has one row,
-    or as many as a block of the agent has episodes. deterministic: act by the policy's mode.
+    or as many as a block of the agent has episodes. deterministic: act by the policy's mode. trained_points: the points
+    of the curve that training had, where it is counted in points.
 
     Raises:
-        ValueError: when a number is below one, or the family does not declare the split.
+        ValueError: when a number is below one, the family does not declare the split, or an agent that adapts to blocks
+            of episodes would have to adapt without sampled actions.
     """
     for name, value in (("num_tasks", num_tasks), ("num_points", num_points)):
         if value < 1:
             raise ValueError(f"{name} is {value}; must be at least 1")
+    if deterministic and measure_of(agent) == ADAPTED_RETURN and num_points > 1:
+        raise ValueError(
+            f"deterministic is True; {agent_name} adapts to blocks of episodes of sampled actions, which would all be "
+            "the same: it must be False, or num_points 1"
+        )
     tasks = family.sample(num_tasks, split, generator) if tasks is None else tasks
-    num_tasks = len(tasks)
-    env = family.make_env(num_tasks * rows_per_task(agent), generator)
+    env = family.make_env(len(tasks) * rows_per_task(agent), generator)
     scores = run_trials(env, agent, tasks, num_points, generator=None if deterministic else generator)
-    measure = measure_of(agent)
-    points = [Score.of(point) for point in scores.returns]
-    return Evaluation(
+    evaluation = Evaluation.of(
+        scores.returns,
         family=family.name,
         agent=agent_name,
         split=split,
-        num_tasks=num_tasks,
-        points=points,
-        total=Score.of(scores.returns.sum(0)) if measure.adds_up else points[-1],
+        measure=measure_of(agent),
+        tasks=tasks,
         bounds=family.bounds(tasks, num_points),
-        metrics=mean_metrics(env, scores.metrics),
-        measure=measure,
+        metrics=metrics_by_name(env, scores.metrics),
+        trained_points=trained_points,
     )
+    return replace(evaluation, facts={"deterministic": True}) if deterministic else evaluation
+
+
+def metrics_by_name(env: VectorEnv, metrics: Tensor | None) -> dict[str, Tensor]:
+    """An environment's metrics [points, N, M] by name, [points, N] each; empty where it has none."""
+    if metrics is None or not isinstance(env, Measures):
+        return {}
+    return dict(zip(env.metric_names, metrics.unbind(-1), strict=True))
 
 
 def mean_metrics(env: VectorEnv, metrics: Tensor | None) -> dict[str, list[float]]:
     """The mean over tasks of an environment's metrics [points, N, M], by name; empty where it has none."""
-    if metrics is None or not isinstance(env, Measures):
-        return {}
-    means = metrics.mean(1).T.tolist()
-    return dict(zip(env.metric_names, means, strict=True))
+    return {name: values.mean(1).tolist() for name, values in metrics_by_name(env, metrics).items()}
 
 
 def by_point(prefix: str, metrics: Mapping[str, list[float]], measure: Measure) -> dict[str, float]:

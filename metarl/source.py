@@ -87,10 +87,11 @@ class Source(Protocol[L, E]):
         num_points: int | None,
         generator: torch.Generator,
         family: Any = None,
+        deterministic: bool = False,
     ) -> Evaluation:
         """The adaptation curve on fresh tasks of a split; everything random comes from the generator.
 
-        family: another one than that of training; None: the source's own.
+        family: another one than that of training; None: the source's own. deterministic: act by the policy's mode.
         """
         ...
 

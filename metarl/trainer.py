@@ -103,10 +103,12 @@ class Trainer:
         seed: int = 0,
         *,
         family: Any = None,
+        deterministic: bool = False,
     ) -> Evaluation:
         """The adaptation curve on held-out tasks; the training's own random streams are left as they are.
 
-        family: another one than that of training, such as with more classes; None: the trainer's own.
+        family: another one than that of training, such as with more classes; None: the trainer's own. deterministic:
+        act by the policy's mode.
         """
         return self.source.evaluate(
             self.agent,
@@ -116,6 +118,7 @@ class Trainer:
             num_points=num_points,
             generator=torch.Generator(self.device).manual_seed(_EVALUATION_SEED + seed),
             family=family,
+            deterministic=deterministic,
         )
 
     def close_window(self) -> bool:

@@ -119,7 +119,7 @@ class GymnasiumFamily:
             self.name, self.maker, self.probed, tuple(self.tasks), num_rows, num_workers, self.max_crashes, generator
         )
 
-    def bounds(self, tasks: Record, num_episodes: int) -> dict[str, list[float]]:
+    def bounds(self, tasks: Record, num_episodes: int) -> dict[str, Tensor]:
         """Empty: nobody knows."""
         return {}
 

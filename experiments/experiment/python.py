@@ -91,11 +91,13 @@ def evaluate(
     seed: int = 0,
     device: Literal["cpu", "cuda"] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    deterministic: bool = False,
 ) -> Evaluation:
     """The adaptation curve of a run's agent on unseen tasks; `.to_frame()` makes a pandas DataFrame of it.
 
     points: of the curve: episodes of each task, or steps of adaptation; None: as many as in training. overrides:
-    fields of the family or the agent with other values than in training. One seed gives one result. Nothing is written.
+    fields of the family or the agent with other values than in training. deterministic: act by the policy's mode. One
+    seed gives one result. Nothing is written.
 
     Raises:
         UserError: for a mistake in the arguments, or a run that cannot be read, in one line.
@@ -106,7 +108,7 @@ def evaluate(
         raise UserError(f"overrides give {other[0]}; an evaluation takes those of family and agent")
     asked = with_overrides(trained, overrides or {})
     settings: dict[str, Any] = {"split": split, "tasks": tasks, "points": points, "seed": seed}
-    return evaluate_run(run, trained, asked, checkpoint=checkpoint, **settings).evaluation
+    return evaluate_run(run, trained, asked, checkpoint=checkpoint, deterministic=deterministic, **settings).evaluation
 
 
 def load(

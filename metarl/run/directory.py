@@ -6,12 +6,14 @@ runs/<family>/<agent>/<time>_s<seed>/
   checkpoints/{latest,best}.pt              tensors and plain Python only, written whole or not at all
   evaluation_test.json                      the adaptation curve at the training's end
   evaluation_<split>_<tasks>x<episodes>_i<iteration>_s<seed>.json   those that were asked for later
+  evaluation_....csv                        scores and parameters of each task, where that was asked for
   videos/                                   films, and their animated images for TensorBoard
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import os
@@ -331,7 +333,24 @@ class Run:
         """
         path = self.path / f"{name or f'evaluation_{evaluation.split}'}.json"
         try:
-            _write_whole(path, _json_bytes({**evaluation.as_json(), **(subject or {})}))
+            _write_whole(path, _json_bytes({**evaluation.as_json(), **(subject or {})}, compact="per_task"))
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {_reason(error)}") from error
+        return path
+
+    def save_per_task(self, evaluation: Evaluation, name: str) -> Path:
+        """Write what was measured in each task as <name>.csv, a row for each task and point; returns its path.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        rows = [] if evaluation.per_task is None else evaluation.per_task.rows(evaluation.measure)
+        path, text = self.path / f"{name}.csv", io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        try:
+            _write_whole(path, text.getvalue().encode())
         except OSError as error:
             raise RunError(f"cannot write {path}: {_reason(error)}") from error
         return path
@@ -372,8 +391,12 @@ def _write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
         raise
 
 
-def _json_bytes(value: Any) -> bytes:
-    return (json.dumps(value, indent=2) + "\n").encode()
+def _json_bytes(value: Mapping[str, Any], compact: str | None = None) -> bytes:
+    """An object with a line for each number; compact: a key whose value is on one line, as it has thousands."""
+    text = json.dumps({key: inner for key, inner in value.items() if key != compact}, indent=2)
+    if compact in value:
+        text = f"{text.removesuffix(chr(10) + '}')},\n  {json.dumps(compact)}: {json.dumps(value[compact])}\n}}"
+    return (text + "\n").encode()
 
 
 def _reason(error: Exception) -> str:

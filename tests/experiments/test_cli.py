@@ -1,5 +1,6 @@
 """The command line: quick answers, one line for every mistake, and the whole way from train to evaluate."""
 
+import csv
 import io
 import itertools
 import json
@@ -323,6 +324,69 @@ def test_an_evaluation_that_is_asked_for_later_has_a_file_of_its_own(recipe, cap
     assert all(path.read_bytes() == content for path, content in of_training.items())
     assert f"run/evaluation_test_6x2_i{best['iteration']}_s0.json" in output
     assert json.loads(run(capsys, *words, "--json")[1]).keys() == saved.keys()
+
+
+def test_an_evaluation_by_the_mode_and_the_scores_of_its_tasks_have_files_of_their_own(recipe, capsys):
+    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+    status, output, errors = run(capsys, "evaluate", "run", "--tasks", "6", "--deterministic", "--per-task", "csv")
+    assert status == 0, errors
+    assert "deterministic: True" in output
+    stem = Path("run/evaluation_test_6x3_deterministic_i3_s0")
+    saved = json.loads(stem.with_suffix(".json").read_text())
+    assert saved["facts"]["deterministic"] is True
+    with stem.with_suffix(".csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(int(row["task"]), int(row["episode"])) for row in rows] == [(n, k) for n in range(6) for k in (1, 2, 3)]
+    scores, arms = saved["per_task"]["scores"], saved["per_task"]["parameters"]["mean"]
+    for row in rows:
+        task, point = int(row["task"]), int(row["episode"]) - 1
+        assert float(row["return"]) == scores[point][task]
+        assert [float(row["task.mean.0"]), float(row["task.mean.1"])] == arms[task]
+    assert (
+        len(stem.with_suffix(".json").read_text().splitlines()) < 200
+    )  # a line for all tasks, not one for each number
+    status, _, errors = run(capsys, "evaluate", "run", "--tasks", "6", "--json", "--per-task", "csv")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "--json prints the scores of each task already" in errors
+
+
+def test_the_evaluation_after_training_has_the_scores_of_its_tasks(recipe, capsys):
+    status, output, _ = run(capsys, "train", recipe, "--run-dir", "run")
+    assert status == 0
+    saved = json.loads(Path("run/evaluation_test.json").read_text())
+    assert [len(point) for point in saved["per_task"]["scores"]] == [5, 5, 5]
+    gains = [last - first for first, last in zip(*saved["per_task"]["scores"][::2], strict=True)]
+    assert saved["gain"]["mean"] == pytest.approx(sum(gains) / 5)
+    assert re.search(r"│ +gain │", output)
+
+
+def test_points_beyond_training_are_marked(recipe, capsys):
+    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+    _, output, _ = run(capsys, "evaluate", "run", "--tasks", "6", "--points", "5")
+    assert [word in output for word in (" 3 ", " 3* ", " 4* ", " 5* ")] == [True, False, True, True]
+    assert "* beyond training, whose trials ended at episode 3" in output
+    assert "beyond training" not in run(capsys, "evaluate", "run", "--tasks", "6", "--points", "3")[1]
+
+
+@pytest.mark.parametrize("data_dir", ["photos", "../photos", "~/photos", "/somewhere/photos"])
+def test_a_relative_folder_of_data_lies_beside_the_recipe(data_dir, tmp_path, monkeypatch):
+    """From whatever folder the recipe is trained, and the run read."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "project").mkdir()
+    recipe = tmp_path / "project" / "recipe.py"
+    recipe.write_text(
+        "from experiments.experiment.definition import load\n"
+        "from dataclasses import replace\n"
+        "shipped = load('omniglot/maml')\n"
+        f"experiment = replace(shipped, family=replace(shipped.family, data_dir={data_dir!r}))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    experiment = load("project/recipe.py")
+    expected = {"~/photos": tmp_path / "home" / "photos"}.get(data_dir, tmp_path / "project" / data_dir)
+    assert Path(experiment.family.data_dir) == expected
+    config = to_config(experiment, "project/recipe.py")
+    monkeypatch.chdir("/")
+    assert from_config(config, Path("run")).family.data_dir == str(expected)
 
 
 def test_an_evaluation_takes_other_settings_than_training(recipe, capsys):

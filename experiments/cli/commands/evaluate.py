@@ -37,6 +37,8 @@ class Arguments:
     checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint to evaluate
     seed: int = 0  # the seed of the tasks and of everything random; one seed gives one result
     device: Literal["cpu", "cuda"] | None = None  # the device to evaluate on; None: the one of training
+    deterministic: bool = False  # whether to act by the policy's mode
+    per_task: Literal["csv"] | None = None  # the form in which to save the scores of each task too, beside the JSON
     json: bool = False  # whether to print one JSON object and nothing else
 
 
@@ -48,6 +50,8 @@ def main(argv: list[str]) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} is {value}; must be at least 1")
+    if arguments.json and arguments.per_task is not None:
+        raise UserError("--json prints the scores of each task already, and saves no file; leave --per-task out")
     from experiments.cli.plots import plot_run
     from experiments.cli.report import identity, print_evaluation
     from experiments.experiment.definition import from_config
@@ -70,6 +74,7 @@ def main(argv: list[str]) -> None:
         checkpoint=arguments.checkpoint,
         seed=arguments.seed,
         sizes=sizes,
+        deterministic=arguments.deterministic,
     )
     evaluation, trainer = evaluated.evaluation, evaluated.trainer
     subject = identity(trainer, arguments.checkpoint, arguments.seed)
@@ -80,8 +85,11 @@ def main(argv: list[str]) -> None:
     num_points = len(evaluation.points) - (1 - evaluation.measure.first)
     suffix = "".join(f"_{value}{name}" for name, value in sizes.items())
     suffix += "".join("_" + re.sub(r"[^\w.=-]", "", f"{name}={value}") for name, value in evaluated.settings.items())
+    suffix += "_deterministic" if arguments.deterministic else ""
     name = f"evaluation_{arguments.split}_{arguments.tasks}x{num_points}{suffix}_i{trainer.iteration}_s{arguments.seed}"
     print(f"Saved: {run.save_evaluation(evaluation, subject, name)}")
+    if arguments.per_task is not None:
+        print(f"Tasks: {run.save_per_task(evaluation, name)}")
     print(f"Plot:  {plot_run(run, evaluation, name)}")
 
 
