@@ -1,4 +1,7 @@
-"""What is shown to the user as one line, without a traceback; apart from the rest, so that it imports nothing."""
+"""What is shown to the user as one line, without a traceback; apart from the rest, so that it imports nothing heavy."""
+
+import shlex
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -7,3 +10,8 @@ class UserError(Exception):
 
 class RunError(UserError):
     """Something is wrong with a run's directory or its disk."""
+
+
+def shell_command(*words: str | Path) -> str:
+    """A command line that can be pasted into a shell, whatever characters its paths have."""
+    return shlex.join(map(str, words))

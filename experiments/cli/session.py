@@ -20,7 +20,7 @@ from experiments.cli.plots import plot_run
 from experiments.cli.progress import TrainingProgress
 from experiments.cli.report import identity, print_evaluation
 from experiments.experiment.definition import Experiment, to_config
-from metarl.errors import UserError
+from metarl.errors import UserError, shell_command
 from metarl.evaluation import Evaluation
 from metarl.run.directory import Run
 from metarl.run.log_writers import DEFAULT_LOG
@@ -115,7 +115,7 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
     evaluation after the last iteration is not finished.
     """
     num_iterations = trainer.config.num_iterations
-    with _Signals() as signals, quiet_threads(), TrainingProgress(trainer) as show:
+    with _Signals() as signals, quiet_threads(), TrainingProgress(trainer, run) as show:
 
         def progress(trainer: Trainer, metrics: Mapping[str, float]) -> None:
             show(trainer, metrics)
@@ -125,16 +125,20 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
 
         def evaluate(trainer: Trainer) -> Evaluation:
             with signals.stop_at_once() if trainer.iteration == num_iterations else nullcontext():
-                return trainer.evaluate()
+                return show.evaluate(trainer)
 
         try:
             evaluation = train(trainer, run, progress, evaluate)
         except _Stopped:
             if trainer.iteration < num_iterations:
                 run.save("latest", trainer.state_dict())
-                print(f"Saved iteration {trainer.iteration}. Resume with: metarl resume {run.path}", file=sys.stderr)
+                print(
+                    f"Saved iteration {trainer.iteration}. Resume with: {shell_command('metarl', 'resume', run.path)}",
+                    file=sys.stderr,
+                )
             else:
-                print(f"Training is complete and saved. Evaluate it with: metarl evaluate {run.path}", file=sys.stderr)
+                evaluate_it = shell_command("metarl", "evaluate", run.path)
+                print(f"Training is complete and saved. Evaluate it with: {evaluate_it}", file=sys.stderr)
             assert signals.first is not None
             return 128 + signals.first
         except (FloatingPointError, CrashedTooOften) as error:
@@ -152,7 +156,7 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
     if results.exploration is not None:
         print(f"Exploration: {results.exploration}")
     if "tensorboard" in run.log_names:
-        print(f"TensorBoard: tensorboard --logdir {run.path}")
+        print(f"TensorBoard: {shell_command('tensorboard', '--logdir', run.path)}")
     return 0
 
 

@@ -69,11 +69,12 @@ def train(
     name = IN_PYTHON if isinstance(experiment, Experiment) else _recipe_name(str(experiment))
     trainer = asked.trainer()
     run = new_run(asked, name, None if run_dir is None else Path(run_dir), ["metarl.train", name], log)
-    bar = TrainingProgress(trainer) if progress is True else nullcontext(progress or _ignore)
+    bar = TrainingProgress(trainer, run) if progress is True else nullcontext(progress or _ignore)
     with run.lock():
         try:
             with quiet_threads(), bar as show:
-                evaluation = train_to_the_end(trainer, run, show)
+                evaluate = show.evaluate if isinstance(show, TrainingProgress) else Trainer.evaluate
+                evaluation = train_to_the_end(trainer, run, show, evaluate)
         finally:
             run.close()
         save_results(trainer, run, evaluation)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import torch
 from torch import Tensor
 
-from metarl.errors import RunError
+from metarl.errors import RunError, shell_command
 from metarl.run.log_writers import DEFAULT_LOG, STEP_TAG, check_log, csv_of, open_logger, rows_of
 from metarl.run.provenance import provenance
 
@@ -99,7 +99,9 @@ class Run:
         try:
             path.mkdir(parents=True, exist_ok=True)
             if (path / "config.json").exists():
-                raise RunError(f"{path} holds a run already; continue it with: metarl resume {path}")
+                raise RunError(
+                    f"{path} holds a run already; continue it with: {shell_command('metarl', 'resume', path)}"
+                )
             if any(path.iterdir()):
                 raise RunError(f"{path} is not empty; a new run needs an empty directory or one that does not exist")
             (path / "checkpoints").mkdir()
@@ -144,6 +146,14 @@ class Run:
             raise RunError(f"{self.path / 'config.json'} holds a {type(config).__name__}; must hold one object")
         return config
 
+    def meta(self) -> dict[str, Any]:
+        """Where the run came from: its command, commit and machine; empty where that cannot be read."""
+        try:
+            meta = json.loads((self.path / "meta.json").read_text())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return meta if isinstance(meta, dict) else {}
+
     def rewrite_config(self, config: Mapping[str, Any]) -> None:
         """Change what the run was asked to do, such as to train for longer.
 
@@ -185,8 +195,8 @@ class Run:
     def log_names(self) -> tuple[str, ...]:
         """What the progress is written to, as was asked for when the run was made; earlier runs have the default."""
         try:
-            return tuple(json.loads((self.path / "meta.json").read_text())["log"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return tuple(self.meta()["log"])
+        except (KeyError, TypeError):
             return DEFAULT_LOG
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:

@@ -507,7 +507,7 @@ def fake_trainer(num_iterations: int) -> Any:
 def show(terminal: bool, num_iterations: int = 1000, width: int = 120) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=width)
     trainer = fake_trainer(num_iterations)
-    with TrainingProgress(trainer, console) as progress:
+    with TrainingProgress(trainer, console=console) as progress:
         for iteration in range(1, num_iterations + 1):
             trainer.iteration = iteration
             progress(trainer, {"time/fps": 12345.0, "meta_train/return/ep_1": 1.5, "meta_train/return/ep_2": 2.5})

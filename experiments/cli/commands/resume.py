@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from experiments.cli.arguments import parse
-from metarl.errors import UserError
+from metarl.errors import UserError, shell_command
 
 if TYPE_CHECKING:
     from experiments.experiment.definition import Experiment
@@ -45,8 +45,9 @@ def main(argv: list[str]) -> int:
         trainer = restored(experiment, run, to_train=True) if begun else experiment.trainer()
         if trainer.iteration >= experiment.train.num_iterations:
             print(
-                f"This run is finished: {trainer.iteration} iterations. Evaluate it with: metarl evaluate {run.path}; "
-                f"train it on with: metarl resume {run.path} --num-iterations N"
+                f"This run is finished: {trainer.iteration} iterations. "
+                f"Evaluate it with: {shell_command('metarl', 'evaluate', run.path)}; "
+                f"train it on with: {shell_command('metarl', 'resume', run.path)} --num-iterations N"
             )
             return 0
         if arguments.num_iterations is not None:
