@@ -29,7 +29,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from agents.soft_actor_critic import SoftActorCritic
-from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, factor_size
+from metarl.adaptation.context import Aggregation, Belief, ContextBelief, factor_size
 from metarl.checks import at_least, in_range, not_negative, positive
 from metarl.nets.matmul import fast_matmul
 from metarl.nets.mlp import Activation, mlp
@@ -166,9 +166,8 @@ class PEARL:
             actor_gain=config.actor_gain,
             generator=generator,
         )
-        self.adaptation = ContextAdaptation(
+        self.belief = ContextBelief(
             self.encoder,
-            lambda latent, obs: self.sac.actor(torch.cat([obs, latent], -1)).mode,
             latent_size=config.latent_size,
             aggregation=config.aggregation,
             device=device,
@@ -187,15 +186,15 @@ class PEARL:
 
     def prior(self, num_tasks: int, copies: int = 1) -> PEARLState:
         """Nothing seen; z is the prior's mean until `resample_latent` draws one."""
-        belief = self.adaptation.prior(num_tasks)
-        return PEARLState(belief, belief, self.adaptation.latent(belief).repeat_interleave(copies, 0))
+        belief = self.belief.prior(num_tasks)
+        return PEARLState(belief, belief, self.belief.latent(belief).repeat_interleave(copies, 0))
 
     def resample_latent(
         self, state: PEARLState, episode_start: Tensor, generator: torch.Generator | None
     ) -> PEARLState:
         """A fresh z for each row that begins an episode; without a generator, the belief's mean."""
         copies = len(episode_start) // len(state.source)
-        drawn = self.adaptation.latent(state.source.repeat_interleave(copies), generator)
+        drawn = self.belief.latent(state.source.repeat_interleave(copies), generator)
         return replace(state, latent=torch.where(episode_start[:, None], drawn, state.latent))
 
     def observe(self, state: PEARLState, action: Tensor | None, step: Step) -> PEARLState:
@@ -212,7 +211,7 @@ class PEARL:
         """The belief after a block of episodes; z comes from it once exploration is over."""
         num_tasks = len(state.belief)
         items = self._items(Transition.of(trajectory, trajectory.reward, num_tasks))
-        belief = self.adaptation.adapt(state.belief, items, by_task(trajectory.valid, num_tasks))
+        belief = self.belief.adapt(state.belief, items, by_task(trajectory.valid, num_tasks))
         num_absorbed = state.num_absorbed + 1
         source = state.source if num_absorbed < self.config.num_exploration_episodes else belief
         return replace(state, belief=belief, source=source, num_absorbed=num_absorbed)
@@ -235,7 +234,7 @@ class PEARL:
 
     def _infer(self, context: Transition) -> Belief:
         """The belief about tasks from transitions [N, K, ...] of each."""
-        return self.adaptation.adapt(self.adaptation.prior(len(context)), self._items(context))
+        return self.belief.adapt(self.belief.prior(len(context)), self._items(context))
 
     # --- learning ---------------------------------------------------------------------------------------------
 
@@ -276,19 +275,19 @@ class PEARL:
             "actor_loss": loss.detach(),
             "entropy": -log_prob,
             "temperature": self.sac.log_temperature.detach().exp(),
-            "latent_size": self.adaptation.latent(belief).detach().square().mean().sqrt(),
+            "latent_size": self.belief.latent(belief).detach().square().mean().sqrt(),
         }
 
     def critic_losses(self, data: Transition, belief: Belief, generator: torch.Generator) -> CriticLosses:
         """What critics and encoder should lower on transitions [M, K, ...] of tasks with these beliefs."""
         config, rows = self.config, data.map(lambda value: value.flatten(0, 1))
-        latent = self.adaptation.latent(belief, generator).repeat_interleave(data.reward.shape[1], 0)  # [M K, Z]
+        latent = self.belief.latent(belief, generator).repeat_interleave(data.reward.shape[1], 0)  # [M K, Z]
         features = torch.cat([rows.obs, latent], -1)
         next_features = torch.cat([rows.next_obs, latent.detach()], -1)
         reward = config.reward_scale * rows.shaped_reward
         target = self.sac.targets(reward, rows.terminated, next_features, generator)
         critic = self.sac.critic_loss(features, self.sac.actor.from_env(rows.action), target)
-        divergence = self.adaptation.divergence(belief).mean() if self.adaptation.is_random else critic.new_zeros(())
+        divergence = self.belief.divergence(belief).mean() if self.belief.is_random else critic.new_zeros(())
         return CriticLosses(critic + config.kl_weight * divergence, critic, divergence, features.detach())
 
     def _step(self, name: str, loss: Tensor) -> None:

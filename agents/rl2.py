@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from agents.ppo import PPO, Evaluated, PPOBatch, PPOConfig, batch_of
 from metarl.adaptation.recurrent import RecurrentConfig
-from metarl.adaptation.sequence import SequenceAdaptation, SequenceState
+from metarl.adaptation.sequence import SequenceBelief, SequenceState
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.checks import at_least, positive
@@ -146,11 +146,8 @@ class RL2Network(nn.Module):
         item_size = obs_size * (2 if config.whole_transition else 1) + self.policy.num_actions + 2
         sizes = (item_size, *config.encoder_sizes)
         encoder = mlp(sizes, **make)
-        self.memory = SequenceAdaptation(
-            encoder,
-            config.memory.make(sizes[-1], config.hidden_size, generator=generator),
-            lambda hidden, obs: self.policy.net(torch.cat([hidden, obs], -1)),
-        )
+        memory: Any = config.memory.make(sizes[-1], config.hidden_size, generator=generator)
+        self.memory: SequenceBelief[Any] = SequenceBelief(encoder, memory)
 
 
 RL2_TWO_CORES = RL2Config(  # what recipes for robots start from, on two cores

@@ -126,8 +126,8 @@ class TaskFamily(Protocol):
         ...
 
 
-class Adaptation(Protocol[State, Context]):
-    """The three verbs that every way of meta-learning shares; they differ only in what the state is."""
+class Adapts(Protocol[State, Context]):
+    """What is known of a task, and how data change it: the first two of the three verbs. Agents need no more."""
 
     def prior(self, num_tasks: int) -> State:
         """What the learner believes before it has seen anything of a task."""
@@ -136,6 +136,10 @@ class Adaptation(Protocol[State, Context]):
     def adapt(self, state: State, context: Context) -> State:
         """The state after absorbing data [N, K, ...]; the old state is left as it was."""
         ...
+
+
+class Adaptation(Adapts[State, Context], Protocol[State, Context]):
+    """The three verbs that all meta-learners share; they differ only in what the state is."""
 
     def predict(self, state: State, x: Tensor) -> Tensor:
         """Outputs [N, Q, out] for inputs [N, Q, in] under the adapted state."""

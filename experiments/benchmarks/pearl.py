@@ -158,7 +158,7 @@ def _check_agreement(agent: PEARL, reference: Reference) -> None:
     context = reference.draw([0, 1, 2], agent.config.context)
     items = torch.cat([context["obs"], context["action"], context["reward"]], -1)
     with torch.no_grad():
-        posterior = agent.adaptation.posterior(agent.adaptation.adapt(agent.adaptation.prior(3), items))
+        posterior = agent.belief.posterior(agent.belief.adapt(agent.belief.prior(3), items))
         for task, theirs in enumerate(reference.posteriors(context)):
             torch.testing.assert_close(posterior.mean[task], theirs.mean, rtol=1e-3, atol=1e-5)
             torch.testing.assert_close(posterior.log_std[task].exp(), theirs.stddev, rtol=1e-3, atol=1e-5)

@@ -69,6 +69,14 @@ RETIRED: dict[str, dict[str, tuple[Any, ...] | None]] = {
         "max_backtracks": None,
         "backtrack_ratio": None,
     },
+    "metarl.fewshot.methods.t_net:TNetConfig": {"step_sizes": ("fixed",), "adapted": ("all",)},
+    "metarl.fewshot.methods.imaml:IMAMLConfig": {
+        "step_sizes": ("fixed",),
+        "adapted": ("all",),
+        "first_order": (False,),
+        "first_order_share": (0.0,),
+        "multi_step_share": (0.0,),
+    },
 }
 
 RENAMED: dict[str, dict[str, str]] = {  # new names of fields, by class and the name in earlier runs

@@ -50,11 +50,10 @@ def factor_size(latent_size: int, aggregation: Aggregation) -> int:
     return {"mean": latent_size, "attention": latent_size + 1}.get(aggregation, 2 * latent_size)
 
 
-class ContextAdaptation(nn.Module):
-    """A belief about a latent of each task, from votes of an encoder; a head reads the latent with the query.
+class ContextBelief(nn.Module):
+    """A belief about a latent of each task, a product or mean of what an encoder makes of each datum.
 
-    encoder: maps an item [..., item] to its vote [..., factor_size(latent_size, aggregation)].
-    head: called as head(latent [..., Z], x [..., in]), returns the prediction.
+    encoder: maps an item [..., item] to its factor [..., factor_size(latent_size, aggregation)].
 
     Raises:
         ValueError: when there is no latent, or no such aggregation.
@@ -63,7 +62,6 @@ class ContextAdaptation(nn.Module):
     def __init__(
         self,
         encoder: Callable[[Tensor], Tensor],
-        head: Callable[[Tensor, Tensor], Tensor],
         *,
         latent_size: int,
         aggregation: Aggregation,
@@ -74,7 +72,7 @@ class ContextAdaptation(nn.Module):
             raise ValueError(f"aggregation is {aggregation!r}; allowed are {', '.join(get_args(Aggregation))}")
         if latent_size < 1:
             raise ValueError(f"latent_size is {latent_size}; must be at least 1")
-        self.encoder, self.head = encoder, head
+        self.encoder = encoder
         self.latent_size, self.aggregation = latent_size, aggregation
         self.register_buffer("zeros", torch.zeros(latent_size, device=device), persistent=False)
 
@@ -92,7 +90,7 @@ class ContextAdaptation(nn.Module):
 
     def adapt(self, state: Belief, context: Tensor, valid: Tensor | None = None) -> Belief:
         """The belief after context [N, K, item]; of its items, those count where `valid` [N, K] (bool) is true."""
-        weight, value = self._votes(context)
+        weight, value = self._factors(context)
         if valid is not None:
             weight = torch.where(valid[..., None], weight, 0.0)
             value = torch.where(valid[..., None], value, 0.0)
@@ -100,7 +98,7 @@ class ContextAdaptation(nn.Module):
 
     def path(self, state: Belief, context: Tensor) -> Belief:
         """The beliefs after 0, 1, ... K items of context [N, K, item], stacked: [K + 1, N, ...]."""
-        weight, value = self._votes(context)
+        weight, value = self._factors(context)
         sums = Belief(weight, weight * value).map(lambda votes: votes.transpose(0, 1).cumsum(0))
         before = state.map(lambda value: value.unsqueeze(0))
         return Belief(
@@ -130,12 +128,7 @@ class ContextAdaptation(nn.Module):
         posterior = self.posterior(state)
         return posterior.kl(DiagonalGaussian(torch.zeros_like(posterior.mean), torch.zeros_like(posterior.log_std)))
 
-    def predict(self, state: Belief, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The head's outputs [N, Q, out] for queries x [N, Q, in], all of a task with one latent; see `latent`."""
-        latent = self.latent(state, generator)
-        return self.head(latent.unsqueeze(-2).expand(*x.shape[:-1], -1), x)
-
-    def _votes(self, context: Tensor) -> tuple[Tensor, Tensor]:
+    def _factors(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Weights and values [N, K, Z]."""
         vote = self.encoder(context)
         value, rest = vote[..., : self.latent_size], vote[..., self.latent_size :]
@@ -145,3 +138,28 @@ class ContextAdaptation(nn.Module):
             log_weight = _MAX_LOG_WEIGHT * (rest / _MAX_LOG_WEIGHT).tanh()
             return log_weight.exp().expand_as(value), value
         return nn.functional.softplus(rest).clamp(min=_MIN_VARIANCE).reciprocal(), value
+
+
+class ContextAdaptation(ContextBelief):
+    """A belief about a latent of each task, and a head that reads the latent with the query.
+
+    encoder, latent_size, aggregation, device: as in `ContextBelief`.
+    head: called as head(latent [..., Z], x [..., in]), returns the prediction.
+    """
+
+    def __init__(
+        self,
+        encoder: Callable[[Tensor], Tensor],
+        head: Callable[[Tensor, Tensor], Tensor],
+        *,
+        latent_size: int,
+        aggregation: Aggregation,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__(encoder, latent_size=latent_size, aggregation=aggregation, device=device)
+        self.head = head
+
+    def predict(self, state: Belief, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """The head's outputs [N, Q, out] for queries x [N, Q, in], all of a task with one latent; see `latent`."""
+        latent = self.latent(state, generator)
+        return self.head(latent.unsqueeze(-2).expand(*x.shape[:-1], -1), x)

@@ -60,11 +60,43 @@ class MemoryConfig(Protocol):
         ...
 
 
-class SequenceAdaptation(nn.Module, Generic[S]):
-    """Let a memory read the items of a task; a head reads the memory together with the query.
+class SequenceBelief(nn.Module, Generic[S]):
+    """A memory of the items of a task.
 
     encoder: maps an item [..., item] to the memory's input [..., in].
     memory: a `SequenceMemory`, which is a module.
+    """
+
+    def __init__(self, encoder: Callable[[Tensor], Tensor], memory: SequenceMemory[S]) -> None:
+        super().__init__()
+        self.encoder, self.memory = encoder, memory
+
+    def prior(self, num_tasks: int) -> S:
+        """The memory before any item, once per task."""
+        return self.memory.prior(num_tasks)
+
+    def adapt(self, state: S, context: Tensor) -> S:
+        """The memory after reading context [N, K, item] in its order."""
+        return self.read(state, context)[1] if context.shape[1] else state
+
+    def read(self, state: S, context: Tensor) -> tuple[Tensor, S]:
+        """What is read after each item of context [N, K, item]: [N, K, H]; and the memory after the last."""
+        hidden, state = self.memory.read(state, self.encoder(context.transpose(0, 1)))
+        return hidden.transpose(0, 1), state
+
+    def absorb(self, state: S, item: Tensor) -> S:
+        """The memory after one more item [B, item]: one step of `adapt`, without the item axis."""
+        return self.memory.step(state, self.encoder(item))
+
+    def unroll(self, state: S, context: Tensor) -> Tensor:
+        """What is read after each item of context [T, B, item]: [T, B, H]; equals repeated `absorb`, in one call."""
+        return self.memory.read(state, self.encoder(context))[0]
+
+
+class SequenceAdaptation(SequenceBelief[S]):
+    """A memory of the items of a task, and a head that reads it together with the query.
+
+    encoder, memory: as in `SequenceBelief`.
     head: called as head(hidden [..., H], x [..., size]), returns the prediction.
     query: maps a query [..., size] to the memory's input too, and each is read as one item more after those of the
         task, unseen by the others; None: the memory does not read queries, and the head sees what the last item left.
@@ -78,24 +110,8 @@ class SequenceAdaptation(nn.Module, Generic[S]):
         *,
         query: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        super().__init__()
-        self.encoder, self.memory, self.head, self.query = encoder, memory, head, query
-
-    def prior(self, num_tasks: int) -> S:
-        """The memory before any item, once per task."""
-        return self.memory.prior(num_tasks)
-
-    def adapt(self, state: S, context: Tensor) -> S:
-        """The memory after reading context [N, K, item] in its order."""
-        return self.memory.read(state, self.encoder(context.transpose(0, 1)))[1] if context.shape[1] else state
-
-    def absorb(self, state: S, item: Tensor) -> S:
-        """The memory after one more item [B, item]: one step of `adapt`, without the item axis."""
-        return self.memory.step(state, self.encoder(item))
-
-    def unroll(self, state: S, context: Tensor) -> Tensor:
-        """What is read after each item of context [T, B, item]: [T, B, H]; equals repeated `absorb`, in one call."""
-        return self.memory.read(state, self.encoder(context))[0]
+        super().__init__(encoder, memory)
+        self.head, self.query = head, query
 
     def predict(self, state: S, x: Tensor) -> Tensor:
         """The head's outputs [N, Q, out] for queries x [N, Q, size]."""

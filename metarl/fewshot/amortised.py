@@ -6,8 +6,8 @@ weights. Whatever has the three verbs on Examples can be learned by it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,19 +20,42 @@ from metarl.fewshot.seen_classes import one_hot
 from metarl.records import Examples
 from metarl.rl.losses import mean_over_examples
 
+S = TypeVar("S")
 
-class AmortisedLearner:
-    """Learns an adaptation by Adam on the loss of the queries, given the support.
 
-    adaptation: an nn.Module with the three verbs on Examples; with classes, it predicts once some example of them was
-    absorbed. It may have its own `losses(prediction, y)`, such as a squared error on classes; the problem's serve where
-    it has none.
+class ExampleAdaptation(nn.Module, Generic[S]):
+    """An `Adaptation` (metarl/protocols.py) whose data are labelled examples, as a module; subclasses have the verbs.
+
+    With classes, it predicts once some example of them was absorbed.
     """
 
-    def __init__(self, config: OuterConfig, adaptation: nn.Module, problem: Problem, num_iterations: int) -> None:
-        self.problem = problem
-        self.adaptation: Any = adaptation  # an `Adaptation` (metarl/protocols.py) whose context is Examples
-        self.losses = getattr(adaptation, "losses", problem.losses)
+    @property
+    def adapted_parameters(self) -> int:
+        """Numbers of the net that are written for a task, without those of each class."""
+        return 0
+
+    def criterion(self, problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
+        """The losses [..., Q] of predictions [..., Q, out] and labels y that it is trained on."""
+        return problem.losses
+
+    def prior(self, num_tasks: int) -> S:
+        raise NotImplementedError
+
+    def adapt(self, state: S, context: Examples) -> S:
+        raise NotImplementedError
+
+    def predict(self, state: S, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class AmortisedLearner:
+    """Learns an adaptation by Adam on the loss of the queries, given the support."""
+
+    def __init__(
+        self, config: OuterConfig, adaptation: ExampleAdaptation[Any], problem: Problem, num_iterations: int
+    ) -> None:
+        self.problem, self.adaptation = problem, adaptation
+        self.losses = adaptation.criterion(problem)
         self.outer_step = OuterStep(config, adaptation, num_iterations)
 
     @property
@@ -42,8 +65,7 @@ class AmortisedLearner:
     @property
     def facts(self) -> Mapping[str, Any]:
         """How the net normalises, and how many numbers of it are written for a task, beside those of each class."""
-        written = getattr(self.adaptation, "adapted_parameters", 0)
-        return {**normalisation_facts(self.adaptation), "adapted_parameters": written}
+        return {**normalisation_facts(self.adaptation), "adapted_parameters": self.adaptation.adapted_parameters}
 
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam; the score that is logged is that before it."""

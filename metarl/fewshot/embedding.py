@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
 
-from metarl.fewshot.amortised import AmortisedLearner
+from metarl.fewshot.amortised import AmortisedLearner, ExampleAdaptation
 from metarl.fewshot.normalising import check_context
 from metarl.fewshot.outer_step import OuterConfig
 from metarl.fewshot.problem import Classification, Problem
@@ -25,7 +24,9 @@ class EmbeddingConfig(OuterConfig):
 
     takes_maps: ClassVar[bool] = False  # whether it compares maps of features; otherwise vectors
 
-    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+    def make_adaptation(
+        self, embed: ConvNet, problem: Classification, generator: torch.Generator
+    ) -> ExampleAdaptation[Any]:
         """A module with the three verbs on Examples, with `embed` in it."""
         raise NotImplementedError
 
@@ -50,4 +51,5 @@ class EmbeddingConfig(OuterConfig):
             ValueError: as `make_embedding`.
         """
         adaptation = self.make_adaptation(self.make_embedding(problem, generator), problem, generator)
-        return AmortisedLearner(self, adaptation.to(generator.device), problem, num_iterations)
+        adaptation.to(generator.device)
+        return AmortisedLearner(self, adaptation, problem, num_iterations)

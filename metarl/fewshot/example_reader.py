@@ -19,8 +19,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from metarl.adaptation.sequence import SequenceState
-from metarl.fewshot.amortised import AmortisedLearner
+from metarl.adaptation.sequence import SequenceAdaptation, SequenceState
+from metarl.fewshot.amortised import AmortisedLearner, ExampleAdaptation
 from metarl.fewshot.embedding import EMBEDDING
 from metarl.fewshot.normalising import check_context
 from metarl.fewshot.outer_step import OuterConfig
@@ -80,7 +80,7 @@ def groups_of(state: Reading) -> tuple[tuple[Tensor, ReaderState], ...]:
     return ((torch.arange(len(state), device=state.late_label.device), state),)
 
 
-class ExampleReader(nn.Module):
+class ExampleReader(ExampleAdaptation[Reading]):
     """Lets a memory read labelled examples; a linear head turns what it says of a query to a prediction.
 
     A label is a class as a one-hot vector, about as long as an image's features, or numbers and a one beside them; one
@@ -103,13 +103,15 @@ class ExampleReader(nn.Module):
             self.embed, size = nn.Flatten(-3), torch.Size(problem.input_shape).numel()
         self.label_length = math.sqrt(size / 2)  # that of so many numbers of variance one, cut at zero
         memory = config.make_memory(size + self.label_size, generator)
-        self.memory = memory
         self.head = linear(memory.hidden_size, problem.output_size, gain=1.0, generator=generator)
+        self.items: SequenceAdaptation[Any] = SequenceAdaptation(
+            nn.Identity(), memory, lambda hidden, _: self.head(hidden), query=nn.Identity()
+        )
         self.to(generator.device)
 
     def prior(self, num_tasks: int) -> ReaderState:
         """Nothing read."""
-        return ReaderState(self.memory.prior(num_tasks), self.head.bias.new_zeros(num_tasks, self.label_size))
+        return ReaderState(self.items.prior(num_tasks), self.head.bias.new_zeros(num_tasks, self.label_size))
 
     def adapt(self, state: Reading, context: Examples) -> Reading:
         """The memory after the examples of context [N, K, ...], in their order."""
@@ -150,9 +152,9 @@ class ExampleReader(nn.Module):
         if self.late_labels:
             given = torch.cat([state.late_label.unsqueeze(1), label[:, :-1]], 1)
         items = torch.cat([self._embedded(context.x), given], -1)
-        said, memory = self.memory.read(state.memory, items.transpose(0, 1))
+        hidden, memory = self.items.read(state.memory, items)
         last = label[:, -1] if self.late_labels else state.late_label
-        return self.head(said.transpose(0, 1)), ReaderState(memory, last)
+        return self.head(hidden), ReaderState(memory, last)
 
     def predict(self, state: Reading, x: Tensor) -> Tensor:
         """Logits, or numbers, [N, Q, out] for queries x [N, Q, ...], each as the next item."""
@@ -163,7 +165,7 @@ class ExampleReader(nn.Module):
 
     def _predict(self, state: ReaderState, x: Tensor) -> Tensor:
         label = state.late_label.unsqueeze(1).expand(-1, x.shape[1], -1)
-        return self.head(self.memory.ask(state.memory, torch.cat([self._embedded(x), label], -1)))
+        return self.items.predict(state.memory, torch.cat([self._embedded(x), label], -1))
 
     def _labels(self, y: Tensor) -> Tensor:
         """[N, K, L]"""
@@ -190,6 +192,7 @@ class OnlineLearner(AmortisedLearner):
     """
 
     def _judged(self, support: Examples, query: Examples, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        assert isinstance(self.adaptation, ExampleReader)
         met = drawn(support, generator)
         early, state = self.adaptation.read(self.adaptation.prior(len(met)), met)
         prediction = self.adaptation.predict(state, query.x)

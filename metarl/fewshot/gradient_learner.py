@@ -9,9 +9,11 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from metarl.adaptation.batching import Batching
+from metarl.checks import at_least, in_range, positive
 from metarl.fewshot.episode import FewShotEpisode, num_ways
 from metarl.fewshot.normalising import absorb_statistics, in_evaluation, normalisation_facts, with_context
-from metarl.fewshot.outer_step import OuterConfig, OuterStep
+from metarl.fewshot.outer_step import MetaLearned, OuterConfig, OuterStep
 from metarl.fewshot.problem import Classification, Problem
 from metarl.nets.conv import STRIDED, ConvConfig, ImageClassifier
 from metarl.nets.mlp import mlp
@@ -19,14 +21,21 @@ from metarl.records import Examples
 from metarl.rl.losses import mean_over_examples
 
 
-class AdaptsBySteps(Protocol):
-    """An `Adaptation` of a net's parameters, step after step on a support set, as an nn.Module."""
+class AdaptsBySteps(MetaLearned, Protocol):
+    """An `Adaptation` of a net's parameters, step after step on a support set."""
 
-    net: nn.Module
-    adapted: tuple[str, ...]  # names of the net's parameters
-    num_steps: int
+    @property
+    def net(self) -> nn.Module: ...
+
+    @property
+    def adapted(self) -> tuple[str, ...]: ...  # names of the net's parameters
+
+    @property
+    def num_steps(self) -> int: ...
 
     def prior(self, num_tasks: int) -> Any: ...
+
+    def adapt(self, state: Any, context: Examples, num_steps: int | None = None) -> Any: ...
 
     def path(
         self, state: Any, context: Examples, num_steps: int | None = None, *, first_order: bool | None = None
@@ -55,19 +64,52 @@ class NetConfig:
 
 
 @dataclass(frozen=True)
-class OuterStepsConfig(OuterConfig):
-    """How a meta-gradient through adaptation is taken, and what Adam makes of it."""
+class InnerStepsConfig(NetConfig):
+    """Gradient steps on the net."""
 
-    first_order: bool = False
-    first_order_share: float = 0.0  # fraction of the iterations with a first-order outer gradient; then second order
-    multi_step_share: float = 0.0  # fraction of the iterations over which losses after earlier steps fade out (MAML++)
-    final_outer_lr: float | None = None
+    num_inner_steps: int = 1  # number of inner steps in meta-training
+    inner_lr: float = 0.01  # step size of the inner steps; the initial one, where step sizes are learned
+    batching: Batching = "batched"  # how the tasks of a batch are computed together; all give the same result
+    chunk_size: int = 8  # number of tasks per chunk, for batching "chunks"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("first_order_share", "multi_step_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; must lie between 0 and 1")
+        at_least(self, 1, "num_inner_steps", "chunk_size")
+        positive(self, "inner_lr")
+
+
+@dataclass(frozen=True)
+class MetaGradientConfig(OuterConfig):
+    """A meta-gradient of the loss after the last inner step, and what Adam makes of it."""
+
+    final_outer_lr: float | None = None  # step size at the last iteration, reached along half a cosine; None: constant
+
+    def is_first_order(self, progress: float) -> bool:
+        """Whether the meta-gradient ignores the derivative of the inner steps; progress: fraction of training done."""
+        return False
+
+    def step_weights(self, num_steps: int, progress: float) -> list[float]:
+        """The weight of the loss after each inner step; progress: fraction of training done."""
+        return [0.0] * (num_steps - 1) + [1.0]
+
+
+@dataclass(frozen=True)
+class OuterStepsConfig(MetaGradientConfig):
+    """A meta-gradient through the inner steps, of which some derivatives and some losses can be left out."""
+
+    first_order: bool = False  # whether the meta-gradient ignores the derivative of the inner steps
+    first_order_share: float = 0.0  # fraction of the iterations with a first-order outer gradient; then second order
+    multi_step_share: float = 0.0  # fraction of the iterations over which losses after earlier steps fade out (MAML++)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range(self, 0, 1, "first_order_share", "multi_step_share")
+
+    def is_first_order(self, progress: float) -> bool:
+        return self.first_order or progress < self.first_order_share
+
+    def step_weights(self, num_steps: int, progress: float) -> list[float]:
+        return fading_weights(num_steps, progress, self.multi_step_share)
 
 
 class GradientLearner:
@@ -75,9 +117,10 @@ class GradientLearner:
 
     point = "step"
 
-    def __init__(self, config: OuterStepsConfig, adaptation: nn.Module, problem: Problem, num_iterations: int) -> None:
-        self.config, self.problem = config, problem
-        self.adaptation: Any = adaptation  # one that AdaptsBySteps
+    def __init__(
+        self, config: MetaGradientConfig, adaptation: AdaptsBySteps, problem: Problem, num_iterations: int
+    ) -> None:
+        self.config, self.adaptation, self.problem = config, adaptation, problem
         self.outer_step = OuterStep(config, adaptation, num_iterations)
 
     @property
@@ -86,12 +129,12 @@ class GradientLearner:
 
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam; the score that is logged is that of the inner steps before it."""
-        config, progress = self.config, self.outer_step.progress
-        first_order = config.first_order or progress < config.first_order_share
+        progress = self.outer_step.progress
         check_ways(self.problem, experience)
         support, query = with_context(self.adaptation.net, experience)
+        first_order = self.config.is_first_order(progress)
         states = self.adaptation.path(self._prior(len(support), generator), support, first_order=first_order)
-        weights = step_weights(self.adaptation.num_steps, progress, config.multi_step_share)
+        weights = self.config.step_weights(self.adaptation.num_steps, progress)
         losses, prediction = [], query.x
         for state, weight in zip(states[1:], weights, strict=True):
             if weight:  # that of the last step always is
@@ -147,10 +190,10 @@ def gradient_facts(adaptation: AdaptsBySteps) -> dict[str, Any]:
     return {**normalisation_facts(adaptation.net), **adapted}
 
 
-def step_weights(num_steps: int, progress: float, share: float) -> list[float]:
+def fading_weights(num_steps: int, progress: float, share: float) -> list[float]:
     """MAML++'s weights of the losses after each step, which sum to one: equal at first, the last alone from `share` on.
 
-    progress: the share of all iterations that is over.
+    progress: fraction of training done.
     """
     left = max(0.0, 1 - progress / share) if share else 0.0
     early = left / num_steps

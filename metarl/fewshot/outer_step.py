@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,10 +29,20 @@ class OuterConfig(LearnsFromEpisodes):
                 raise ValueError(f"{name} is {value}; must be positive")
 
 
+class MetaLearned(Protocol):
+    """What is meta-learned: parameters, as an nn.Module has them."""
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+
+
 class OuterStep:
     """Steps of Adam on a module's parameters, `num_iterations` of them in all; what it saves has the module in it."""
 
-    def __init__(self, config: OuterConfig, module: nn.Module, num_iterations: int) -> None:
+    def __init__(self, config: OuterConfig, module: MetaLearned, num_iterations: int) -> None:
         self.config, self.module, self.num_iterations = config, module, num_iterations
         self.optimizer = torch.optim.Adam(module.parameters(), lr=config.outer_lr)
         self.num_updates = 0

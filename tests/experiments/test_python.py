@@ -145,7 +145,7 @@ def test_mistakes_in_names_are_one_line(tmp_path):
     with pytest.raises(UserError, match="grid_navi has no field 'sise'"):
         metarl.make_family("grid_navi", sise=3)
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
-        _ = metarl.trian
+        _ = metarl.trian  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_what_there_is_can_be_listed_and_made():

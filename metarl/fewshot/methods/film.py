@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.problem import Classification
 from metarl.fewshot.seen_classes import ClassSums, EmbeddedExamples
 from metarl.fewshot.written_weights import ClassWeights, WriterConfig, linear_logits
@@ -33,7 +34,7 @@ class FilmState(Record):
     weights: Tensor  # [N, W, D + 1] and bias of each class
 
 
-class FilmAdaptation(nn.Module):
+class FilmAdaptation(ExampleAdaptation[FilmState]):
     """Each block of a net is scaled and shifted for the task, and a last layer is written class by class.
 
     embed: the net. encoder: images [N, K, ...] -> [N, K, code_size], whose mean over the examples stands for the task.
@@ -107,7 +108,7 @@ class FilmConfig(WriterConfig):
         if self.encoder_blocks < 1:
             raise ValueError(f"encoder_blocks is {self.encoder_blocks}; must be at least 1")
 
-    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> FilmAdaptation:
         reader = replace(
             self.conv, filters=self.code_size, num_blocks=self.encoder_blocks, num_downsampled=None, output="mean"
         )

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.embedding import EmbeddingConfig
 from metarl.fewshot.problem import Classification
 from metarl.fewshot.seen_classes import ClassSums
@@ -26,7 +27,7 @@ from metarl.nets.conv import ConvNet
 from metarl.records import Examples
 
 
-class GaussianPrototypes(nn.Module):
+class GaussianPrototypes(ExampleAdaptation[ClassSums]):
     """A class is a Gaussian belief about the mean of its embeddings.
 
     embed: images [N, K, ...] -> [N, K, size].
@@ -67,5 +68,7 @@ class GaussianPrototypes(nn.Module):
 class GaussianPrototypesConfig(EmbeddingConfig):
     """Gaussian prototypes: a class is a belief about the mean of its embeddings, the wider the fewer its examples."""
 
-    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+    def make_adaptation(
+        self, embed: ConvNet, problem: Classification, generator: torch.Generator
+    ) -> GaussianPrototypes:
         return GaussianPrototypes(embed, size=embed.output_size)

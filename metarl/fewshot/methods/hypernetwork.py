@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.problem import Classification
 from metarl.fewshot.seen_classes import ClassSums
 from metarl.fewshot.written_weights import ClassWeights, WriterConfig, linear_logits
@@ -31,7 +32,7 @@ class WrittenState(Record):
     weights: Tensor  # [N, W, H + 1] and bias of each class
 
 
-class WrittenLayersAdaptation(nn.Module):
+class WrittenLayersAdaptation(ExampleAdaptation[WrittenState]):
     """The last two layers of a net are written: a hidden one from the task as a whole, the last one class by class.
 
     embed: images [N, K, ...] -> [N, K, size]. A task's code is the mean of its examples'; a class's weights are written
@@ -83,7 +84,9 @@ class WrittenLayersAdaptation(nn.Module):
 class HypernetworkConfig(WriterConfig):
     """Hypernetwork: a hidden layer is written for the task, and the last layer class by class."""
 
-    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+    def make_adaptation(
+        self, embed: ConvNet, problem: Classification, generator: torch.Generator
+    ) -> WrittenLayersAdaptation:
         return WrittenLayersAdaptation(
             embed,
             size=embed.output_size,

@@ -25,7 +25,7 @@ from torch.func import grad
 
 from metarl.adaptation.gradient import GradientAdaptation, Params, StepSizes, TaskLoss, supervised_loss
 from metarl.adaptation.step_sizes import FixedStepSizes
-from metarl.fewshot.methods.maml import MAMLConfig
+from metarl.fewshot.gradient_learner import GradientLearner, InnerStepsConfig, MetaGradientConfig
 from metarl.fewshot.problem import Problem
 from metarl.optim import conjugate_gradient
 
@@ -145,7 +145,7 @@ class _Implicit(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class IMAMLConfig(MAMLConfig):
+class IMAMLConfig(MetaGradientConfig, InnerStepsConfig):
     """iMAML: adapts with a pull towards the initialisation; the meta-gradient is implicit, by conjugate gradient."""
 
     num_inner_steps: int = 16
@@ -156,14 +156,14 @@ class IMAMLConfig(MAMLConfig):
     max_move: float | None = None  # the length that an inner step is cut to, as a norm over all parameters
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        plain = {"step_sizes": "fixed", "adapted": "all", "first_order": False}
-        plain |= {"first_order_share": 0.0, "multi_step_share": 0.0}
-        for name, value in plain.items():
-            if getattr(self, name) != value:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; implicit gradients need {value!r}")
+        MetaGradientConfig.__post_init__(self)
+        InnerStepsConfig.__post_init__(self)
 
-    def make_adaptation(self, net: nn.Module, problem: Problem, generator: torch.Generator) -> ImplicitAdaptation:
+    def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> GradientLearner:
+        net = self.make_net(problem, generator)
+        return GradientLearner(self, self.make_adaptation(net, problem), problem, num_iterations)
+
+    def make_adaptation(self, net: nn.Module, problem: Problem) -> ImplicitAdaptation:
         return ImplicitAdaptation(
             net,
             supervised_loss(net, problem.losses),

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.last_layer import UNLIKELY, BayesianConfig, mean_of_softmaxes, normal_points
 from metarl.fewshot.problem import Classification
 from metarl.fewshot.seen_classes import EmbeddedExamples
@@ -39,7 +40,7 @@ class Mode(Record):
     precision: Tensor  # [N, W, K, K] float64 of logits, with which observing them would say as much as the classes do
 
 
-class LaplaceAdaptation(nn.Module):
+class LaplaceAdaptation(ExampleAdaptation[Mode]):
     """A softmax layer's most probable weights for the examples, under a Gaussian prior, and the Gaussian around them.
 
     Both are found exactly, in terms of the examples' logits, which are no more than there are examples, and in float64:
@@ -167,5 +168,5 @@ class LaplaceConfig(BayesianConfig):
         if self.num_steps < 1:
             raise ValueError(f"num_steps is {self.num_steps}; must be at least 1")
 
-    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> LaplaceAdaptation:
         return LaplaceAdaptation(embed, size=embed.output_size, num_points=self.num_points, num_steps=self.num_steps)

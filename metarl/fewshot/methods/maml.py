@@ -13,33 +13,24 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from metarl.adaptation.batching import Batching
 from metarl.adaptation.gradient import GradientAdaptation, parameters_of, supervised_loss
 from metarl.adaptation.head import HeadAdaptation
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes, PerStepStepSizes
-from metarl.fewshot.gradient_learner import GradientLearner, NetConfig, OuterStepsConfig
+from metarl.fewshot.gradient_learner import GradientLearner, InnerStepsConfig, OuterStepsConfig
 from metarl.fewshot.problem import Problem
 from metarl.nets.conv import ImageClassifier
 
 
 @dataclass(frozen=True)
-class MAMLConfig(OuterStepsConfig, NetConfig):
+class MAMLConfig(OuterStepsConfig, InnerStepsConfig):
     """Model-agnostic meta-learning: gradient steps from a meta-learned initialisation."""
 
-    num_inner_steps: int = 1
-    inner_lr: float = 0.01  # initial, where step sizes are learned
-    step_sizes: Literal["fixed", "per_parameter", "per_step"] = "fixed"
-    adapted: Literal["all", "head", "body", "bias"] = "all"
-    batching: Batching = "batched"
-    chunk_size: int = 8  # tasks, where batching is "chunks"
+    step_sizes: Literal["fixed", "per_parameter", "per_step"] = "fixed"  # step sizes that are learned: "fixed" for none
+    adapted: Literal["all", "head", "body", "bias"] = "all"  # parameters that the inner steps change
 
     def __post_init__(self) -> None:
         OuterStepsConfig.__post_init__(self)
-        NetConfig.__post_init__(self)
-        if self.inner_lr <= 0:
-            raise ValueError(f"inner_lr is {self.inner_lr}; must be positive")
-        if self.num_inner_steps < 1:
-            raise ValueError(f"num_inner_steps is {self.num_inner_steps}; must be at least 1")
+        InnerStepsConfig.__post_init__(self)
 
     def make_step_sizes(self, net: nn.Module, adapted: list[str], generator: torch.Generator) -> nn.Module:
         params = {name: value for name, value in net.named_parameters() if name in adapted}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.recurrent import Recurrent, RecurrentConfig, RecurrentState
+from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.embedding import EmbeddingConfig
 from metarl.fewshot.problem import Classification
 from metarl.fewshot.seen_classes import EmbeddedExamples, cosines
@@ -24,7 +25,7 @@ from metarl.nets.conv import ConvNet
 from metarl.records import Examples
 
 
-class MatchingAdaptation(nn.Module):
+class MatchingAdaptation(ExampleAdaptation[EmbeddedExamples]):
     """The share of a class is the attention on its examples: a softmax over the cosines to all of them.
 
     embed: images [N, K, ...] -> [N, K, size]. contexts: full context embeddings, in which examples know of each other
@@ -116,7 +117,9 @@ class MatchingConfig(EmbeddingConfig):
         if self.context_steps < 0:
             raise ValueError(f"context_steps is {self.context_steps}; must be 0 or more")
 
-    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+    def make_adaptation(
+        self, embed: ConvNet, problem: Classification, generator: torch.Generator
+    ) -> MatchingAdaptation:
         contexts = None
         if self.context_steps:
             contexts = FullContexts(embed.output_size, num_steps=self.context_steps, generator=generator)

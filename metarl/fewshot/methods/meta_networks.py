@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.embedding import EmbeddingConfig
 from metarl.fewshot.learned_rule import log_and_sign
 from metarl.fewshot.problem import Classification
@@ -43,7 +44,7 @@ class FastWeights(Record):
     output: Tensor  # [N, K, W, H]
 
 
-class FastWeightAdaptation(nn.Module):
+class FastWeightAdaptation(ExampleAdaptation[FastWeights]):
     """A meta network: `key_net` and `net` turn images [N, K, ...] into features [N, K, D].
 
     ways: classes that the classifier has outputs for.
@@ -62,7 +63,6 @@ class FastWeightAdaptation(nn.Module):
     ) -> None:
         super().__init__()
         self.key_net, self.net, self.size, self.ways, self.scale = key_net, net, size, ways, scale
-        self.adapted_parameters = hidden_size * size  # of the task; those of each example come on top
         self.embedding = linear(size, hidden_size, gain=2**0.5, generator=generator)
         self.hidden = linear(size, hidden_size, gain=2**0.5, generator=generator)
         self.output = linear(hidden_size, ways, gain=1.0, generator=generator)
@@ -70,6 +70,11 @@ class FastWeightAdaptation(nn.Module):
             mlp([2, _READER, _READER, 1], activation="relu", output_gain=1.0, generator=generator) for _ in range(2)
         )
         self.log_scale = nn.Parameter(torch.tensor(10.0, device=generator.device).log())
+
+    @property
+    def adapted_parameters(self) -> int:
+        """Numbers that are written for the task as a whole; those of each example come on top."""
+        return self.hidden.weight.numel()
 
     def prior(self, num_tasks: int) -> FastWeights:
         """Nothing seen, nothing written."""
@@ -145,7 +150,9 @@ class MetaNetworkConfig(EmbeddingConfig):
         if self.scale <= 0:
             raise ValueError(f"scale is {self.scale}; must be positive")
 
-    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+    def make_adaptation(
+        self, embed: ConvNet, problem: Classification, generator: torch.Generator
+    ) -> FastWeightAdaptation:
         return FastWeightAdaptation(
             embed,
             self.make_embedding(problem, generator),

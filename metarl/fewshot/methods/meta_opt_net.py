@@ -27,6 +27,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.embedding import EmbeddingConfig
 from metarl.fewshot.problem import Classification
 from metarl.fewshot.seen_classes import EmbeddedExamples
@@ -78,7 +79,7 @@ class SupportVectors:
         return dual_variables(_with_ridge(gram, self.ridge), member, self.cost, self.num_steps, least=self.ridge)
 
 
-class ConvexHeadAdaptation(nn.Module):
+class ConvexHeadAdaptation(ExampleAdaptation[DualState]):
     """A linear classifier of embeddings, without bias, that is the best for the examples; times a learned scale.
 
     embed: images [N, K, ...] -> [N, K, size].
@@ -192,6 +193,8 @@ class MetaOptNetConfig(EmbeddingConfig):
         if self.num_steps < 1:
             raise ValueError(f"num_steps is {self.num_steps}; must be at least 1")
 
-    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+    def make_adaptation(
+        self, embed: ConvNet, problem: Classification, generator: torch.Generator
+    ) -> ConvexHeadAdaptation:
         head = Ridge(self.ridge) if self.head == "ridge" else SupportVectors(self.ridge, self.cost, self.num_steps)
         return ConvexHeadAdaptation(embed, head, size=embed.output_size)

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.embedding import EmbeddingConfig
 from metarl.fewshot.problem import Classification
 from metarl.fewshot.seen_classes import ClassSums, cosines
@@ -23,7 +24,7 @@ from metarl.records import Examples
 Distance = Literal["euclidean", "cosine"]
 
 
-class PrototypeAdaptation(nn.Module):
+class PrototypeAdaptation(ExampleAdaptation[ClassSums]):
     """A class is the mean of its examples' embeddings; a query belongs to the nearest.
 
     embed: images [N, K, ...] -> [N, K, D]. distance: squared euclidean, as published, or the cosine's, one minus it
@@ -67,5 +68,7 @@ class PrototypicalConfig(EmbeddingConfig):
 
     distance: Distance = "euclidean"
 
-    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+    def make_adaptation(
+        self, embed: ConvNet, problem: Classification, generator: torch.Generator
+    ) -> PrototypeAdaptation:
         return PrototypeAdaptation(embed, size=embed.output_size, distance=self.distance)

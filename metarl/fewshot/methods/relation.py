@@ -9,14 +9,16 @@ the published code normalises both together in meta-training.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.embedding import EMBEDDING, EmbeddingConfig
-from metarl.fewshot.problem import Classification
+from metarl.fewshot.problem import Classification, Problem
 from metarl.fewshot.seen_classes import ClassSums, one_hot
 from metarl.nets.conv import ConvBlock, ConvConfig, ConvNet
 from metarl.nets.mlp import linear
@@ -25,7 +27,7 @@ from metarl.records import Examples
 Pooling = Literal["sum", "mean"]
 
 
-class RelationAdaptation(nn.Module):
+class RelationAdaptation(ExampleAdaptation[ClassSums]):
     """A net scores between zero and one how a query is related to each class; learned by the squared error.
 
     embed: a net with maps for outputs. relation: scores pairs of such maps.
@@ -52,6 +54,9 @@ class RelationAdaptation(nn.Module):
         """
         classes = (state.total if self.pooling == "sum" else state.means).unflatten(2, self.embed.map_shape)
         return state.mask_unseen(nn.functional.logsigmoid(self.relation(self.embed(x), classes)))
+
+    def criterion(self, problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
+        return self.losses
 
     def losses(self, prediction: Tensor, y: Tensor) -> Tensor:
         """The squared error of the scores, one for the right class and zero for others: [N, Q]."""
@@ -117,6 +122,8 @@ class RelationConfig(EmbeddingConfig):
         if self.hidden_size < 1:
             raise ValueError(f"hidden_size is {self.hidden_size}; must be at least 1")
 
-    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+    def make_adaptation(
+        self, embed: ConvNet, problem: Classification, generator: torch.Generator
+    ) -> RelationAdaptation:
         relation = Relation(embed.map_shape, self.conv, hidden_size=self.hidden_size, generator=generator)
         return RelationAdaptation(embed, relation, pooling=self.pooling)

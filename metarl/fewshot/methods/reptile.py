@@ -24,7 +24,7 @@ from metarl.adaptation.gradient import GradientAdaptation, Params, supervised_lo
 from metarl.adaptation.step_sizes import FixedStepSizes
 from metarl.adaptation.update_rules import RuleAdaptation, params_of
 from metarl.fewshot.episode import FewShotEpisode
-from metarl.fewshot.gradient_learner import NetConfig, check_ways, gradient_facts
+from metarl.fewshot.gradient_learner import AdaptsBySteps, NetConfig, check_ways, gradient_facts
 from metarl.fewshot.normalising import absorb_statistics, in_evaluation, normalisation_facts, with_context
 from metarl.fewshot.problem import Problem
 from metarl.fewshot.source import LearnsFromEpisodes
@@ -139,12 +139,12 @@ class Reptile:
     def __init__(
         self,
         config: ReptileConfig,
-        adaptation: GradientAdaptation | RuleAdaptation,
+        adaptation: AdaptsBySteps,
         problem: Problem,
         num_iterations: int,
     ) -> None:
         self.config, self.problem, self.num_iterations = config, problem, num_iterations
-        self.adaptation: Any = adaptation
+        self.adaptation = adaptation
         self.num_updates = 0
 
     @property

@@ -87,11 +87,12 @@ class ReptileLoRA(Reptile):
 
     def _move(self, start: Params, reached: Params, share: float) -> None:
         net = self.adaptation.net
+        assert isinstance(net, LowRank)
         products = {
             name: torch.lerp(net.product(start, name)[0], net.product(reached, name).mean(0), share)
             for name in net.matrices
         }
         super()._move(start, reached, share)
-        params = dict(net.named_parameters())
+        params: Params = dict(net.named_parameters())
         for name, product in products.items():
             params[f"net.{name}"].add_(product - net.product(params, name))

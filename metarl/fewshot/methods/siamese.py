@@ -12,14 +12,16 @@ one after the other; the published code normalises both together in meta-trainin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.embedding import EmbeddingConfig
-from metarl.fewshot.problem import Classification
+from metarl.fewshot.problem import Classification, Problem
 from metarl.fewshot.seen_classes import EmbeddedExamples
 from metarl.nets.conv import ConvNet
 from metarl.nets.mlp import linear
@@ -29,7 +31,7 @@ Similarity = Literal["best", "mean"]
 _TYPICAL_DIFFERENCE = 0.15  # between a sigmoid's values for two images, of a net that has learned nothing
 
 
-class SiameseAdaptation(nn.Module):
+class SiameseAdaptation(ExampleAdaptation[EmbeddedExamples]):
     """The odds that two images are of one class, from a weighted sum of the differences between their features.
 
     embed: images [N, K, ...] -> [N, K, size]; a layer of `feature_size` sigmoids, whose differences count, comes after
@@ -68,6 +70,9 @@ class SiameseAdaptation(nn.Module):
         share = member / member.sum(-1, keepdim=True).clamp(min=1)
         return state.mask_unseen((pairs * share).sum(-1))
 
+    def criterion(self, problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
+        return self.losses
+
     def losses(self, prediction: Tensor, y: Tensor) -> Tensor:
         """The negative log-likelihood of same and different, each of which counts half: [N, Q]."""
         same = prediction.gather(-1, y.unsqueeze(-1)).squeeze(-1)
@@ -88,7 +93,7 @@ class SiameseConfig(EmbeddingConfig):
         if self.feature_size < 1:
             raise ValueError(f"feature_size is {self.feature_size}; must be at least 1")
 
-    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> SiameseAdaptation:
         return SiameseAdaptation(
             embed,
             size=embed.output_size,

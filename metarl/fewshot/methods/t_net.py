@@ -21,8 +21,7 @@ from metarl.adaptation.batching import Batching
 from metarl.adaptation.gradient import GradientAdaptation, Params, supervised_loss
 from metarl.adaptation.step_sizes import FixedStepSizes
 from metarl.adaptation.update_rules import RuleAdaptation
-from metarl.fewshot.gradient_learner import GradientLearner
-from metarl.fewshot.methods.maml import MAMLConfig
+from metarl.fewshot.gradient_learner import AdaptsBySteps, GradientLearner, InnerStepsConfig, OuterStepsConfig
 from metarl.fewshot.problem import Problem
 from metarl.fewshot.reparametrised import Reparametrised
 from metarl.nets.mlp import key_of
@@ -92,22 +91,20 @@ class GatedDescent(nn.Module):
 
 
 @dataclass(frozen=True)
-class TNetConfig(MAMLConfig):
+class TNetConfig(OuterStepsConfig, InnerStepsConfig):
     """T-net: MAML with learned linear maps between the layers, which do not adapt."""
 
-    gated: bool = False  # the MT-net
+    gated: bool = False  # whether learned gates decide which units adapt (the MT-net)
     batching: Batching = "vmap"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, value in {"step_sizes": "fixed", "adapted": "all"}.items():
-            if getattr(self, name) != value:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; a T-net needs {value!r}")
+        OuterStepsConfig.__post_init__(self)
+        InnerStepsConfig.__post_init__(self)
 
     def make_net(self, problem: Problem, generator: torch.Generator) -> nn.Module:
         return Transformed(super().make_net(problem, generator))
 
-    def make_adaptation(self, net: nn.Module, problem: Problem, generator: torch.Generator) -> Any:
+    def make_adaptation(self, net: nn.Module, problem: Problem, generator: torch.Generator) -> AdaptsBySteps:
         assert isinstance(net, Transformed)
         gradients = GradientAdaptation(
             net,
@@ -134,4 +131,5 @@ class GatedLearner(GradientLearner):
     """Tosses the gates of each task in meta-training."""
 
     def _prior(self, num_tasks: int, generator: torch.Generator) -> Any:
+        assert isinstance(self.adaptation, RuleAdaptation)
         return self.adaptation.prior(num_tasks, generator)

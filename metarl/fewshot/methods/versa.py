@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.last_layer import UNLIKELY, BayesianConfig, mean_of_softmaxes, normal_points
 from metarl.fewshot.problem import Classification
 from metarl.fewshot.seen_classes import ClassSums
@@ -36,7 +37,7 @@ class GaussianWeights(Record):
     variance: Tensor  # [N, W, D + 1]
 
 
-class AmortisedPosterior(nn.Module):
+class AmortisedPosterior(ExampleAdaptation[GaussianWeights]):
     """Independent Gaussians over a last layer's weights, written from the mean features of each class (VERSA).
 
     embed: images [N, K, ...] -> [N, K, size]. num_points: of the distribution, a power of two, over which predictions
@@ -93,7 +94,9 @@ class VersaConfig(BayesianConfig):
         if self.hidden_size < 1:
             raise ValueError(f"hidden_size is {self.hidden_size}; must be at least 1")
 
-    def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> nn.Module:
+    def make_adaptation(
+        self, embed: ConvNet, problem: Classification, generator: torch.Generator
+    ) -> AmortisedPosterior:
         return AmortisedPosterior(
             embed,
             size=embed.output_size,

@@ -12,7 +12,7 @@ from experiments.experiment.definition import Expected, load
 from experiments.experiment.names import LEARNERS, experiment_names
 from metarl.evaluation import RETURN
 from metarl.fewshot.episode import FewShotFamily
-from metarl.fewshot.gradient_learner import step_weights
+from metarl.fewshot.gradient_learner import fading_weights
 from metarl.fewshot.methods.imaml import IMAMLConfig
 from metarl.fewshot.methods.maml import MAMLConfig
 from metarl.fewshot.methods.maml_plus_plus import MAMLPlusPlusConfig
@@ -127,10 +127,10 @@ def test_what_is_expected_is_a_least_return_or_a_largest_error():
 
 
 def test_multi_step_losses_fade_to_the_last_alone():
-    assert step_weights(4, 0.0, 0.5) == [0.25, 0.25, 0.25, 0.25]
-    assert step_weights(4, 0.25, 0.5) == [0.125, 0.125, 0.125, 0.625]
-    assert step_weights(4, 0.5, 0.5) == [0, 0, 0, 1]
-    assert step_weights(3, 0.0, 0.0) == [0, 0, 1]
+    assert fading_weights(4, 0.0, 0.5) == [0.25, 0.25, 0.25, 0.25]
+    assert fading_weights(4, 0.25, 0.5) == [0.125, 0.125, 0.125, 0.625]
+    assert fading_weights(4, 0.5, 0.5) == [0, 0, 0, 1]
+    assert fading_weights(3, 0.0, 0.0) == [0, 0, 1]
 
 
 def test_reptile_moves_by_a_share_of_the_mean_way():
@@ -217,10 +217,10 @@ def test_the_curve_of_a_belief_counts_examples():
         (lambda: Sinusoid(x=(1.0, 1.0)), r"x is \(1.0, 1.0\); allowed are ranges"),
         (lambda: Harmonic(noise_std=-1), "noise_std is -1; must be 0 or more"),
         (lambda: MAMLConfig(inner_lr=0), "inner_lr is 0; must be positive"),
-        (lambda: MAMLConfig(multi_step_share=2), "multi_step_share is 2; must lie between 0 and 1"),
+        (lambda: MAMLConfig(multi_step_share=2), r"multi_step_share is 2; must be in \[0, 1\]"),
         (lambda: MAMLConfig(hidden_sizes=()), "hidden_sizes is "),
         (lambda: CNPConfig(min_std=0), "min_std is 0; must be positive"),
-        (lambda: IMAMLConfig(first_order=True), "first_order is True; implicit gradients need False"),
+        (lambda: IMAMLConfig(chunk_size=0), "chunk_size is 0; must be at least 1"),
         (lambda: ReptileConfig(inner_batch=0), "inner_batch is 0; must be at least 1"),
         (lambda: small("maml", copies=2), "copies is 2; must be 1 for few-shot families"),
     ],

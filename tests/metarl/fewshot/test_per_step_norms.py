@@ -110,7 +110,7 @@ def test_running_statistics_are_saved_and_decide_predictions():
     other.load_state_dict(one.state_dict())
     after = one.predictions(episode, 2)
     assert torch.equal(other.predictions(episode, 2), after)
-    statistics = {name: value for name, value in other.adaptation.named_buffers() if "running_mean" in name}
+    statistics = {name: value for name, value in other.adaptation.net.named_buffers() if "running_mean" in name}
     assert statistics
     for value in statistics.values():
         value.add_(0.1)

@@ -78,7 +78,8 @@ def written_by(late_labels: bool, parts: int) -> tuple[Tensor, Tensor, Examples]
         size = episode.support.x.shape[1] // parts
         state = reader.adapt(state, episode.support.map(lambda value: value[:, number * size : (number + 1) * size]))  # noqa: B023
     reader.predict(state, episode.query.x[:, :1])
-    pages = torch.stack(reader.memory.pages)
+    memory: Any = reader.items.memory
+    pages = torch.stack(memory.pages)
     images, labels = pages.split([4, 3], -1)
     return images, labels / reader.label_length, episode.support
 
@@ -108,7 +109,8 @@ def test_numbers_have_a_one_beside_them_and_where_they_are_missing_a_zero(late_l
     reader = ExampleReader(config, family.problem, seeded())
     episode = family.episode(2, "train", generator=seeded())
     reader.predict(reader.adapt(reader.prior(2), episode.support), episode.query.x[:, :1])
-    pages = torch.stack(reader.memory.pages)  # [K + 1, N, x y given]
+    memory: Any = reader.items.memory
+    pages = torch.stack(memory.pages)  # [K + 1, N, x y given]
     assert torch.equal(pages[:-1, :, 0].T, episode.support.x[..., 0])
     given = pages[1:] if late_labels else pages[:-1]
     assert torch.equal(given[..., 1].T, episode.support.y[..., 0])

@@ -312,7 +312,7 @@ def test_adapters_and_matrices_together_move_by_a_share_of_the_mean_way():
     config = ReptileLoRAConfig(conv=CONV, inner_optimizer="adam", inner_lr=0.02, inner_batch=9, outer_lr=0.5)
     learner = config.make_learner(PROBLEM, num_iterations=100, generator=seeded())
     learner.update(episode(), seeded())  # so that neither adapter is zero
-    net = learner.adaptation.net
+    net: Any = learner.adaptation.net
     share = 0.5 * (1 - 1 / 100)
     start = {name: value.clone() for name, value in net.effective().items()}
     state = learner.adaptation.prior(NUM_TASKS)
@@ -378,7 +378,7 @@ def test_mini_batches_of_meta_test_take_turns():
         (lambda: ReptileConfig(outer_lr=-1), "outer_lr is -1; must be positive"),
         (lambda: ReptileLoRAConfig(rank=0), "rank is 0; must be at least 1"),
         (lambda: ReptileLoRAConfig(batching="batched"), "batching is 'batched'; nets with adapters need"),
-        (lambda: TNetConfig(adapted="head"), "adapted is 'head'; a T-net needs 'all'"),
+        (lambda: TNetConfig(num_inner_steps=0), "num_inner_steps is 0; must be at least 1"),
         (lambda: LearnedOptimizerConfig(scale=0), "scale is 0; must be positive"),
         (lambda: LearnedOptimizerConfig(hidden_size=0), "hidden_size is 0; must be at least 1"),
         (
