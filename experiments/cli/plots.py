@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -20,15 +22,18 @@ _POINT_COLOURS = ("#d98032", _OURS, "#7d4fa3", "#2a8a4a")  # of the points of ad
 _KNOWN = ("#2a8a4a", "#b5651d", "#7d4fa3", "#888888", "#c23b5a", "#5b7f8c")  # bounds, in their order
 
 
-def plot_run(run: Run, evaluation: Evaluation, name: str | None = None) -> Path:
+def plot_run(run: Run, evaluation: Evaluation, name: str | None = None, *, of_run: bool = True) -> Path:
     """Draw <name>.png into the run, evaluation_<split>.png where it is left out; returns its path.
+
+    of_run: whether the evaluation is on the run's own family, for which its saved baselines hold, on test tasks.
 
     Raises:
         RunError: when the disk refuses it.
     """
+    known = _along_curve(run.baselines(), evaluation) if of_run and evaluation.split == "test" else {}
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _draw_adaptation(left, evaluation)
+    _draw_adaptation(left, evaluation, known | evaluation.bounds)
     draw = _draw_learning if evaluation.measure.name == "return" else _draw_scores
     draw(right, run, evaluation.measure)
     figure.suptitle(f"{evaluation.family} · {evaluation.agent} · {run.path.name}", fontsize=10)
@@ -40,11 +45,22 @@ def plot_run(run: Run, evaluation: Evaluation, name: str | None = None) -> Path:
     return path
 
 
-def _draw_adaptation(axes: Axes, evaluation: Evaluation) -> None:
+def _along_curve(baselines: Mapping[str, list[float]], evaluation: Evaluation) -> dict[str, list[float]]:
+    """Baselines by point of the adaptation curve, without those whose trials are shorter than it.
+
+    Where a point is a block of many episodes, it is their mean: such as have no memory get no better.
+    """
+    num_points = len(evaluation.points)
+    if not evaluation.measure.adds_up:
+        return {name: [fmean(episodes)] * num_points for name, episodes in baselines.items() if episodes}
+    return {name: episodes[:num_points] for name, episodes in baselines.items() if len(episodes) >= num_points}
+
+
+def _draw_adaptation(axes: Axes, evaluation: Evaluation, bounds: Mapping[str, list[float]]) -> None:
     """Return by episode, or score by step, and the bounds, with 95 % intervals; points beyond training are hollow."""
     measure = evaluation.measure
     numbers = range(measure.first, len(evaluation.points) + measure.first)
-    for (name, values), colour in zip(evaluation.bounds.items(), _KNOWN * 2, strict=False):
+    for (name, values), colour in zip(bounds.items(), _KNOWN * 2, strict=False):
         axes.plot(numbers, values, color=colour, linewidth=1.4, linestyle="--", label=name.replace("_", "-"))
         if name in evaluation.bound_intervals:
             low, high = zip(*evaluation.bound_intervals[name], strict=True)

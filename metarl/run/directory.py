@@ -6,6 +6,7 @@ runs/<family>/<agent>/<time>_s<seed>/
   checkpoints/{latest,best}.pt              tensors and plain Python only, written whole or not at all
   evaluation_test.json                      the adaptation curve at the training's end
   evaluation_<split>_<tasks>x<episodes>_i<iteration>_s<seed>.json   those that were asked for later
+  baselines.json                            what other methods reach on the family, where that was asked for
   evaluation_....csv                        scores and parameters of each task, where that was asked for
   videos/                                   films, and their animated images for TensorBoard
 """
@@ -347,6 +348,27 @@ class Run:
         except OSError as error:
             raise RunError(f"cannot write {path}: {_reason(error)}") from error
         return path
+
+    def save_baselines(self, baselines: Mapping[str, Any]) -> Path:
+        """Write what other methods reach on the run's family as baselines.json; returns its path.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        path = self.path / "baselines.json"
+        try:
+            _write_whole(path, _json_bytes(baselines))
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {_reason(error)}") from error
+        return path
+
+    def baselines(self) -> dict[str, list[float]]:
+        """The mean return of each episode under other methods, by name; empty where none are saved or readable."""
+        try:
+            results = json.loads((self.path / "baselines.json").read_text())["baselines"]
+            return {str(result["name"]): [float(value) for value in result["episodes"]] for result in results}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return {}
 
     def save_per_task(self, evaluation: Evaluation, name: str) -> Path:
         """Write what was measured in each task as <name>.csv, a row for each task and point; returns its path.

@@ -15,6 +15,7 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
+from experiments.cli import plots
 from experiments.cli.main import main
 from experiments.cli.progress import TrainingProgress, duration
 from experiments.cli.report import print_evaluation
@@ -486,6 +487,61 @@ def test_baselines_print_a_table_or_one_object(capsys):
     answer = json.loads(run(capsys, *words, "--json")[1])
     assert answer["num_trials"] == 20
     assert {"random", "oracle"} <= {result["name"] for result in answer["baselines"]}
+
+
+def test_baselines_of_a_run_are_kept_in_it_and_drawn(recipe, capsys, monkeypatch):
+    assert run(capsys, "train", recipe, "--run-dir", "my run")[0] == 0
+    status, output, errors = run(capsys, "baselines", "my run", "--trials", "20")
+    assert status == 0, errors
+    assert "Saved: my run/baselines.json; drawn in the pictures of: metarl evaluate 'my run'" in output
+    saved = json.loads(Path("my run/baselines.json").read_text())
+    assert (saved["family"], saved["num_trials"], saved["seed"]) == ("bernoulli_bandit", 20, 0)
+    thompson = next(result for result in saved["baselines"] if result["name"] == "thompson")
+    assert len(thompson["episodes"]) == 3
+    assert sum(thompson["episodes"]) == pytest.approx(thompson["mean"])
+    drawn: list[set[str]] = []
+    original = plots._draw_adaptation
+    monkeypatch.setattr(plots, "_draw_adaptation", lambda *given: drawn.append({*given[2]}) or original(*given))
+    for words in ([], ["--points", "2"], ["--points", "4"], ["--split", "ood"], ["--family.num-pulls", "2"]):
+        assert run(capsys, "evaluate", "my run", "--tasks", "6", *words)[0] == 0
+    own = {"oracle", "random"}
+    everything = own | {"greedy", "epsilon_greedy", "ucb1", "thompson", "gittins"}
+    assert drawn == [everything, everything, own, own, own]
+    assert run(capsys, "baselines", "my run", "--family.num-pulls", "2")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "words", [["recipe.py"], ["bernoulli_bandit/rl2", "--family.num-pulls", "3"], ["bandit", "--family.num-pulls", "3"]]
+)
+def test_baselines_are_of_recipes_and_experiments_too(recipe, capsys, words):
+    status, output, errors = run(capsys, "baselines", *words, "--trials", "4", "--json")
+    assert status == 0, errors
+    answer = json.loads(output)
+    assert answer["family"] == "bernoulli_bandit"
+    assert all(len(result["episodes"]) == 3 for result in answer["baselines"])
+
+
+def test_a_robot_of_a_recipe_has_baselines(capsys):
+    status, output, errors = run(capsys, "baselines", "own_robot/rl2", "--trials", "2", "--ppo-steps", "1", "--json")
+    assert status == 0, errors
+    assert {result["name"] for result in json.loads(output)["baselines"]} == {"random", "ppo_hidden", "ppo_visible"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("omniglot", "omniglot has no baselines"),
+        ("sinusoid/maml", "sinusoid has no baselines"),
+        ("grid_navi/rl3", "unknown experiment 'grid_navi/rl3': did you mean grid_navi/rl2?"),
+        ("runs/grid_navi/rl2/absent", "there is no run at runs/grid_navi/rl2/absent"),
+        ("absent.py", "there is no recipe at absent.py"),
+        ("grid_navy", "unknown task family 'grid_navy': did you mean grid_navi?"),
+    ],
+)
+def test_what_has_no_baselines_is_one_line(recipe, capsys, name, message):
+    status, _, errors = run(capsys, "baselines", name, "--trials", "2")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert message in errors
 
 
 @pytest.mark.slow

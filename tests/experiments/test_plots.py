@@ -67,7 +67,7 @@ def curve(trained: int | None, num_points: int = 4, measure: Measure = RETURN) -
 
 @pytest.mark.parametrize(("trained", "solid"), [(2, 2), (4, 4), (9, 4), (None, 4), (1, 1)])
 def test_points_beyond_training_are_hollow(axes, trained, solid):
-    plots._draw_adaptation(axes, curve(trained))
+    plots._draw_adaptation(axes, curve(trained), {})
     lines = {str(line.get_label()): line for line in axes.lines}
     assert len(lines["ours"].get_xdata()) == solid
     assert ("beyond training" in lines) == (solid < 4)
@@ -77,7 +77,7 @@ def test_points_beyond_training_are_hollow(axes, trained, solid):
 
 
 def test_a_bound_that_is_known_in_each_task_is_drawn_with_its_interval(axes):
-    plots._draw_adaptation(axes, curve(None))
+    plots._draw_adaptation(axes, curve(None), curve(None).bounds)
     assert len(axes.collections) == 3  # ours, that of "exact", and the bars; "mean" has none
     assert {"exact", "mean", "ours"} <= set(colours(axes))
 

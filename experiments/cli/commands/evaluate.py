@@ -90,7 +90,7 @@ def main(argv: list[str]) -> None:
     print(f"Saved: {run.save_evaluation(evaluation, subject, name)}")
     if arguments.per_task is not None:
         print(f"Tasks: {run.save_per_task(evaluation, name)}")
-    print(f"Plot:  {plot_run(run, evaluation, name)}")
+    print(f"Plot:  {plot_run(run, evaluation, name, of_run=asked.family == trained.family)}")
 
 
 def _apart(argv: Sequence[str]) -> tuple[list[str], list[str]]:
