@@ -1,4 +1,4 @@
-"""Agents that meta-learn: the settings of each, which make it. `from agents import RL2Config`."""
+"""Meta-RL agents: each is made by its configuration. `from agents import RL2Config`."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The agents by name: where each configuration class lives. Strings, so that listing them imports nothing."""
+"""The agents' configuration classes by name, as strings, so listing them imports no other module."""
 
 AGENTS: dict[str, str] = {
     "maml_trpo": "agents.maml:MAMLTRPOConfig",

@@ -1,16 +1,16 @@
-"""MAML for reinforcement learning: a policy whose parameters are a few policy-gradient steps away from any task's.
+"""MAML for reinforcement learning: a policy that adapts to any task in a few policy-gradient steps.
 
 Finn, Abbeel, Levine. Model-agnostic meta-learning for fast adaptation of deep networks (2017).
 Stadie et al. Some considerations on learning to explore via meta-reinforcement learning (2018): E-MAML.
 
 In every task the policy runs a block of episodes, takes an inner step on them, runs a fresh block, and so on; the outer
-step improves the last block's return through all inner steps. The log standard deviation adapts with the rest.
+step improves the last block's return, differentiating through all inner steps. The log standard deviation adapts too.
 
 Deviations from Finn et al.: 1. curvature is measured on every `curvature_stride`-th step of the data, which saves most
-of the time; 1 is the whole. 2. the Fisher matrix's products are exact, by double back-propagation, in place of finite
-differences. 3. `action_scale` states what a wrapper of their environments does to actions: with 10, a policy's unit is
-a tenth of the action space's half-width. 4. weights begin orthogonal, those of the last layer small, in place of
-Xavier's.
+of the time; 1 uses all of them. 2. Fisher-vector products are exact, by double back-propagation, instead of finite
+differences. 3. `action_scale` replaces an action wrapper of their environments: with 10, a policy unit is a tenth of
+the action space's half-width. 4. weights are initialised orthogonally, those of the last layer small, instead of
+Xavier.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ Experience = Trajectory[SampledDecision]
 
 @dataclass(frozen=True)
 class MAMLConfig(ABC):
-    """What the members of the family share; how the outer step is taken makes the difference between them."""
+    """The common settings of the MAML variants, which differ in the outer step."""
 
     hidden_sizes: tuple[int, ...] = (64, 64)  # hidden layers of the policy
     activation: Activation = "tanh"  # nonlinearity of the hidden layers
     init_std: float = 1.0  # standard deviation of a fresh policy's continuous actions, in policy units
     min_std: float = 1e-6  # lower bound on the standard deviation of continuous actions, in policy units
     action_scale: float = 10.0  # policy units from the middle of the action space to its bounds
-    num_rollouts: int = 20  # episodes in each task before every inner step, and after the last
-    num_inner_steps: int = 1  # inner steps in meta-training
+    num_rollouts: int = 20  # number of episodes per task before every inner step, and after the last
+    num_inner_steps: int = 1  # number of inner steps in meta-training
     inner_lr: float = 0.1  # step size of the inner steps
     later_inner_lr: float | None = None  # step size of all inner steps after the first; None: the first one's
-    learned_step_sizes: bool = False  # whether each number in the net has a step size of its own (Meta-SGD)
+    learned_step_sizes: bool = False  # whether each parameter entry has a learned step size (Meta-SGD)
     first_order: bool = False  # whether the meta-gradient ignores the derivative of the inner steps
-    inner_objective: InnerObjective = "log_likelihood"  # surrogate of the return that inner steps climb
+    inner_objective: InnerObjective = "log_likelihood"  # surrogate of the return maximised by the inner steps
     exploration_credit: float = 0.0  # credit of the steps before adaptation for the return after it (E-MAML: 1)
     gamma: float = 0.99  # discount factor
-    lam: float = 1.0  # decay of the advantages' traces (GAE)
+    lam: float = 1.0  # lambda of generalised advantage estimation
 
     def __post_init__(self) -> None:
         at_least(self, 1, "hidden_sizes", "num_rollouts", "num_inner_steps")
@@ -84,7 +84,7 @@ class MAMLConfig(ABC):
 
     @abstractmethod
     def make_outer_step(self, parameters: list[nn.Parameter]) -> OuterStep:
-        """How a batch's objective moves the adaptation's parameters."""
+        """The outer step, which moves the adaptation's parameters."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,11 @@ class MAMLTRPOConfig(MAMLConfig):
     """MAML with a trust region around the adapted policies."""
 
     max_kl: float = 0.01  # radius of the trust region, in nats
-    num_cg_steps: int = 10  # steps of conjugate gradient
-    cg_damping: float = 1e-5  # multiple of the identity that is added to the curvature
-    curvature_stride: int = 4  # steps of the data of which one measures the curvature
-    max_backtracks: int = 15  # shorter steps that the line search tries before it gives up
-    backtrack_ratio: float = 0.8  # length of each try of the line search, relative to the one before
+    num_cg_steps: int = 10  # number of conjugate-gradient steps
+    cg_damping: float = 1e-5  # multiple of the identity added to the curvature
+    curvature_stride: int = 4  # stride over the data's steps when measuring the curvature; 1: all steps
+    max_backtracks: int = 15  # largest number of shorter steps that the line search tries
+    backtrack_ratio: float = 0.8  # length of each step of the line search, relative to the previous one
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -123,7 +123,7 @@ class PlainMAMLConfig(MAMLConfig):
     """MAML with one step of Adam on the meta-gradient."""
 
     outer_lr: float = 1e-3  # learning rate of Adam
-    max_grad_norm: float | None = None  # length that the meta-gradient is clipped to; None: unlimited
+    max_grad_norm: float | None = None  # largest norm of the meta-gradient; None: unlimited
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -144,14 +144,14 @@ class PlainMAMLConfig(MAMLConfig):
 
 @dataclass(frozen=True)
 class MAMLState:
-    """The policies of all tasks, and how many inner steps they are from the meta-learned one."""
+    """The policies of all tasks, and the number of inner steps taken from the meta-learned one."""
 
     params: Params  # [N, ...] each
     num_steps: int
 
 
 class MAML:
-    """The agent: every task has a policy of its own, and all of them act, adapt and are judged at once."""
+    """The agent: every task has its own policy, and all of them act, adapt and are evaluated in one batch."""
 
     def __init__(
         self,
@@ -190,11 +190,11 @@ class MAML:
     # --- acting -----------------------------------------------------------------------------------------------
 
     def prior(self, num_tasks: int, copies: int = 1) -> MAMLState:
-        """The meta-learned policy for each task; its rows share it."""
+        """The meta-learned policy for each task, shared by the task's rows."""
         return MAMLState({name: value.detach() for name, value in self.adaptation.prior(num_tasks).items()}, 0)
 
     def observe(self, state: MAMLState, action: Tensor | None, step: Step) -> MAMLState:
-        """Nothing is learned between inner steps."""
+        """The unchanged state: no adaptation between inner steps."""
         return state
 
     def act(self, state: MAMLState, obs: Tensor, generator: torch.Generator | None) -> SampledDecision:
@@ -221,7 +221,7 @@ class MAML:
         """One outer step on a batch of trials.
 
         Raises:
-            FloatingPointError: when a parameter is no longer finite; the agent is of no use then.
+            FloatingPointError: when a parameter is no longer finite; the agent is unusable then.
         """
         num_tasks = trial[0].reward.shape[1] // self.config.num_rollouts
         samples = [self._samples(trajectory, num_tasks) for trajectory in trial]

@@ -1,14 +1,14 @@
-"""What gradient-based meta-RL optimises: the return after inner policy-gradient steps, by where they start.
+"""The objective of gradient-based meta-RL: the return after inner policy-gradient steps from an initialisation.
 
 Finn, Abbeel, Levine. Model-agnostic meta-learning for fast adaptation of deep networks (2017).
 Stadie et al. Some considerations on learning to explore via meta-reinforcement learning (2018): exploration credit.
 Rothfuss et al. ProMP: proximal meta-policy search (2019): the likelihood-ratio form of the inner objective.
 
 A trial's blocks are numbered from zero: block 0 was sampled by the meta-learned policy, block k by the policy after k
-inner steps, and the last one is what the outer loop judges.
+inner steps; the outer loop evaluates the last one.
 
 Deviations: 1. the exploration credit of a task is its mean return after adaptation, standardised over the meta-batch,
-where the paper subtracts nothing.
+the paper does not standardise it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from metarl.records import Record, SampledDecision, Trajectory, by_task
 from metarl.rl.linear_baseline import fitted_returns
 from metarl.rl.losses import clipped_surrogate, generalized_advantage
 
-STEPS_AT_ONCE = 4000  # of all tasks of a part of the objective; measured: more leaves the cache, fewer waits for Python
+STEPS_AT_ONCE = 4000  # steps per part of the objective; measured: more exceeds the cache, fewer waits for Python
 InnerObjective = Literal["log_likelihood", "likelihood_ratio"]
 
 
@@ -38,10 +38,10 @@ class Samples(Record):
 
     obs: Tensor  # [N, K, O]
     action: Tensor  # [N, K] or [N, K, A], in policy units
-    log_prob: Tensor  # [N, K] at sampling
-    weight: Tensor  # [N, K], of sum one in each task, zero in steps that are not valid
-    advantage: Tensor  # [N, K], of standard deviation one in each task, times the step's weight
-    mean_return: Tensor  # [N] undiscounted, of the block's episodes
+    log_prob: Tensor  # [N, K], at sampling
+    weight: Tensor  # [N, K], sums to one per task, zero for invalid steps
+    advantage: Tensor  # [N, K], scaled to standard deviation one per task, times the step's weight
+    mean_return: Tensor  # [N], mean undiscounted return of the block's episodes
 
     def thinned(self, stride: int) -> Samples:
         """Every `stride`-th step."""
@@ -61,10 +61,10 @@ class Samples(Record):
 def samples_of(
     trajectory: Trajectory[SampledDecision], policy: PolicyHead, num_tasks: int, *, gamma: float, lam: float
 ) -> Samples:
-    """One block as samples: GAE on a linear baseline for each task; nothing follows the end of an episode.
+    """One block as samples: GAE with a linear baseline per task, without bootstrapping at an episode's end.
 
-    The papers' codes end an episode at its time limit as if the task had ended; the baseline, which knows the time,
-    makes up for it.
+    As in the papers' code, an episode truncated by the time limit counts as terminated; the baseline, which depends on
+    time, compensates for this.
     """
     valid = trajectory.valid
     time = _steps_since(trajectory.episode_start)
@@ -93,10 +93,10 @@ def samples_of(
 
 
 def inner_loss(policy: PolicyHead, objective: InnerObjective) -> TaskLoss:
-    """Minus the expected advantage, whose gradient at the sampling policy is the policy gradient: [N].
+    """The loss [N]: minus the expected advantage, whose gradient at the sampling policy is the policy gradient.
 
-    Both objectives have that gradient; the second derivatives of the likelihood ratio are those of the return, of low
-    variance, while the log-likelihood's lack a part.
+    Both objectives have that gradient; the second derivatives of the likelihood ratio are low-variance estimates of the
+    return's, while those of the log-likelihood lack a term.
     """
 
     def loss(params: Params, samples: Samples) -> Tensor:
@@ -108,9 +108,9 @@ def inner_loss(policy: PolicyHead, objective: InnerObjective) -> TaskLoss:
 
 
 class MetaObjective:
-    """The outer loss and the divergences of one batch of trials, as functions of the adaptation's own parameters.
+    """The outer loss and the KL divergences of one batch of trials, as functions of the meta-parameters.
 
-    exploration_credit: what the steps before adaptation are credited with of the return after it; zero for nothing.
+    exploration_credit: weight of the return after adaptation in the credit of the steps before it; zero for none.
     """
 
     def __init__(
@@ -120,14 +120,14 @@ class MetaObjective:
         reached = trial[-1].mean_return
         standardised = (reached - reached.mean()) / (reached.std(correction=0) + 1e-8)
         self.credit = exploration_credit * standardised if exploration_credit else None  # [N]
-        self.share = 1.0  # of all tasks
+        self.share = 1.0  # fraction of all tasks
         with torch.no_grad():
             self._sampled_by = [self._distribution(k, state) for k, state in enumerate(self.states())]
 
     def parts(self) -> list[MetaObjective]:
-        """The same for a few tasks each: a mean over tasks is the sum of the parts' means times their shares.
+        """The objective split into parts of a few tasks: a mean over tasks is the sum of the parts', by `share`.
 
-        What is computed for one part then stays in the processor's cache.
+        The computations for one part then fit the CPU's cache.
         """
         num_tasks, num_steps = self.trial[0].advantage.shape
         at_once = max(1, STEPS_AT_ONCE // num_steps)
@@ -142,14 +142,14 @@ class MetaObjective:
         return part
 
     def states(self) -> list[Params]:
-        """The policies of the blocks: after no inner step, after one, and so on. Gradients flow through the steps."""
+        """The policies of the blocks, after 0, 1, ... inner steps. Gradients flow through the steps."""
         states = [self.adaptation.prior(len(self.trial[0]))]
         for k, samples in enumerate(self.trial[:-1]):
             states.append(self.adaptation.step(states[-1], samples, k))
         return states
 
     def loss(self, states: Sequence[Params], clip: float | None = None) -> Tensor:
-        """Minus the surrogate of the return after adaptation, a mean over tasks; with `clip`, PPO's."""
+        """Minus the surrogate of the return after adaptation, a mean over tasks; clip: as in PPO; None: no clipping."""
         last, samples = len(self.trial) - 1, self.trial[-1]
         log_prob = self._distribution(last, states[-1]).log_prob(samples.action)
         if clip is None:
@@ -160,7 +160,7 @@ class MetaObjective:
         return loss if self.credit is None else loss - (self.credit * self._explored(states[:-1])).mean()
 
     def _explored(self, states: Sequence[Params]) -> Tensor:
-        """How much likelier the steps before adaptation have become, summed over blocks: [N]."""
+        """The change in log-likelihood of the steps before adaptation, summed over blocks: [N]."""
         total = torch.zeros_like(self.trial[0].mean_return)
         for k, state in enumerate(states):
             samples = self.trial[k]
@@ -169,12 +169,12 @@ class MetaObjective:
         return total
 
     def divergence(self, states: Sequence[Params], block: int) -> Tensor:
-        """KL from the policy that sampled a block to the same block's policy now, a mean over tasks and steps."""
+        """KL from the policy that sampled a block to its current policy, a mean over tasks and steps."""
         old, new = self._sampled_by[block], self._distribution(block, states[block])
         return (old.kl(new) * self.trial[block].weight).sum(1).mean()
 
     def thinned(self, stride: int) -> MetaObjective:
-        """The same of every `stride`-th step, the inner steps too."""
+        """The objective on every `stride`-th step of the data, also in the inner steps."""
         if stride == 1:
             return self
         thin = copy.copy(self)
@@ -188,7 +188,7 @@ class MetaObjective:
 
 
 def _of_tasks(distribution: Any, tasks: slice, num_tasks: int) -> Any:
-    """Some tasks' part of a distribution over [N, K]; what all tasks share stays as it is."""
+    """The distribution restricted to some of its N tasks; parameters shared by all tasks are kept."""
     return distribution.map(lambda value: value[tasks] if len(value) == num_tasks else value)
 
 
@@ -197,13 +197,13 @@ def _distribution(policy: PolicyHead, params: Params, samples: Samples) -> Any:
 
 
 def _steps_since(start: Tensor) -> Tensor:
-    """Steps since the last start [T, B]: zero where one is."""
+    """Steps since the last start [T, B]; zero at a start."""
     index = torch.arange(len(start), device=start.device).unsqueeze(1)
     return index - torch.where(start, index, 0).cummax(0).values
 
 
 def _standardised(values: Tensor, weight: Tensor) -> Tensor:
-    """Mean zero and standard deviation one in each task [N, K], by weights [N, K] of sum one."""
+    """Values [N, K] standardised per task, with weights that sum to one."""
     mean = (values * weight).sum(1, keepdim=True)
     std = ((values - mean).square() * weight).sum(1, keepdim=True).sqrt()
     return (values - mean) / (std + 1e-8)

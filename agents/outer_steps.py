@@ -3,7 +3,7 @@
 Schulman et al. Trust region policy optimization (2015). Schulman et al. Proximal policy optimization algorithms (2017).
 Rothfuss et al. ProMP: proximal meta-policy search (2019): the penalty on the divergence of the inner steps' policies.
 
-Each is called with a batch's objective, moves the adaptation's parameters in place, and returns what is worth logging.
+Each is called with a batch's objective, moves the adaptation's parameters in place, and returns metrics to log.
 """
 
 from __future__ import annotations
@@ -86,11 +86,11 @@ class TrustRegion:
 
 
 class GradientEpochs:
-    """Adam on the whole batch, epoch after epoch: of ProMP's clipped and penalised objective, or one plain step.
+    """Epochs of Adam on the whole batch, on ProMP's clipped and penalised objective; or one plain gradient step.
 
-    clip: of the surrogate's ratio; None: not clipped. kl_penalty: the coefficient of each inner step's divergence, from
-    the policy that sampled its data. target_kl: where given, a coefficient is halved after a batch in which its
-    divergence ended below target_kl / 1.5, and doubled above 1.5 target_kl.
+    clip: clipping range of the surrogate's ratio; None: no clipping. kl_penalty: the coefficient of each inner step's
+    KL divergence from the policy that sampled its data. target_kl: if given, a coefficient is halved after a batch in
+    which its divergence ended below target_kl / 1.5, and doubled above 1.5 target_kl.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class GradientEpochs:
         }
 
     def _measured(self, parts: Sequence[MetaObjective]) -> list[float]:
-        """The loss, the divergence of the policy of each inner step, and that of the adapted one."""
+        """The loss, and the KL divergences of the policies of the inner steps and of the adapted policy."""
         total = torch.zeros(len(self.kl_penalties) + 2)
         with torch.no_grad():
             for part in parts:
@@ -141,14 +141,14 @@ class GradientEpochs:
         return total.tolist()
 
     def _losses(self, parts: Sequence[MetaObjective], values: list[Tensor]) -> Iterator[Tensor]:
-        """Each part's share of the loss, whose value is noted in `values`."""
+        """Each part's contribution to the loss; its value is appended to `values`."""
         for part in parts:
             loss = part.share * self._loss(part)[0]
             values.append(loss.detach())
             yield loss
 
     def _loss(self, objective: MetaObjective) -> tuple[Tensor, list[Tensor]]:
-        """The penalised loss, and the divergences of the policies of the inner steps."""
+        """The penalised loss, and the KL divergences of the policies of the inner steps."""
         states = objective.states()
         loss = objective.loss(states, self.clip)
         divergences = [objective.divergence(states, k) for k in range(len(self.kl_penalties))]
@@ -174,10 +174,10 @@ class GradientEpochs:
 
 
 class CurvatureProduct:
-    """The second derivative of the divergence of the adapted policies, where it is zero, times a vector.
+    """Products of a vector with the Hessian of the adapted policies' KL divergence, where the divergence is zero.
 
-    There it is the Fisher matrix of the meta-parameters, seen through the inner steps. By double back-propagation: the
-    graph of the first derivative is built once, for each part of the tasks, and gone through again for each vector.
+    There, the Hessian is the Fisher matrix of the meta-parameters through the inner steps. The graph of the first
+    derivative is built once per part of the tasks and differentiated again for each vector.
     """
 
     def __init__(self, parts: Sequence[MetaObjective], parameters: list[nn.Parameter]) -> None:

@@ -1,20 +1,21 @@
-"""PEARL: soft actor-critic on a belief about the task, inferred from context that replay keeps apart.
+"""PEARL: soft actor-critic conditioned on a belief about the task, inferred from context in a separate replay window.
 
 Rakelly et al. Efficient off-policy meta-reinforcement learning via probabilistic context variables (2019).
 
-An encoder turns each transition of a context into a vote for the latent z, and their product is the belief
-(metarl/adaptation/context.py). The policy and the critics read z beside the observation. The encoder learns through the
-critics and from an information bottleneck, the belief's divergence from the prior; the policy reads z as it is given.
+An encoder maps each transition of a context to a Gaussian factor over the latent z; the product of the factors is the
+belief (metarl/adaptation/context.py). The policy and the critics read z and the observation. The encoder is trained by
+the critics' loss and an information bottleneck, the belief's KL divergence from the prior; the policy's loss does not
+reach it.
 
-Meta-test: a fresh z of the prior in each of the first `num_exploration_episodes`, then one of the belief after all that
-was seen, which is absorbed after each episode; the policy acts by its mode.
+Meta-test: z is sampled from the prior in each of the first `num_exploration_episodes`, then from the belief, which
+absorbs every episode when it ends; the policy acts by its mode.
 
-Deviations: 1. two critics with slow copies, and no value net; the temperature may be learned. The published fixed one
-is temperature 1 with the rewards scaled up. 2. `kl_weight` weighs the mean over tasks of the divergence (summed over z)
-against the mean over tasks of the critics' errors, so that it does not depend on the number of tasks in a batch. The
-published code sums over tasks: its 0.1 with 16 tasks is 1.6 here. 3. the observation of the next step may enter the
-context for any family. 4. weights begin orthogonal, the policy's last layer times `actor_gain`; in the published code
-they are uniform.
+Deviations: 1. two critics with target copies, and no value net; the temperature may be learned. The published code has
+a fixed temperature of 1 and scaled rewards. 2. `kl_weight` is the weight of the divergence (summed over z) averaged
+over tasks, relative to the critics' errors averaged over tasks, independent of the number of tasks in a batch. The
+published code sums over tasks: its 0.1 with 16 tasks is 1.6 here. 3. the next observation may be part of the context
+for any family. 4. weights are initialised orthogonally, the policy's last layer times `actor_gain`; in the published
+code they are uniform.
 """
 
 from __future__ import annotations
@@ -49,35 +50,38 @@ _AMOUNTS = ("posterior_episodes", "extra_episodes", "num_exploration_episodes")
 
 @dataclass(frozen=True)
 class PEARLConfig:
-    """Settings of PEARL; the defaults are those published for the half cheetah's velocities."""
+    """PEARL: soft actor-critic on a belief about the task, inferred from context.
+
+    The defaults are the published settings for the half cheetah's velocities.
+    """
 
     latent_size: int = 5  # size of z, the latent task variable
-    aggregation: Aggregation = "product"
+    aggregation: Aggregation = "product"  # way of combining the context's transitions into a belief
     hidden_sizes: tuple[int, ...] = (300, 300, 300)  # hidden layers of the policy and the critics
     encoder_sizes: tuple[int, ...] = (200, 200, 200)  # hidden layers of the context encoder
     activation: Activation = "relu"  # nonlinearity of the hidden layers
-    next_obs_in_context: bool = False  # whether the encoder reads next observations, for families whose physics differ
-    num_train_tasks: int = 100
-    initial_episodes: int = 10  # in each training task before all else; in episodes: metarl/rl/replay_source.py
+    next_obs_in_context: bool = False  # whether the encoder reads next observations, for tasks that differ in physics
+    num_train_tasks: int = 100  # number of fixed training tasks
+    initial_episodes: int = 10  # episodes from the prior in each training task before the first iteration
     prior_episodes: int = 2  # episodes from the prior in each task of an iteration
     posterior_episodes: int = 0  # episodes from the posterior in each task of an iteration
-    extra_episodes: int = 3  # episodes from the posterior that are left out of contexts, per task
-    num_exploration_episodes: int = 2  # episodes from the prior at meta-test, before z comes from the posterior
-    capacity: int = 50_000  # transitions per task in the replay; the published million is never filled
-    max_gigabytes: float = 8.0  # most memory that the replay may take, in GB
+    extra_episodes: int = 3  # episodes from the posterior per task of an iteration, not used as context
+    num_exploration_episodes: int = 2  # number of first episodes at meta-test with z from the prior
+    capacity: int = 50_000  # transitions per task in the replay (published: a million, never filled)
+    max_gigabytes: float = 8.0  # memory limit of the replay, in GB
     num_gradient_steps: int = 2000  # gradient steps per iteration
     meta_batch: int = 16  # tasks per gradient step
     batch: int = 256  # transitions per task and gradient step
-    context: int = 100  # transitions per task that the belief is inferred from
+    context: int = 100  # transitions per task from which the belief is inferred
     gamma: float = 0.99  # discount factor
     tau: float = 0.005  # Polyak step of the target critics towards the critics, per gradient step
     learning_rate: float = 3e-4  # step size of every Adam optimiser
-    reward_scale: float = 5.0  # factor on the rewards that the critics learn from
-    shaped_reward: str | None = None  # a metric of the family that the critics learn from; None: the reward
+    reward_scale: float = 5.0  # factor on the critics' rewards
+    shaped_reward: str | None = None  # name of a metric of the family used as the critics' reward; None: the reward
     temperature: float | None = 1.0  # weight of the entropy (SAC); None: learned
     kl_weight: float = 1.6  # weight of the KL divergence of the belief from the prior
-    regularisation: float = 1e-3  # penalty on the squares of the policy's outputs
-    actor_gain: float = 0.01  # gain of the fresh policy's last layer; if large, each z acts differently from the start
+    regularisation: float = 1e-3  # L2 penalty on the policy's outputs
+    actor_gain: float = 0.01  # initial gain of the policy's last layer; if large, z affects actions from the start
 
     def __post_init__(self) -> None:
         at_least(self, 1, *_COUNTS, *_SIZES, "hidden_sizes", "encoder_sizes")
@@ -108,11 +112,11 @@ class PEARLConfig:
             ValueError: when actions are discrete.
         """
         if not isinstance(action_space, spaces.Box):
-            raise ValueError(f"action_space is {action_space}; PEARL needs a Box of continuous actions")
+            raise ValueError(f"action_space is {action_space}; must be a Box of continuous actions for PEARL")
         return PEARL(self, observation_space, action_space, generator=generator)
 
 
-PEARL_TWO_CORES = PEARLConfig(  # what recipes for robots have in place of the published settings, on two cores
+PEARL_TWO_CORES = PEARLConfig(  # settings of the robot recipes, for two cores
     hidden_sizes=(128, 128),
     encoder_sizes=(100, 100),
     extra_episodes=4,
@@ -127,17 +131,17 @@ PEARL_TWO_CORES = PEARLConfig(  # what recipes for robots have in place of the p
 
 @dataclass(frozen=True)
 class PEARLState:
-    """What is believed of N tasks, and what their rows act on."""
+    """The belief about N tasks, and the latents on which their rows act."""
 
-    belief: Belief  # [N, ...] of all that was absorbed
-    source: Belief  # [N, ...] what z is drawn from: the prior, while exploring
-    latent: Tensor  # [B, Z] that the rows act on in this episode
-    num_absorbed: int = 0  # episodes
-    stochastic: bool = False  # whether actions are drawn, as in collection, or the policy's mode
+    belief: Belief  # [N, ...], from all absorbed episodes
+    source: Belief  # [N, ...], distribution from which z is sampled: the prior, while exploring
+    latent: Tensor  # [B, Z], latents of the current episode
+    num_absorbed: int = 0  # number of absorbed episodes
+    stochastic: bool = False  # whether actions are sampled, as in collection, or the policy's mode
 
 
 class PEARL:
-    """The agent; its source collects for it and owns the replay that `update` learns from."""
+    """The agent; its source collects experience and owns the replay given to `update`."""
 
     block: int | None = 1
     training_blocks: int | None = None
@@ -185,20 +189,20 @@ class PEARL:
     # --- acting -----------------------------------------------------------------------------------------------
 
     def prior(self, num_tasks: int, copies: int = 1) -> PEARLState:
-        """Nothing seen; z is the prior's mean until `resample_latent` draws one."""
+        """The prior belief; z is the prior's mean until `resample_latent` samples one."""
         belief = self.belief.prior(num_tasks)
         return PEARLState(belief, belief, self.belief.latent(belief).repeat_interleave(copies, 0))
 
     def resample_latent(
         self, state: PEARLState, episode_start: Tensor, generator: torch.Generator | None
     ) -> PEARLState:
-        """A fresh z for each row that begins an episode; without a generator, the belief's mean."""
+        """A fresh z for each row that starts an episode; generator: None for the belief's mean."""
         copies = len(episode_start) // len(state.source)
         drawn = self.belief.latent(state.source.repeat_interleave(copies), generator)
         return replace(state, latent=torch.where(episode_start[:, None], drawn, state.latent))
 
     def observe(self, state: PEARLState, action: Tensor | None, step: Step) -> PEARLState:
-        """Nothing is learned within an episode."""
+        """The unchanged state: no adaptation within an episode."""
         return state
 
     def act(self, state: PEARLState, obs: Tensor, generator: torch.Generator | None) -> Decision:
@@ -208,7 +212,7 @@ class PEARL:
 
     @torch.no_grad()
     def adapt(self, state: PEARLState, trajectory: Experience) -> PEARLState:
-        """The belief after a block of episodes; z comes from it once exploration is over."""
+        """The belief after a block of episodes; z is sampled from it once exploration is over."""
         num_tasks = len(state.belief)
         items = self._items(Transition.of(trajectory, trajectory.reward, num_tasks))
         belief = self.belief.adapt(state.belief, items, by_task(trajectory.valid, num_tasks))
@@ -220,7 +224,7 @@ class PEARL:
 
     @torch.no_grad()
     def collecting(self, num_tasks: int, copies: int, context: Transition | None) -> PEARLState:
-        """The state to collect in tasks: z from the prior, or from the posterior given a context [N, K, ...]."""
+        """The state for collection: z from the prior, or from the posterior given a context [N, K, ...]."""
         state = replace(self.prior(num_tasks, copies), stochastic=True)
         if context is None:
             return state
@@ -228,18 +232,18 @@ class PEARL:
         return replace(state, belief=belief, source=belief)
 
     def _items(self, data: Transition) -> Tensor:
-        """What the encoder reads of transitions: [..., item]."""
+        """The encoder's inputs for transitions: [..., item]."""
         next_obs = [data.next_obs] if self.config.next_obs_in_context else []
         return torch.cat([data.obs, self.sac.actor.from_env(data.action), data.reward.unsqueeze(-1), *next_obs], -1)
 
     def _infer(self, context: Transition) -> Belief:
-        """The belief about tasks from transitions [N, K, ...] of each."""
+        """The belief about tasks given transitions [N, K, ...]."""
         return self.belief.adapt(self.belief.prior(len(context)), self._items(context))
 
     # --- learning ---------------------------------------------------------------------------------------------
 
     def update(self, replay: Replay, generator: torch.Generator) -> dict[str, float]:
-        """Gradient steps on what the replay holds.
+        """Gradient steps on samples from the replay.
 
         Raises:
             FloatingPointError: when a loss is not finite.
@@ -279,7 +283,7 @@ class PEARL:
         }
 
     def critic_losses(self, data: Transition, belief: Belief, generator: torch.Generator) -> CriticLosses:
-        """What critics and encoder should lower on transitions [M, K, ...] of tasks with these beliefs."""
+        """The losses of critics and encoder on transitions [M, K, ...] of tasks with these beliefs."""
         config, rows = self.config, data.map(lambda value: value.flatten(0, 1))
         latent = self.belief.latent(belief, generator).repeat_interleave(data.reward.shape[1], 0)  # [M K, Z]
         features = torch.cat([rows.obs, latent], -1)
@@ -313,9 +317,9 @@ class PEARL:
 
 @dataclass(frozen=True)
 class CriticLosses:
-    """What a gradient step's first half came to."""
+    """The losses of the critics and encoder in one gradient step."""
 
-    loss: Tensor  # [], of critics and encoder
+    loss: Tensor  # [], total loss of critics and encoder
     critic: Tensor  # [], the part without the bottleneck
     divergence: Tensor  # [], mean over tasks, in nats
-    features: Tensor  # [M K, F] that the policy reads: z without a gradient
+    features: Tensor  # [M K, F], inputs of the policy, with z detached

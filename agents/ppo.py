@@ -1,4 +1,4 @@
-"""PPO: epochs of a clipped surrogate on whole trials, for every agent whose net gives a policy and a value.
+"""PPO: epochs of a clipped surrogate on whole trials, for any agent whose net outputs a policy and a value.
 
 Schulman et al. Proximal policy optimization algorithms (2017).
 """
@@ -27,22 +27,22 @@ from metarl.rl.losses import (
 
 @dataclass(frozen=True)
 class PPOConfig:
-    """What every agent that is trained by PPO has."""
+    """The common settings of agents trained by PPO."""
 
-    gamma: float = 0.99
-    lam: float = 0.95
-    credit_across_episodes: bool = True  # whether advantages cross the ends of episodes inside a trial
-    learning_rate: float = 1e-3
-    final_learning_rate: float = 1e-4  # reached linearly at the last iteration; at most `learning_rate`
-    num_epochs: int = 5
-    num_minibatches: int = 4  # minibatches of whole trials per epoch
-    clip: float = 0.2
-    value_clip: float | None = None  # in units of normalised return
-    value_coefficient: float = 0.5
-    entropy_coefficient: float = 0.01
-    final_entropy_coefficient: float | None = None  # reached linearly at the last iteration; None: constant
-    max_grad_norm: float = 0.5
-    target_kl: float | None = 0.03  # an update stops at the first minibatch beyond 1.5 times this
+    gamma: float = 0.99  # discount factor
+    lam: float = 0.95  # lambda of generalised advantage estimation
+    credit_across_episodes: bool = True  # whether advantages cross the ends of episodes within a trial
+    learning_rate: float = 1e-3  # initial learning rate of Adam
+    final_learning_rate: float = 1e-4  # learning rate at the last iteration, reached linearly; at most `learning_rate`
+    num_epochs: int = 5  # number of passes over each batch
+    num_minibatches: int = 4  # number of minibatches of whole trials per epoch
+    clip: float = 0.2  # distance from one at which the likelihood ratio is clipped
+    value_clip: float | None = None  # largest change of a value, in normalised return; None: no limit
+    value_coefficient: float = 0.5  # weight of the value loss
+    entropy_coefficient: float = 0.01  # initial weight of the entropy bonus
+    final_entropy_coefficient: float | None = None  # weight of the entropy bonus at the last iteration; None: constant
+    max_grad_norm: float = 0.5  # largest norm of the gradient
+    target_kl: float | None = 0.03  # KL divergence beyond 1.5 times which an update stops; None: no early stop
 
     def __post_init__(self) -> None:
         at_least(self, 1, "num_epochs", "num_minibatches")
@@ -53,17 +53,17 @@ class PPOConfig:
         if self.final_learning_rate > self.learning_rate:
             raise ValueError(
                 f"final_learning_rate is {self.final_learning_rate} and learning_rate {self.learning_rate}; "
-                "the final one must not be the larger"
+                "the final one must not be larger"
             )
 
 
 @dataclass(frozen=True)
 class PPOBatch(Record):
-    """What one update learns from; every row is a whole trial."""
+    """The data of one update; every row is a whole trial."""
 
-    decision: ActorCriticDecision  # [T, B, ...], as it was taken
+    decision: ActorCriticDecision  # [T, B, ...], as sampled
     advantage: Tensor  # [T, B], standardised
-    target: Tensor  # [T, B], of the critic, in units of normalised return
+    target: Tensor  # [T, B], the critic's target, in units of normalised return
     valid: Tensor  # [T, B] bool
 
     def rows(self, index: Tensor) -> PPOBatch:
@@ -71,7 +71,7 @@ class PPOBatch(Record):
 
 
 class Evaluated(NamedTuple):
-    """What the present policy and critic make of decisions that were taken."""
+    """The current policy's and critic's outputs for past decisions."""
 
     log_prob: Tensor  # [T, B]
     value: Tensor  # [T, B]
@@ -84,18 +84,18 @@ class Losses(NamedTuple):
     policy: Tensor
     value: Tensor
     entropy: Tensor
-    kl: Tensor  # approximate, from the policy that acted
-    clipped: Tensor  # the fraction of ratios beyond the clip
+    kl: Tensor  # approximate KL divergence from the acting policy
+    clipped: Tensor  # fraction of ratios beyond the clip
 
 
 def batch_of(trajectory: Trajectory[ActorCriticDecision], config: PPOConfig, reward_scale: Tensor | float) -> PPOBatch:
     """Advantages and the critic's targets of whole trials, from rewards divided by `reward_scale`.
 
-    What follows a trial earns nothing; without `credit_across_episodes`, so does what follows an episode.
+    The value after a trial is zero; without `credit_across_episodes`, so is the value after each episode.
     """
     valid, value = trajectory.valid, trajectory.decision.value
     reward = torch.where(valid, trajectory.reward, 0.0) / reward_scale
-    goes_on = torch.zeros_like(valid)  # [T, B]: whether the next step belongs to the same chain of credit
+    goes_on = torch.zeros_like(valid)  # [T, B]: whether the next step's advantage is credited to this step
     goes_on[:-1] = valid[1:]
     if not config.credit_across_episodes:
         goes_on &= ~trajectory.episode_end
@@ -107,7 +107,7 @@ def batch_of(trajectory: Trajectory[ActorCriticDecision], config: PPOConfig, rew
 
 
 class PPO:
-    """The optimiser of a net, and how often it has been used."""
+    """The optimiser of a net, and the number of updates so far."""
 
     def __init__(self, config: PPOConfig, net: nn.Module, num_iterations: int) -> None:
         self.config, self.net, self.num_iterations = config, net, num_iterations
@@ -117,17 +117,17 @@ class PPO:
     def update(
         self, batch: PPOBatch, evaluate: Callable[[Tensor], Evaluated], generator: torch.Generator
     ) -> dict[str, float]:
-        """Epochs on minibatches of the batch's rows; `evaluate` reads the rows of an index [R] with the net as it is.
+        """Epochs on minibatches of the batch's rows; `evaluate` applies the current net to the rows of an index [R].
 
         Raises:
-            FloatingPointError: when a parameter is no longer finite; the agent is of no use then.
+            FloatingPointError: when a parameter is no longer finite; the agent is unusable then.
         """
         config = self.config
         progress = min(self.iteration / max(self.num_iterations - 1, 1), 1.0)
         learning_rate = _interpolate(config.learning_rate, config.final_learning_rate, progress)
         entropy_coefficient = _interpolate(config.entropy_coefficient, config.final_entropy_coefficient, progress)
         sums = torch.zeros(6, device=batch.target.device)
-        kls: list[Tensor] = []  # of all minibatches, that which stops the update too
+        kls: list[Tensor] = []  # of all minibatches, including the one that stops the update
         num_steps = 0
         for rows in self._minibatches(batch.target.shape[1], generator):
             losses = losses_of(config, batch.rows(rows), evaluate(rows))
@@ -163,7 +163,7 @@ class PPO:
 
 
 def losses_of(config: PPOConfig, batch: PPOBatch, now: Evaluated) -> Losses:
-    """PPO's losses of a batch, and how far the policy is from the one that acted."""
+    """PPO's losses on a batch, and the policy's KL divergence from the acting policy."""
     old = batch.decision
     policy_loss = clipped_surrogate(now.log_prob, old.log_prob, batch.advantage, config.clip)
     value_loss = clipped_value_loss(now.value, old.value, batch.target, config.value_clip)
@@ -175,7 +175,7 @@ def losses_of(config: PPOConfig, batch: PPOBatch, now: Evaluated) -> Losses:
 
 
 def _explained_variance(batch: PPOBatch) -> float:
-    """The fraction of the targets' variance that the critic's values, as collected, account for."""
+    """The fraction of the targets' variance explained by the critic's values at collection."""
     target = batch.target[batch.valid]
     residual = target - batch.decision.value[batch.valid]
     return float(1 - residual.var() / target.var().clamp(min=1e-12))

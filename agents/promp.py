@@ -1,10 +1,10 @@
-"""ProMP: proximal meta-policy search, which learns where policy-gradient steps should start from.
+"""ProMP: proximal meta-policy search, which learns an initialisation for policy-gradient steps.
 
 Rothfuss, Lee, Clavera, Asfour, Abbeel. ProMP: proximal meta-policy search (2019).
 
 The learner is that of agents/maml.py with three differences: the inner objective is the likelihood ratio, whose
-second derivatives estimate those of the return with low variance; the outer objective is clipped and climbed by Adam
-for several epochs; and the policies that the inner steps start from are held near those that sampled their data.
+second derivatives estimate those of the return with low variance; the outer objective is clipped and maximised by Adam
+for several epochs; and a penalty keeps the policies before each inner step close to those that sampled their data.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from metarl.checks import at_least, not_negative, positive
 
 @dataclass(frozen=True)
 class ProMPConfig(MAMLConfig):
-    """ProMP with the settings of its authors' runs on MuJoCo."""
+    """ProMP, with the settings of its authors' runs on MuJoCo."""
 
-    inner_objective: InnerObjective = "likelihood_ratio"  # surrogate of the return that inner steps climb
+    inner_objective: InnerObjective = "likelihood_ratio"  # surrogate of the return maximised by the inner steps
     outer_lr: float = 1e-3  # learning rate of Adam
-    num_epochs: int = 5  # outer steps on each batch
+    num_epochs: int = 5  # number of outer steps on each batch
     clip: float = 0.3  # distance from one at which the outer objective clips the likelihood ratio
-    max_grad_norm: float | None = None  # length that the meta-gradient is clipped to; None: unlimited
-    kl_penalty: float = 5e-4  # weight of the KL divergence of the policies that the inner steps start from
-    target_kl: float | None = None  # KL divergence that the penalty adapts to; None: a fixed penalty
+    max_grad_norm: float | None = None  # largest norm of the meta-gradient; None: unlimited
+    kl_penalty: float = 5e-4  # weight of the KL penalty on the policies before each inner step
+    target_kl: float | None = None  # target of the KL divergence to which the penalty adapts; None: a fixed penalty
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,19 +1,18 @@
-"""RL2: a policy whose memory learns to learn, trained by PPO over whole trials.
+"""RL2: a policy with a memory that learns to learn, trained by PPO on whole trials.
 
 Duan et al. RL2: fast reinforcement learning via slow reinforcement learning (2016).
 Wang et al. Learning to reinforcement learn (2016).
-Mishra et al. A simple neural attentive meta-learner (2018), for the SNAIL as its memory.
+Mishra et al. A simple neural attentive meta-learner (2018), for SNAIL as the memory.
 
 The memory reads the observation, the previous action, the previous reward and whether the previous step ended an
 episode; none of them is zeroed when an episode starts, and the memory is reset between trials only. Advantages are
-estimated over the whole trial, so that exploring in the first episode is credited with what later ones gain from it.
+estimated over the whole trial, so exploration in the first episode is credited with the gains of later ones.
 
-Deviations from Duan et al.: 1. PPO (Schulman et al. 2017) in place of TRPO. 2. a critic that shares the memory in
-place of a separate one. 3. the policy and value heads see the observation beside the memory. 4. with
-`whole_transition`, an item also repeats the previous observation, so that a state, the action in it and what came of
-them stand side by side; the memory need not first learn to hold on to the state. 5. without `credit_across_episodes`,
-an episode's end is worth nothing more, whether the task or the time limit ended it. 6. observations and rewards are
-normalised by running moments of the training's, unless told otherwise.
+Deviations from Duan et al.: 1. PPO (Schulman et al. 2017) instead of TRPO. 2. a critic that shares the memory, instead
+of a separate one. 3. the policy and value heads also see the observation. 4. with `whole_transition`, an item also
+repeats the previous observation, so it holds a full transition; the memory need not learn to retain the state first. 5.
+without `credit_across_episodes`, the value after an episode is zero, whether the task or the time limit ended it. 6. by
+default, observations and rewards are normalised by running moments over the training data.
 """
 
 from __future__ import annotations
@@ -54,17 +53,17 @@ MEMORIES = {  # the memories by the names that the command line takes
 class RL2Config(PPOConfig):
     """RL²: a recurrent policy trained by PPO."""
 
-    memory: RecurrentConfig | SnailConfig | TransformerConfig = field(  # what carries the trial's history
+    memory: RecurrentConfig | SnailConfig | TransformerConfig = field(  # memory of the trial so far
         default_factory=RecurrentConfig, metadata={"variants": MEMORIES}
     )
     whole_transition: bool = False  # whether each item of the memory's input also holds the previous observation
-    hidden_size: int = 128  # size of what is read from the memory: units, or a transformer's width
+    hidden_size: int = 128  # size of the memory's output: number of units, or a transformer's width
     encoder_sizes: tuple[int, ...] = ()  # hidden layers between the inputs and the memory
     head_sizes: tuple[int, ...] = (64,)  # hidden layers of the policy's and of the critic's head
-    activation: Activation = "tanh"
-    init_std: float = 1.0  # standard deviation of a fresh policy's continuous actions, where the box is [-1, 1]
-    normalise_obs: bool = True
-    normalise_reward: bool = True
+    activation: Activation = "tanh"  # nonlinearity of the encoder and the heads
+    init_std: float = 1.0  # initial standard deviation of continuous actions, with the box scaled to [-1, 1]
+    normalise_obs: bool = True  # whether observations are normalised by running moments
+    normalise_reward: bool = True  # whether rewards are normalised by running moments
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,7 +76,7 @@ class RL2Config(PPOConfig):
 
     @property
     def max_trial_steps(self) -> int | None:
-        """The longest trial that the memory can read, and one more item after it; None: any."""
+        """The length of the longest trial that the memory can read; None: unlimited."""
         if isinstance(self.memory, TransformerConfig) and self.memory.positions == "learned":
             return self.memory.max_items - 1
         return None
@@ -101,26 +100,26 @@ class RL2Config(PPOConfig):
 
 @dataclass(frozen=True)
 class RL2State(Record):
-    """What an agent within a trial carries from step to step."""
+    """The agent's state within a trial."""
 
     memory: SequenceState
-    obs: Tensor  # [B, O], the normalised observation that the memory has read last; zero before the first
+    obs: Tensor  # [B, O], the last normalised observation read by the memory; zero before the first
 
 
 @dataclass(frozen=True)
 class InputMoments(Record):
-    """What the inputs of the networks are normalised by."""
+    """Running moments that normalise the networks' inputs."""
 
-    obs: Moments  # of [O]
-    reward: Moments  # of []
-    discounted_return: Moments  # of []: the discounted sum of rewards so far, whose spread scales the critic's targets
+    obs: Moments  # of observations [O]
+    reward: Moments  # of rewards []
+    discounted_return: Moments  # of discounted sums of past rewards [], whose deviation scales the critic's targets
 
 
 @dataclass(frozen=True)
 class Inputs(Record):
-    """What the networks read in whole trials."""
+    """The networks' inputs over whole trials."""
 
-    items: Tensor  # [T, B, item], what the memory read
+    items: Tensor  # [T, B, item], inputs of the memory
     obs: Tensor  # [T, B, O], normalised
 
     def rows(self, index: Tensor) -> Inputs:
@@ -150,7 +149,7 @@ class RL2Network(nn.Module):
         self.memory: SequenceBelief[Any] = SequenceBelief(encoder, memory)
 
 
-RL2_TWO_CORES = RL2Config(  # what recipes for robots start from, on two cores
+RL2_TWO_CORES = RL2Config(  # base settings of the robot recipes, for two cores
     hidden_size=64,
     gamma=0.97,
     lam=0.9,
@@ -162,7 +161,7 @@ RL2_TWO_CORES = RL2Config(  # what recipes for robots start from, on two cores
 
 
 class RL2:
-    """The agent: act by reading the memory, observe by writing to it, update by PPO on whole trials."""
+    """The agent: `act` reads the memory, `observe` writes to it, `update` runs PPO on whole trials."""
 
     block: int | None = None  # the memory adapts at every step
     training_blocks: int | None = None
@@ -187,7 +186,7 @@ class RL2:
             discounted_return=Moments.empty(device=device),
         )
 
-    # --- acting: the three verbs, one step at a time -----------------------------------------------------------
+    # --- acting: prior, observe and act, one step at a time ----------------------------------------------------
 
     def prior(self, num_tasks: int, copies: int = 1) -> RL2State:
         memory = self.net.memory.prior(num_tasks * copies)
@@ -203,7 +202,7 @@ class RL2:
         return RL2State(self.net.memory.absorb(state.memory, item), obs)
 
     def act(self, state: RL2State, obs: Tensor, generator: torch.Generator | None) -> ActorCriticDecision:
-        """Decide on obs [B, O], the observation that the memory has read last."""
+        """A decision for obs [B, O], the last observation read by the memory."""
         features = torch.cat([state.memory.hidden, self._normalised_obs(obs)], -1)
         distribution = self.net.policy(features)
         action = distribution.mode if generator is None else distribution.sample(generator)
@@ -214,16 +213,16 @@ class RL2:
         )
 
     def adapt(self, state: RL2State, trajectory: Experience) -> RL2State:
-        """The memory has already absorbed every step."""
+        """The unchanged state: the memory has already absorbed every step."""
         return state
 
     # --- learning ---------------------------------------------------------------------------------------------
 
     def update(self, trial: Sequence[Experience], generator: torch.Generator) -> dict[str, float]:
-        """PPO on one batch of trials, which have one block; every row of its trajectory is a whole trial.
+        """PPO on one batch of trials of a single block; every row of its trajectory is a whole trial.
 
         Raises:
-            FloatingPointError: when a parameter is no longer finite; the agent is of no use then.
+            FloatingPointError: when a parameter is no longer finite; the agent is unusable then.
         """
         (trajectory,) = trial
         if self.config.normalise_reward:
@@ -234,7 +233,7 @@ class RL2:
             return self._evaluate(inputs.rows(rows), decision.action[:, rows])
 
         metrics = self.ppo.update(self._batch(trajectory), evaluate, generator)
-        self.moments = replace(  # after the update, so that acting and learning saw the same inputs
+        self.moments = replace(  # after the update: acting and learning must use the same normalisation
             self.moments,
             obs=self.moments.obs.merge(Moments.of(trajectory.obs[valid])),
             reward=self.moments.reward.merge(Moments.of(trajectory.reward[valid])),
@@ -244,12 +243,12 @@ class RL2:
         return {f"train/{name}": value for name, value in metrics.items()}
 
     def _batch(self, trajectory: Experience) -> PPOBatch:
-        """What PPO learns from; rewards are in units of the spread of returns, where they are normalised."""
+        """The data for PPO; with normalisation, rewards are divided by the returns' standard deviation."""
         scale = self.moments.discounted_return.std.float() if self.config.normalise_reward else 1.0
         return batch_of(trajectory, self.config, scale)
 
     def _evaluate(self, inputs: Inputs, action: Tensor) -> Evaluated:
-        """What the present nets make of actions [T, B, ...], in the environment's units, that were taken."""
+        """The current nets' outputs for past actions [T, B, ...], in environment units."""
         hidden = self.net.memory.unroll(self.net.memory.prior(inputs.obs.shape[1]), inputs.items)
         features = torch.cat([hidden, inputs.obs], -1)
         distribution = self.net.policy(features)
@@ -258,7 +257,7 @@ class RL2:
         return Evaluated(log_prob, value, distribution.entropy())
 
     def _learn_spread_of_returns(self, trajectory: Experience) -> None:
-        """Absorb a batch's returns so far; before its advantages, which are in units of their spread."""
+        """Absorb a batch's discounted returns, before its advantages are scaled by their standard deviation."""
         reward = torch.where(trajectory.valid, trajectory.reward, 0.0)
         discounted_return = discounted_sum(reward, trajectory.trial_start, self.config.gamma)[trajectory.valid]
         self.moments = replace(
@@ -275,7 +274,7 @@ class RL2:
         return Inputs(self._items(trajectory, obs), obs)
 
     def _items(self, trajectory: Experience, obs: Tensor) -> Tensor:
-        """What the memory read at each step [T, B, item]: the observation and what the previous step brought."""
+        """The memory's inputs at each step [T, B, item]: the observation and the previous step's results."""
         action = self.net.policy.encode(trajectory.decision.action)
         before = (_shifted(value) for value in (obs, action, trajectory.reward, trajectory.episode_end))
         previous_obs, action, reward, episode_end = before
@@ -305,5 +304,5 @@ class RL2:
 
 
 def _shifted(values: Tensor) -> Tensor:
-    """Each step's value moved to the step after it [T, ...]; zero at the first."""
+    """Values [T, ...] shifted by one step; zero at the first."""
     return torch.cat([torch.zeros_like(values[:1]), values[:-1]])

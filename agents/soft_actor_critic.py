@@ -1,10 +1,10 @@
-"""Soft actor-critic: twin critics in one batch of products, their slow copies, a tanh-Gaussian policy, a temperature.
+"""Soft actor-critic: twin critics in batched matrix products, target critics, a tanh-Gaussian policy, a temperature.
 
 Haarnoja et al. Soft actor-critic: off-policy maximum entropy deep reinforcement learning (2018).
 Haarnoja et al. Soft actor-critic algorithms and applications (2018): two critics without a value net, and a temperature
 that keeps the policy's entropy near a target.
 
-The inputs are features [K, F]: observations, with whatever else an agent knows beside them.
+The inputs are features [K, F]: observations, possibly concatenated with other inputs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NUM_CRITICS = 2
 
 
 class Actor(nn.Module):
-    """A policy over a box, which is [-1, 1] in its own units; gain: of its last layer, when fresh."""
+    """A policy over a box, which is [-1, 1] in policy units; gain: the initial gain of its last layer."""
 
     def __init__(
         self,
@@ -53,19 +53,20 @@ class Actor(nn.Module):
         return TanhGaussian(mean, log_std.clamp(*_LOG_STD_RANGE))
 
     def to_env(self, action: Tensor) -> Tensor:
-        """Policy units to the environment's."""
+        """An action in environment units, from policy units."""
         return torch.addcmul(self.center, action, self.half_range)
 
     def from_env(self, action: Tensor) -> Tensor:
-        """The environment's units to the policy's."""
+        """An action in policy units, from environment units."""
         return (action - self.center) / self.half_range
 
 
 class SoftActorCritic(nn.Module):
     """The nets and losses; an agent owns the optimisers.
 
-    temperature: the weight of entropy against reward, fixed; None: learned, so that the policy's entropy becomes minus
-    the number of actions. regularisation: of the policy's means and log standard deviations, before the tanh.
+    temperature: the fixed weight of entropy relative to reward; None: learned, with minus the number of action
+    dimensions as the target of the policy's entropy. regularisation: L2 penalty on the policy's means and log standard
+    deviations, before the tanh.
     """
 
     def __init__(
@@ -95,13 +96,13 @@ class SoftActorCritic(nn.Module):
         self.log_temperature = nn.Parameter(start, requires_grad=self.learns_temperature)
 
     def values(self, critics: nn.Module, features: Tensor, action: Tensor) -> Tensor:
-        """What each critic says of features [K, F] and actions [K, A]: [2, K]."""
+        """Each critic's values [2, K] of features [K, F] and actions [K, A]."""
         inputs = torch.cat([features, action], -1)
         return critics(inputs.expand(_NUM_CRITICS, *inputs.shape)).squeeze(-1)
 
     @torch.no_grad()
     def targets(self, reward: Tensor, terminated: Tensor, next_features: Tensor, generator: torch.Generator) -> Tensor:
-        """What the critics should say [K], from rewards [K] and where the step led."""
+        """The critics' targets [K], from rewards [K] and the next step's features."""
         action, log_prob = self.actor(next_features).sample_with_log_prob(generator)
         value = self.values(self.target_critics, next_features, action).amin(0)
         soft_value = value - self.log_temperature.exp() * log_prob
@@ -112,7 +113,7 @@ class SoftActorCritic(nn.Module):
         return (self.values(self.critics, features, action) - target).square().mean(1).sum()
 
     def actor_loss(self, features: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """What the policy should lower, and the mean log-probability of its draws, without a gradient."""
+        """The policy's loss, and the mean log-probability of its samples, detached."""
         distribution = self.actor(features)
         action, log_prob = distribution.sample_with_log_prob(generator)
         value = self.values(self.critics, features, action).amin(0)
@@ -121,7 +122,7 @@ class SoftActorCritic(nn.Module):
         return loss, log_prob.detach().mean()
 
     def temperature_loss(self, log_prob: Tensor) -> Tensor:
-        """Lowered by a higher temperature where the entropy is below its target; log_prob as from the actor."""
+        """The temperature's loss, which raises it when the entropy is below its target; log_prob: from `actor_loss`."""
         return -self.log_temperature * (log_prob - self.actor.num_actions)
 
     @torch.no_grad()

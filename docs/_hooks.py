@@ -1,4 +1,4 @@
-"""What the site does to pages: links to files outside docs/, which a site can't follow, become plain text."""
+"""Hooks of the documentation site: links to files outside docs/, which the site cannot follow, become plain text."""
 
 import re
 from typing import Any

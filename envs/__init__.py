@@ -3,7 +3,7 @@
     from envs import Delayed, HalfCheetahVel, Uniform, make
 
 Importing this package registers every family of `envs.catalog` with Gymnasium, as `metarl/<Class>-v0`, and imports
-neither torch nor a simulator: the module behind a name is imported when the name is first used.
+neither torch nor a simulator: each name's module is imported when the name is first used.
 """
 
 from typing import TYPE_CHECKING
@@ -84,8 +84,8 @@ __getattr__, __dir__ = lazily(__name__, _OFFERED)
 
 
 def _register_families() -> None:
-    """By strings, so that a family's module is imported when an environment is made and not before."""
-    import gymnasium  # not at the top of the module, where it would share a name with envs.bridges.gymnasium_env
+    """Register by strings, which delays the import of a family's module until an environment is made."""
+    import gymnasium  # not at module level, where the name would be an attribute of this package
 
     for name, path in FAMILIES.items():
         environment = f"metarl/{path.split(':')[1]}-v0"

@@ -1,4 +1,4 @@
-"""The task families by name: where each class lives. Strings, so that listing them imports nothing."""
+"""The task families' classes by name, as strings, so listing them imports no other module."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FAMILIES: dict[str, str] = {
 
 
 def load(name: str) -> type[Any]:
-    """The class of a task family; calling it with no or some of its fields gives a family.
+    """The class of a task family; call it with any of its fields to get a family.
 
     Raises:
         ValueError: for an unknown name, with the nearest known one.
@@ -49,7 +49,7 @@ def load(name: str) -> type[Any]:
 
 
 def make(name: str, **variant: Any) -> TaskFamily:
-    """A task family by name, `variant` being fields of its class.
+    """A task family by name; variant: values for fields of its class.
 
     Raises:
         ValueError: for an unknown name, an unknown field or a value that is not allowed.

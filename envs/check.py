@@ -1,8 +1,8 @@
-"""The laws that every task family obeys, as one function to call on a family of your own: `check_family(family)`.
+"""The laws that every task family must satisfy, as one function to call on your own family: `check_family(family)`.
 
-It samples tasks, steps small batches for about two episodes and raises on the first law that does not hold. Laws that
-need two runs to agree are checked bit for bit; those that only mean something without randomness (a frozen row goes on
-as if nothing had happened, an episode starts afresh) are checked on families that turn out to have none.
+It samples tasks, steps small batches for about two episodes and raises on the first violated law. Laws that compare two
+runs are checked bit for bit; those that apply only without randomness (a frozen row continues unchanged, episodes are
+independent) are checked on families that turn out to be deterministic.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from metarl.protocols import Split, TaskFamily, VectorEnv
 from metarl.records import Record, Step, cat, stack
 
-MAX_STEPS = 1000  # of one rollout: families with longer episodes are not followed to their second time limit
+MAX_STEPS = 1000  # limit of one rollout; longer episodes are not followed to their second time limit
 
 
 def check_family(
@@ -29,12 +29,12 @@ def check_family(
 ) -> None:
     """Check all laws on `num_tasks` tasks with `copies` rows each, on one device.
 
-    A family may have a method `in_training_range(tasks) -> Tensor` [N] bool; where it has, tasks of the split "ood"
-    must lie outside and all others inside.
+    A family may have a method `in_training_range(tasks) -> Tensor` [N] bool; if so, tasks of the split "ood" must lie
+    outside and all others inside.
 
     Raises:
-        AssertionError: for the first law that does not hold; the message names the family, the law and the finding.
-        ValueError: when `num_tasks` or `copies` is below 2, as most laws speak of more than one row.
+        AssertionError: for the first violated law; the message names the family, the law and the finding.
+        ValueError: when `num_tasks` or `copies` is below 2, because most laws concern more than one row.
     """
     for argument, value in (("num_tasks", num_tasks), ("copies", copies)):
         if value < 2:
@@ -204,7 +204,7 @@ class _Check:
         tasks, other = self.tasks(), self.tasks(1)
         mixed = cat([tasks[:1], other[1:]])
         ours, theirs = self._rollout(tasks).steps, self._rollout(mixed).steps
-        # Once an episode of other rows ends at another time, the same generator deals other numbers.
+        # Once an episode of other rows ends at a different time, the generator's numbers differ.
         parted = (ours.episode_end != theirs.episode_end).any(1).long()
         num_steps = int(parted.argmax()) if parted.any() else len(ours)
         first = (slice(0, num_steps), slice(0, self.num_copies))
@@ -249,7 +249,7 @@ class _Check:
     def _rollout(
         self, tasks: Record, staggered: bool = False, seed_offset: int = 0, num_steps: int | None = None
     ) -> _Rollout:
-        """Two episodes and a little, with the same actions in every episode; `staggered`: rows pause at random."""
+        """Slightly more than two episodes, with the same actions in each; staggered: rows pause at random."""
         env, horizon = self._env(seed_offset), self.family.horizon
         num_steps = num_steps or min(2 * horizon + 3, MAX_STEPS)
         actions, rows = self._actions(min(horizon, MAX_STEPS)), torch.arange(self.num_rows, device=self.device)
@@ -259,7 +259,7 @@ class _Check:
         kept, copied, actives, counts = [first], [first.map(torch.clone)], [], []
         for index in range(num_steps):
             active = ~pauses[index] if staggered else torch.ones_like(pauses[index])
-            # A family that runs past its time limit is reported by a law, not by an index out of range.
+            # A family that exceeds its time limit should be reported by a law, not by an index error.
             action = actions[elapsed.clamp(max=len(actions) - 1), rows]
             step = env.step(action, active if staggered else None)
             self._check_step(step, f"step {index}")
@@ -322,7 +322,7 @@ class _Check:
         self.require(not steps.episode_end[frozen].any(), "active", "a row that is not active ends an episode")
 
     def _check_replay(self, reference: _Rollout, rollout: _Rollout, law: str, finding: str) -> None:
-        """Without randomness, what a step of an episode gives depends on its index alone: actions repeat."""
+        """Without randomness, the result of a step depends only on its index in the episode, because actions repeat."""
         length = min(self.family.horizon, len(reference.steps))
         episode = reference.steps[:length]
         rows = torch.arange(self.num_rows, device=self.device).expand_as(rollout.elapsed)

@@ -1,4 +1,4 @@
-"""Rows of a vectorised environment: which task each of them has, and what is taken from which."""
+"""Rows of a vectorised environment: assigning tasks to them and selecting among them."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ def where_row(condition: Tensor, chosen: Tensor, otherwise: Tensor) -> Tensor:
 
 
 def close(env: VectorEnv) -> None:
-    """Have an environment release its resources, such as processes, if it has a method for that."""
+    """Release an environment's resources (e.g. processes), if it has a method for that."""
     if hasattr(env, "close"):
         env.close()  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,9 +1,9 @@
-"""Ranges that a task's parameters are drawn from: `Uniform(0, 3)`, `LogUniform(1 / 2, 2)`, `Normal(1, 0.1)`, `Choice`.
+"""Samplers of task parameters: `Uniform(0, 3)`, `LogUniform(1 / 2, 2)`, `Normal(1, 0.1)`, `Choice`.
 
-A range declares what lies outside of it too, for the split "ood": what `ood` says, or else a band beyond the range, a
-third as wide. Of a range that holds no negative value, that is the band above; of one without positive values, the band
-below; of any other, both. A range of ratios (`LogUniform`) has a band at either end, a third as wide on a logarithmic
-scale. What is outside must be: an `ood` that overlaps the range is refused.
+A sampler also defines values outside its range, for the split "ood": those given by `ood`, or by default a band next to
+the range, a third as wide. For a range without negative values, the band lies above; for one without positive values,
+below; for any other, there is one on each side. A range of ratios (`LogUniform`) has a band at each end, a third as
+wide on a logarithmic scale. An `ood` that overlaps the range raises an error.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from metarl.checks import positive
 from metarl.protocols import Split
 from metarl.records import Record
 
-OOD_WIDTH = 1 / 3  # of the band outside, relative to the range
-NORMAL_REACH = 3.0  # standard deviations to either side that a `Normal` covers
+OOD_WIDTH = 1 / 3  # width of the band outside, relative to the range
+NORMAL_REACH = 3.0  # standard deviations on each side that a `Normal` covers
 
 
 @runtime_checkable
@@ -40,15 +40,15 @@ class Sampler(Protocol):
         ...
 
     def contains(self, values: Tensor) -> Tensor:
-        """Which values training can draw: [...] bool."""
+        """Whether each value can occur in training: [...] bool."""
         ...
 
 
 def check_samplers(samplers: Mapping[str, Any]) -> None:
-    """Check the field `tasks` of a family: samplers by the names of parameters.
+    """Check the field `tasks` of a family: samplers by parameter name.
 
     Raises:
-        ValueError: when it is empty, a value is not a sampler or a name cannot be an attribute's.
+        ValueError: when it is empty, a value is not a sampler or a name is not a valid attribute name.
     """
     if not samplers:
         raise ValueError("tasks is empty; must have a parameter, such as target=Uniform(0, 3)")
@@ -60,10 +60,10 @@ def check_samplers(samplers: Mapping[str, Any]) -> None:
 
 
 def check_sampler_split(family: str, split: str, samplers: Mapping[str, Sampler]) -> None:
-    """Check that a family has a split; it has "ood" if a parameter has values outside its range.
+    """Check that a family has a split; it has "ood" if any parameter has values outside its range.
 
     Raises:
-        ValueError: when it has not.
+        ValueError: when it does not.
     """
     has_ood = any(sampler.has_ood for sampler in samplers.values())
     check_split(family, split, has_ood=has_ood, reason="" if has_ood else "no parameter has values outside its range")
@@ -71,21 +71,21 @@ def check_sampler_split(family: str, split: str, samplers: Mapping[str, Sampler]
 
 @lru_cache
 def task_record(names: tuple[str, ...], parent: type[Any] = Record) -> type[Any]:
-    """A record with a tensor for each name, beside the fields of `parent`.
+    """A record class with a tensor per name, in addition to the fields of `parent`.
 
-    One class for equal arguments, as records are registered with torch.
+    Equal arguments give the same class, because record classes are registered with torch.
     """
     new_fields: list[Any] = [(name, Tensor) for name in names]
     return make_dataclass("CustomTasks", new_fields, bases=(parent,), frozen=True, kw_only=True)
 
 
 def attribute(name: str) -> str:
-    """The field of a task record that holds a parameter: dots are underscores."""
+    """The field of a task record that holds a parameter: its name with underscores for dots."""
     return name.replace(".", "_")
 
 
 def all_inside(tasks: Any, samplers: Mapping[str, Sampler]) -> Tensor:
-    """Which tasks have each of their parameters where training can draw it: [N] bool."""
+    """Whether all parameters of each task are inside their training ranges: [N] bool."""
     inside = [
         sampler.contains(getattr(tasks, attribute(name))).reshape(len(tasks), -1).all(1)
         for name, sampler in samplers.items()
@@ -95,21 +95,21 @@ def all_inside(tasks: Any, samplers: Mapping[str, Sampler]) -> Tensor:
 
 @dataclass(frozen=True, repr=False)
 class Selection:
-    """What every range may say beside its values: to which elements of a robot they belong, and what lies outside.
+    """The common options of samplers: the elements of a robot that they apply to, and the values outside the range.
 
-    For the elements see `envs.locomotion.custom_robot`; only robots have them.
+    Only robots have elements; see `envs.locomotion.custom_robot`.
     """
 
     _: KW_ONLY
-    bodies: Sequence[str] = ()
-    joints: Sequence[str] = ()
-    geoms: Sequence[str] = ()
-    actuators: Sequence[str] = ()
-    scale: bool = True  # the values multiply the model's own; if not, they replace them
-    ood: Sequence[float] = ()  # low and high of the split "ood", or the values of a choice; (): see the module
+    bodies: Sequence[str] = ()  # names of the bodies that the parameter applies to; (): all
+    joints: Sequence[str] = ()  # names of the joints that the parameter applies to; (): all
+    geoms: Sequence[str] = ()  # names of the geoms that the parameter applies to; (): all
+    actuators: Sequence[str] = ()  # names of the actuators that the parameter applies to; (): all
+    scale: bool = True  # whether the values multiply the model's own, rather than replace them
+    ood: Sequence[float] = ()  # range of the split "ood", or its values for a choice; (): the default band
 
     def __repr__(self) -> str:
-        """Without what is left as it is by default."""
+        """The constructor call, without default values."""
         in_order = sorted(fields(self), key=lambda field: bool(field.kw_only))
         given = [field.name for field in in_order if getattr(self, field.name) != field.default]
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in given)})"
@@ -117,10 +117,10 @@ class Selection:
 
 @dataclass(frozen=True, repr=False)
 class Uniform(Selection):
-    """Numbers between `low` and `high`, all equally likely."""
+    """Numbers uniform between `low` and `high`."""
 
-    low: float
-    high: float
+    low: float  # lower end of the range
+    high: float  # upper end of the range
 
     def __post_init__(self) -> None:
         _check_order(self)
@@ -139,10 +139,10 @@ class Uniform(Selection):
 
 @dataclass(frozen=True, repr=False)
 class LogUniform(Selection):
-    """Positive numbers between `low` and `high` whose logarithms are all equally likely: ratios, such as 1/2 to 2."""
+    """Positive numbers between `low` and `high`, uniform in the logarithm; for ratios, e.g. from 1/2 to 2."""
 
-    low: float
-    high: float
+    low: float  # lower end of the range
+    high: float  # upper end of the range
 
     def __post_init__(self) -> None:
         _check_finite(self, "low", "high")
@@ -170,10 +170,10 @@ class LogUniform(Selection):
 
 @dataclass(frozen=True, repr=False)
 class Normal(Selection):
-    """Normal numbers, none farther from the mean than three standard deviations (one in 370 would be)."""
+    """Normal numbers, truncated at three standard deviations from the mean (which one in 370 would exceed)."""
 
-    mean: float
-    std: float
+    mean: float  # mean of the distribution
+    std: float  # standard deviation of the distribution
 
     def __post_init__(self) -> None:
         _check_finite(self, "mean", "std")
@@ -196,7 +196,7 @@ class Normal(Selection):
         share = torch.rand(tuple(shape), generator=generator, device=generator.device)
         if split == "ood":
             return _evenly(self, share, split)
-        beyond = math.erfc(NORMAL_REACH / math.sqrt(2)) / 2  # of the probability, at either end
+        beyond = math.erfc(NORMAL_REACH / math.sqrt(2)) / 2  # probability in each tail
         quantile = torch.special.ndtri((beyond + (1 - 2 * beyond) * share).double())
         return (self.mean + self.std * quantile).float().clamp(self.low, self.high)
 
@@ -206,9 +206,9 @@ class Normal(Selection):
 
 @dataclass(frozen=True, repr=False)
 class Choice(Selection):
-    """One of some numbers, all equally likely; outside of them lies what `ood` names, and without it nothing."""
+    """One of several numbers, all equally likely; the split "ood" has the values of `ood`, if given."""
 
-    values: Sequence[float]
+    values: Sequence[float]  # numbers to choose from
 
     def __post_init__(self) -> None:
         for name, values in (("values", self.values), ("ood", self.ood)):
@@ -223,7 +223,7 @@ class Choice(Selection):
         return bool(self.ood)
 
     def sample(self, shape: Sequence[int], split: Split, generator: torch.Generator) -> Tensor:
-        """Values [*shape]; of the split "ood" too, for tasks that lie outside by another parameter."""
+        """Values [*shape]; without `ood`, training values in the split "ood" too, if another parameter lies outside."""
         values = self.ood if split == "ood" and self.ood else self.values
         index = torch.randint(len(values), tuple(shape), generator=generator, device=generator.device)
         return torch.tensor(values, dtype=torch.float32, device=generator.device)[index]
@@ -247,9 +247,10 @@ def _check_order(sampler: Any) -> None:
 
 
 def _check_ood(sampler: Any) -> None:
-    """
+    """Check the range of the split "ood".
+
     Raises:
-        ValueError: when `ood` is not two numbers in order, or shares more than an end with the range.
+        ValueError: when `ood` is not two numbers in order, or overlaps the range by more than an end point.
     """
     ood = sampler.ood
     if not ood:
@@ -263,7 +264,7 @@ def _check_ood(sampler: Any) -> None:
 
 
 def _evenly(sampler: Any, share: Tensor, split: Split) -> Tensor:
-    """Shares [0, 1) as values of the range from `low` to `high`, or of what lies outside of it."""
+    """Map fractions [0, 1) to values of the range from `low` to `high`, or of the bands outside it."""
     low, high = sampler.low, sampler.high
     if split == "ood" and sampler.ood:
         share, (low, high) = _off_the_ends(share), sampler.ood
@@ -273,14 +274,14 @@ def _evenly(sampler: Any, share: Tensor, split: Split) -> Tensor:
 
 
 def _off_the_ends(share: Tensor) -> Tensor:
-    """Shares [0, 1), but never 0 or 1: an end may be one of the range of training too."""
+    """Fractions clipped to exclude 0 and 1, because an end may belong to the training range too."""
     return share.clamp(1e-3, 1 - 1e-3)
 
 
 def _outside(share: Tensor, below: bool, above: bool) -> Tensor:
-    """Shares [0, 1) of the range, as shares of the bands outside it; never one of its ends."""
+    """Map fractions [0, 1) to positions outside the range, in units of the range; never one of its ends."""
     if below and above:
-        distance = (2 * share) % 1  # the first half of the shares goes below, the second above
+        distance = (2 * share) % 1  # the first half of the fractions goes below, the second above
         lower = share < 0.5
     else:
         distance = share

@@ -1,4 +1,4 @@
-"""Experiments: what a recipe is made of. `from experiments import Experiment, Expected, TrainConfig`."""
+"""Experiments: the parts of a recipe. `from experiments import Experiment, Expected, TrainConfig`."""
 
 from typing import TYPE_CHECKING
 

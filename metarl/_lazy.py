@@ -1,4 +1,4 @@
-"""Lazy front doors: a package names what it offers, and the module behind a name is imported when it is first used."""
+"""Lazy package exports: the module behind an exported name is imported when the name is first used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def lazily(package: str, offered: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package (PEP 562) that offers these names, each as "module:attribute"."""
+    """`__getattr__` and `__dir__` (PEP 562) of a package that exports names, each given as "module:attribute"."""
 
     def get(name: str) -> Any:
         if name not in offered:
@@ -19,6 +19,6 @@ def lazily(package: str, offered: Mapping[str, str]) -> tuple[Callable[[str], An
 
 
 def imported(path: str) -> Any:
-    """What "module:attribute" names."""
+    """The object named by "module:attribute"."""
     module, _, attribute = path.partition(":")
     return getattr(importlib.import_module(module), attribute)

@@ -1,6 +1,6 @@
-"""Whether `envs`, `agents` and `experiments` are this distribution's own.
+"""A check that `envs`, `agents` and `experiments` are imported from this distribution.
 
-Their names are common: a folder or a file of the same name in the working directory is imported in their place.
+Their names are common: a folder or file of the same name in the working directory would be imported instead.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ import importlib.util
 from pathlib import Path
 
 OWN_PACKAGES = ("envs", "agents", "experiments")
+OUR_PACKAGES = ("metarl", *OWN_PACKAGES)
 
 
 def require_own_packages() -> None:
-    """Check that each package lies beside `metarl`, in a checkout as in an installation; imports none of them.
+    """Check that each package is in the same folder as `metarl`, without importing it.
 
     Raises:
-        ImportError: naming the package, where it is and where it should be.
+        ImportError: names the package, where it is and where it should be.
     """
     home = Path(__file__).resolve().parents[1]
     for name in OWN_PACKAGES:
@@ -31,10 +32,10 @@ def require_own_packages() -> None:
 
 
 def _location(name: str) -> Path | None:
-    """The folder of a package, or the file of a module; None where there is nothing of that name."""
+    """The folder of a package, or the file of a module; None if there is neither."""
     try:
         spec = importlib.util.find_spec(name)
-    except ValueError:  # a module made by hand, without a specification
+    except ValueError:  # a module created by hand, without a spec
         return None
     if spec is None:
         return None

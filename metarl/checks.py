@@ -1,6 +1,6 @@
-"""Checks of settings: one form of sentence for every value that is out of range.
+"""Checks of settings, with one form of message for every invalid value.
 
-Each takes the settings (any object with fields) and the names of fields to check, and passes over those that are None.
+Each takes the settings (any object with fields) and the names of the fields to check, and skips those that are None.
 The message is "<field> is <value>; must be <what is allowed>".
 """
 
@@ -15,7 +15,7 @@ def at_least(settings: Any, minimum: float, *names: str) -> None:
     """Check that numbers, or all entries of tuples of numbers, are at least a minimum.
 
     Raises:
-        ValueError: naming the first field that is not.
+        ValueError: names the first field that is not.
     """
     _check(settings, names, lambda value: value >= minimum, f"must be at least {minimum:g}")
 
@@ -24,7 +24,7 @@ def positive(settings: Any, *names: str) -> None:
     """Check that numbers are positive and finite.
 
     Raises:
-        ValueError: naming the first field that is not.
+        ValueError: names the first field that is not.
     """
     _check(settings, names, lambda value: 0 < value < math.inf, "must be positive and finite")
 
@@ -33,7 +33,7 @@ def not_negative(settings: Any, *names: str) -> None:
     """Check that numbers are zero or positive, and finite.
 
     Raises:
-        ValueError: naming the first field that is not.
+        ValueError: names the first field that is not.
     """
     _check(settings, names, lambda value: 0 <= value < math.inf, "must be zero or positive, and finite")
 
@@ -42,7 +42,7 @@ def in_range(settings: Any, low: float, high: float, *names: str, open_ends: boo
     """Check that numbers lie in [low, high], or in (low, high) with open ends.
 
     Raises:
-        ValueError: naming the first field that does not.
+        ValueError: names the first field that does not.
     """
     if open_ends:
         _check(settings, names, lambda value: low < value < high, f"must be between {low:g} and {high:g} (exclusive)")
@@ -54,7 +54,7 @@ def one_of(settings: Any, name: str, allowed: Collection[Any]) -> None:
     """Check that a field has one of the allowed values.
 
     Raises:
-        ValueError: when it has another.
+        ValueError: when it has any other value.
     """
     value = getattr(settings, name)
     if value not in allowed:

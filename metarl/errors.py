@@ -1,15 +1,15 @@
-"""What is shown to the user as one line, without a traceback; apart from the rest, so that it imports nothing heavy."""
+"""Errors shown to the user as one line, without a traceback; in a module that imports nothing heavy."""
 
 import shlex
 from pathlib import Path
 
 
 class UserError(Exception):
-    """The user asked for something that cannot be; the message is one line."""
+    """An invalid request of the user; the message is one line."""
 
 
 class RunError(UserError):
-    """Something is wrong with a run's directory or its disk."""
+    """A problem with a run's directory or its disk."""
 
 
 def shell_command(*words: str | Path) -> str:

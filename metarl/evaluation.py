@@ -1,6 +1,6 @@
-"""Evaluation, one for every agent: prior, then (act, adapt) again and again on held-out tasks.
+"""Evaluation, the same for every agent: the prior, then repeated (act, adapt) on held-out tasks.
 
-What comes out is the adaptation curve: the return of episode 1, 2, ... of a trial.
+The result is the adaptation curve: the return of episode 1, 2, ... of a trial.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from metarl.errors import UserError
 from metarl.protocols import Agent, Measures, Split, TaskFamily, VectorEnv
-from metarl.records import Record, Trajectory, cat
+from metarl.records import Digest, Record, Trajectory, cat
 from metarl.rl.rollouts import rows_per_task, run_trial
 from metarl.statistics import bootstrap_interval, interquartile_mean
 
@@ -38,10 +38,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Measure:
-    """What an adaptation curve shows, and against what."""
+    """The quantities on the axes of an adaptation curve."""
 
     name: str = "return"
-    point: str = "episode"  # what is counted along the curve
+    point: str = "episode"  # unit of the horizontal axis
     first: int = 1  # the number of the first point: episodes count from one, steps from zero
     higher_is_better: bool = True
 
@@ -63,16 +63,16 @@ class Measure:
 
     @property
     def tag(self) -> str:
-        """What the points' logged tags begin with, such as "return/ep_"."""
+        """The prefix of the points' logged tags, e.g. "return/ep_"."""
         return f"{self.name}/{self.point_tag}_"
 
 
-RETURN = Measure()  # of each episode
-ADAPTED_RETURN = Measure(point="step", first=0)  # the mean of a block of episodes, after so many steps of adaptation
+RETURN = Measure()  # the return of each episode
+ADAPTED_RETURN = Measure(point="step", first=0)  # the mean return of a block of episodes, by number of adaptation steps
 
 
 def measure_of(agent: Agent[Any, Any]) -> Measure:
-    """What the adaptation curve of an agent shows: episodes, or blocks of several of them."""
+    """The measure of an agent's adaptation curve: by episode, or by block of several episodes."""
     return ADAPTED_RETURN if agent.block is not None and agent.block > 1 else RETURN
 
 
@@ -126,12 +126,13 @@ class Evaluation:
     agent: str
     split: str
     num_tasks: int
-    points: list[Score]  # of the curve: the undiscounted return of each episode of the trial, or after each step
-    total: Score  # of the sum over the trial; of the last point, where points do not add up
-    bounds: dict[str, list[float]]  # known values on these tasks by episode, such as the Bayes-optimal ones
-    metrics: dict[str, list[float]] = field(default_factory=dict)  # mean over steps and tasks by episode, by name
+    points: list[Score]  # by point of the curve: undiscounted return of each episode, or after each step
+    total: Score  # score of the sum over the trial, or of the last point where points do not add up
+    bounds: dict[str, list[float]]  # known values on these tasks by episode, e.g. the Bayes-optimal ones
+    metrics: dict[str, list[float]] = field(default_factory=dict)  # means over steps and tasks, by name and episode
     measure: Measure = RETURN
-    facts: dict[str, Any] = field(default_factory=dict, compare=False)  # what the scores rest on
+    facts: dict[str, Any] = field(default_factory=dict, compare=False)  # details of how the scores were obtained
+    tasks_hash: str = ""  # the beginning of the sha256 of all tasks; equal for evaluations on the same tasks
     gain: Score | None = None  # how much better the last point is than the first, paired by task; None: one point
     bound_intervals: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # 95 %, of the mean over tasks
     bound_gaps: dict[str, Score] = field(default_factory=dict)  # the total minus that of the bound, paired by task
@@ -151,6 +152,7 @@ class Evaluation:
         bounds: Mapping[str, Tensor | Sequence[float]] | None = None,
         metrics: Mapping[str, Tensor] | None = None,
         trained_points: int | None = None,
+        tasks_hash: str = "",
     ) -> Evaluation:
         """The evaluation that scores [P, N] of N tasks make.
 
@@ -177,6 +179,7 @@ class Evaluation:
             bound_intervals={name: _intervals(values) for name, values in paired.items()},
             bound_gaps={name: Score.of(total.cpu().double() - values) for name, values in totals.items()},
             trained_points=trained_points,
+            tasks_hash=tasks_hash,
             per_task=PerTask(
                 scores=_numbers(scores),
                 bounds={name: _numbers(values) for name, values in paired.items()},
@@ -186,7 +189,7 @@ class Evaluation:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values that JSON knows: what is not finite, as errors of a learner that diverged, is None."""
+        """The evaluation as JSON values; numbers that are not finite (errors of a diverged learner) become None."""
         return _finite_or_none(asdict(self))
 
     def to_frame(self, *, per_task: bool = False) -> Any:
@@ -255,12 +258,12 @@ def _finite_or_none(value: Any) -> Any:
 class TrialScores(Record):
     """The results of trials in fresh tasks, by point of the adaptation curve."""
 
-    returns: Tensor  # [points, N] means over the rows of a task
-    metrics: Tensor | None  # [points, N, M] means over steps and rows, where the environment has metrics
+    returns: Tensor  # [points, N], means over the rows of a task
+    metrics: Tensor | None  # [points, N, M], means over steps and rows; None if the environment has no metrics
 
     @classmethod
     def of(cls, trajectory: Trajectory[Any], num_tasks: int, num_points: int) -> TrialScores:
-        """The points of one trajectory whose rows have a multiple of `num_points` episodes: means of equal parts."""
+        """The scores of one trajectory whose rows have a multiple of `num_points` episodes, averaged per point."""
         num_episodes = int(trajectory.episode_index.max()) + 1
 
         def by_task(values: Tensor) -> Tensor:  # [episodes, B, ...] -> [points, N, ...]
@@ -276,7 +279,7 @@ class TrialScores(Record):
 def run_trials(
     env: VectorEnv, agent: Agent[Any, Any], tasks: Record, num_points: int, *, generator: torch.Generator | None
 ) -> TrialScores:
-    """Run a trial in every task, each from the agent's prior: act and adapt.
+    """Run a trial in every task, from the agent's prior: act and adapt.
 
     num_points: the length of the adaptation curve. generator: for sampled actions; None: the policy's mode.
     """
@@ -298,11 +301,10 @@ def evaluate(
     tasks: Record | None = None,
     trained_points: int | None = None,
 ) -> Evaluation:
-    """The adaptation curve, of `num_points` points, on `num_tasks` fresh tasks of a split or on the given ones.
+    """The adaptation curve with `num_points` points, on `num_tasks` fresh tasks of a split or on the given ones.
 
-    The tasks and everything random come from the generator, so that one seed gives one evaluation. A task has one row,
-    or as many as a block of the agent has episodes. deterministic: act by the policy's mode. trained_points: the points
-    of the curve that training had, where it is counted in points.
+    The tasks and all randomness come from the generator. Each task has one row, or one per episode of the agent's
+    block. deterministic: act by the policy's mode. trained_points: the number of points of the curve in training.
 
     Raises:
         ValueError: when a number is below one, the family does not declare the split, or an agent that adapts to blocks
@@ -317,6 +319,8 @@ def evaluate(
             "the same: it must be False, or num_points 1"
         )
     tasks = family.sample(num_tasks, split, generator) if tasks is None else tasks
+    digest = Digest()
+    digest.add(tasks)
     env = family.make_env(len(tasks) * rows_per_task(agent), generator)
     scores = run_trials(env, agent, tasks, num_points, generator=None if deterministic else generator)
     evaluation = Evaluation.of(
@@ -329,6 +333,7 @@ def evaluate(
         bounds=family.bounds(tasks, num_points),
         metrics=metrics_by_name(env, scores.metrics),
         trained_points=trained_points,
+        tasks_hash=str(digest),
     )
     return replace(evaluation, facts={"deterministic": True}) if deterministic else evaluation
 
@@ -346,7 +351,7 @@ def mean_metrics(env: VectorEnv, metrics: Tensor | None) -> dict[str, list[float
 
 
 def by_point(prefix: str, metrics: Mapping[str, list[float]], measure: Measure) -> dict[str, float]:
-    """A family's own metrics by their logged tags, such as "meta_test/velocity_error/ep_1"."""
+    """A family's own metrics by their logged tags, e.g. "meta_test/velocity_error/ep_1"."""
     return {
         f"{prefix}/{name}/{measure.point_tag}_{k}": values[k - measure.first]
         for name, values in metrics.items()
@@ -355,14 +360,14 @@ def by_point(prefix: str, metrics: Mapping[str, list[float]], measure: Measure) 
 
 
 def logged_points(measure: Measure, num_points: int) -> list[int]:
-    """The points of a curve, numbered as its measure does, that get a curve of their own in the logs and a row."""
+    """The points of a curve, in its measure's numbering, that are logged and printed."""
     if measure.first == 1:
         return _logged_numbers(num_points)
     return [0, *_logged_numbers(num_points - 1)] if num_points > 1 else [0]
 
 
 def _logged_numbers(num_points: int) -> list[int]:
-    """The points, counted from one, that get a curve of their own: all of a few, else 1, 2, 5, 10, 20, ..."""
+    """The points, counted from one, that are logged: all if there are few, else 1, 2, 5, 10, 20, ..."""
     if num_points <= 10:
         return list(range(1, num_points + 1))
     series = [digit * 10**power for power in range(len(str(num_points))) for digit in (1, 2, 5)]

@@ -1,4 +1,4 @@
-"""Optimisation: the one gradient step of all learners, conjugate gradient, and a step within a trust region.
+"""Optimisation: the gradient step shared by all learners, conjugate gradient, and a trust-region step.
 
 Schulman et al. Trust region policy optimization (2015).
 """
@@ -21,16 +21,16 @@ def gradient_step(
     max_norm: float | None = None,
     learning_rate: float | None = None,
 ) -> Tensor:
-    """One step of an optimiser, on the gradient of its own parameters alone.
+    """One optimiser step, which computes gradients for the optimiser's own parameters only.
 
-    loss: one, or the parts of a sum; parts that come from a generator are made and let go one by one. max_norm: the
-    length that the gradient is clipped to, which may be infinite; None: it is not measured. learning_rate: that of this
-    step, for a schedule; None: the optimiser's as it is.
+    loss: one tensor, or the terms of a sum; terms from a generator are computed and freed one by one. max_norm: the
+    norm to which the gradient is clipped, possibly infinite; None: the norm is not computed. learning_rate: the rate
+    for this step, for a schedule; None: the optimiser's current one.
 
-    The gradient comes from `backward`, which lays it out in memory as its parameter is: torch.autograd.grad gives
-    transposed ones for layers, and Adam's fused implementation reads those in the wrong order, silently.
+    The gradient comes from `backward`, whose memory layout matches the parameter's: torch.autograd.grad returns
+    transposed gradients for layers, which Adam's fused implementation silently reads in the wrong order.
 
-    Returns the length of the gradient before clipping []; NaN where it was not measured.
+    Returns the gradient norm [] before clipping; NaN if it was not computed.
     """
     if learning_rate is not None:
         for group in optimizer.param_groups:
@@ -46,10 +46,10 @@ def gradient_step(
 
 
 def check_finite(module: nn.Module, when: str) -> None:
-    """Stop at parameters that are not finite, before anybody saves them over good ones.
+    """Check that parameters are finite, before a checkpoint with good ones is overwritten.
 
     Raises:
-        FloatingPointError: naming the first parameter that is not, and when.
+        FloatingPointError: names the first parameter that is not, and when.
     """
     bad = [name for name, value in module.named_parameters() if not bool(value.isfinite().all())]
     if bad:
@@ -57,9 +57,9 @@ def check_finite(module: nn.Module, when: str) -> None:
 
 
 def conjugate_gradient(product: Callable[[Params], Params], right: Params, num_steps: int) -> Params:
-    """Solve product(x) = right, symmetric and positive definite, for each task [N, ...] on its own; starts at zero.
+    """Solve product(x) = right for a symmetric positive definite product, per task [N, ...]; starts at zero.
 
-    Tasks whose residual is zero stay where they are.
+    Tasks whose residual is zero are not changed.
     """
     solution = {name: torch.zeros_like(value) for name, value in right.items()}
     residual, direction = dict(right), dict(right)
@@ -77,13 +77,13 @@ def conjugate_gradient(product: Callable[[Params], Params], right: Params, num_s
 
 @dataclass(frozen=True)
 class TrustRegionStep:
-    """What came of a step."""
+    """The outcome of a trust-region step."""
 
-    accepted: bool  # if not, the parameters are what they were, bit for bit
+    accepted: bool  # if false, the parameters are unchanged, bit for bit
     num_backtracks: int
     loss_before: float
-    loss: float  # at the parameters that were tried last
-    kl: float  # there
+    loss: float  # loss at the last parameters tried
+    kl: float  # KL divergence at the last parameters tried
 
 
 def trust_region_step(
@@ -98,13 +98,14 @@ def trust_region_step(
     max_backtracks: int,
     backtrack_ratio: float,
 ) -> TrustRegionStep:
-    """Move parameters in place along the natural gradient, as far as the trust region goes and the loss falls.
+    """Move parameters in place along the natural gradient, within the trust region and only if the loss falls.
 
-    gradient [P]: of the loss, flat. curvature: the product of the KL divergence's second derivative with a vector
-    [P]. evaluate: the loss and the KL from where the step began, at the parameters' present values. max_kl: the radius.
+    gradient [P]: the flattened gradient of the loss. curvature: the product of the KL divergence's Hessian with a
+    vector [P]. evaluate: returns the loss, and the KL from the start of the step, at the current parameters. max_kl:
+    the radius.
 
-    A step that does not lower the loss within the radius is tried again, `backtrack_ratio` as long, up to
-    `max_backtracks` times; then nothing is moved.
+    A step that does not lower the loss within the radius is scaled by `backtrack_ratio` and tried again, up to
+    `max_backtracks` times; then the parameters stay unchanged.
 
     Raises:
         FloatingPointError: when the gradient is not finite.
@@ -121,7 +122,7 @@ def trust_region_step(
 
     direction = conjugate_gradient(product, {"flat": gradient.unsqueeze(0)}, num_cg_steps)["flat"][0]
     quadratic = float(direction @ curvature(direction))
-    if not quadratic > 0:  # also where it is not a number
+    if not quadratic > 0:  # also true for NaN
         return TrustRegionStep(False, 0, loss_before, loss_before, 0.0)
     full_step = direction * (2 * max_kl / quadratic) ** 0.5
     loss, kl = loss_before, 0.0
@@ -150,5 +151,5 @@ def _dot(left: Params, right: Params) -> Tensor:
 
 
 def _add(left: Params, right: Params, factor: Tensor) -> Params:
-    """left + factor * right, with a factor [N] for each task."""
+    """left + factor * right, with one factor per task [N]."""
     return {name: v + factor.view(-1, *(1,) * (v.ndim - 1)) * right[name] for name, v in left.items()}

@@ -1,6 +1,6 @@
-"""The contracts between the parts: signatures and their meaning, no behaviour.
+"""The interfaces between the parts: signatures and their meaning, no behaviour.
 
-Agents never import environments and environments never import agents; both are written against this file.
+Agents never import environments and environments never import agents; both implement the interfaces in this file.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ D = TypeVar("D", bound=Decision)
 class VectorEnv(Protocol):
     """B rows of one task family on one device: torch in, torch out, same-step autoreset.
 
-    A row that ends an episode starts the next one in the same task within the same call of `step`. The environment
-    knows nothing of trials; `metarl.rl.rollouts.collect` counts episodes.
+    A row that ends an episode starts the next one in the same task within the same call of `step`. The environment has
+    no notion of trials; `metarl.rl.rollouts.collect` counts episodes.
     """
 
     @property
@@ -44,7 +44,7 @@ class VectorEnv(Protocol):
     def action_space(self) -> spaces.Box | spaces.Discrete: ...  # of one row
 
     def reset(self, tasks: Any) -> Step:
-        """Give the rows their tasks and start a first episode in each.
+        """Assign tasks to the rows and start the first episode in each.
 
         `tasks` has leading axis N, and N divides B: each task gets B / N contiguous rows.
         """
@@ -54,45 +54,45 @@ class VectorEnv(Protocol):
         """One step of all rows, or of those where `active` [B] (bool) is true.
 
         Actions outside a Box are clipped to it. Rows that are not active are not simulated: they keep their state,
-        repeat their observation, and report a zero reward and no end. The step's tensors are the caller's to keep.
+        repeat their observation, and report zero reward and no end. The caller may keep the returned tensors.
         """
         ...
 
 
 @runtime_checkable
 class Renders(Protocol):
-    """What a `VectorEnv` has beside, where its rows can be seen."""
+    """Optional attributes of a `VectorEnv` that can be rendered."""
 
     @property
-    def seconds_per_step(self) -> float: ...  # how long a step lasts on the screen
+    def seconds_per_step(self) -> float: ...  # duration of a step in a video
 
     def render(self, row: int = 0) -> NDArray[np.uint8]:
-        """A picture [H, W, 3] of what the last step led to in a row, before any reset; after `reset`, of the start."""
+        """An image [H, W, 3] of a row after its last step, before any reset; after `reset`, of its initial state."""
         ...
 
 
 @runtime_checkable
 class Restarts(Protocol):
-    """What a `VectorEnv` has beside, where some rows can be given other tasks while the others go on."""
+    """An optional method of a `VectorEnv` that can assign new tasks to some rows while the others continue."""
 
     def restart(self, tasks: Any, rows: Tensor) -> Tensor:
-        """Start an episode where `rows` [B] (bool) is true, each in its own of `tasks` [B]; what to act on, [B, O]."""
+        """Start an episode where `rows` [B] (bool) is true, each in its own of `tasks` [B]; returns obs [B, O]."""
         ...
 
 
 @runtime_checkable
 class Measures(Protocol):
-    """What a `VectorEnv` has beside, where a return alone can't tell skill from staying alive."""
+    """An optional attribute of a `VectorEnv` with metrics besides the return."""
 
     @property
-    def metric_names(self) -> tuple[str, ...]: ...  # of the entries of `Step.metrics`, such as ("velocity_error",)
+    def metric_names(self) -> tuple[str, ...]: ...  # names of the entries of `Step.metrics`, e.g. ("velocity_error",)
 
 
 @runtime_checkable
 class TaskFamily(Protocol):
-    """A distribution over tasks with named splits: a frozen dataclass whose fields are the variant's arguments.
+    """A distribution over tasks with named splits: a frozen dataclass whose fields select the variant.
 
-    Its tasks are records of a type of its own; only the family and its environments look inside them.
+    Its tasks are records of its own type; only the family and its environments read their fields.
     """
 
     @property
@@ -111,7 +111,11 @@ class TaskFamily(Protocol):
     def action_space(self) -> spaces.Box | spaces.Discrete: ...
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> Record:
-        """Tasks with leading axis `num_tasks`, on the generator's device. An undeclared split raises ValueError."""
+        """Tasks with leading axis `num_tasks`, on the generator's device.
+
+        Raises:
+            ValueError: when the family does not declare the split.
+        """
         ...
 
     def make_env(self, num_rows: int, generator: torch.Generator) -> VectorEnv:
@@ -127,19 +131,19 @@ class TaskFamily(Protocol):
 
 
 class Adapts(Protocol[State, Context]):
-    """What is known of a task, and how data change it: the first two of the three verbs. Agents need no more."""
+    """The operations prior and adapt, which are all that agents need."""
 
     def prior(self, num_tasks: int) -> State:
-        """What the learner believes before it has seen anything of a task."""
+        """The state before any data of a task."""
         ...
 
     def adapt(self, state: State, context: Context) -> State:
-        """The state after absorbing data [N, K, ...]; the old state is left as it was."""
+        """The state after absorbing data [N, K, ...]; the old state is unchanged."""
         ...
 
 
 class Adaptation(Adapts[State, Context], Protocol[State, Context]):
-    """The three verbs that all meta-learners share; they differ only in what the state is."""
+    """The three operations shared by all meta-learners, which differ only in their state."""
 
     def predict(self, state: State, x: Tensor) -> Tensor:
         """Outputs [N, Q, out] for inputs [N, Q, in] under the adapted state."""
@@ -149,33 +153,33 @@ class Adaptation(Adapts[State, Context], Protocol[State, Context]):
 class Agent(Protocol[State, D]):
     """A learner that acts.
 
-    Within an episode `observe` absorbs every step (RL2's memory; nothing for agents that adapt between episodes);
-    after each block of episodes `adapt` absorbs the block's trajectory (gradient steps, a posterior; nothing for RL2).
-    Nothing passes between the episodes of one block, so that they run side by side, in rows of their own.
+    Within an episode, `observe` absorbs every step (RL2's memory; a no-op for agents that adapt between episodes);
+    after each block of episodes, `adapt` absorbs the block's trajectory (gradient steps, a posterior; a no-op for RL2).
+    The episodes of one block are independent and run in parallel, each in its own row.
     """
 
-    block: int | None  # episodes in each task between two calls of `adapt`; None: the whole trial is one block
-    training_blocks: int | None  # in a trial of meta-training; None: as many as the trial has episodes
+    block: int | None  # episodes per task between two calls of `adapt`; None: the whole trial is one block
+    training_blocks: int | None  # blocks per trial in meta-training; None: the number of episodes of the trial
 
     def prior(self, num_tasks: int, copies: int = 1) -> State:
-        """What is believed of each task before anything is seen of it, for `copies` rows in each."""
+        """The state before any data, for `copies` rows of each task."""
         ...
 
     def observe(self, state: State, action: Tensor | None, step: Step) -> State:
-        """Absorb what the environment has just returned; `action` is None for the first step of a trial."""
+        """The state after a step of the environment; `action` is None for the first step of a trial."""
         ...
 
     def act(self, state: State, obs: Tensor, generator: torch.Generator | None) -> D:
-        """Decide on obs [B, O]; without a generator, the policy's mode instead of a sample."""
+        """A decision for obs [B, O]; generator: None for the policy's mode instead of a sample."""
         ...
 
     def adapt(self, state: State, trajectory: Trajectory[D]) -> State: ...
 
     def update(self, experience: Any, generator: torch.Generator, /) -> dict[str, float]:
-        """The meta-update from what the agent's source draws; returns what is worth logging under `train/`.
+        """The meta-update from the experience drawn by the agent's source; returns metrics to log under `train/`.
 
-        experience: of a `TrialSource`, the trajectories of a batch of trials, block by block; of a `ReplaySource`, the
-        replay.
+        experience: from a `TrialSource`, the trajectories of a batch of trials, one per block; from a `ReplaySource`,
+        the replay.
         """
         ...
 
@@ -188,10 +192,10 @@ class Agent(Protocol[State, D]):
 
 @runtime_checkable
 class PosteriorSampling(Protocol[State]):
-    """What an `Agent` has beside, where it acts through an episode as if one draw from its belief were the task."""
+    """An optional method of an `Agent` that acts on one posterior sample per episode."""
 
     def resample_latent(self, state: State, episode_start: Tensor, generator: torch.Generator | None) -> State:
-        """Draw anew for the rows that begin an episode, episode_start [B] bool; without a generator, the mode.
+        """Resample for rows that start an episode, episode_start [B] bool; generator: None for the mode.
 
         Called before the first action of each episode.
         """
@@ -199,7 +203,7 @@ class PosteriorSampling(Protocol[State]):
 
 
 class AgentConfig(Protocol):
-    """A frozen dataclass beside the agent it configures."""
+    """The configuration of an agent: a frozen dataclass, defined in the agent's own file."""
 
     def make(
         self,

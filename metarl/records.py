@@ -1,4 +1,4 @@
-"""Frozen records of tensors: the only data structures that travel between the parts of MetaRL.
+"""Frozen records of tensors: the only data structures passed between the parts of MetaRL.
 
 A record is a frozen dataclass whose fields are tensors, other records, dicts of tensors or None. Every subclass is
 registered as a pytree, so `torch.vmap`, `torch.func.grad` and `torch.utils._pytree.tree_map` look inside it.
@@ -10,6 +10,7 @@ task are contiguous), T time steps, K context items, Q queries, W ways. Trajecto
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Generic, Self, TypeVar
@@ -59,8 +60,23 @@ class Record:
         return self if copies == 1 else self.map(lambda value: value.repeat_interleave(copies, dim=0))
 
 
+class Digest:
+    """What tells lists of records apart: the beginning of a hash over all their numbers."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, record: Record) -> None:
+        for leaf in pytree.tree_leaves(record):
+            if isinstance(leaf, Tensor):
+                self._hash.update(leaf.cpu().numpy().tobytes())
+
+    def __str__(self) -> str:
+        return self._hash.hexdigest()[:12]
+
+
 def _flatten(record: Any) -> tuple[list[Any], tuple[str, ...]]:
-    """Children and their names; fields that are None have no child, as torch.vmap refuses such leaves."""
+    """Children and their names; fields that are None have no child, because torch.vmap rejects such leaves."""
     names = tuple(field.name for field in fields(record) if getattr(record, field.name) is not None)
     return [getattr(record, name) for name in names], names
 
@@ -77,21 +93,21 @@ def _combine(join: Callable[[Sequence[Tensor]], Tensor], records: Sequence[R]) -
 
 
 def stack(records: Sequence[R], dim: int = 0) -> R:
-    """Stack records of one structure along a new axis."""
+    """Stack records of the same structure along a new axis."""
     return _combine(lambda leaves: torch.stack(tuple(leaves), dim), records)
 
 
 def cat(records: Sequence[R], dim: int = 0) -> R:
-    """Concatenate records of one structure along an existing axis."""
+    """Concatenate records of the same structure along an existing axis."""
     return _combine(lambda leaves: torch.cat(tuple(leaves), dim), records)
 
 
 @dataclass(frozen=True)
 class Step(Record):
-    """What a vectorised environment returns, under same-step autoreset.
+    """The result of one step of a vectorised environment, with same-step autoreset.
 
-    `next_obs` is what the action led to; `obs` is what to act on now. They differ exactly in the rows whose episode
-    has just ended. After `reset` they are equal, the reward is zero and nothing has ended.
+    `next_obs` is the observation that the action led to; `obs` is the one to act on now. They differ only in the rows
+    whose episode has just ended. After `reset` they are equal, the reward is zero and no episode has ended.
     """
 
     obs: Tensor  # [B, O] float32
@@ -99,7 +115,7 @@ class Step(Record):
     reward: Tensor  # [B] float32
     terminated: Tensor  # [B] bool: the task ended the episode
     truncated: Tensor  # [B] bool: the time limit ended the episode
-    metrics: Tensor | None = None  # [B, M] float32 of environments that have `metric_names`, before any reset
+    metrics: Tensor | None = None  # [B, M] float32, before any reset; None without `metric_names`
 
     @property
     def episode_end(self) -> Tensor:
@@ -108,21 +124,21 @@ class Step(Record):
 
 @dataclass(frozen=True)
 class Decision(Record):
-    """What an agent decided at one step; agents that need more to learn from themselves extend it."""
+    """An agent's decision at one step; agents that need more data for learning extend it."""
 
     action: Tensor  # [B] int64 (discrete) or [B, A] float32
 
 
 @dataclass(frozen=True)
 class SampledDecision(Decision):
-    """An action with its log-probability at the moment of sampling."""
+    """An action with its log-probability when sampled."""
 
     log_prob: Tensor  # [B] float32
 
 
 @dataclass(frozen=True)
 class ActorCriticDecision(SampledDecision):
-    """A sampled action with what the critic said at that moment."""
+    """A sampled action with the critic's value at that time."""
 
     value: Tensor  # [B] float32, in the critic's own units
 
@@ -132,19 +148,19 @@ class Trajectory(Record, Generic[D]):
     """Time-major experience of B rows; everything at index t belongs to the same transition.
 
     Rows whose trial is over are no longer simulated: `valid` is false there, and the other fields are finite but
-    without meaning.
+    meaningless.
     """
 
-    obs: Tensor  # [T, B, O] what was acted on
+    obs: Tensor  # [T, B, O], the observation acted on
     decision: D  # [T, B, ...]
     reward: Tensor  # [T, B]
-    next_obs: Tensor  # [T, B, O] what the action led to, before any reset
+    next_obs: Tensor  # [T, B, O], the observation after the action, before any reset
     terminated: Tensor  # [T, B] bool
     truncated: Tensor  # [T, B] bool
     episode_start: Tensor  # [T, B] bool
     trial_start: Tensor  # [T, B] bool
     valid: Tensor  # [T, B] bool
-    metrics: Tensor | None = None  # [T, B, M] of environments that have `metric_names`
+    metrics: Tensor | None = None  # [T, B, M]; None without `metric_names`
 
     @property
     def episode_end(self) -> Tensor:
@@ -152,7 +168,7 @@ class Trajectory(Record, Generic[D]):
 
     @property
     def num_steps(self) -> int:
-        """Environment steps that were really taken."""
+        """The number of valid steps."""
         return int(self.valid.sum())
 
     @property
@@ -196,5 +212,5 @@ class Examples(Record):
 
     x: Tensor  # [..., K, in], or images [..., K, C, H, W]
     y: Tensor  # [..., K, out], or [..., K] int64 for classes
-    valid: Tensor | None = None  # [..., K] bool where some are padding, which means nothing; None: all are valid
-    context: Tensor | None = None  # [..., S, in]: other inputs whose statistics normalise x, for nets that take them
+    valid: Tensor | None = None  # [..., K] bool, false for padding; None: all are valid
+    context: Tensor | None = None  # [..., S, in], other inputs whose statistics normalise x, for nets that use them

@@ -1,7 +1,7 @@
-"""Where the outer loop's experience comes from: the contract of trials, of replay and of few-shot episodes.
+"""Sources of the outer loop's experience: the common interface of trials, replay and few-shot episodes.
 
-A configuration names its source: `config.make_source(family, train, generators)`. The trainer knows this contract
-alone, so an agent in a package of its own can collect in its own way.
+A configuration makes its source: `config.make_source(family, train, generators)`. The trainer uses only this interface,
+so an agent in another package can collect experience in its own way.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ E = TypeVar("E")
 class Draw(Generic[E]):
     """One iteration's experience."""
 
-    experience: E  # what the learner's `update` takes
-    amount: int  # how much was newly collected, in the source's units
-    metrics: dict[str, float]  # what is worth logging of it, by tags
+    experience: E  # argument of the learner's `update`
+    amount: int  # newly collected amount, in the source's unit
+    metrics: dict[str, float]  # metrics to log, by tag
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long to meta-train and on how much."""
+    """Length of meta-training and amount of data per iteration."""
 
     num_iterations: int  # number of meta-updates
     num_tasks: int  # N, fresh tasks per iteration
@@ -47,22 +47,22 @@ class TrainConfig:
 
 
 class Source(Protocol[L, E]):
-    """Draws experience for a learner from fresh training tasks, and evaluates it on held-out ones.
+    """Draws experience for a learner from training tasks, and evaluates it on held-out tasks.
 
-    A learner has update(experience, generator), state_dict and load_state_dict, and what its own source asks of it.
+    A learner has update(experience, generator), state_dict and load_state_dict, and whatever its source requires.
     """
 
-    measure: Measure  # of its adaptation curves
-    unit: str  # what amounts are counted in, such as "environment steps"
-    unit_rate: str  # its throughput unit, such as "env-steps/s"
-    score_tag: str  # the logged number, of the measure's kind, by which the best checkpoint is chosen
-    num_points: int  # of an adaptation curve
+    measure: Measure  # measure of its adaptation curves
+    unit: str  # unit of amounts, e.g. "environment steps"
+    unit_rate: str  # unit of throughput, e.g. "env-steps/s"
+    score_tag: str  # tag of the logged number by which the best checkpoint is chosen
+    num_points: int  # points of an adaptation curve
 
     @property
-    def num_diverged(self) -> int: ...  # simulations so far that were reset because they diverged
+    def num_diverged(self) -> int: ...  # simulations reset so far because they diverged
 
     def make_learner(self, num_iterations: int) -> L:
-        """A fresh learner of the configuration that made the source; `num_iterations` ends its schedules.
+        """A fresh learner of the configuration that made the source; `num_iterations` is the length of its schedules.
 
         Raises:
             ValueError: when the configuration does not fit the family.
@@ -73,7 +73,7 @@ class Source(Protocol[L, E]):
         """Experience in training tasks.
 
         Raises:
-            FloatingPointError: when it is not finite.
+            FloatingPointError: when a value is not finite.
         """
         ...
 
@@ -89,52 +89,52 @@ class Source(Protocol[L, E]):
         family: Any = None,
         deterministic: bool = False,
     ) -> Evaluation:
-        """The adaptation curve on fresh tasks of a split; everything random comes from the generator.
+        """The adaptation curve on fresh tasks of a split; all randomness comes from the generator.
 
-        family: another one than that of training; None: the source's own. deterministic: act by the policy's mode.
+        family: the family to evaluate on; None: the source's own. deterministic: act by the policy's mode.
         """
         ...
 
     def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
-        """What the source needs beside its generators.
+        """The source's state, apart from its generators.
 
-        to_train: all that a resumed training needs, a replay among it; else what an evaluation needs.
+        to_train: include everything needed to resume training, e.g. a replay; otherwise only what an evaluation needs.
         """
         ...
 
     def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
-        """Go on from a saved state; to_train: as in `state_dict`, with which it must have been saved then.
+        """Restore a saved state; to_train: as in `state_dict`; a state to train from must have been saved with it.
 
         Raises:
-            KeyError: for what the state lacks.
+            KeyError: names what the state lacks.
         """
         ...
 
 
 @runtime_checkable
 class NamesSource(Protocol):
-    """The configuration of a learner of any kind: a frozen dataclass that names where its experience comes from."""
+    """The configuration of any learner: a frozen dataclass that makes the source of its experience."""
 
     def make_source(
         self, family: Any, train: TrainConfig, generators: Mapping[str, torch.Generator]
     ) -> Source[Any, Any]:
         """The source for this configuration's learner on a family.
 
-        generators: by the names "initialisation", "task", "env", "policy" and "update", on the device to train on.
+        generators: named "initialisation", "task", "env", "policy" and "update", on the training device.
 
         Raises:
-            ValueError: when the family is of another kind, or does not fit the settings.
+            ValueError: when the family is of the wrong kind, or does not fit the settings.
         """
         ...
 
 
 def check_kinds(config: object, family: object, *, acts: bool, fits: bool) -> None:
-    """Refuse a learner on a family of the other kind.
+    """Check that a learner and a family are of the same kind.
 
-    acts: whether the configuration is an RL agent's. fits: whether the family is of the kind that such a learner needs.
+    acts: whether the configuration is an RL agent's. fits: whether the family is of the kind that the learner needs.
 
     Raises:
-        ValueError: naming both kinds.
+        ValueError: names both kinds when they differ.
     """
     if fits:
         return

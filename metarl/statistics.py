@@ -1,7 +1,7 @@
 """Means, interquartile means and bootstrap intervals of scores.
 
-Agarwal et al. Deep reinforcement learning at the edge of the statistical precipice (2021). The authors' package,
-rliable, does not import on a fresh install today; the few lines needed are here.
+Agarwal et al. Deep reinforcement learning at the edge of the statistical precipice (2021). Reimplemented because the
+authors' package, rliable, currently fails to import on a fresh install.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def mean(scores: Scores) -> Scores:
 
 
 def interquartile_mean(scores: Scores) -> Scores:
-    """Mean of the middle half over the last axis, K scores: the lowest and the highest floor(K / 4) are left out."""
+    """Mean of the middle half over the last axis of K scores: the lowest and highest floor(K / 4) are dropped."""
     scores = np.sort(scores, axis=-1)
     cut = scores.shape[-1] // 4
     return scores[..., cut : scores.shape[-1] - cut].mean(-1)
@@ -50,7 +50,7 @@ def bootstrap_interval(
         raise ValueError(f"level is {level}; must lie between 0 and 1")
     strata = scores.reshape(len(scores), -1)  # [K, S]
     rng = np.random.default_rng(seed)
-    size = max(1, _RESAMPLED_AT_ONCE // strata.size)  # so that memory does not grow with the number of scores
+    size = max(1, _RESAMPLED_AT_ONCE // strata.size)  # bounds the memory
     values = []
     for start in range(0, num_resamples, size):
         picks = rng.integers(len(strata), size=(min(size, num_resamples - start), *strata.shape))

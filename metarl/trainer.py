@@ -1,6 +1,6 @@
-"""The outer loop: draw experience from a source, update the meta-learner, again and again.
+"""The outer loop: repeatedly draw experience from a source and update the meta-learner.
 
-One loop for agents that act in trials and for learners that predict: what differs is the source.
+Agents that act in trials and learners that predict share this loop; they differ in their source.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainConfig", "Trainer", "train"]
 
-_STREAMS = ("initialisation", "task", "env", "policy", "update")  # one generator each, all from one seed
-_EVALUATION_SEED = 1_000_003  # of the held-out tasks: the same ones for every run, whatever its seed
+_STREAMS = ("initialisation", "task", "env", "policy", "update")  # one generator each, all derived from one seed
+_EVALUATION_SEED = 1_000_003  # seed of the held-out tasks, the same for every run
 
 
 class Trainer:
-    """A meta-learner, the source of what it learns from and everything that an exact resume needs.
+    """A meta-learner, the source of its experience, and everything needed for an exact resume.
 
-    The agent's configuration names the source: trials in fresh tasks, episodes for replay, support and query sets.
+    The agent's configuration makes the source: trials in fresh tasks, a replay, or support and query sets.
 
     Raises:
-        ValueError: when family, agent and settings do not fit together.
+        ValueError: when family, agent and settings are incompatible.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Trainer:
         seed: int,
         device: str = "cpu",
     ) -> None:
-        self.family, self.config, self.agent_name = family, config, agent_name
+        self.family, self.config, self.agent_name, self.seed = family, config, agent_name, seed
         seeds = np.random.SeedSequence(seed).generate_state(len(_STREAMS), np.uint64).tolist()
         self.generators = {
             name: torch.Generator(device).manual_seed(stream_seed % 2**63)
@@ -56,14 +56,14 @@ class Trainer:
         self.num_points = self.source.num_points
         self.device = device
         self.iteration = 0
-        self.num_samples = 0  # in the source's unit: examples, where nothing acts
-        self.seconds = 0.0  # of meta-training, without evaluations
-        self.best_return = self.source.measure.worst  # the best mean score of a window between two checkpoints
-        self._window: list[float] = []  # scores by iteration since the last checkpoint, such as returns of whole trials
+        self.num_samples = 0  # in the source's unit, e.g. environment steps or examples
+        self.seconds = 0.0  # duration of meta-training, without evaluations
+        self.best_return = self.source.measure.worst  # best mean score of a window between two checkpoints
+        self._window: list[float] = []  # scores, e.g. returns of whole trials, of iterations since the last checkpoint
 
     @property
     def num_diverged(self) -> int:
-        """Simulations that were reset because they diverged, where environments count them."""
+        """The number of simulations reset because they diverged, if the environments count them."""
         return self.source.num_diverged
 
     def iterate(self) -> dict[str, float]:
@@ -105,10 +105,10 @@ class Trainer:
         family: Any = None,
         deterministic: bool = False,
     ) -> Evaluation:
-        """The adaptation curve on held-out tasks; the training's own random streams are left as they are.
+        """The adaptation curve on held-out tasks; the training's random streams are not advanced.
 
-        family: another one than that of training, such as with more classes; None: the trainer's own. deterministic:
-        act by the policy's mode.
+        family: the family to evaluate on, e.g. with more classes; None: the training family. deterministic: act by the
+        policy's mode.
         """
         return self.source.evaluate(
             self.agent,
@@ -122,7 +122,7 @@ class Trainer:
         )
 
     def close_window(self) -> bool:
-        """Start a new window of iterations; whether the last one was the best so far, on training tasks."""
+        """Start a new window of iterations; returns whether the last one was the best so far, on training tasks."""
         mean = sum(self._window) / max(len(self._window), 1)
         is_best = bool(self._window) and self.source.measure.is_better(mean, self.best_return)
         self.best_return = mean if is_best else self.best_return
@@ -130,7 +130,7 @@ class Trainer:
         return is_best
 
     def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
-        """Tensors and plain Python only. to_train: with all that a resume needs; else what an evaluation needs."""
+        """The state, as tensors and plain Python. to_train: all that a resume needs; else what an evaluation needs."""
         return {
             "iteration": self.iteration,
             "num_samples": self.num_samples,
@@ -143,12 +143,12 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
-        """Go on from a saved state.
+        """Restore a saved state.
 
-        to_train: with the replay and the random streams, which fit only the kind of device that they were saved on.
+        to_train: restore the replay and the random streams too, which fit only the kind of device they were saved on.
 
         Raises:
-            KeyError: for what the state lacks.
+            KeyError: names what the state lacks.
         """
         self.iteration = state["iteration"]
         self.num_samples = state["num_samples"]
@@ -170,9 +170,10 @@ def train(
 ) -> Evaluation:
     """Meta-train from the trainer's iteration to the last one, logging and saving into the run; then evaluate.
 
-    `best` is the checkpoint with the best return, or error, over a window of training tasks: test tasks choose nothing.
-    `progress` is called after each iteration, `evaluate` now and then and at the end; what they raise ends the training
-    with everything saved that they saw, the checkpoint of the iteration aside where it is not the last.
+    `best` is the checkpoint with the best return, or error, over a window of training tasks; it never depends on test
+    tasks. `progress` is called after each iteration, `evaluate` every `eval_every` iterations and at the end. An
+    exception from either ends the training; the log is complete then, but a checkpoint for that iteration exists only
+    if it was the last.
     """
     config = trainer.config
     evaluation = None
@@ -181,7 +182,7 @@ def train(
         is_last = trainer.iteration == config.num_iterations
         evaluation = None
         if is_last:
-            _save(trainer, run)  # before the evaluation, which may take long: whoever stops it loses nothing
+            _save(trainer, run)  # before the evaluation, which may take long: interrupting it loses nothing
         try:
             if is_last or (config.eval_every and trainer.iteration % config.eval_every == 0):
                 evaluation = evaluate(trainer)
@@ -190,7 +191,7 @@ def train(
             run.log(metrics, trainer.num_samples)
         if not is_last and trainer.iteration % config.checkpoint_every == 0:
             _save(trainer, run)
-        progress(trainer, metrics)  # last, as it may stop the training: then the window is closed as it would have been
+        progress(trainer, metrics)  # last, because it may stop the training after the window is closed
     return evaluate(trainer) if evaluation is None else evaluation
 
 

@@ -1,1 +1,1 @@
-"""Doors from our vectorised environments to Gymnasium and Stable-Baselines3."""
+"""Bridges from our vectorised environments to Gymnasium and Stable-Baselines3."""

@@ -4,10 +4,10 @@
     env = gymnasium.make("metarl/HalfCheetahVel-v0", task={"velocity": 1.5})
     many = gymnasium.make_vec("envs:metarl/HalfCheetahVel-v0", num_envs=64)
 
-`task` is a dict with the fields of the family's task record (`metarl list families` and the family's module name
-them). Without it a task is sampled whenever `reset` is called, from the environment's own seeded generator;
-`reset(options={"task": {...}})` sets one until the next reset. Other keywords are fields of the family, such as
-`horizon=100`. Episodes end at the family's horizon by themselves: no `TimeLimit` wrapper is needed.
+`task` is a dict with the fields of the family's task record (see `metarl list families` and the family's module).
+Without it a task is sampled whenever `reset` is called, from the environment's own seeded generator;
+`reset(options={"task": {...}})` sets one until the next reset. Other keywords are fields of the family, e.g.
+`horizon=100`. Episodes end at the family's horizon, without a `TimeLimit` wrapper.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from metarl.records import Record, Step
 class GymnasiumEnv(gymnasium.Env[NDArray[Any], Any]):
     """One row of a task family: observations [O] float32, actions an int or [A] float32.
 
-    `reset` reports the task under "task". Families that can be seen render, with `render_mode="rgb_array"`.
+    `reset` reports the task under "task". Families that render do so with `render_mode="rgb_array"`.
     """
 
-    # Of the class, for `gymnasium.make`; an instance whose family does not render declares no mode.
+    # Metadata of the class, for `gymnasium.make`; an instance whose family does not render declares no mode.
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012, as Gymnasium has it
 
     def __init__(
@@ -47,7 +47,7 @@ class GymnasiumEnv(gymnasium.Env[NDArray[Any], Any]):
         render_mode: str | None = None,
         **variant: Any,
     ) -> None:
-        """One environment of `family`, a name of the catalog with fields of its class, or a family made elsewhere.
+        """One environment of `family`: a catalog name with fields of its class, or a family instance.
 
         Raises:
             ValueError: for an unknown family, field, split, field of a task or render mode.
@@ -73,7 +73,7 @@ class GymnasiumEnv(gymnasium.Env[NDArray[Any], Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Start an episode in the given task, in that of `options["task"]`, or in a sampled one."""
+        """Start an episode in `options["task"]`, in the task given at construction, or in a sampled one."""
         super().reset(seed=seed)
         if seed is not None or not self._seeded:
             self._generator.manual_seed(_new_seed(self.np_random))
@@ -84,7 +84,7 @@ class GymnasiumEnv(gymnasium.Env[NDArray[Any], Any]):
         return step.obs[0].numpy(), {"task": {name: value[0].numpy().copy() for name, value in vars(tasks).items()}}
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """One step; after an end, `reset` comes first.
+        """One step; after an episode's end, call `reset` first.
 
         Raises:
             gymnasium.error.ResetNeeded: after the end of an episode.
@@ -97,7 +97,7 @@ class GymnasiumEnv(gymnasium.Env[NDArray[Any], Any]):
         return obs, float(step.reward[0]), bool(step.terminated[0]), bool(step.truncated[0]), {}
 
     def render(self) -> NDArray[np.uint8] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """What the last step led to, [H, W, 3] uint8, with what the task asks for."""
+        """An image [H, W, 3] uint8 of the state after the last step, with the task's target."""
         if self.render_mode is None or self._visible is None:
             gymnasium.logger.warn("render was called, but the environment was made without render_mode='rgb_array'")
             return None
@@ -111,7 +111,7 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], Any, NDArray[A
     """B rows of a task family stepped together: observations [B, O] float32, rewards [B] float64.
 
     An episode that ends is followed by the next one in the same task within the same call (same-step autoreset): the
-    last observation stands in `infos["final_obs"]`, as Gymnasium documents. Tasks, one a row, change at `reset` only.
+    last observation is in `infos["final_obs"]`, as Gymnasium documents. Tasks, one per row, change at `reset` only.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], Any, NDArray[A
         render_mode: str | None = None,
         **variant: Any,
     ) -> None:
-        """`num_envs` rows of `family`, all in `task`, or each in a task of its own.
+        """`num_envs` rows of `family`, all in `task`, or each in its own task.
 
         Raises:
             ValueError: for an unknown family, field, split or field of a task, or a render mode.
@@ -147,10 +147,10 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], Any, NDArray[A
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Start an episode in every row, in the given task, in that of `options["task"]`, or in sampled ones.
+        """Start an episode in every row, in `options["task"]`, in the task given at construction, or in sampled ones.
 
         Raises:
-            ValueError: for a list of seeds, as all rows share one generator, or an unknown option.
+            ValueError: for a list of seeds, because all rows share one generator, or an unknown option.
         """
         if isinstance(seed, list):
             raise ValueError("seed is a list; must be one integer or None")
@@ -174,12 +174,12 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], Any, NDArray[A
         return step.obs.numpy(), reward, step.terminated.numpy(), step.truncated.numpy(), _final(step)
 
     def close_extras(self, **kwargs: Any) -> None:
-        """What `close` calls, once."""
+        """Release resources; called once by `close`."""
         close(self._env)
 
 
 def _final(step: Step) -> dict[str, Any]:
-    """What Gymnasium's same-step autoreset reports of ended episodes: an object array with None in other rows."""
+    """Gymnasium's report of ended episodes under same-step autoreset: an object array with None in other rows."""
     ended = step.episode_end.numpy()
     if not ended.any():
         return {}
@@ -193,7 +193,7 @@ def _family(family: str | TaskFamily, variant: Mapping[str, Any]) -> TaskFamily:
     if isinstance(family, str):
         return make(family, **variant)
     if variant:
-        raise ValueError(f"{next(iter(variant))} is given beside a family that is made already: set it there")
+        raise ValueError(f"{next(iter(variant))} is given with a family instance; set it there")
     return family
 
 
@@ -209,7 +209,7 @@ def _tasks_for(
     options: Mapping[str, Any] | None,
     generator: torch.Generator,
 ) -> Record:
-    """The tasks of an episode: of the options, as fixed at the start, or sampled."""
+    """The tasks of an episode: from the options, as fixed at construction, or sampled."""
     unknown = set(options or {}) - {"task"}
     if unknown:
         raise ValueError(f"options has the key {sorted(unknown)[0]!r}; must have only 'task'")

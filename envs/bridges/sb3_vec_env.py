@@ -1,8 +1,8 @@
 """Any task family as a Stable-Baselines3 VecEnv, on top of the fast vector environment: `as_vec_env(family, tasks)`.
 
-SB3 knows nothing of tasks: it resets an environment once, when `learn` begins, and rows that end an episode start the
-next one in the same task. So tasks change only where `reset` is called, which is at each call of `learn` that does not
-say `reset_num_timesteps=False`; or else, with `fresh=True`, at the end of every episode.
+SB3 has no notion of tasks: it resets an environment once, when `learn` begins, and rows that end an episode start the
+next one in the same task. Tasks therefore change only when `reset` is called, which is at each call of `learn` without
+`reset_num_timesteps=False`; or, with `fresh=True`, at the end of every episode.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ def as_vec_env(
     fresh: bool = False,
     seed: int = 0,
 ) -> FamilyVecEnv:
-    """Rows of `family` in N tasks, B / N contiguous rows each; N divides `num_envs` (None: one row a task).
+    """Rows of `family` in N tasks, B / N contiguous rows each; N divides `num_envs` (None: one row per task).
 
-    tasks: a record of the family's tasks with leading axis N, which the rows keep for good; or N itself, for N tasks
-        that are drawn from `split` ("train" if left out) at every `reset` and kept until the next.
-    visible: append the task's own numbers to the observation, which makes an oracle of the learner.
-    fresh: a row whose episode ends gets a task of its own, drawn from `split`; there are as many tasks as rows.
-    seed: of everything drawn, tasks included, until `FamilyVecEnv.seed` sets another.
+    tasks: a record of the family's tasks with leading axis N, which the rows keep permanently; or N itself, for N tasks
+        sampled from `split` (default "train") at every `reset` and kept until the next.
+    visible: append the task's parameters to the observation, which makes the learner an oracle.
+    fresh: sample a new task from `split` for each row whose episode ends; needs as many tasks as rows.
+    seed: seed of all randomness, including tasks, until `FamilyVecEnv.seed` sets another.
 
     Raises:
         ValueError: when N does not divide `num_envs`, `split` is not one of the family's or comes with given tasks;
             when `fresh` does, or comes with fewer tasks than rows, or with a family whose rows only change together.
     """
     if isinstance(tasks, Record) and split is not None:
-        raise ValueError(f"split is {split!r}; must be None, as the tasks are given and not drawn")
+        raise ValueError(f"split is {split!r}; must be None, because the tasks are given")
     num_tasks = len(tasks) if isinstance(tasks, Record) else tasks
     num_envs = num_tasks if num_envs is None else num_envs
     if fresh and (isinstance(tasks, Record) or num_envs != num_tasks):
@@ -55,9 +55,9 @@ def as_vec_env(
 
 
 class FamilyVecEnv(VecEnv):
-    """B rows as SB3 wants them: numpy, `terminal_observation` and `TimeLimit.truncated` where an episode has ended.
+    """B rows in SB3's format: numpy, with `terminal_observation` and `TimeLimit.truncated` at the end of an episode.
 
-    `tasks` holds the present tasks, [N].
+    `tasks` holds the current tasks, [N].
     """
 
     def __init__(
@@ -77,14 +77,14 @@ class FamilyVecEnv(VecEnv):
             raise ValueError(f"num_envs is {num_envs}; must be a multiple of the {num_tasks} tasks")
         self.family, self.render_mode = family, None
         self._generator = torch.Generator().manual_seed(seed)
-        self._split: Split | None = None if isinstance(tasks, Record) else split  # to draw from at each reset
-        # Drawn here too, so that a wrong split is told at once and the size of what `visible` shows is known.
+        self._split: Split | None = None if isinstance(tasks, Record) else split  # split to sample from at each reset
+        # Sampled here too, to report a wrong split at once and to know the size of the visible task.
         self.tasks = tasks if isinstance(tasks, Record) else family.sample(num_tasks, split, self._generator)
         self._env: Any = family.make_env(num_envs, self._generator)  # a `VectorEnv`
         self._restarts: Restarts | None = None
         if fresh:
             if not isinstance(self._env, Restarts):
-                raise ValueError(f"fresh is True; must be False, as rows of {family.name} change tasks together")
+                raise ValueError(f"fresh is True; must be False, because rows of {family.name} change tasks together")
             self._restarts = self._env
         self._visible = task_numbers(self.tasks, num_envs) if visible else None  # [B, P]
         space = family.observation_space
@@ -95,9 +95,9 @@ class FamilyVecEnv(VecEnv):
         super().__init__(num_envs, space, family.action_space)
 
     def reset(self) -> NDArray[np.float32]:
-        """Draw the tasks, if they are to be drawn, and start an episode in every row.
+        """Sample the tasks, if they were not given, and start an episode in every row.
 
-        The seed that `seed` has set is used once; of its seeds only the first counts, as rows share a generator.
+        The seed set by `seed` is used once; of a list of seeds only the first counts, because rows share a generator.
         """
         if self._seeds[0] is not None:
             self._generator.manual_seed(self._seeds[0])
@@ -125,7 +125,7 @@ class FamilyVecEnv(VecEnv):
         return self._seen(obs), step.reward.numpy(), step.episode_end.numpy(), reports
 
     def _draw_again(self, env: Restarts, rows: Tensor) -> Tensor:
-        """Fresh tasks for `rows` [B] (bool), and an episode in each; what to act on, [B, O]."""
+        """Start episodes in fresh tasks for `rows` [B] (bool); returns the observations to act on, [B, O]."""
         assert self._split is not None
         drawn = self.family.sample(int(rows.sum()), self._split, self._generator)
 
@@ -153,7 +153,7 @@ class FamilyVecEnv(VecEnv):
         close(self._env)
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """An attribute of this environment or else of the family, which all rows share, once for each of them.
+        """An attribute of this environment or of the family, shared by all rows, repeated once per row.
 
         Raises:
             AttributeError: when neither has it.
@@ -165,14 +165,14 @@ class FamilyVecEnv(VecEnv):
         """Set an attribute of this environment, for all rows.
 
         Raises:
-            ValueError: for some of the rows only, as they share their attributes.
+            ValueError: for a subset of the rows, because they share their attributes.
         """
         if len(self._rows(indices)) != self.num_envs:
-            raise ValueError(f"indices is {indices!r}; must be None, as rows share their attributes")
+            raise ValueError(f"indices is {indices!r}; must be None, because rows share their attributes")
         setattr(self, attr_name, value)
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
-        """A method of the family, called once for each row."""
+        """Call a method of the family once per row."""
         method = getattr(self.family, method_name)
         return [method(*method_args, **method_kwargs) for _ in self._rows(indices)]
 
@@ -184,7 +184,7 @@ class FamilyVecEnv(VecEnv):
 
 
 def task_numbers(tasks: Record, num_rows: int) -> Tensor:
-    """All numbers of each row's task, [B, P] float32."""
+    """All parameters of each row's task, [B, P] float32."""
     leaves = [leaf for leaf in tree_leaves(tasks) if isinstance(leaf, Tensor)]
     numbers = torch.cat([leaf.reshape(len(leaf), -1).float() for leaf in leaves], dim=1)  # [N, P]
     return numbers.repeat_interleave(num_rows // len(numbers), dim=0)

@@ -1,7 +1,7 @@
 """Physics engines behind one interface: `cpu` is MuJoCo's C engine on native threads, `gpu` is `mujoco_warp`.
 
-Importing this package imports no simulator; `make_physics` does. What it does is choose how MuJoCo renders:
-MuJoCo reads the variable MUJOCO_GL once, when it is imported, and its default needs a display.
+Importing this package imports no simulator; `make_physics` does. The package sets MuJoCo's rendering backend, because
+MuJoCo reads the variable MUJOCO_GL only when it is imported, and its default needs a display.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from torch import Tensor
 class Physics(Protocol):
     """B simulations of one body, advanced together.
 
-    `qpos` and `qvel` are live: every call of `reset` and `step` changes them in place, so whoever wants to keep a
-    value clones it. Their dtype is the engine's own (float64 for MuJoCo's C engine).
+    `qpos` and `qvel` are live: every call of `reset` and `step` changes them in place; clone values to keep them. Their
+    dtype is the engine's own (float64 for MuJoCo's C engine).
     """
 
     num_rows: int  # B
     device: torch.device
-    asynchronous: bool  # calls return before the work is over, and reading any value waits for it
+    asynchronous: bool  # whether calls return early, and reading a value waits for the result
     timestep: float  # seconds of one substep
     qpos: Tensor  # [B, nq] generalised positions, MuJoCo's order and units
     qvel: Tensor  # [B, nv] generalised velocities
-    initial_qpos: Tensor  # [nq] the position the body file describes
+    initial_qpos: Tensor  # [nq], the initial position in the body file
 
     def data(self, name: str) -> Tensor:
-        """A field of MuJoCo's data such as "xpos" or "sensordata", [B, ...] and live; not to be written to.
+        """A field of MuJoCo's data (e.g. "xpos" or "sensordata") [B, ...], live and read-only.
 
-        Fields that derive from positions and velocities are one substep behind them after `step`, and current after
+        Fields derived from positions and velocities are one substep behind them after `step`, and up to date after
         `reset`. The tensor is live until `set_fields` or `set_models` is called.
 
         Raises:
-            ValueError: for a field that MuJoCo's data lacks, or the engine has not.
+            ValueError: for a field that MuJoCo's data or the engine lacks.
         """
         ...
 
@@ -51,43 +51,42 @@ class Physics(Protocol):
     def set_fields(self, fields: Mapping[str, Tensor]) -> None:
         """Give each row its own physics: MuJoCo's field names ("body_mass", "opt.gravity") to values [B, ...].
 
-        Constants that MuJoCo derives from them follow. A field not named keeps its value.
+        Constants that MuJoCo derives from them are recomputed. A field not named keeps its value.
         """
         ...
 
     def set_models(self, models: Sequence[Any]) -> None:
-        """Give each row a body of its own: B models compiled from one description with other numbers in it.
+        """Give each row its own body: B models compiled from one description with different numbers.
 
-        `envs.simulators.model.load_model` compiles them; rows may share one. What `set_fields` gave before is gone.
+        `envs.simulators.model.load_model` compiles them; rows may share one. Values from `set_fields` are discarded.
         """
         ...
 
     def reset(self, qpos: Tensor, qvel: Tensor, rows: Tensor | None = None) -> None:
-        """Start all rows, or those where `rows` [B] (bool) is true, afresh from qpos [B, nq] and qvel [B, nv]."""
+        """Reset all rows, or those where `rows` [B] (bool) is true, to qpos [B, nq] and qvel [B, nv]."""
         ...
 
     def step(self, ctrl: Tensor, num_substeps: int, rows: Tensor | None = None) -> Tensor | None:
         """Advance all rows, or those where `rows` [B] is true, with ctrl [B, nu] held for `num_substeps`.
 
-        Returns the rows that diverged, [B] bool, or None when it is known that none did. Their state is without
-        meaning until `reset`.
+        Returns the rows that diverged, [B] bool, or None if none did. Their state is undefined until `reset`.
         """
         ...
 
 
 def make_physics(body: Path, num_rows: int, device: torch.device, *, contact_forces: bool = False) -> Physics:
-    """`num_rows` simulations of an MJCF file on a device, by the engine that runs there.
+    """`num_rows` simulations of an MJCF file on a device, by the engine for that device.
 
-    contact_forces: compute the data's field "cfrc_ext" after each step, as Gymnasium does; without, it means nothing.
+    contact_forces: compute the data's field "cfrc_ext" after each step, as Gymnasium does; otherwise it is undefined.
 
     Raises:
         ValueError: for fewer rows than one, a device without an engine, an engine that is not installed, or contact
-            forces where the engine is not made to give them.
+            forces if the engine cannot compute them.
     """
     if num_rows < 1:
         raise ValueError(f"num_rows is {num_rows}; must be at least 1")
     if device.type == "cpu":
-        from envs.simulators.cpu import CpuPhysics  # here, so that tasks can be sampled without a simulator
+        from envs.simulators.cpu import CpuPhysics  # imported here: tasks can be sampled without a simulator
 
         return CpuPhysics(body, num_rows, contact_forces=contact_forces)
     if device.type != "cuda":
@@ -107,13 +106,13 @@ def has_display() -> bool:
 
 
 def _choose_rendering() -> None:
-    """Without a display, render by EGL where its library is present; a choice of the user's own stands."""
+    """Without a display, render by EGL if its library is present; an existing MUJOCO_GL is kept."""
     if has_display() or os.environ.get("MUJOCO_GL"):
         return
     try:
         ctypes.CDLL("libEGL.so.1")
     except OSError:
-        return  # asking for a backend that is missing would break the import of MuJoCo itself
+        return  # a missing backend would break the import of MuJoCo itself
     os.environ["MUJOCO_GL"] = "egl"
 
 

@@ -1,4 +1,4 @@
-"""Batched physics as functions of one's own read it: MuJoCo's data fields by attribute, joints and bodies by name."""
+"""Batched physics as seen by user functions: MuJoCo's data fields by attribute, joints and bodies by name."""
 
 # MuJoCo's compiled module has no type stubs.
 # pyright: reportAttributeAccessIssue=false
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class Names:
-    """Where the joints and bodies of a model stand in its fields, by their names, or numbers where they have none."""
+    """Indices of a model's joints and bodies in its fields, by name, or by number for unnamed ones."""
 
     def __init__(self, model: mujoco.MjModel) -> None:
         joints, bodies = mujoco.mjtObj.mjOBJ_JOINT.value, mujoco.mjtObj.mjOBJ_BODY.value
@@ -31,7 +31,7 @@ class Names:
         self._bodies = {mujoco.mj_id2name(model, bodies, body) or str(body): body for body in range(model.nbody)}
 
     def joint(self, name: str) -> tuple[slice, slice]:
-        """A joint's place in qpos and in qvel; raises ValueError for one that the model lacks."""
+        """A joint's slices of qpos and qvel; raises ValueError for one that the model lacks."""
         return _found("joint", name, self._joints)
 
     def body(self, name: str) -> int:
@@ -43,28 +43,28 @@ class BatchedPhysics:
     """B simulations of one model at one moment.
 
     `physics.qpos` [B, nq], `physics.qvel` [B, nv], `physics.xpos` [B, nbody, 3], `physics.sensordata` [B, n] and other
-    fields of MuJoCo's data have the engine's dtype and are live: what is kept of them must be copied. As after MuJoCo's
-    own step, fields that derive from positions and velocities are one substep behind these two.
+    fields of MuJoCo's data have the engine's dtype and are live: copy values to keep them. As after MuJoCo's own step,
+    fields derived from positions and velocities are one substep behind these two.
     """
 
     def __init__(self, state: Any, before: Any, dt: float, names: Names) -> None:
-        self.dt = dt  # seconds of a step
+        self.dt = dt  # duration of a step, in seconds
         self._state, self._before, self._names = state, before, names
 
     def __getattr__(self, field: str) -> Tensor:
-        if field.startswith("_"):  # those of a data field do not; copying asks for such names
+        if field.startswith("_"):  # never a data field; copying looks up such names
             raise AttributeError(field)
         return getattr(self._state, field)
 
     @property
     def before(self) -> Any:
-        """The fields as they were before the step that led here; for `reward` and `metrics`.
+        """The fields before the last step; for `reward` and `metrics`.
 
         Raises:
-            ValueError: elsewhere, as an episode's start has nothing before it.
+            ValueError: elsewhere, because there is no step before an episode's start.
         """
         if self._before is None:
-            raise ValueError("physics.before is known to reward and metrics only")
+            raise ValueError("physics.before is available in reward and metrics only")
         return self._before
 
     def position(self, joint: str) -> Tensor:
@@ -84,7 +84,7 @@ class BatchedPhysics:
         return _squeezed(self.qvel[:, self._names.joint(joint)[1]])
 
     def body(self, body: str) -> Tensor:
-        """Where a body's frame is in the world, [B, 3] m.
+        """The position of a body's frame in the world, [B, 3] m.
 
         Raises:
             ValueError: for a body that the model lacks.
@@ -93,10 +93,10 @@ class BatchedPhysics:
 
 
 class RestingState:
-    """B rows of a model at rest, in place of an engine's: functions are tried on it, and it notes what they read."""
+    """B rows of a model at rest, on which functions are tried out; records the fields that they read."""
 
     def __init__(self, model: mujoco.MjModel, num_rows: int) -> None:
-        self.used: set[str] = set()  # the fields that were asked for
+        self.used: set[str] = set()  # fields that were read
         self._num_rows = num_rows
         self._data = mujoco.MjData(model)
         mujoco.mj_forward(model, self._data)

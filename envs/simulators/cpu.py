@@ -3,9 +3,8 @@
 Documentation: https://mujoco.readthedocs.io (Python bindings, batch). Results are bit-identical to one MjData per row
 stepped by `mj_step`, at any number of threads.
 
-A batch owns native threads and native memory: it cannot be pickled, a forked child that touches one it inherited
-deadlocks (start workers with "spawn" and build the environment in them), and two Python threads must not use one at
-the same time.
+A batch owns native threads and memory: it cannot be pickled, a forked child that uses an inherited one deadlocks (start
+workers with "spawn" and build the environment in them), and two Python threads must not use one at the same time.
 """
 
 # MuJoCo's compiled module has no type stubs.
@@ -35,8 +34,8 @@ logger = logging.getLogger(__name__)
 
 _ROWS_PER_THREAD = 8  # below this, waking a thread costs more than it saves
 
-# Of `Batch.warning` [rows, kind, (last, count)], the kinds after which MuJoCo has put the row back to its initial
-# state, or ignored its controls: BADQPOS, BADQVEL, BADQACC, BADCTRL are neighbours.
+# The kinds in `Batch.warning` [rows, kind, (last, count)] after which MuJoCo has reset the row or ignored its controls:
+# BADQPOS, BADQVEL, BADQACC, BADCTRL are contiguous.
 _FIRST_BAD = int(mujoco.mjtWarning.mjWARN_BADQPOS)
 _BAD = (slice(None), slice(_FIRST_BAD, int(mujoco.mjtWarning.mjWARN_BADCTRL) + 1), 1)
 
@@ -51,15 +50,15 @@ class CpuPhysics:
     ) -> None:
         """Compile the MJCF file `body`.
 
-        num_threads: None for what the machine and the number of rows call for, see `suitable_threads`.
-        contact_forces: compute "cfrc_ext" after each step, for some 15 % of a step's time.
+        num_threads: None for a number suited to the machine and the number of rows, see `suitable_threads`.
+        contact_forces: compute "cfrc_ext" after each step, which takes some 15 % of a step's time.
         """
         self.num_rows = num_rows
         self.device = torch.device("cpu")
         self.num_threads = suitable_threads(num_rows) if num_threads is None else num_threads
         self.model = load_model(body)
         self.timestep = float(self.model.opt.timestep)
-        self._models: list[mujoco.MjModel] | None = None  # a model for each row, where rows have their own
+        self._models: list[mujoco.MjModel] | None = None  # one model per row, if rows have their own
         self._errors = LogLimiter()
         self._contact_forces: Tensor | None = None  # [B, bodies, 6], live
         if contact_forces:
@@ -71,7 +70,7 @@ class CpuPhysics:
     def _start(self) -> None:
         """Threads and memory for B simulations, and views of the memory."""
         self._has_fields = False
-        # Contact forces come from what a step leaves behind beside the state, which only a persistent batch keeps.
+        # Contact forces come from by-products of a step, which only a persistent batch keeps.
         persistent = self._contact_forces is not None
         self._batch = Batch(self.model, self.num_rows, self.num_threads, persistent=persistent)
         self._qpos: np.ndarray[Any, Any] = self._batch.bind("qpos")
@@ -85,10 +84,10 @@ class CpuPhysics:
         raise TypeError("CpuPhysics holds native threads and cannot be pickled; build it in the process that uses it")
 
     def data(self, name: str) -> Tensor:
-        """A field of MuJoCo's data such as "xpos", [B, ...] and live, see `Physics.data`.
+        """A field of MuJoCo's data (e.g. "xpos") [B, ...], live, see `Physics.data`.
 
         Raises:
-            ValueError: for a field that MuJoCo's data lacks or that has not a number of entries that is fixed.
+            ValueError: for a field that MuJoCo's data lacks or whose size is not fixed.
         """
         if name in ("qpos", "qvel"):
             return getattr(self, name)
@@ -98,12 +97,12 @@ class CpuPhysics:
             near = difflib.get_close_matches(name, DATA_FIELDS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "use a name such as 'xpos' or 'sensordata'"
             raise ValueError(f"{name!r} is not a field of MuJoCo's data: {hint}")
-        with warnings.catch_warnings():  # of torch's, that the array is the engine's to write
+        with warnings.catch_warnings():  # torch warns that the array is not writable
             warnings.simplefilter("ignore", UserWarning)
             return torch.from_numpy(self._batch.bind(name))
 
     def field(self, name: str) -> Tensor:
-        """The body's own value of a model field such as "body_mass" or "opt.gravity"; a copy."""
+        """The body's own value of a model field (e.g. "body_mass" or "opt.gravity"); a copy."""
         return torch.from_numpy(np.array(model_field(self.model, name), dtype=np.float64))
 
     def set_fields(self, fields: Mapping[str, Tensor]) -> None:
@@ -115,7 +114,7 @@ class CpuPhysics:
         """
         check_fields(self.model, self.num_rows, fields)
         if self._models is not None:
-            made: dict[Any, mujoco.MjModel] = {}  # rows of one task share a model, which is faster than one each
+            made: dict[Any, mujoco.MjModel] = {}  # rows of one task share a model, which is faster
             for row, model in enumerate(self._models):
                 key = (id(model), *(value[row].numpy().tobytes() for value in fields.values()))
                 if key not in made:
@@ -130,10 +129,10 @@ class CpuPhysics:
             self._has_fields = True
 
     def set_models(self, models: Sequence[mujoco.MjModel]) -> None:
-        """Give each row a model of its own, compiled from one description with other numbers in it.
+        """Give each row its own model, compiled from one description with different numbers.
 
         Raises:
-            ValueError: when there is not one for each row, or one has other sizes.
+            ValueError: when there is not one per row, or the sizes of one differ.
         """
         check_models(self.model, self.num_rows, models)
         if self._has_fields:
@@ -142,10 +141,9 @@ class CpuPhysics:
         self._batch.set_models(self._models)
 
     def reset(self, qpos: Tensor, qvel: Tensor, rows: Tensor | None = None) -> None:
-        """Start all rows, or those where `rows` [B] is true, afresh; also clears warm starts and warnings.
+        """Reset all rows, or those where `rows` [B] is true; also clears warm starts and warnings.
 
-        As Gymnasium does, quantities that derive from the state are computed at once: the first step's solver starts
-        from what it found here.
+        As in Gymnasium, derived quantities are computed at once, and the first step's solver is warm-started from them.
         """
         chosen = None if rows is None else rows.numpy()
         self._batch.reset(chosen, stage=int(mujoco.mjtStage.mjSTAGE_NONE))
@@ -168,15 +166,15 @@ class CpuPhysics:
             failed = np.zeros(self.num_rows, dtype=bool)
             failed[error.ids] = True
         self._find_contact_forces(rows)
-        # MuJoCo puts a row whose state became bad back to its start at the next substep and counts a warning; a state
-        # that became bad in the last substep has not been noticed yet, but its sum is not finite or is huge.
+        # MuJoCo resets a row whose state became bad at the next substep and counts a warning; a state that became bad
+        # in the last substep has not been detected yet, but its sum is not finite or is huge.
         if failed is None and not self._num_bad.any() and np.isfinite(self._qpos.sum() + self._qvel.sum()):
             return None
         diverged = self._num_bad.any(axis=1) | ~np.isfinite(self._qpos.sum(1) + self._qvel.sum(1))
         return torch.from_numpy(diverged if failed is None else diverged | failed)
 
     def _find_contact_forces(self, rows: Tensor | None) -> None:
-        """As Gymnasium does after a step: from the contacts that the last forward pass of the integrator has found."""
+        """Compute contact forces as Gymnasium does, from the contacts of the integrator's last forward pass."""
         if self._contact_forces is None or self._scratch is None:
             return
         forces = self._contact_forces.numpy()
@@ -193,7 +191,7 @@ class CpuPhysics:
 
 
 def _with_fields(model: mujoco.MjModel, fields: Mapping[str, Tensor], row: int) -> mujoco.MjModel:
-    """A copy of one row's model with its own values of the fields [B, ...], and all that derives from them."""
+    """A copy of one row's model with its own values of the fields [B, ...] and all constants derived from them."""
     if not fields:
         return model
     model = copy.copy(model)
@@ -205,5 +203,5 @@ def _with_fields(model: mujoco.MjModel, fields: Mapping[str, Tensor], row: int) 
 
 
 def suitable_threads(num_rows: int) -> int:
-    """Threads for so many rows: no more than the processors this process may use, and some rows for each."""
+    """The number of threads: at most the CPUs available to this process, with several rows for each."""
     return max(1, min(available_cpus(), num_rows // _ROWS_PER_THREAD))

@@ -1,4 +1,4 @@
-"""How many processors there are to use."""
+"""The number of available CPUs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def available_cpus() -> int:
-    """Processors this process may use: its affinity, and the quota of its container (cgroup v1 or v2)."""
+    """CPUs this process may use, by its affinity and the quota of its container (cgroup v1 or v2)."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_cpus(Path("/sys/fs/cgroup"))
     return cpus if quota is None else max(1, min(cpus, int(quota)))
 
 
 def _cgroup_cpus(root: Path) -> float | None:
-    """The container's quota in processors, or None where there is no limit."""
+    """The container's quota in CPUs, or None if there is no limit."""
     try:
         if (root / "cpu.max").exists():  # v2: "200000 100000" or "max 100000"
             quota, period = (root / "cpu.max").read_text().split()

@@ -1,20 +1,20 @@
-"""MuJoCo on a GPU: `mujoco_warp`, with torch tensors over the simulator's own memory and whole steps as CUDA graphs.
+"""MuJoCo on a GPU: `mujoco_warp`, with torch tensors sharing the simulator's memory and whole steps as CUDA graphs.
 
 Documentation: https://mujoco.readthedocs.io/en/stable/mjwarp. It needs the optional dependency `metarl[gpu]`.
 
 Nothing in `step` or `reset` waits for the device. The same code runs on Warp's CPU device, where the tests compare it
 with the C engine.
 
-What differs from the C engine:
+Differences from the C engine:
 1. Everything is float32, and the solver's tolerance is at least 1e-6.
-2. The solver PGS does not exist: a body that asks for it is solved by Newton's method, which a log line says.
-3. Rows that are not active are simulated too, and then put back to where they were.
-4. Contacts of all rows share one buffer, and each row has room for so many constraints. When that was too little,
-   contacts were left out: a log line says so, and the buffers are twice as large from the next `set_fields` on.
+2. The solver PGS is missing: a body that asks for it is solved by Newton's method, with a log message.
+3. Rows that are not active are simulated too, and then restored.
+4. Contacts of all rows share one buffer, and each row has a fixed capacity of constraints. If these overflow, contacts
+   are dropped with a log message, and the buffers are doubled at the next `set_fields`.
 """
 
-# MuJoCo's compiled module has no type stubs, Warp's arrays have attributes that its types do not tell, and both Warp
-# and `mujoco_warp` are optional.
+# MuJoCo's compiled module has no type stubs, Warp's arrays have undeclared attributes, and both Warp and `mujoco_warp`
+# are optional.
 # pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportMissingImports=false
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from envs.simulators.model import (
 
 logger = logging.getLogger(__name__)
 
-warp.config.log_level = warp.LOG_WARNING  # not a line for every kernel that is loaded
+warp.config.log_level = warp.LOG_WARNING  # no line per loaded kernel
 warp.init()
 
-# MuJoCo's own limit of a sound state.
+# MuJoCo's own limit on the values of a valid state.
 _LARGEST = 1e10
 
-# Model fields that MuJoCo derives from others: one value a row as soon as any field has that.
+# Model fields that MuJoCo derives from others: one value per row as soon as any field has one per row.
 _DERIVED = (
     "body_subtreemass",
     "body_invweight0",
@@ -65,10 +65,10 @@ _DERIVED = (
     "geom_rbound",
 )
 
-# One value for all rows, and of no effect here: what simulations that may fall asleep are measured by.
+# One value for all rows, without effect here: used only by simulations that may sleep.
 _SLEEP = {"dof_length"}
 
-# What a step changes and the next one reads.
+# The state: changed by a step and read by the next one.
 _STATE = ("time", "qpos", "qvel", "act", "qacc_warmstart")
 
 _TOO_SMALL = int(
@@ -88,7 +88,7 @@ class GpuPhysics:
     def __init__(self, body: Path, num_rows: int, device: torch.device) -> None:
         """Compile the MJCF file `body` for a CUDA device (or, slowly, for the CPU).
 
-        The first use on a machine compiles the engine's kernels, for a minute or so; they are kept.
+        The first use on a machine compiles the engine's kernels, which takes about a minute; they are cached.
         """
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())
@@ -96,14 +96,14 @@ class GpuPhysics:
         self.device = device
         self.model = load_model(body)
         if self.model.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
-            logger.info("%s asks for the solver PGS, which a GPU has not: Newton's method is used", body.name)
+            logger.info("%s asks for the solver PGS, which is not available on a GPU; using Newton's method", body.name)
             self.model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
         self.timestep = float(self.model.opt.timestep)
         self.initial_qpos = torch.tensor(self.model.qpos0, dtype=torch.float32, device=device)
         self._warp_device = warp.device_from_torch(device)
-        self._room = 1  # multiplies the engine's own guess of how many contacts and constraints there will be
+        self._room = 1  # factor on the engine's own estimate of the number of contacts and constraints
         self._nominal: dict[str, Tensor] = {}
-        self._expanded: set[str] = set()  # model fields that have a value for each row
+        self._expanded: set[str] = set()  # model fields with one value per row
         with self._engine():
             self._model = mujoco_warp.put_model(self.model)
             self._model.opt.warn_overflow = 0  # it would print from the device, at every step
@@ -113,12 +113,12 @@ class GpuPhysics:
         raise TypeError("GpuPhysics holds memory of a GPU and cannot be pickled; build it in the process that uses it")
 
     def data(self, name: str) -> Tensor:
-        """A field of MuJoCo's data such as "xpos", [B, ...] and live, see `Physics.data`.
+        """A field of MuJoCo's data (e.g. "xpos") [B, ...], live, see `Physics.data`.
 
-        Reading one that derives from the state makes every reset compute it.
+        Reading a derived field makes every reset compute it.
 
         Raises:
-            ValueError: for a field that MuJoCo's data lacks, or this engine has not in MuJoCo's own shape.
+            ValueError: for a field that MuJoCo's data lacks, or that this engine lacks in MuJoCo's shape.
         """
         if name in ("qpos", "qvel"):
             return getattr(self, name)
@@ -133,7 +133,7 @@ class GpuPhysics:
         return self._derived[name]
 
     def field(self, name: str) -> Tensor:
-        """The body's own value of a model field such as "body_mass" or "opt.gravity", in float64; a copy."""
+        """The body's own value of a model field (e.g. "body_mass" or "opt.gravity"), in float64; a copy."""
         if name not in self._nominal:
             value = np.array(model_field(self.model, name), dtype=np.float64)
             self._nominal[name] = torch.from_numpy(value).to(self.device)
@@ -158,11 +158,11 @@ class GpuPhysics:
                 mujoco_warp.set_const(self._model, self._data, restore=False)
 
     def set_models(self, models: Sequence[mujoco.MjModel]) -> None:
-        """Give each row the numbers of a model of its own, compiled from one description with other numbers in it.
+        """Give each row its own model's numbers, compiled from one description with different numbers.
 
         Raises:
-            ValueError: when there is not one for each row, one has other sizes, or they differ in what all rows share
-                on a GPU.
+            ValueError: when there is not one per row, the sizes of one differ, or they differ in fields that all rows
+                share on a GPU.
         """
         check_models(self.model, self.num_rows, models)
         fields = differing_fields(self.model, models)
@@ -172,7 +172,7 @@ class GpuPhysics:
             self._write({name: value for name, value in (nominal | fields).items() if name not in unused})
 
     def reset(self, qpos: Tensor, qvel: Tensor, rows: Tensor | None = None) -> None:
-        """Start all rows, or those where `rows` [B] is true, afresh; also clears warm starts."""
+        """Reset all rows, or those where `rows` [B] is true; also clears warm starts."""
         if rows is None:
             self._reset_rows.fill_(True)
         else:
@@ -199,7 +199,7 @@ class GpuPhysics:
         self._overflow.bitwise_or_(self._last_overflow)
         sound = torch.ones_like(self._reset_rows)
         for value in (self.qpos, self.qvel, self._qacc):
-            sound &= (value.abs() <= _LARGEST).all(dim=1)  # which a NaN is not
+            sound &= (value.abs() <= _LARGEST).all(dim=1)  # false for NaN
         if rows is None or before is None:
             return ~sound
         self._put_back(before, ~rows)
@@ -221,28 +221,28 @@ class GpuPhysics:
         return [value.clone() for value in (*self._state, *self._derived.values())]
 
     def _put_back(self, before: list[Tensor], rows: Tensor) -> None:
-        """Give the rows [B] bool what was copied earlier."""
+        """Restore the copied state in the rows [B] (bool)."""
         for value, old in zip((*self._state, *self._derived.values()), before, strict=True):
             value.copy_(torch.where(rows.view(-1, *(1,) * (value.ndim - 1)), old, value))
 
     # Memory and graphs
 
     def _allocate(self) -> None:
-        """The simulations' memory, torch's views of it, and a first step that loads the engine's kernels."""
+        """Allocate the simulations' memory and torch's views of it, and run a first step, which loads the kernels."""
         guess = mujoco_warp.make_data(self.model, 1)
         self._data = mujoco_warp.make_data(
             self.model, self.num_rows, nconmax=self._room * guess.naconmax, njmax=self._room * guess.njmax
         )
         self._graphs: dict[Hashable, Any] = {}
-        self._derived: dict[str, Tensor] = {}  # fields of the data that were asked for, [B, ...]
+        self._derived: dict[str, Tensor] = {}  # derived data fields in use, [B, ...]
         self._warp_reset_rows = warp.ones(self.num_rows, dtype=bool)
         self._reset_rows = warp.to_torch(self._warp_reset_rows)  # [B] bool
         self._state = [warp.to_torch(getattr(self._data, name)) for name in _STATE]
         self.qpos, self.qvel = self._state[1], self._state[2]
         self._ctrl = warp.to_torch(self._data.ctrl)
         self._qacc = warp.to_torch(self._data.qacc)
-        self._last_overflow = warp.to_torch(self._data.overflow)  # [B], bits; cleared by a reset
-        self._overflow = torch.zeros_like(self._last_overflow)  # [B], since the last look
+        self._last_overflow = warp.to_torch(self._data.overflow)  # [B], bit flags; cleared by a reset
+        self._overflow = torch.zeros_like(self._last_overflow)  # [B], since the last check
         mujoco_warp.step(self._model, self._data)
         mujoco_warp.reset_data(self._model, self._data, reset=self._warp_reset_rows)
 
@@ -254,20 +254,20 @@ class GpuPhysics:
             view.copy_(value.reshape(view.shape))
 
     def _room_is_short(self) -> bool:
-        """Whether contacts did not fit since the last look, which waits for the device; asks for twice the room."""
+        """Whether contacts were dropped since the last check; if so, doubles the buffers. Waits for the device."""
         found = int((self._overflow & _TOO_SMALL).ne(0).sum())
         if not found:
             return False
         self._room *= 2
         logger.warning(
-            "contacts or constraints of %d of %d rows did not fit and were left out; there will be twice the room",
+            "contacts or constraints of %d of %d rows did not fit and were dropped; doubling the buffers",
             found,
             self.num_rows,
         )
         return True
 
     def _expand(self, name: str) -> None:
-        """Give a field of the engine's model one value a row, its present one.
+        """Expand a field of the engine's model to one value per row, its current one.
 
         Raises:
             ValueError: when the engine has one value for all rows.
@@ -288,7 +288,7 @@ class GpuPhysics:
         self._graphs.clear()  # they read the old memory
 
     def _run(self, key: Hashable, operations: Callable[[], None]) -> None:
-        """Launch operations as one graph, recorded when they are first asked for, on torch's present stream."""
+        """Launch operations as one CUDA graph, recorded at first use, on torch's current stream."""
         if key not in self._graphs:
             with self._engine(), _no_garbage_collection(), warp.ScopedCapture() as capture:
                 operations()
@@ -298,9 +298,9 @@ class GpuPhysics:
 
     @contextlib.contextmanager
     def _engine(self) -> Iterator[None]:
-        """Where the engine is called outside of graphs: on this device, in order with what torch does.
+        """A context for engine calls outside graphs: on this device, in order with torch's operations.
 
-        Tensors made here can be written to in and out of inference mode.
+        Tensors made here can be modified inside and outside inference mode.
         """
         with torch.inference_mode(False), warp.ScopedDevice(self._warp_device):
             if self._warp_device.is_cuda:

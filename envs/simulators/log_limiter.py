@@ -1,18 +1,18 @@
-"""Which of many like messages are worth a line in the log."""
+"""A limit on repeated log messages."""
 
 from __future__ import annotations
 
 
 class LogLimiter:
-    """Allows the first ten, and from then on one each time their number has doubled."""
+    """Allows the first ten messages, then one each time their number has doubled."""
 
     def __init__(self, first: int = 10) -> None:
-        self.count = 0  # of all that asked
+        self.count = 0  # number of messages so far
         self._next = 1
         self._first = first
 
     def allows(self) -> bool:
-        """Count one more; whether it is to be written."""
+        """Count one more message; returns whether to log it."""
         self.count += 1
         if self.count < self._next:
             return False

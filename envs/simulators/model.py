@@ -1,4 +1,4 @@
-"""What both engines share: compiling a body, its model's fields by MuJoCo's names, and where its warnings go."""
+"""The common part of both engines: compiling a body, model fields by MuJoCo's names, and logging of warnings."""
 
 # MuJoCo's compiled module has no type stubs.
 # pyright: reportAttributeAccessIssue=false
@@ -20,7 +20,7 @@ from envs.simulators.log_limiter import LogLimiter
 
 logger = logging.getLogger(__name__)
 
-_log_limiters: dict[str, LogLimiter] = {}  # by the message without its numbers
+_log_limiters: dict[str, LogLimiter] = {}  # by message with its numbers removed
 
 
 def _log_engine_warning(message: str) -> None:
@@ -29,18 +29,18 @@ def _log_engine_warning(message: str) -> None:
         logger.warning("MuJoCo: %s%s", message, f" ({limiter.count} such warnings)" if limiter.count > 1 else "")
 
 
-# Without a handler, MuJoCo appends its warnings to MUJOCO_LOG.TXT in the working directory. The handler is one for the
+# Without a handler, MuJoCo appends its warnings to MUJOCO_LOG.TXT in the working directory. The handler applies to the
 # whole process.
 mujoco.set_mju_user_warning(_log_engine_warning)
 
 
 def load_model(body: Path, edit: Callable[[mujoco.MjSpec], None] | None = None) -> mujoco.MjModel:
-    """Compile an MJCF file, with the options that all of ours run with.
+    """Compile an MJCF file, with the options common to all our bodies.
 
-    edit: changes the body's description before it is compiled, such as the length of a limb.
+    edit: changes the body's description before it is compiled, e.g. the length of a limb.
 
-    Solving each contact island apart buys nothing on a single kinematic tree and costs 3 to 8 %; without it the result
-    is the same to the last bit (tests/test_mujoco.py).
+    Solving contact islands separately has no benefit on a single kinematic tree and costs 3 to 8 %; the result without
+    it is bit-identical (tests/envs/test_mujoco.py).
     """
     spec = mujoco.MjSpec.from_file(str(body))
     if edit is not None:
@@ -51,7 +51,7 @@ def load_model(body: Path, edit: Callable[[mujoco.MjSpec], None] | None = None) 
 
 
 def owner_and_attribute(model: Any, name: str) -> tuple[Any, str]:
-    """Where a field lives: "opt.gravity" in the model's options, "body_mass" in the model itself.
+    """The object that holds a field, and its attribute: "opt.gravity" is in the options, "body_mass" in the model.
 
     Raises:
         ValueError: when there is no such field.

@@ -1,8 +1,8 @@
-"""Parameters of a task that are fields of MuJoCo's model: which elements they change, and to what.
+"""Task parameters that are fields of MuJoCo's model: the elements they change, and their values.
 
-A field is named as MuJoCo names it: "body_mass", "dof_damping", "geom_friction", "actuator_gear", "opt.gravity". Each
-selected body, joint, geom or actuator has a value of its own; without a selection that is all of them. Values multiply
-the model's own, or, with `scale=False`, replace them. Where a mass changes, the inertia changes in proportion.
+A field has MuJoCo's name: "body_mass", "dof_damping", "geom_friction", "actuator_gear", "opt.gravity". Each selected
+body, joint, geom or actuator has its own value; without a selection, all of them are selected. Values multiply the
+model's own or, with `scale=False`, replace them. Inertias change in proportion to masses.
 """
 
 # MuJoCo's compiled module has no type stubs.
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# The beginning of a field's name, the argument that selects its elements, and what MuJoCo calls them.
+# The prefix of a field's name, the argument that selects its elements, and MuJoCo's type of them.
 _KINDS = {
     "body_": ("bodies", mujoco.mjtObj.mjOBJ_BODY),
     "jnt_": ("joints", mujoco.mjtObj.mjOBJ_JOINT),
@@ -29,7 +29,7 @@ _KINDS = {
     "actuator_": ("actuators", mujoco.mjtObj.mjOBJ_ACTUATOR),
 }
 _SELECTORS = ("bodies", "joints", "geoms", "actuators")
-_FOR_ALL = ("opt.timestep",)  # a task that changed it would change what a second is
+_FOR_ALL = ("opt.timestep",)  # changing it would change the duration of a step
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class ModelParameter:
     """A parameter that is a field of the model."""
 
     field: str  # MuJoCo's name
-    rows: tuple[int, ...] | None  # of the field's first axis, one a selected element's value; None: the whole field
-    value_of_row: tuple[int, ...]  # which of the values each of these rows takes
+    rows: tuple[int, ...] | None  # rows of the field that are set; None: the whole field
+    value_of_row: tuple[int, ...]  # index of the value for each of these rows
     num_values: int
     scale: bool
 
@@ -56,10 +56,10 @@ class ModelParameter:
 
 
 def model_parameter(model: mujoco.MjModel, name: str, sampler: Any) -> ModelParameter | None:
-    """What a parameter changes of the model; None for a free one, that only observations and rewards know.
+    """The model parameter for a task parameter; None for a free one, used only by observations and rewards.
 
     Raises:
-        ValueError: for a name that is almost a field's, an element that the model lacks, or values without an effect.
+        ValueError: for a name close to a field's, an element that the model lacks, or values without effect.
     """
     field = _find_field(model, name)
     selections = [kind for kind in _SELECTORS if getattr(sampler, kind, ())]
@@ -88,13 +88,13 @@ def model_parameter(model: mujoco.MjModel, name: str, sampler: Any) -> ModelPara
 
 
 def action_limits(model: mujoco.MjModel) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The least and the greatest control of each actuator, [A] float32.
+    """The lower and upper limit of each actuator's control, [A] float32.
 
     Raises:
         ValueError: when there is no actuator, or one without limits.
     """
     if model.nu == 0:
-        raise ValueError("the model has no actuator, so that there is nothing to do")
+        raise ValueError("the model has no actuator; must have at least one")
     for actuator in range(model.nu):
         if not model.actuator_ctrllimited[actuator]:
             name = mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_ACTUATOR.value, actuator) or actuator
@@ -106,7 +106,7 @@ def action_limits(model: mujoco.MjModel) -> tuple[np.ndarray[Any, Any], np.ndarr
 def physics(
     parameters: Iterable[tuple[ModelParameter, Tensor]], nominal: Callable[[str], Tensor]
 ) -> Mapping[str, Tensor]:
-    """Model fields [B, ...] of B tasks from parameters with their values."""
+    """Model fields [B, ...] of B tasks, from parameters and their values."""
     fields: dict[str, Tensor] = {}
     for parameter, values in parameters:
         fields[parameter.field] = parameter.apply(nominal(parameter.field), values)
@@ -138,7 +138,7 @@ def _near(name: str) -> str:
 
 
 def _elements(model: mujoco.MjModel, name: str, kind: str, object_type: Any, selected: Iterable[str]) -> list[int]:
-    """Indices of the selected elements; without a selection, of all but the world."""
+    """Indices of the selected elements; without a selection, of all except the world."""
     size = {"bodies": model.nbody, "joints": model.njnt, "geoms": model.ngeom, "actuators": model.nu}[kind]
     names = [mujoco.mj_id2name(model, object_type.value, index) or "" for index in range(size)]
     if isinstance(selected, str):
@@ -155,7 +155,7 @@ def _elements(model: mujoco.MjModel, name: str, kind: str, object_type: Any, sel
 
 
 def _rows(model: mujoco.MjModel, name: str, elements: list[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Rows of the field that belong to the elements, and which of their values each takes: a joint may have many."""
+    """The field's rows that belong to the elements, and the index of the value of each; a joint may have several."""
     if not name.startswith("dof_"):
         return tuple(elements), tuple(range(len(elements)))
     of_joint = model.dof_jntid.tolist()

@@ -1,7 +1,7 @@
-"""Pictures of MuJoCo simulations, with the task drawn into the scene.
+"""Images of MuJoCo simulations, with the task drawn into the scene.
 
-The library that MuJoCo renders by is chosen by `envs.simulators` before MuJoCo is imported. A picture of 480 x 480
-takes some tens of milliseconds in software and a few on a graphics card.
+`envs.simulators` selects MuJoCo's rendering backend before MuJoCo is imported. An image of 480 x 480 pixels takes some
+tens of milliseconds in software and a few on a graphics card.
 """
 
 # MuJoCo's compiled module has no type stubs.
@@ -16,14 +16,14 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-PICTURE_SIZE = 480  # pixels of a picture, height and width
+PICTURE_SIZE = 480  # height and width of an image, in pixels
 
-TARGET, ACTUAL = (0.18, 0.72, 0.36, 1.0), (0.95, 0.55, 0.15, 1.0)  # colours of what is asked for and of what is
+TARGET, ACTUAL = (0.18, 0.72, 0.36, 1.0), (0.95, 0.55, 0.15, 1.0)  # colours of target and actual values
 
 
 @dataclass(frozen=True)
 class Arrow:
-    """An arrow from a place [3] along a vector [3], in metres."""
+    """An arrow from a position [3] along a vector [3], in metres."""
 
     place: Sequence[float]
     vector: Sequence[float]
@@ -32,7 +32,7 @@ class Arrow:
 
 @dataclass(frozen=True)
 class Ball:
-    """A ball around a place [3], in metres."""
+    """A ball around a position [3], in metres."""
 
     place: Sequence[float]
     radius: float = 0.12
@@ -40,20 +40,21 @@ class Ball:
 
 
 class SceneRenderer:
-    """Draws simulations of one body, whatever their physics; frees the graphics context when it goes.
+    """Renders simulations of one body, on any engine; frees the graphics context when deleted.
 
-    The camera is the body's own named "track"; for a body without it, its first camera; for one without any, a camera
-    that follows what moves about and stands still before what does not.
+    The camera is the body's own named "track", otherwise its first camera; for a body without cameras, a camera that
+    follows a free body or stands still for a fixed one.
     """
 
     def __init__(self, model: mujoco.MjModel) -> None:
-        """
+        """Open a graphics context.
+
         Raises:
-            RuntimeError: when MuJoCo cannot render on this machine; the message says why in one line.
+            RuntimeError: when MuJoCo cannot render on this machine; the message gives the reason in one line.
         """
         try:
             self._renderer = mujoco.Renderer(model, PICTURE_SIZE, PICTURE_SIZE)
-        except Exception as error:  # each graphics library raises its own kind
+        except Exception as error:  # each graphics library raises its own type
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             hint = "the variable MUJOCO_GL chooses between egl, osmesa and glfw"
             raise RuntimeError(f"MuJoCo cannot render here: {reason} ({hint})") from error
@@ -63,7 +64,7 @@ class SceneRenderer:
     def picture(
         self, model: mujoco.MjModel, data: mujoco.MjData, markers: Iterable[Arrow | Ball] = ()
     ) -> NDArray[np.uint8]:
-        """The scene with its markers, [480, 480, 3]; quantities derived from `data` must be computed."""
+        """An image [480, 480, 3] of the scene with its markers; derived quantities in `data` must be up to date."""
         scene = self._renderer.scene
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(model, data, self._option, None, self._camera, everything, scene)
@@ -75,13 +76,13 @@ class SceneRenderer:
 
 
 def moving_body(model: mujoco.MjModel) -> int:
-    """The first body that has a joint; the world where none has."""
+    """The first body with a joint; the world if there is none."""
     moving = np.flatnonzero(model.body_dofnum)
     return int(moving[0]) if len(moving) else 0
 
 
 def body_motion(model: mujoco.MjModel, data: mujoco.MjData) -> tuple[list[float], list[float]]:
-    """Where the centre of what moves is [3], and its velocity [3], in metres and metres a second."""
+    """The position [3] and velocity [3] of the moving part's centre of mass, in metres and metres per second."""
     body = moving_body(model)
     mujoco.mj_subtreeVel(model, data)
     return data.subtree_com[body].tolist(), data.subtree_linvel[body].tolist()
@@ -112,7 +113,7 @@ def _choose_camera(model: mujoco.MjModel) -> mujoco.MjvCamera:
 
 
 def add_markers(scene: mujoco.MjvScene, markers: Iterable[Arrow | Ball]) -> None:
-    """Draw markers into a scene, as many as it has room for."""
+    """Draw markers into a scene, up to its capacity."""
     for marker in markers:
         if scene.ngeom < scene.maxgeom:
             _add(scene, marker)
@@ -128,6 +129,6 @@ def _add(scene: mujoco.MjvScene, marker: Arrow | Ball) -> None:
         arrow = mujoco.mjtGeom.mjGEOM_ARROW.value
         mujoco.mjv_initGeom(geom, arrow, np.zeros(3), np.zeros(3), np.zeros(9), colour)
         mujoco.mjv_connector(geom, arrow, 0.04, place, place + np.array(marker.vector))
-    geom.category = mujoco.mjtCatBit.mjCAT_DECOR.value  # no part of the world: it throws no shadow
+    geom.category = mujoco.mjtCatBit.mjCAT_DECOR.value  # decoration, which casts no shadow
     geom.emission = 0.3
     scene.ngeom += 1

@@ -1,4 +1,4 @@
-"""What functions of batched physics read: MuJoCo's data fields by attribute, each a tensor with a row a simulation."""
+"""The state of batched physics: MuJoCo's data fields by attribute, each a tensor with one row per simulation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class State:
-    """One moment of B simulations: `state.qpos` [B, nq], `state.xpos` [B, nbody, 3], `state.sensordata` [B, n], ...
+    """The state of B simulations: `state.qpos` [B, nq], `state.xpos` [B, nbody, 3], `state.sensordata` [B, n], ...
 
-    Holds the fields that were asked for and no others. Those of `State.of` are live: every step of the physics changes
-    them in place. As with MuJoCo's `mj_step`, fields that derive from positions and velocities are one substep behind
-    these two; only after a reset they are not.
+    Holds only the requested fields. Those of `State.of` are live: every step of the physics changes them in place. As
+    with MuJoCo's `mj_step`, fields derived from positions and velocities are one substep behind these two, except after
+    a reset.
     """
 
     qpos: Tensor  # [B, nq] generalised positions, MuJoCo's order and units
@@ -27,15 +27,15 @@ class State:
 
     @classmethod
     def of(cls, physics: Physics, names: Iterable[str] = ()) -> State:
-        """Live: positions, velocities and the fields `names`.
+        """The live state: positions, velocities and the fields `names`.
 
         Raises:
-            ValueError: for a field that MuJoCo's data lacks or that is not a number a row.
+            ValueError: for a field that MuJoCo's data lacks or that has no row per simulation.
         """
         return cls(**{name: physics.data(name) for name in ("qpos", "qvel", *names)})
 
     def copy(self, names: Iterable[str]) -> State:
-        """The fields `names` as they are now."""
+        """A copy of the fields `names`."""
         return State(**{name: getattr(self, name).clone() for name in names})
 
     def __getattr__(self, name: str) -> Tensor:

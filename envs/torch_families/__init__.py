@@ -1,1 +1,1 @@
-"""Task families written in torch: whole batches of worlds on any device."""
+"""Task families written in torch: batched environments on any device."""

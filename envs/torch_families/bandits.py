@@ -29,17 +29,17 @@ OOD_SPREAD = 3.0
 
 @dataclass(frozen=True)
 class BanditTasks(Record):
-    """Bandits as data."""
+    """The bandits' parameters."""
 
     mean: Tensor  # [N, arms] float32: expected reward of each arm; Bernoulli: its success probability
 
 
 @dataclass(frozen=True)
 class _Bandit:
-    """What the two families share: no state, an observation that says nothing, and an end after each pull."""
+    """The common part of the two families: no state, a constant observation, and an end after each pull."""
 
-    num_arms: int = 5
-    num_pulls: int = 10
+    num_arms: int = 5  # number of arms
+    num_pulls: int = 10  # number of pulls per trial
 
     def __post_init__(self) -> None:
         at_least(self, 2, "num_arms")
@@ -104,7 +104,7 @@ class BernoulliBandit(_Bandit):
 class GaussianBandit(_Bandit):
     """Arms that pay N(mean, reward_std²) with mean ~ N(0, 1)."""
 
-    reward_std: float = 1.0
+    reward_std: float = 1.0  # standard deviation of the reward of every arm
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,14 +1,14 @@
 """The exact Bayes-optimal value of searching a grid for a goal, by branch and bound.
 
-Until the goal is found nothing is learnt but which cells are empty. So a policy is a path, fixed until it meets the
-goal; from then on it goes to the goal and stays. With a uniform prior its value is a sum over the cells in which the
-goal may be. Finding one of them in step t of H, instead of not in this episode, is worth the same for every cell as
-long as later episodes find the others as fast as if they knew them:
+Until the goal is found, the agent learns only which cells are empty. A policy is therefore a fixed path until it
+reaches the goal; from then on it goes to the goal and stays. With a uniform prior its value is a sum over the possible
+goal cells. Finding one of them in step t of H, instead of not in this episode, is worth the same for every cell as long
+as later episodes find the others as fast as if they were known:
 
     gain(t) = (goal_reward - step_reward) * (H - t + 1)
 
-That makes a bound on what is still to be had cheap: each step finds at most one cell, none before it can be reached,
-and what this episode leaves, later episodes find at its distance from the start.
+This gives a cheap upper bound on the remaining gain: each step finds at most one cell, none before it can be reached,
+and later episodes find the remaining cells at their distance from the start.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import lru_cache
 MAX_NODES = 200_000
 TOLERANCE = 1e-9
 
-Found = dict[int, tuple[int, int]]  # cell -> (episode from 0, step from 1) in which the path first meets it
+Found = dict[int, tuple[int, int]]  # cell -> (episode from 0, step from 1) in which the path first reaches it
 
 
 @lru_cache
@@ -49,7 +49,7 @@ def bayes_optimal_returns(
 
 
 class _TooManyNodesError(Exception):
-    """The search has looked at more nodes than allowed."""
+    """The search has visited more nodes than allowed."""
 
 
 class _Search:
@@ -67,7 +67,7 @@ class _Search:
         self.nodes = 0
 
     def episode_return(self, cell: int, index: int, episode: int, step: int) -> float:
-        """Return of episode `index` with the goal in `cell`, first met in `step` of `episode`."""
+        """Return of episode `index` with the goal in `cell`, first reached in `step` of `episode`."""
         if index < episode:
             return self.step_reward * self.horizon
         if index > episode:
@@ -76,7 +76,7 @@ class _Search:
         return steps_on_goal * self.goal_reward + (self.horizon - steps_on_goal) * self.step_reward
 
     def best(self, episode: int, unknown: int) -> tuple[float, Found]:
-        """The largest sum, over goals in `unknown`, of the returns of the episodes from `episode` on, and how."""
+        """The largest sum, over goals in `unknown`, of the returns from `episode` on, and the path's finds."""
         if episode == self.num_episodes or unknown == 0:
             return 0.0, {}
         if (episode, unknown) not in self.memory:
@@ -89,7 +89,7 @@ class _Search:
         return (self.num_episodes - episode - 1) * returns
 
     def gain_bound(self, step: int, position: int, unknown: int) -> float:
-        """No path gains more than this in the rest of an episode, after `step` steps, at `position`."""
+        """An upper bound on any path's gain in the rest of an episode, after `step` steps, at `position`."""
         distance = self.distance[position]
         total = 0.0
         latest = step
@@ -101,7 +101,7 @@ class _Search:
         return total
 
     def bound(self, episode: int, unknown: int) -> float:
-        """`best` is at most this."""
+        """An upper bound on `best`."""
         if episode == self.num_episodes:
             return 0.0
         nothing_found = unknown.bit_count() * self.horizon * self.step_reward
@@ -109,7 +109,7 @@ class _Search:
 
 
 class _EpisodeSearch:
-    """The search for the best path of one episode, given what is best after it."""
+    """The search for the best path of one episode, given optimal later episodes."""
 
     def __init__(self, search: _Search, episode: int, unknown: int) -> None:
         self.search, self.episode, self.unknown = search, episode, unknown
@@ -125,7 +125,7 @@ class _EpisodeSearch:
         return self.value, self.found
 
     def _visit(self, step: int, position: int, unknown: int, gain: float, found: Found) -> None:
-        """Depth first from a position; `gain` and `found` are those of the path so far."""
+        """Depth-first search from a position; gain, found: of the path so far."""
         search = self.search
         search.nodes += 1
         if search.nodes > MAX_NODES:
@@ -137,9 +137,9 @@ class _EpisodeSearch:
             self._finish(unknown, gain, found)
             return
         if self.gained.get((step, position, unknown), float("-inf")) >= gain:
-            return  # another order of the same cells came here with no less
+            return  # another order of the same cells arrived here with at least this gain
         self.gained[step, position, unknown] = gain
-        # New cells first: a good path early makes the bound cut early.
+        # New cells first: finding a good path early makes the bound prune early.
         for cell in sorted(search.neighbours[position], key=lambda cell: ~unknown >> cell & 1):
             if unknown >> cell & 1:
                 new_found = {**found, cell: (self.episode, step + 1)}
@@ -150,7 +150,7 @@ class _EpisodeSearch:
                 return
 
     def _finish(self, unknown: int, gain: float, found: Found) -> None:
-        """Nothing more can be found in this episode: add what the later ones give."""
+        """No more cells can be found in this episode: add the value of the later ones."""
         search = self.search
         this_episode = self.nothing_found + gain + search.known_return(self.episode, self.unknown & ~unknown)
         if this_episode + search.bound(self.episode + 1, unknown) <= self.value + TOLERANCE:

@@ -1,11 +1,11 @@
 """GridNavi: find a goal hidden in a grid, then return to it (Zintgraf et al. 2020, "VariBAD", section 5.1).
 
-Five actions (up, right, down, left, stay), start in the corner (0, 0), the goal uniform over the cells but for the
-start and its three neighbours; +1 on arriving at or staying on the goal and -0.1 a step elsewhere, no termination.
+Five actions (up, right, down, left, stay), start in the corner (0, 0), the goal uniform over the cells except the start
+and its three neighbours; +1 per step that ends on the goal and -0.1 per other step, no termination.
 
 Deviations:
 1. The observation is the cell as a one-hot vector by default; the authors' code gives coordinates ("xy" here).
-2. The paper defines no out-of-distribution tasks. Ours: goals in the three cells that training leaves out.
+2. The paper defines no out-of-distribution tasks. Ours: goals in the three cells excluded from training.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ STEP_REWARD = -0.1
 
 @dataclass(frozen=True)
 class GridTasks(Record):
-    """Goals as data."""
+    """The goals."""
 
     goal: Tensor  # [N] int64: the goal's cell, x * size + y
 
@@ -45,10 +45,10 @@ class GridTasks(Record):
 class GridNavi:
     """A size x size grid with one hidden goal."""
 
-    size: int = 5
-    horizon: int = 15
-    num_episodes: int = 4
-    observation: Literal["one_hot", "xy"] = "one_hot"  # xy: coordinates scaled to [0, 1]
+    size: int = 5  # number of cells per side
+    horizon: int = 15  # number of steps per episode
+    num_episodes: int = 4  # number of episodes per trial
+    observation: Literal["one_hot", "xy"] = "one_hot"  # encoding of the cell: one-hot, or coordinates in [0, 1]
 
     def __post_init__(self) -> None:
         at_least(self, 3, "size")
@@ -73,14 +73,14 @@ class GridNavi:
         return GridTasks(torch.tensor(cells, device=generator.device)[choice])
 
     def in_training_range(self, tasks: GridTasks) -> Tensor:
-        """Which goals training can draw: [N] bool."""
+        """Whether each goal can occur in training: [N] bool."""
         return (tasks.goal // self.size > 1) | (tasks.goal % self.size > 1)
 
     def make_env(self, num_rows: int, generator: torch.Generator) -> DrawnEnv[GridTasks]:
         return DrawnEnv(_GridDynamics(self), num_rows, generator)
 
     def picture(self, task: GridTasks, trail: Tensor) -> NDArray[np.uint8]:
-        """The grid, the goal of one task (leading axis 1) and the way through the cells `trail` [K]."""
+        """An image of the grid, the goal of one task (leading axis 1) and the path through the cells `trail` [K]."""
         size = self.size
         cells = [divmod(cell, size) for cell in trail.tolist()]
         goal_x, goal_y = divmod(int(task.goal[0]), size)
@@ -135,7 +135,7 @@ class GridNavi:
 
 
 class _GridDynamics:
-    """GridNavi's functions; apart from the family because its field `observation` has the function's name."""
+    """GridNavi's functions; separate from the family because its field `observation` has the function's name."""
 
     seconds_per_step = 0.25
 
@@ -170,7 +170,7 @@ class _GridDynamics:
 
 @lru_cache
 def _moves(size: int, device: torch.device) -> Tensor:
-    """The cell that each action leads to from each cell: [size², 5] int64; walls hold."""
+    """The next cell for each cell and action: [size², 5] int64; moves into walls have no effect."""
     cells = torch.arange(size**2)
     columns = [
         (cells // size + dx).clamp(0, size - 1) * size + (cells % size + dy).clamp(0, size - 1) for dx, dy in MOVES

@@ -1,13 +1,13 @@
-"""Points that move in the plane: point navigation, the sparse point robot on a semicircle, and wind.
+"""Point robots in the plane: point navigation, the sparse point robot on a semicircle, and wind.
 
 PointNavigation: Finn et al. 2017, "Model-Agnostic Meta-Learning", section 5.3, 2-D navigation.
 Semicircle: Rakelly et al. 2019, "PEARL", section 6.3, the sparse point robot.
 Wind: Ni et al. 2022, "Recurrent Model-Free RL Can Be a Strong Baseline for Many POMDPs", after Dorfman et al. 2021.
 
 Deviations:
-1. Each component of a displacement is clipped to 0.1; in the MAML code that is left to a wrapper.
+1. Each component of a displacement is clipped to 0.1; in the MAML code a wrapper does this.
 2. PEARL trains its critic on the dense reward and shows the sparse one to its encoder; here the reward is one or the
-   other, and the dense one is a metric beside. Its tasks are a fixed list of 100 angles; ours are drawn afresh.
+   other, and the dense one is also a metric. Its tasks are a fixed list of 100 angles; ours are sampled afresh.
 3. None of the papers defines out-of-distribution tasks. Ours: goals in a band outside the training square, goals on
    the other semicircle, winds stronger than any in training (yet weaker than the point).
 4. PointNavigation's trial has as many episodes as the paper's curve has points, 0 to 3 updates. Its "oracle" bound is
@@ -32,27 +32,27 @@ from metarl.checks import at_least
 from metarl.protocols import Split
 from metarl.records import Record
 
-MAX_STEP = 0.1  # length of a displacement in each axis
+MAX_STEP = 0.1  # largest displacement along each axis
 WIND_GOAL = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class PointTasks(Record):
-    """Goals in the plane, and what pushes the point on its way, as data."""
+    """The goals in the plane, and the winds."""
 
     goal: Tensor  # [N, 2] float32
-    wind: Tensor  # [N, 2] float32: what each step adds to the position; zero in all families but Wind
+    wind: Tensor  # [N, 2] float32: displacement added at each step; zero in all families except Wind
 
 
 @dataclass(frozen=True)
 class _Point:
-    """What the three families share: the position is the state and the observation, and starts at the origin."""
+    """The common part of the three families: state and observation are the position, which starts at the origin."""
 
-    horizon: int
-    num_episodes: int
+    horizon: int  # number of steps per episode
+    num_episodes: int  # number of episodes per trial
 
-    GOAL_RADIUS = 0.0  # within which the goal pays, where that is so
-    VIEW = 1.25  # half of a picture's width, at least
+    GOAL_RADIUS = 0.0  # radius of the goal's reward, for sparse rewards
+    VIEW = 1.25  # smallest half-width of the image, in the plane's units
 
     def __post_init__(self) -> None:
         at_least(self, 1, "horizon", "num_episodes")
@@ -82,7 +82,7 @@ class _Point:
         return 0.1
 
     def picture(self, task: PointTasks, trail: Tensor) -> NDArray[np.uint8]:
-        """The goal with the radius in which it pays, the wind as an arrow and the point's way; zooms out for strays."""
+        """An image of the goal with its reward radius, the wind and the path; zooms out to show all of it."""
         points, goal = trail.tolist(), task.goal[0].tolist()
         farthest = float(torch.cat([trail, task.goal]).abs().max())
         canvas = Canvas(limit=max(self.VIEW, math.ceil(1.1 * farthest * 4) / 4))
@@ -92,7 +92,7 @@ class _Point:
         canvas.disc(goal, self.GOAL_RADIUS, GOAL, filled=False)
         canvas.dot(goal, 5, GOAL)
         wind = task.wind[0].tolist()
-        if any(wind):  # drawn four times as long, from the point
+        if any(wind):  # drawn at four times its length, from the point
             tip = [place + 4 * push for place, push in zip(points[-1], wind, strict=True)]
             canvas.line([points[-1], tip], INK, width=3)
             canvas.dot(tip, 5, INK)
@@ -100,15 +100,15 @@ class _Point:
         return canvas.pixels()
 
     def _landscape(self, canvas: Canvas) -> None:
-        """Where goals of training can lie."""
+        """Draw the region of training goals."""
 
 
 @dataclass(frozen=True)
 class PointNavigation(_Point):
     """Go to a goal in [-0.5, 0.5]²; the reward is minus the distance, the episode ends within 0.01 in both axes."""
 
-    horizon: int = 100
-    num_episodes: int = 4
+    horizon: int = 100  # number of steps per episode
+    num_episodes: int = 4  # number of episodes per trial
 
     GOAL_LIMIT = 0.5
     OOD_LIMIT = 0.75
@@ -124,7 +124,7 @@ class PointNavigation(_Point):
         return PointTasks(goal, torch.zeros_like(goal))
 
     def in_training_range(self, tasks: PointTasks) -> Tensor:
-        """Which goals training can draw: [N] bool."""
+        """Whether each goal can occur in training: [N] bool."""
         return (tasks.goal.abs() <= self.GOAL_LIMIT).all(dim=1)
 
     def make_env(self, num_rows: int, generator: torch.Generator) -> DrawnEnv[PointTasks]:
@@ -148,14 +148,15 @@ class PointNavigation(_Point):
 
 @dataclass(frozen=True)
 class Semicircle(_Point):
-    """Find a goal on the unit semicircle: 1 - distance within 0.2 of it, else nothing; `dense`: minus the distance.
+    """Find a goal on the unit semicircle; the reward is 1 - distance within 0.2 of it and zero elsewhere.
 
-    The dense reward is a metric of both, for those who may learn from it in meta-training.
+    With `dense`, the reward is minus the distance, which is also a metric of both variants, for learning from it in
+    meta-training.
     """
 
-    horizon: int = 20
-    num_episodes: int = 5
-    dense: bool = False
+    horizon: int = 20  # number of steps per episode
+    num_episodes: int = 5  # number of episodes per trial
+    dense: bool = False  # whether the reward is minus the distance everywhere
 
     GOAL_RADIUS = 0.2
 
@@ -164,12 +165,12 @@ class Semicircle(_Point):
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> PointTasks:
         check_split(self.name, split)
         uniform = torch.rand(num_tasks, generator=generator, device=generator.device)
-        angle = (uniform * math.pi).clamp(min=1e-6)  # (0, pi): the two half circles share no goal
+        angle = (uniform * math.pi).clamp(min=1e-6)  # (0, pi): the two semicircles have no goal in common
         goal = torch.stack([angle.cos(), -angle.sin() if split == "ood" else angle.sin()], dim=1)
         return PointTasks(goal, torch.zeros_like(goal))
 
     def in_training_range(self, tasks: PointTasks) -> Tensor:
-        """Which goals training can draw: [N] bool."""
+        """Whether each goal can occur in training: [N] bool."""
         return tasks.goal[:, 1] > 0
 
     def make_env(self, num_rows: int, generator: torch.Generator) -> DrawnEnv[PointTasks]:
@@ -199,10 +200,10 @@ class Semicircle(_Point):
 
 @dataclass(frozen=True)
 class Wind(_Point):
-    """Reach the goal (0, 1) and stay within 0.03 of it, 1 a step, in a wind that moves the point at every step."""
+    """Reach the goal (0, 1) in a wind that pushes the point; the reward is 1 per step within 0.03 of it."""
 
-    horizon: int = 75
-    num_episodes: int = 1
+    horizon: int = 75  # number of steps per episode
+    num_episodes: int = 1  # number of episodes per trial
 
     GOAL_RADIUS = 0.03
     WIND_LIMIT = 0.08
@@ -217,7 +218,7 @@ class Wind(_Point):
         return PointTasks(torch.tensor(WIND_GOAL, device=wind.device).repeat(num_tasks, 1), wind)
 
     def in_training_range(self, tasks: PointTasks) -> Tensor:
-        """Which winds training can draw: [N] bool."""
+        """Whether each wind can occur in training: [N] bool."""
         return (tasks.wind.abs() <= self.WIND_LIMIT).all(dim=1)
 
     def make_env(self, num_rows: int, generator: torch.Generator) -> DrawnEnv[PointTasks]:
@@ -238,7 +239,7 @@ def _distance(position: Tensor, goal: Tensor) -> Tensor:
 
 
 def _square(num_points: int, limit: float, _: float, generator: torch.Generator) -> Tensor:
-    """Uniform points of the square of half-width `limit`: [N, 2]."""
+    """Uniform points in the square of half-width `limit`: [N, 2]."""
     return (2 * torch.rand(num_points, 2, generator=generator, device=generator.device) - 1) * limit
 
 
@@ -253,8 +254,8 @@ def _square_band(num_points: int, inner: float, outer: float, generator: torch.G
 def _oracle_returns(family: PointNavigation | Semicircle | Wind, tasks: PointTasks) -> Tensor:
     """The return of one episode in each task for a point that knows it: [N].
 
-    Going as far towards the goal as each axis allows is optimal: the axes do not interact, so at every time it leaves
-    the least difference in both, and every reward here falls with the distance.
+    Moving towards the goal as far as each axis allows is optimal: the axes do not interact, so this minimises the
+    difference along both at every time, and all rewards here decrease with distance.
     """
     env = family.make_env(len(tasks), torch.Generator(tasks.goal.device))
     step = env.reset(tasks)

@@ -1,6 +1,6 @@
-"""Pictures of task families that live in the plane: a canvas in the family's own units, and environments that use it.
+"""Images of planar task families: a canvas in the family's units, and environments that use it.
 
-Drawn by Pillow at twice the size and scaled down, so that edges are smooth; it is imported with the first picture.
+Pillow draws at twice the size and scales down for smooth edges; it is imported with the first image.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from metarl.records import Record, Step
 T = TypeVar("T", bound=Record)
 T_contra = TypeVar("T_contra", bound=Record, contravariant=True)
 
-PICTURE_SIZE = 480  # pixels of a picture, height and width
+PICTURE_SIZE = 480  # height and width of an image, in pixels
 _OVERSAMPLING = 2
 
 PAPER, GRID, INK = (250, 250, 247), (222, 224, 228), (70, 76, 88)
@@ -27,27 +27,27 @@ GOAL, AGENT, TRAIL, REGION = (46, 158, 91), (44, 98, 200), (140, 172, 232), (228
 
 
 class Drawn(Dynamics[T_contra], Protocol[T_contra]):
-    """Dynamics that can be seen."""
+    """Dynamics that can be rendered."""
 
     @property
     def seconds_per_step(self) -> float:
-        """How long a step lasts on the screen."""
+        """The duration of a step in a video."""
         ...
 
     def picture(self, task: T_contra, trail: Tensor) -> NDArray[np.uint8]:
-        """[480, 480, 3]; `task` is one task (leading axis 1), `trail` [K, ...] its states, the last is now."""
+        """An image [480, 480, 3] of one task (leading axis 1) and its states `trail` [K, ...], the last one current."""
         ...
 
 
 class DrawnEnv(TorchEnv[T]):
-    """A `TorchEnv` whose rows can be seen; implements `metarl.protocols.Renders` too."""
+    """A `TorchEnv` whose rows can be rendered; implements `metarl.protocols.Renders` too."""
 
     def __init__(self, dynamics: Drawn[T], num_rows: int, generator: torch.Generator) -> None:
         super().__init__(dynamics, num_rows, generator)
         self.seconds_per_step = dynamics.seconds_per_step
         self._drawn = dynamics
-        self._before: Tensor | None = None  # [B, ...] the states that the last step started from
-        self._trails: dict[int, list[tuple[int, Tensor]]] = {}  # of rows that are rendered: (elapsed steps, state)
+        self._before: Tensor | None = None  # [B, ...], the states before the last step
+        self._trails: dict[int, list[tuple[int, Tensor]]] = {}  # (elapsed steps, state) of rendered rows
 
     def reset(self, tasks: T) -> Step:
         self._before, self._trails = None, {}
@@ -58,7 +58,7 @@ class DrawnEnv(TorchEnv[T]):
         return super().step(action, active)
 
     def render(self, row: int = 0) -> NDArray[np.uint8]:
-        """What the last step led to in a row, with the way there as far as it was rendered or followed.
+        """An image of a row after its last step, with its path as far as it was rendered or followed.
 
         Raises:
             RuntimeError: when called before `reset`.
@@ -85,10 +85,10 @@ class DrawnEnv(TorchEnv[T]):
 
 
 class Canvas:
-    """A square picture of the square [-limit, limit]² around a centre, y up."""
+    """A square image of the region [-limit, limit]² around a centre, y up."""
 
     def __init__(self, limit: float, centre: tuple[float, float] = (0.0, 0.0)) -> None:
-        from PIL import Image, ImageDraw  # here, as only pictures need it
+        from PIL import Image, ImageDraw  # imported here because only images need it
 
         self._size = PICTURE_SIZE * _OVERSAMPLING
         self._scale = self._size / (2 * limit)
@@ -97,7 +97,7 @@ class Canvas:
         self._draw: Any = ImageDraw.Draw(self._image)
 
     def line(self, points: Sequence[Sequence[float]], colour: tuple[int, ...], width: float = 2.0) -> None:
-        """A line through points; width in pixels of the picture."""
+        """A line through points; width in pixels of the image."""
         if len(points) > 1:
             places = [self._place(point) for point in points]
             self._draw.line(places, fill=colour, width=round(width * _OVERSAMPLING), joint="curve")
@@ -110,7 +110,7 @@ class Canvas:
         self._draw.ellipse((x - reach, y - reach, x + reach, y + reach), **style)
 
     def dot(self, centre: Sequence[float], pixels: float, colour: tuple[int, ...]) -> None:
-        """A disc whose radius is given in pixels of the picture."""
+        """A disc whose radius is given in pixels of the image."""
         self.disc(centre, pixels * _OVERSAMPLING / self._scale, colour)
 
     def box(self, low: Sequence[float], high: Sequence[float], colour: tuple[int, ...]) -> None:
@@ -119,14 +119,14 @@ class Canvas:
         self._draw.rectangle((left, top, right, bottom), fill=colour)
 
     def trail(self, points: Sequence[Sequence[float]], colour: tuple[int, ...] = AGENT) -> None:
-        """The way of a point, and the point where it is now."""
+        """The path of a point, and its current position."""
         self.line(points, TRAIL, width=3)
         for point in points[:-1]:
             self.dot(point, 2.5, TRAIL)
         self.dot(points[-1], 8, colour)
 
     def pixels(self) -> NDArray[np.uint8]:
-        """The picture, [480, 480, 3]."""
+        """The image [480, 480, 3]."""
         from PIL import Image
 
         small = self._image.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.LANCZOS)

@@ -28,7 +28,7 @@ REWARD_MEAN = 1.0
 
 @dataclass(frozen=True)
 class TabularTasks(Record):
-    """MDPs as data."""
+    """The MDPs' parameters."""
 
     transition: Tensor  # [N, S, A, S] float32: probability of the next state
     reward_mean: Tensor  # [N, S, A] float32
@@ -38,10 +38,10 @@ class TabularTasks(Record):
 class TabularMDP:
     """Random MDPs with one-hot observations."""
 
-    num_states: int = 10
-    num_actions: int = 5
-    horizon: int = 10
-    num_episodes: int = 10
+    num_states: int = 10  # number of states
+    num_actions: int = 5  # number of actions
+    horizon: int = 10  # number of steps per episode
+    num_episodes: int = 10  # number of episodes per trial
 
     def __post_init__(self) -> None:
         at_least(self, 2, "num_states", "num_actions")
@@ -78,7 +78,7 @@ class TabularMDP:
         rows = torch.arange(state.shape[0], device=state.device)
         cumulative = tasks.transition[rows, state, action].cumsum(1)  # [B, S]
         uniform = torch.rand(state.shape[0], 1, generator=generator, device=state.device)
-        # A uniform number can exceed the last sum by rounding.
+        # Rounding can make a uniform number exceed the last sum.
         return torch.searchsorted(cumulative, uniform).squeeze(1).clamp_(max=self.num_states - 1)
 
     def reward(
@@ -126,7 +126,7 @@ def _backup(tasks: TabularTasks, values: Tensor) -> Tensor:
 
 
 def sample_dirichlet(concentration: Tensor, generator: torch.Generator) -> Tensor:
-    """Dirichlet samples over the last axis; `torch.distributions` cannot be given a generator."""
+    """Dirichlet samples over the last axis; `torch.distributions` does not accept a generator."""
     # The double-precision gamma keeps small concentrations from underflowing to a row of zeros.
     gamma = torch._standard_gamma(concentration.double(), generator)  # pyright: ignore[reportPrivateImportUsage]
     gamma = gamma.clamp_min(torch.finfo(torch.float64).tiny)

@@ -1,7 +1,7 @@
-"""The one vectorised environment behind every task family that is written as a few torch functions.
+"""The vectorised environment of all task families written as a few torch functions.
 
-A family states what is special about it (initial state, transition, reward, end, observation); rows, step counters,
-the time limit, same-step autoreset and rows that are not active are handled here, once.
+A family defines its initial state, transition, reward, end and observation; rows, step counters, the time limit,
+same-step autoreset and inactive rows are handled here.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ T_contra = TypeVar("T_contra", bound=Record, contravariant=True)
 
 
 class Dynamics(Protocol[T_contra]):
-    """What a family must say about itself; all functions are pure but for their use of the generator.
+    """The functions that define a family; they are pure except for their use of the generator.
 
-    `tasks` are expanded to one task a row. States are one tensor [B, ...] of any dtype.
+    `tasks` are expanded to one task per row. States are one tensor [B, ...] of any dtype.
     """
 
     @property
@@ -37,7 +37,7 @@ class Dynamics(Protocol[T_contra]):
     def action_space(self) -> spaces.Box | spaces.Discrete: ...
 
     def initial_state(self, tasks: T_contra, generator: torch.Generator) -> Tensor:
-        """[B, ...]"""
+        """The initial states: [B, ...]."""
         ...
 
     def transition(self, tasks: T_contra, state: Tensor, action: Tensor, generator: torch.Generator) -> Tensor:
@@ -47,34 +47,34 @@ class Dynamics(Protocol[T_contra]):
     def reward(
         self, tasks: T_contra, state: Tensor, action: Tensor, next_state: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """[B] float32"""
+        """The rewards: [B] float32."""
         ...
 
     def terminated(self, tasks: T_contra, next_state: Tensor) -> Tensor | None:
-        """Where the task ends the episode: [B] bool, or None where it never does."""
+        """Whether the task ends the episode: [B] bool, or None if it never does."""
         ...
 
     def observation(self, tasks: T_contra, state: Tensor) -> Tensor:
-        """[B, O] float32, never the tensor `state` itself: the caller may write to it."""
+        """The observations [B, O] float32, never the tensor `state` itself, because the caller may modify it."""
         ...
 
 
 @runtime_checkable
 class Measured(Protocol[T_contra]):
-    """What a family says beside, where something other than its reward is worth knowing at each step."""
+    """Optional functions of a family with per-step metrics besides the reward."""
 
     @property
     def metric_names(self) -> tuple[str, ...]: ...
 
     def metrics(self, tasks: T_contra, next_state: Tensor) -> Tensor:
-        """[B, M] float32 by `metric_names`, of what a step led to."""
+        """The metrics [B, M] float32 after a step, in the order of `metric_names`."""
         ...
 
 
 class TorchEnv(Generic[T]):
-    """B rows of a family of torch functions; implements `metarl.protocols.VectorEnv`.
+    """B rows of a family given by torch functions; implements `metarl.protocols.VectorEnv`.
 
-    Nothing in `step` waits for the device, and a step without `active` skips all work of selecting rows.
+    `step` never synchronises with the device, and without `active` it does no row selection.
     """
 
     def __init__(self, dynamics: Dynamics[T], num_rows: int, generator: torch.Generator) -> None:
@@ -92,7 +92,7 @@ class TorchEnv(Generic[T]):
         self._tasks: T | None = None
         self._state: Tensor | None = None  # [B, ...]
         self._elapsed: Tensor | None = None  # [B] int64, steps since the row's episode began
-        self._arrived: tuple[Tensor, Tensor] | None = None  # state and elapsed before any autoreset, to be rendered
+        self._arrived: tuple[Tensor, Tensor] | None = None  # state and elapsed before any autoreset, for rendering
         self._action_shape = (num_rows, *(self.action_space.shape or ()))
         self._box: tuple[Tensor, Tensor] | None = None
         if isinstance(self.action_space, spaces.Box):
@@ -100,7 +100,7 @@ class TorchEnv(Generic[T]):
             self._box = (torch.as_tensor(low, device=self.device), torch.as_tensor(high, device=self.device))
 
     def reset(self, tasks: T) -> Step:
-        """Give the rows their tasks, B / N contiguous rows each, and start a first episode in each.
+        """Assign tasks to the rows, B / N contiguous rows each, and start the first episode in each.
 
         Raises:
             ValueError: when the number of tasks does not divide the number of rows.
@@ -123,9 +123,12 @@ class TorchEnv(Generic[T]):
         return torch.zeros(self.num_rows, len(self.metric_names), device=self.device)
 
     def restart(self, tasks: T, rows: Tensor) -> Tensor:
-        """Start an episode where `rows` [B] (bool) is true, each in its own of `tasks` [B]; the other rows go on.
+        """Start an episode where `rows` [B] (bool) is true, each in its own of `tasks` [B]; the other rows continue.
 
-        Returns what to act on, [B, O]. Raises RuntimeError when called before `reset`.
+        Returns the observations to act on, [B, O].
+
+        Raises:
+            RuntimeError: when called before `reset`.
         """
         if self._tasks is None or self._state is None or self._elapsed is None:
             raise RuntimeError("restart was called before reset")
@@ -138,7 +141,7 @@ class TorchEnv(Generic[T]):
         """One step of all rows, or of those where `active` [B] is true; see `VectorEnv.step`.
 
         Raises:
-            ValueError: when `action` has not the shape of a batch of actions.
+            ValueError: when `action` does not have the shape of a batch of actions.
             RuntimeError: when called before `reset`.
         """
         tasks, state, elapsed = self._tasks, self._state, self._elapsed
@@ -158,7 +161,7 @@ class TorchEnv(Generic[T]):
         if terminated is None:
             terminated = torch.zeros_like(truncated)
         else:
-            truncated = truncated > terminated  # an episode has one reason to end, and the task's comes first
+            truncated = truncated > terminated  # an episode has one reason to end; the task's takes precedence
 
         if active is not None:
             next_state = where_row(active, next_state, state)

@@ -1,4 +1,4 @@
-"""Repeated actions: fewer decisions in an episode."""
+"""Action repeat: fewer decisions per episode."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from metarl.records import Record, Step
 
 @dataclass(frozen=True)
 class ActionRepeat(Wrapped):
-    """Each action is taken `repeat` times, or until the episode ends; rewards add up, metrics are means.
+    """Takes each action `repeat` times, or until the episode ends; rewards are summed, metrics averaged.
 
-    The horizon is as much shorter, rounded up.
+    The horizon is divided by `repeat`, rounded up.
     """
 
-    repeat: int = 2
+    repeat: int = 2  # number of steps for which each action is taken
 
     suffix: ClassVar[str] = "repeat"
 
@@ -66,7 +66,7 @@ class _ActionRepeatEnv(WrappedEnv):
 
 
 def _joined(step: Step, later: Step, rows: Tensor) -> Step:
-    """Two steps as one, the second of which only `rows` [B] have taken; metrics add up."""
+    """Two steps combined into one, the second of which was taken only by `rows` [B]; metrics are summed."""
     metrics = step.metrics
     if metrics is not None and later.metrics is not None:
         metrics = metrics + torch.where(rows[:, None], later.metrics, 0.0)

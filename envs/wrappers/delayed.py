@@ -1,4 +1,4 @@
-"""Delays of what is seen and of what is done."""
+"""Delays of observations and actions."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from metarl.records import Record, Step
 
 @dataclass(frozen=True)
 class Delayed(Wrapped):
-    """Observations are seen, and actions take effect, a number of steps late; a strength is rounded to a whole number.
+    """Delays observations and actions by a number of steps; strengths are rounded to whole numbers.
 
-    Until the first observation is old enough, it is seen over and over; until the first action arrives, the action is
-    zero, or what of the box is nearest to it.
+    An episode's first observation is repeated until the delay has passed; until the first action arrives, the action is
+    zero, or the point of the box nearest to zero.
     """
 
-    obs_delay: Any = 0  # steps: a number or a `Sampler`
-    action_delay: Any = 0
+    obs_delay: Any = 0  # delay of observations in steps: a number or a `Sampler`
+    action_delay: Any = 0  # delay of actions in steps: a number or a `Sampler`
 
     suffix: ClassVar[str] = "delayed"
     strengths: ClassVar[tuple[str, ...]] = ("obs_delay", "action_delay")
@@ -63,22 +63,22 @@ class _DelayedEnv(WrappedEnv):
 
 
 class _Delay:
-    """B queues, each of its own length."""
+    """B queues of different lengths."""
 
     def __init__(self, lengths: Tensor, start: Tensor) -> None:
-        """`lengths` [B] int64, in steps. `start` [B, ...] is in all places of the queues."""
+        """`lengths` [B] int64, in steps. `start` [B, ...] initially fills the queues."""
         self._lengths, self._rows = lengths, torch.arange(len(lengths), device=lengths.device)
-        places = int(lengths.max()) + 1  # the host waits, but at resets only
+        places = int(lengths.max()) + 1  # synchronises with the device, but only at resets
         self._queue = start[:, None].expand(len(start), places, *start.shape[1:]).clone()  # [B, places, ...]
 
     def push(self, values: Tensor, active: Tensor | None) -> Tensor:
-        """Put values [B, ...] into the queues of active rows; returns what comes out of all of them."""
+        """Push values [B, ...] into the queues of active rows; returns the output of all queues."""
         pushed = torch.cat([values[:, None], self._queue[:, :-1]], dim=1)
         self._queue = pushed if active is None else where_row(active, pushed, self._queue)
         return self.latest()
 
     def set_lengths(self, lengths: Tensor, rows: Tensor) -> None:
-        """Other lengths [B] for `rows` [B] (bool), which are to be filled anew."""
+        """Set new lengths [B] for `rows` [B] (bool), which must be refilled afterwards."""
         self._lengths = torch.where(rows, lengths, self._lengths)
         missing = int(self._lengths.max()) + 1 - self._queue.shape[1]
         if missing > 0:
@@ -89,12 +89,12 @@ class _Delay:
         self._queue = where_row(rows, values[:, None].expand_as(self._queue), self._queue)
 
     def latest(self) -> Tensor:
-        """What has come out last: [B, ...]."""
+        """The last output: [B, ...]."""
         return self._queue[self._rows, self._lengths]
 
 
 def _neutral_action(space: spaces.Space[Any], num_rows: int, device: torch.device) -> Tensor:
-    """Zero, or what is nearest to it: [B] int64 or [B, A] float32."""
+    """The action nearest to zero: [B] int64 or [B, A] float32."""
     if not isinstance(space, spaces.Box):
         return torch.zeros(num_rows, dtype=torch.int64, device=device)
     low, high = (torch.as_tensor(limit, device=device) for limit in (space.low, space.high))

@@ -1,4 +1,4 @@
-"""Noise on what is seen and on what is done."""
+"""Noise on observations and actions."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from metarl.records import Record, Step
 
 @dataclass(frozen=True)
 class Noisy(Wrapped):
-    """Gaussian noise on observations and on actions, in their own units.
+    """Adds Gaussian noise to observations and actions, in their own units.
 
-    A discrete action is, with the probability `action_noise`, one that is drawn from all of them.
+    A discrete action is replaced by a uniformly random one with probability `action_noise`.
     """
 
-    obs_noise: Any = 0.0  # standard deviation: a number or a `Sampler`
-    action_noise: Any = 0.0  # standard deviation on continuous actions before clipping; probability on discrete ones
+    obs_noise: Any = 0.0  # standard deviation on observations: a number or a `Sampler`
+    action_noise: Any = 0.0  # standard deviation on continuous actions before clipping; probability for discrete ones
 
     suffix: ClassVar[str] = "noisy"
     strengths: ClassVar[tuple[str, ...]] = ("obs_noise", "action_noise")
@@ -34,11 +34,11 @@ class Noisy(Wrapped):
         noise = self.action_noise
         largest = float(draws(noise).max()) if isinstance(noise, Sampler) else noise
         if isinstance(self.family.action_space, spaces.Discrete) and largest > 1:
-            raise ValueError(f"action_noise is {noise}; must be a probability, as actions are discrete")
+            raise ValueError(f"action_noise is {noise}; must be a probability, because actions are discrete")
 
     @property
     def observation_space(self) -> spaces.Box:
-        """Without limits, if there is noise: it has none."""
+        """The inner space, without limits if there is noise."""
         inner = self.family.observation_space
         return inner if self.obs_noise == 0 else spaces.Box(-np.inf, np.inf, inner.shape)
 
@@ -50,7 +50,7 @@ class _NoisyEnv(WrappedEnv):
     def __init__(self, env: VectorEnv, family: Noisy, generator: torch.Generator) -> None:
         super().__init__(env, family)
         self._source = generator
-        # Noise has a stream of its own: when inner episodes end, and draw from theirs, must not change it.
+        # Noise has its own random stream, which must not depend on when inner episodes end.
         self._generator = torch.Generator(generator.device)
         self._is_noisy = {name: getattr(family, name) != 0 for name in family.strengths}
 
@@ -68,7 +68,7 @@ class _NoisyEnv(WrappedEnv):
         step = self.env.step(self._disturbed(action) if self._is_noisy["action_noise"] else action, active)
         if not self._is_noisy["obs_noise"]:
             return step
-        # As many random numbers at every step, whoever ends, so that rows do not depend on each other.
+        # Always draw the same amount of random numbers per step, which keeps rows independent.
         next_obs, start = self._noisy(step.next_obs), self._noisy(step.obs)
         obs = torch.where(step.episode_end[:, None], start, next_obs)
         if active is not None:

@@ -1,4 +1,4 @@
-"""The time made visible: agents that know how much of an episode is left."""
+"""Visible time: agents see how much of an episode has passed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from metarl.records import Record, Step
 
 @dataclass(frozen=True)
 class TimeAware(Wrapped):
-    """The share of the horizon that is over, from 0 to 1, as a last entry of the observation."""
+    """Appends the elapsed fraction of the horizon, from 0 to 1, to the observation."""
 
     suffix: ClassVar[str] = "time_aware"
 

@@ -1,4 +1,4 @@
-"""A family around a family, and its environment around the other's: what all of them share."""
+"""The common parts of wrappers: a family around a family, and its environment."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from metarl.records import Record
 
 @dataclass(frozen=True)
 class Wrapped:
-    """What all of these families share."""
+    """Base class of wrappers, which are families."""
 
-    family: Any  # a `TaskFamily`
+    family: Any  # the inner `TaskFamily`
 
-    suffix: ClassVar[str]  # of the name
-    strengths: ClassVar[tuple[str, ...]] = ()  # fields that are a number or a range
+    suffix: ClassVar[str]  # suffix of the name
+    strengths: ClassVar[tuple[str, ...]] = ()  # names of fields that are a number or a range
 
     def __post_init__(self) -> None:
         tasks = vars(self.family.sample(1, "train", torch.Generator()))
@@ -61,17 +61,17 @@ class Wrapped:
 
     @property
     def parameters(self) -> Mapping[str, Sampler]:
-        """What tasks have beside the inner family's."""
+        """The task parameters added by this wrapper."""
         values = {name: getattr(self, name) for name in self.strengths}
         return {name: value for name, value in values.items() if isinstance(value, Sampler)}
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> Record:
-        """The inner family's tasks with this one's own parameters.
+        """The inner family's tasks with this wrapper's parameters.
 
-        Of the split "ood", everything lies outside that can; what cannot is as in "test".
+        In the split "ood", all parameters that can lie outside do; the others are as in "test".
 
         Raises:
-            ValueError: for an unknown split, or "ood" where nothing can lie outside.
+            ValueError: for an unknown split, or for "ood" if no parameter can lie outside.
         """
         inner_has_ood = self._inner_has_ood()
         has_ood = inner_has_ood or any(sampler.has_ood for sampler in self.parameters.values())
@@ -85,7 +85,7 @@ class Wrapped:
 
     @property
     def in_training_range(self) -> Callable[[Record], Tensor] | None:
-        """Which tasks training can draw; None where the inner family, whose tasks may lie outside, does not say."""
+        """A test whether tasks can occur in training; None if the inner family has "ood" tasks but no such test."""
         inner: Callable[[Record], Tensor] | None = getattr(self.family, "in_training_range", None)
         own = self.parameters
         if not own:
@@ -107,24 +107,24 @@ class Wrapped:
 
 
 class WrappedEnv:
-    """An environment around another; `VectorEnv`, and whatever else the other is."""
+    """An environment around another: a `VectorEnv` that keeps the inner one's optional abilities."""
 
     def __init__(self, env: VectorEnv, family: Wrapped) -> None:
         self.env, self.family = env, family
         self.num_rows, self.device = env.num_rows, env.device
         self.observation_space, self.action_space = family.observation_space, family.action_space
-        for name in ("render", "seconds_per_step", "metric_names"):  # by which `Renders` and `Measures` are known
+        for name in ("render", "seconds_per_step", "metric_names"):  # attributes of `Renders` and `Measures`
             if hasattr(env, name):
                 setattr(self, name, getattr(env, name))
 
     def __getattr__(self, name: str) -> Any:
-        """What is not of the contract, such as `num_diverged`, `close` or what a viewer needs."""
-        if name == "env":  # not made yet
+        """Attributes beyond the interface, e.g. `num_diverged` or `close`."""
+        if name == "env":  # not set yet
             raise AttributeError(name)
         return getattr(self.env, name)
 
     def strength(self, name: str, tasks: Record) -> Tensor:
-        """Of each row, [B] float32."""
+        """The strength in each row: [B] float32."""
         value = getattr(self.family, name)
         if isinstance(value, Sampler):
             return getattr(tasks, name).repeat_interleave(self.num_rows // len(tasks)).to(self.device)
@@ -132,7 +132,7 @@ class WrappedEnv:
 
 
 def draws(sampler: Sampler) -> Tensor:
-    """Many values of every split."""
+    """Many values from every split."""
     generator = torch.Generator().manual_seed(0)
     splits: tuple[Split, ...] = ("train", "ood") if sampler.has_ood else ("train",)
     return torch.cat([sampler.sample((1000,), split, generator) for split in splits])

@@ -1,6 +1,6 @@
-"""What known methods reach on a task family: the numbers to read an agent's beside.
+"""Results of known methods on a task family, for comparison with an agent's.
 
-`baselines(family)` runs them; each result is the total reward of one trial. Nothing heavy is imported until it runs.
+`baselines(family)` runs them; each result is the total reward of one trial. Heavy imports are delayed until then.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class BaselineResult:
 def baselines(family: Any, num_trials: int = 1000, seed: int = 0, ppo_steps: int = 0) -> list[BaselineResult]:
     """Run every baseline known for a task family on `num_trials` fresh test tasks, best first.
 
-    The same tasks serve all methods, so their differences are known better than the standard errors tell.
+    All methods run on the same tasks, so their differences are more precise than the standard errors suggest.
 
-    ppo_steps: for families without exact methods of their own, how long to train PPO without meta-learning; 0: not.
+    ppo_steps: steps to train PPO without meta-learning, for families without exact methods; 0: leave it out.
 
     Raises:
-        ValueError: when `num_trials` is below 2, as there is no standard error then, or `ppo_steps` below 0.
+        ValueError: when `num_trials` is below 2, which gives no standard error, or `ppo_steps` below 0.
     """
     if ppo_steps < 0:
-        raise ValueError(f"ppo_steps is {ppo_steps}: allowed are integers from 0")
+        raise ValueError(f"ppo_steps is {ppo_steps}; must be at least 0")
     if num_trials < 2:
-        raise ValueError(f"num_trials is {num_trials}: allowed are integers from 2")
+        raise ValueError(f"num_trials is {num_trials}; must be at least 2")
     import torch
 
     from envs.torch_families.bandits import BernoulliBandit, GaussianBandit
@@ -67,7 +67,7 @@ def baselines(family: Any, num_trials: int = 1000, seed: int = 0, ppo_steps: int
 
         run = partial(simulated_baselines, ppo_steps=ppo_steps)
     num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # thousands of steps on small tensors: more threads cost more than they give
+    torch.set_num_threads(1)  # thousands of steps on small tensors: more threads are slower
     try:
         results = run(family, num_trials, torch.Generator().manual_seed(seed))
     finally:
@@ -76,7 +76,7 @@ def baselines(family: Any, num_trials: int = 1000, seed: int = 0, ppo_steps: int
 
 
 def rows(results: Iterable[BaselineResult]) -> list[tuple[str, ...]]:
-    """The results as text, a row of `COLUMNS` each, ready for a table."""
+    """The results as text, one row of `COLUMNS` each, for a table."""
 
     def number(value: float | None) -> str:
         return "" if value is None else f"{value:.2f}"

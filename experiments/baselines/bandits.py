@@ -1,16 +1,15 @@
 """Bandit baselines, all trials at once: random, greedy, epsilon-greedy, UCB1, Thompson sampling, Gittins indices.
 
-The comparison of Duan et al. 2016, "RL²", table 1. All methods but "random" know the prior of the arms:
-the estimate of an arm's mean is its posterior mean, which for Bernoulli arms is that of one success and one failure
-before the first pull.
+The comparison of Duan et al. 2016, "RL²", table 1. All methods except "random" know the prior of the arms: the estimate
+of an arm's mean is its posterior mean, for Bernoulli arms starting from one success and one failure.
 
-1. UCB1's index is mean + c sqrt(2 log t / T), T counting the pulls of the arm and the prior's, t the pulls so far and
-   this one; c, and epsilon of epsilon-greedy, are searched on training tasks, for each family anew.
+1. UCB1's index is mean + c sqrt(2 log t / T), where T counts the pulls of the arm and the prior's, and t all pulls
+   including this one; c, and epsilon of epsilon-greedy, are tuned on training tasks, per family.
 2. Gittins indices are those of infinitely many discounted pulls, with the discount 1 - 1/num_pulls, computed by dynamic
    programming over the states that `num_pulls` pulls can reach. An approximation: a trial is finite. Bernoulli only.
-3. Ties are broken at random. All methods agree with the paper within three standard errors; the one that comes near
-   that limit is greedy, which gets more here: 387.6 +- 1.1 at 500 pulls of 5 arms (paper: 380.6), 75.6 +- 0.2 at 100
-   (74.8), 6.74 +- 0.02 at 10 pulls of 10 (6.6).
+3. Ties are broken at random. All methods agree with the paper within three standard errors; only greedy comes near
+   that limit, with more reward here: 387.6 +- 1.1 at 500 pulls of 5 arms (paper: 380.6), 75.6 +- 0.2 at 100 (74.8),
+   6.74 +- 0.02 at 10 pulls of 10 (6.6).
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class Belief:
 
     @property
     def count(self) -> Tensor:
-        """Pulls of each arm, with what the prior is worth in pulls: [B, arms]."""
+        """Pulls of each arm, including the prior's pseudo-counts: [B, arms]."""
         return self.pulls + (2.0 if self.bernoulli else self.variance)
 
     @property
@@ -119,7 +118,7 @@ def play(family: Bandit, tasks: BanditTasks, choose: Choose, generator: torch.Ge
 
 
 def epsilon_greedy(epsilon: Tensor) -> Choose:
-    """The best posterior mean, or with probability `epsilon` [B] (or a scalar) any arm."""
+    """The best posterior mean or, with probability `epsilon` [B] (or a scalar), a random arm."""
 
     def choose(belief: Belief, pull: int, generator: torch.Generator) -> Tensor:
         best = _argmax(belief.mean, generator)
@@ -130,7 +129,7 @@ def epsilon_greedy(epsilon: Tensor) -> Choose:
 
 
 def ucb1(coefficient: Tensor) -> Choose:
-    """Auer et al. 2002, with `coefficient` [B] (or a scalar) before the bonus."""
+    """Auer et al. 2002, with `coefficient` [B] (or a scalar) as a factor on the bonus."""
 
     def choose(belief: Belief, pull: int, generator: torch.Generator) -> Tensor:
         bonus = (2 * torch.tensor(pull + 1.0).log() / belief.count).sqrt()
@@ -140,7 +139,7 @@ def ucb1(coefficient: Tensor) -> Choose:
 
 
 def thompson(belief: Belief, pull: int, generator: torch.Generator) -> Tensor:
-    """The best arm of one draw from the posterior."""
+    """The best arm under one posterior sample."""
     return belief.sample(generator).argmax(dim=1)
 
 
@@ -159,8 +158,8 @@ def gittins(num_pulls: int) -> Choose:
 def gittins_indices(num_pulls: int, discount: float) -> Tensor:
     """Gittins indices of a Bernoulli arm under Beta(1, 1) after s successes and f failures: [num_pulls, num_pulls].
 
-    The index is the known payoff at which playing on and taking that payoff for ever are worth the same. After
-    `num_pulls` pulls there is nothing more to learn; entries with s + f >= num_pulls are not defined (nan).
+    The index is the known payoff at which continuing to pull and taking that payoff forever have equal value. After
+    `num_pulls` pulls the posterior is taken as fixed; entries with s + f >= num_pulls are undefined (nan).
     """
     known = torch.linspace(0, 1, GITTINS_LEVELS, dtype=torch.float64)  # [L]
     retire = known / (1 - discount)
@@ -182,7 +181,7 @@ def _posterior_mean(pulls: int) -> Tensor:
 
 
 def _crossing(difference: Tensor, known: Tensor) -> Tensor:
-    """Where the falling rows of `difference` [s, L] cross zero, between the points `known` [L]: [s]."""
+    """The zero crossings [s] of the falling rows of `difference` [s, L], between the points `known` [L]."""
     before = ((difference > 0).sum(dim=1, keepdim=True) - 1).clamp(0, len(known) - 2)
     above, below = difference.gather(1, before), difference.gather(1, before + 1)
     share = (above / (above - below)).clamp(0, 1)
@@ -195,7 +194,7 @@ def _search(
     values: tuple[float, ...],
     generator: torch.Generator,
 ) -> float:
-    """The value with the highest mean on training tasks, all values tried on the same tasks at once."""
+    """The value with the highest mean on training tasks; all values are tried on the same tasks at once."""
     tasks = family.sample(SEARCH_TRIALS, "train", generator).repeat_interleave(len(values))
     total = play(family, tasks, method(torch.tensor(values).repeat(SEARCH_TRIALS)), generator).sum(0)
     return values[int(total.view(SEARCH_TRIALS, len(values)).mean(dim=0).argmax())]

@@ -1,9 +1,9 @@
-"""PPO without meta-learning: one policy for all tasks, that is told the task, or is not.
+"""PPO without meta-learning: one policy for all tasks, with the task visible or hidden.
 
-Schulman et al. 2017, by Stable-Baselines3. "ppo_hidden" is what a policy without a memory can do about tasks it cannot
-tell apart; "ppo_visible" sees the task's own numbers beside the observation, so that it has nothing to find out. Both
-learn on a fresh task at every episode, for the steps that are said beside the result: few steps, a weak baseline. On
-test tasks they act by the mode of the policy.
+Schulman et al. 2017, by Stable-Baselines3. "ppo_hidden" is a memoryless policy that cannot distinguish tasks;
+"ppo_visible" also observes the task's parameters, and has nothing to find out. Both learn on a fresh task at every
+episode, for the number of steps reported with the result: few steps give a weak baseline. On test tasks they act by the
+mode of the policy.
 
 Deviations from SB3's defaults: observations and rewards are normalised (`VecNormalize`, clipped to 10 deviations), 32
 rows collect 64 steps each, and batches have 256 steps.
@@ -53,7 +53,7 @@ def _learned(
     env = VecNormalize(as_vec_env(family, NUM_ROWS, visible=visible, fresh=True, seed=seed))
     try:
         ppo = PPO("MlpPolicy", env, n_steps=STEPS_PER_ROW, batch_size=BATCH, device="cpu", seed=seed)
-        ppo.set_logger(Logger(None, []))  # SB3's own makes a folder
+        ppo.set_logger(Logger(None, []))  # SB3's default logger creates a folder
         ppo.learn(num_steps)
     finally:
         env.close()

@@ -13,7 +13,7 @@ from experiments.baselines import BaselineResult
 
 
 def grid_baselines(family: GridNavi, num_trials: int, generator: torch.Generator) -> list[BaselineResult]:
-    """The exact values; nothing is sampled, so neither `num_trials` nor `generator` matters."""
+    """The exact values, without sampling; `num_trials` and `generator` have no effect."""
     cells = GridTasks(torch.arange(family.size**2))
     bounds = family.bounds(cells[family.in_training_range(cells)], family.num_episodes)
     by_episode = {name: tuple(returns.mean(1).tolist()) for name, returns in bounds.items()}

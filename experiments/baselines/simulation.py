@@ -1,4 +1,4 @@
-"""Baselines of any task family: the random policy, simulated, and the bounds that the family itself knows."""
+"""Baselines of any task family: the simulated random policy, and the family's own bounds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def simulated_baselines(
 ) -> list[BaselineResult]:
     """The random policy on `num_trials` test tasks, and the family's bounds on the same tasks.
 
-    ppo_steps: of training for PPO without meta-learning, see `from_scratch`; 0 leaves it out.
+    ppo_steps: training steps of PPO without meta-learning, see `from_scratch`; 0 leaves it out.
     """
     tasks = family.sample(num_trials, "test", generator)
     results = [BaselineResult.of("random", random_policy(family, tasks, generator))]

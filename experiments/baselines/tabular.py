@@ -3,9 +3,9 @@
 The comparison of Duan et al. 2016, "RL²", table 2. PSRL (Strens 2000; Osband et al. 2013) plans in one draw from the
 posterior before each episode, with flat Dirichlet transitions and mean rewards N(m, 1) observed with unit noise.
 
-1. "psrl" has m = 0, the default of its authors' code (TabulaRL), though the rewards of these tasks have m = 1. With
-   that the paper's numbers reproduce: 137.4 +- 0.3 over 10 episodes (paper: 138.1), 901 +- 2 over 50 (904.4).
-2. "psrl_true_prior" has m = 1. It explores more and gets 133.1 +- 0.3 and 902 +- 2: no better in either.
+1. "psrl" has m = 0, the default of its authors' code (TabulaRL), though the rewards of these tasks have m = 1. This
+   reproduces the paper's numbers: 137.4 +- 0.3 over 10 episodes (paper: 138.1), 901 +- 2 over 50 (904.4).
+2. "psrl_true_prior" has m = 1. It explores more and gets 133.1 +- 0.3 and 902 +- 2: no improvement in either.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Belief:
         self.reward[rows, state, action] += reward
 
     def sample(self, generator: torch.Generator) -> TabularTasks:
-        """One draw of each row's MDP."""
+        """One posterior sample of each row's MDP."""
         noise = torch.randn(self.visits.shape, generator=generator)
         return TabularTasks(
             transition=sample_dirichlet(self.transitions, generator),

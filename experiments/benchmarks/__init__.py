@@ -1,1 +1,1 @@
-"""Speed against the peers and against the raw limit, measured side by side in one run."""
+"""Speed compared with peers and with the raw limit, measured interleaved in one run."""

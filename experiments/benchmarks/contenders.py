@@ -1,6 +1,6 @@
-"""What the simulation benchmark measures of ours: rollouts with a policy, and the engine alone.
+"""Our contenders in the simulation benchmark: rollouts with a policy, and the engine alone.
 
-All policies have 2 x 64 tanh units, Gaussian samples and their log-probabilities; they neither remember nor learn.
+All policies have 2 x 64 tanh units, Gaussian samples and their log-probabilities, without memory or learning.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from metarl.nets.mlp import ACTIVATIONS, PolicyHead
 from metarl.records import Record, SampledDecision, Step, Trajectory
 from metarl.rl.rollouts import collect
 
-NEAR_NOMINAL = 0.004  # by how much per-task masses, damping and friction differ from the body's own
+NEAR_NOMINAL = 0.004  # relative deviation of per-task masses, damping and friction from the body's own
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Contender:
 
     name: str
     num_rows: int
-    measure: Callable[[int], tuple[int, float]]  # so many episodes: environment steps and the seconds they took
+    measure: Callable[[int], tuple[int, float]]  # number of episodes -> environment steps, seconds
     close: Callable[[], Any]
 
 
 class MemorylessAgent:
-    """One policy for all rows, or, with `num_tasks`, one of its own for each task: `metarl.protocols.Agent`."""
+    """One policy for all rows or, with `num_tasks`, one per task; implements `metarl.protocols.Agent`."""
 
     block: int | None = None
     training_blocks: int | None = None
@@ -71,7 +71,7 @@ class MemorylessAgent:
         return SampledDecision(self._policy.to_env(action), distribution.log_prob(action))
 
     def _by_task(self, obs: Tensor) -> DiagonalGaussian:
-        """The distributions of all tasks' policies in one call: a batch of matrix products."""
+        """The distributions of all tasks' policies in one batched matrix product."""
         features = obs.view(len(self._policies), -1, obs.shape[-1])  # [N, E, O]
         for index, (weight, bias) in enumerate(self._layers):
             features = torch.baddbmm(bias, features, weight)
@@ -92,16 +92,16 @@ class MemorylessAgent:
         self._policy.load_state_dict(dict(state))
 
     def sample(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """The same policy for environments of others: action [B, A] and its log-probability [B]."""
+        """The policy for peers' environments: action [B, A] and its log-probability [B]."""
         decision = self.act(None, obs, self._generator)
         return decision.action, decision.log_prob
 
 
 class Dynamics:
-    """A family with the body's own physics, or with physics for each task that differ a little from them.
+    """A family with the body's own physics, or with slightly different physics per task.
 
-    So little, that the solver's work is the same: what is measured is what per-task fields cost. A robot that falls
-    lies on until the time limit, so that rollouts simulate what the engine alone does.
+    The difference is small enough to leave the solver's work unchanged, so the cost of per-task fields is measured. A
+    robot that falls stays down until the time limit, so rollouts simulate the same steps as the engine alone.
     """
 
     def __init__(self, family: Any, per_task: bool) -> None:
@@ -120,7 +120,7 @@ class Dynamics:
         return {name: torch.einsum("b,...->b...", scale, value) for name, value in fields.items()}
 
     def terminated(self, state: State, tasks: Record) -> Tensor | None:
-        """Computed, and without effect."""
+        """None: the ends are computed, without effect."""
         ends = self._family.terminated(state, tasks)
         return None if ends is None else ends & False
 
@@ -146,7 +146,7 @@ def closed_loop(
 
 
 def limit(name: str, family: Any, rows: int, generator: torch.Generator) -> Contender:
-    """The C engine alone; its resets and controls are prepared outside the clock."""
+    """The C engine alone; its resets and controls are prepared before the clock starts."""
     from mujoco.batch import Batch
 
     from envs.simulators.cpu import suitable_threads
@@ -173,7 +173,7 @@ def limit(name: str, family: Any, rows: int, generator: torch.Generator) -> Cont
 
 
 def gpu_limit(name: str, family: Any, rows: int, generator: torch.Generator) -> Contender:
-    """The engine of the generator's device alone, as `envs.simulators` runs it."""
+    """The engine of the generator's device alone, through `envs.simulators`."""
     physics = make_physics(family.body, rows, generator.device)
     controls = _controls(family, rows, generator)
     start_qpos, start_qvel = _starts(family, physics.qpos, physics.qvel, generator)
@@ -192,13 +192,13 @@ def gpu_limit(name: str, family: Any, rows: int, generator: torch.Generator) -> 
 
 
 def _starts(family: Any, qpos: Tensor, qvel: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Where episodes start, as the family draws it from the body's own position and velocity."""
+    """Initial states of episodes, sampled by the family around the body's own position and velocity."""
     tasks = family.sample(len(qpos), "train", generator)
     return family.initial_state(tasks, qpos.clone(), qvel.clone(), generator)
 
 
 def _controls(family: Any, rows: int, generator: torch.Generator) -> Tensor:
-    """Controls [16, B, A] as an untrained policy draws them."""
+    """Controls [16, B, A] sampled from an untrained policy."""
     low, high = (torch.as_tensor(limit) for limit in (family.action_space.low, family.action_space.high))
     low, high = low.to(generator.device), high.to(generator.device)
     noise = torch.randn(16, rows, len(low), generator=generator, device=generator.device).clamp(-1, 1)
@@ -206,7 +206,7 @@ def _controls(family: Any, rows: int, generator: torch.Generator) -> Tensor:
 
 
 def _now(device: torch.device) -> float:
-    """Seconds, once the device has finished what was asked of it."""
+    """The time in seconds, after waiting for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

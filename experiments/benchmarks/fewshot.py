@@ -34,7 +34,7 @@ class Settings:
     ways: int = 5
     queries: int = 5  # queries per class
     num_rounds: int = 5
-    recipes: tuple[str, ...] = ()  # all of the family's, where there are none
+    recipes: tuple[str, ...] = ()  # names of the recipes; (): all of the family's
 
     def __post_init__(self) -> None:
         for name in ("num_tasks", "queries", "num_rounds"):
@@ -65,7 +65,7 @@ def _rate(work: Callable[[], Any], num_tasks: int) -> Callable[[], float]:
 
 
 def _contenders(name: str, settings: Settings) -> dict[str, Callable[[], Any]]:
-    """What is timed of a learner."""
+    """The timed functions of a learner."""
     experiment = load(f"{FAMILY}/{name}")
     episode = _random_episode(settings, experiment.family.training.shots)
     batched, looped = _learner(experiment.agent, settings), _learner(_by_task(experiment.agent), settings)
@@ -90,7 +90,7 @@ def _learner(config: Any, settings: Settings) -> FewShotLearner:
 
 
 def _by_task(config: Any) -> Any:
-    """The same, with gradients task by task where it takes any."""
+    """The configuration with gradients computed task by task, if it takes any."""
     return replace(config, batching="loop") if _has(config, "batching") else config
 
 

@@ -131,9 +131,8 @@ def report(result: Result, json: bool) -> None:
     print_table(title, ("measured", "unit", "median", "lowest", "highest"), rows, console, text=("measured", "unit"))
     judged = [(name, f"{ratio:.2f}", *_judged(ratio, result.asked.get(name))) for name, ratio in result.ratios.items()]
     if judged:
-        print_table(
-            "medians of the rounds' ratios", ("ratio", "value", "asked", "reached"), judged, console, text=("ratio",)
-        )
+        columns = ("ratio", "value", "asked", "reached")
+        print_table("medians of the rounds' ratios", columns, judged, console, text=("ratio",))
     known = [f"{name.replace('_', ' ')}: {value}" for name, value in result.details.items() if not _has_parts(value)]
     for line in (*known, *result.left_out):
         console.print(line, highlight=False, soft_wrap=True)

@@ -1,9 +1,9 @@
-"""Meta-gradients: one update of sinusoid MAML and of ProMP, beside a loop over tasks and other libraries.
+"""Meta-gradients: one update of sinusoid MAML and of ProMP, compared with a loop over tasks and other libraries.
 
 Sinusoid: 25 tasks of 10 shots and 10 queries, the 40-40 relu net, 1 and 5 inner steps. ProMP: see outer_step.py.
 Float32, one thread; the optimiser's step is left out, as it is the same for all. All contenders' meta-gradients are
-compared before any is timed, as experiments/benchmarks/harness.py does. `higher` and `torchopt` are measured where they are installed. Beside them: how much of an iteration of
-MAML with a trust region is simulation.
+compared before any is timed, as experiments/benchmarks/harness.py does. `higher` and `torchopt` are measured where they
+are installed. Beside them: how much of an iteration of MAML with a trust region is simulation.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from metarl.fewshot.regression import Sinusoid
 from metarl.nets.mlp import mlp
 
 INNER_LR = 0.01
-TARGETS = {  # how many times faster than the loop, at least
+TARGETS = {  # smallest speed-up over the loop
     "loop_1 / batched_1": 8.0,
     "loop_5 / batched_5": 8.0,
     "outer_loop / outer_batched": 1.0,
@@ -44,19 +44,19 @@ class Settings:
     num_tasks: int = 25
     num_inner_steps: tuple[int, ...] = (1, 5)
     num_rounds: int = 15
-    num_repeats: int = 4  # repeats of each contender per round
+    num_repeats: int = 4  # number of repeats of each contender per round
     outer: OuterStepSize = field(default_factory=OuterStepSize)
     num_outer_rounds: int = 5
 
     @property
     def is_full(self) -> bool:
-        """Whether the targets are asked of it."""
+        """Whether the targets apply to this size."""
         return (self.num_tasks, self.outer) == (Settings.num_tasks, OuterStepSize())
 
     def __post_init__(self) -> None:
         counts = (self.num_tasks, *self.num_inner_steps, self.num_rounds, self.num_repeats, self.num_outer_rounds)
         if min(counts) < 1:
-            raise ValueError(f"sizes of the meta_gradient benchmark are {counts}: allowed are positive numbers")
+            raise ValueError(f"sizes of the meta_gradient benchmark are {counts}; must be positive")
 
 
 def run(settings: Settings | None = None) -> Result:
@@ -88,7 +88,7 @@ def run(settings: Settings | None = None) -> Result:
 
 
 def _contenders(settings: Settings) -> dict[str, Contender]:
-    """All that are installed, once their meta-gradients are known to agree."""
+    """All installed contenders, after checking that their meta-gradients agree."""
     generator = torch.Generator().manual_seed(0)
     family = Sinusoid()
     net = mlp((1, 40, 40, 1), activation="relu", output_gain=1.0, generator=generator)
@@ -124,7 +124,7 @@ def _ours(net: nn.Module, episode: FewShotEpisode, num_steps: int, batching: Any
 
 
 def _loop(net: nn.Module, episode: FewShotEpisode, num_steps: int) -> Contender:
-    """Task by task with autograd alone, as most implementations of MAML have it."""
+    """A loop over tasks with plain autograd, as in most implementations of MAML."""
     names = [name for name, _ in net.named_parameters()]
     parameters = list(net.parameters())
 

@@ -1,8 +1,8 @@
-"""The outer step of ProMP and MAML: the meta-gradient of 40 tasks x 20 rollouts x 200 steps, as peers compute it too.
+"""The outer step of ProMP and MAML: the meta-gradient of 40 tasks x 20 rollouts x 200 steps, by us and by peers.
 
-A half cheetah's sizes (17 observations, 6 actions, a 64-64 tanh policy), one inner step, float32, samples drawn at
-random: their values do not matter to the time. The contenders' gradients are compared before any is timed. Ours are
-multiplied by the library that agents/outer_steps.py chooses, the others by torch's default, and the loop by both.
+A half cheetah's sizes (17 observations, 6 actions, a 64-64 tanh policy), one inner step, float32, random samples, whose
+values do not affect the time. The contenders' gradients are checked to agree before any is timed. Ours use the matrix
+library chosen by agents/outer_steps.py, the others torch's default, and the loop is measured with both.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Contender = Callable[[], Sequence[Tensor]]  # computes the meta-gradient
 
 @dataclass(frozen=True)
 class OuterStepSize:
-    """How much an outer step learns from."""
+    """The amount of data of an outer step."""
 
     num_tasks: int = 40
     num_rollouts: int = 20
@@ -42,11 +42,11 @@ class OuterStepSize:
     def __post_init__(self) -> None:
         counts = (self.num_tasks, self.num_rollouts, self.num_steps)
         if min(counts) < 1:
-            raise ValueError(f"sizes of the outer step are {counts}: allowed are positive numbers")
+            raise ValueError(f"sizes of the outer step are {counts}; must be positive")
 
 
 def contenders(size: OuterStepSize) -> dict[str, Contender]:
-    """All that are installed, once their meta-gradients are known to agree."""
+    """All installed contenders, after checking that their meta-gradients agree."""
     family, generator = HalfCheetahDir(), torch.Generator().manual_seed(0)
     obs_size = family.observation_space.shape[0]
     policy = PolicyHead((obs_size, 64, 64), family.action_space, activation="tanh", init_std=1.0, generator=generator)
@@ -68,7 +68,7 @@ def contenders(size: OuterStepSize) -> dict[str, Contender]:
 
 
 def simulation_share(size: OuterStepSize) -> float:
-    """The share of an iteration of MAML with a trust region on half_cheetah_dir that is collecting."""
+    """The fraction of an iteration of MAML-TRPO on half_cheetah_dir spent on collection."""
     from agents.maml import MAMLTRPOConfig
 
     trainer = Trainer(
@@ -78,7 +78,7 @@ def simulation_share(size: OuterStepSize) -> float:
         agent_name="maml_trpo",
         seed=0,
     )
-    trainer.iterate()  # makes threads and memory ready
+    trainer.iterate()  # warm-up
     return trainer.iterate()["time/collect_share"]
 
 
@@ -112,13 +112,13 @@ def _ours(policy: PolicyHead, trial: list[Samples], batching: Any) -> Contender:
 
 
 def _surrogate(distribution: Any, samples: Samples) -> Tensor:
-    """Of one task: minus the advantage, weighed by the likelihood ratio."""
+    """One task's loss: minus the advantage, weighted by the likelihood ratio."""
     ratio = (distribution.log_prob(samples.action) - samples.log_prob).exp()
     return -(ratio * samples.advantage).sum()
 
 
 def _loop(policy: PolicyHead, trial: list[Samples]) -> Contender:
-    """Task by task with autograd alone."""
+    """A loop over tasks with plain autograd."""
     names = [name for name, _ in policy.named_parameters()]
     parameters = list(policy.parameters())
 

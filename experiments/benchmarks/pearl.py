@@ -1,4 +1,4 @@
-"""PEARL: gradient steps beside a plain reference at the published sizes, and collection in many rows beside one.
+"""PEARL: gradient steps compared with a plain reference at the published sizes, and collection in many rows with one.
 
 Gradient steps: 16 tasks x 256 transitions, contexts of 100, three layers of 300 (the encoder: 200), on the half
 cheetah's sizes; the reference is experiments/benchmarks/pearl_reference.py, whose posteriors and critics are compared
@@ -28,7 +28,7 @@ from metarl.rl.replay import Replay, Transition
 from metarl.rl.rollouts import collect
 
 FAST_REFERENCE = "reference, our matmul"
-TARGETS = {"reference / ours": 1.5, "loop / many rows": 10.0}  # how many times the time of ours, at least
+TARGETS = {"reference / ours": 1.5, "loop / many rows": 10.0}  # smallest ratio of times, relative to ours
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Settings:
     """The size of a benchmark."""
 
     config: PEARLConfig = field(default_factory=lambda: PEARLConfig(capacity=2000))
-    num_rows: int = 400  # the 100 training tasks in four copies
+    num_rows: int = 400  # number of rows: 100 training tasks in four copies
     horizon: int = 200
     num_rounds: int = 7
-    num_steps: int = 3  # gradient steps in a round
+    num_steps: int = 3  # number of gradient steps per round
 
     def __post_init__(self) -> None:
         for name in ("num_rows", "horizon", "num_rounds", "num_steps"):
@@ -110,14 +110,14 @@ def _collecting(
 
 
 def _step(agent: PEARL, replay: Replay, generator: torch.Generator) -> None:
-    """What `PEARL.update` repeats."""
+    """One repetition of the loop in `PEARL.update`."""
     config = agent.config
     tasks = torch.randint(config.num_train_tasks, (config.meta_batch,), generator=generator)
     agent.gradient_step(replay, tasks, generator)
 
 
 def _same_agent(config: PEARLConfig, family: HalfCheetahVel, reference: Reference) -> tuple[PEARL, Replay]:
-    """Our agent with the reference's weights, where both have them, and its data in replay."""
+    """Our agent with the reference's weights (those that both have), and its data in replay."""
     generator = torch.Generator().manual_seed(0)
     agent = config.make(family.observation_space, family.action_space, num_iterations=1, generator=generator)
     with torch.no_grad():
@@ -144,7 +144,7 @@ def _same_agent(config: PEARLConfig, family: HalfCheetahVel, reference: Referenc
 
 
 def _check_agreement(agent: PEARL, reference: Reference) -> None:
-    """The same posterior and the same two values from the same weights and data.
+    """Check that posteriors and critic values agree for the same weights and data.
 
     Raises:
         AssertionError: when they differ.

@@ -1,8 +1,8 @@
-"""A plain PEARL update to compare ours with: one net at a time, a loop over tasks wherever it needs no batch.
+"""A plain PEARL update for comparison: one net at a time, and loops over tasks.
 
-Rakelly et al. (2019), in the form that they published: two critics, a value net and its slow copy, fixed temperature.
-Each task has arrays of its own to draw from, a posterior of its own, and a draw of its own; the latent is drawn once to
-be judged and once to be learned from; and each part has an optimiser.
+Rakelly et al. (2019), as published: two critics, a value net and its target copy, fixed temperature. Each task has its
+own data arrays, posterior and sample; the latent is sampled once at inference and once for learning; and each part has
+its own optimiser.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Reference:
         return {name: torch.from_numpy(np.stack([batch[name] for batch in batches])) for name in batches[0]}
 
     def posteriors(self, context: dict[str, Tensor]) -> list[Normal]:
-        """The product of the Gaussians of each task's context."""
+        """The product of the Gaussian factors of each task's context."""
         items = torch.cat([context["obs"], context["action"], context["reward"]], -1)
         mean, raw = self.encoder(items).chunk(2, -1)
         variance = nn.functional.softplus(raw).clamp(min=1e-7)
@@ -82,7 +82,7 @@ class Reference:
 
     @torch.no_grad()
     def collect(self, env: gymnasium.Env[Any, Any], horizon: int) -> int:
-        """An episode of one environment, whose observations and actions are copied between numpy and a batch of one."""
+        """An episode of one environment, with observations and actions copied between numpy and batches of one."""
         obs, _ = env.reset(seed=0)
         latent = torch.randn(1, self.config.latent_size)
         kept = []
@@ -99,7 +99,7 @@ class Reference:
         config = self.config
         tasks = self.rng.integers(len(self.tasks), size=config.meta_batch).tolist()
         posteriors = self.posteriors(self.draw(tasks, config.context))
-        [posterior.rsample() for posterior in posteriors]  # drawn when inferred, and again to be learned from
+        [posterior.rsample() for posterior in posteriors]  # sampled at inference, and again for learning
         latent = torch.cat([p.rsample().repeat(config.batch, 1) for p in posteriors])
         data = {name: values.flatten(0, 1) for name, values in self.draw(tasks, config.batch).items()}
         features, known = torch.cat([data["obs"], latent], -1), torch.cat([data["obs"], latent.detach()], -1)

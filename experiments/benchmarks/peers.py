@@ -1,7 +1,7 @@
-"""Other ways of running many of Gymnasium's v5 robots with the same policy: Gymnasium, Stable-Baselines3 and EnvPool.
+"""Peers that run many of Gymnasium's v5 robots with the same policy: Gymnasium, Stable-Baselines3 and EnvPool.
 
-Each is given its best terms: no passive checker, no wrapper that is not its own default, workers started beforehand,
-everything but the steps outside the clock.
+Each runs under its best conditions: no passive checker, only its default wrappers, workers started beforehand, and only
+the steps timed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ StepFunction = Callable[[Any], tuple[Any, ...]]  # action [B, A] -> obs [B, O], 
 
 
 def make_gymnasium(body: str) -> gymnasium.Env[Any, Any]:
-    """Gymnasium's own environment of a body, without a deprecated body's warning in the working directory."""
+    """Gymnasium's own environment of a body, without MuJoCo's warning file in the working directory."""
     import mujoco
 
     mujoco.set_mju_user_warning(_ignore)  # pyright: ignore[reportAttributeAccessIssue]
@@ -33,7 +33,7 @@ def make_gymnasium(body: str) -> gymnasium.Env[Any, Any]:
 
 
 def gymnasium_name(body: str) -> str:
-    """Such as "HalfCheetah" for "half_cheetah"."""
+    """Gymnasium's name of a body, e.g. "HalfCheetah" for "half_cheetah"."""
     return body.title().replace("_", "").replace("2D", "2d")
 
 
@@ -42,7 +42,7 @@ def _ignore(message: str) -> None:
 
 
 class Peer:
-    """One vectorised robot of somebody else's; stepping continues where the last measurement ended."""
+    """A peer's vectorised robot; stepping continues where the last measurement ended."""
 
     def __init__(self, name: str, num_rows: int, obs: Any, step: StepFunction, close: Callable[[], Any]) -> None:
         self.name = name
@@ -52,7 +52,7 @@ class Peer:
         self._step = step
 
     def measure(self, policy: Policy, num_steps: int) -> tuple[int, float]:
-        """Environment steps and seconds of `num_steps` steps of all rows; everything is stored, as ours is."""
+        """Environment steps and seconds for `num_steps` steps of all rows; all data are stored, as in ours."""
         stored: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         start = time.perf_counter()
         with torch.inference_mode():
@@ -72,14 +72,14 @@ def gymnasium_sync(body: str, num_envs: int) -> Peer:
 
 
 def gymnasium_async(body: str, num_envs: int) -> Peer:
-    """One process an environment, started by a server that holds no threads."""
+    """One process per environment, started by a server without threads."""
     _preload()
     env = gymnasium.vector.AsyncVectorEnv([partial(make_gymnasium, body)] * num_envs, context="forkserver")
     return Peer(f"gymnasium_async_{body}", num_envs, env.reset(seed=0)[0], env.step, env.close)
 
 
 def sb3_vec_env(body: str, num_envs: int) -> SubprocVecEnv:
-    """One process an environment."""
+    """One process per environment."""
     from stable_baselines3.common.vec_env import SubprocVecEnv
 
     _preload()
@@ -91,7 +91,7 @@ def sb3_subproc(body: str, num_envs: int) -> Peer:
     return Peer(f"sb3_subproc_{body}", num_envs, env.reset(), env.step, env.close)
 
 
-class NotComparable(Exception):
+class NotComparableError(Exception):
     """A peer is not installed, or has nothing that is like ours; the message is one line."""
 
 
@@ -99,12 +99,12 @@ def envpool(body: str, num_envs: int) -> Peer:
     """EnvPool with as many threads as there are processors, on its robot of the same observations and actions as ours.
 
     Raises:
-        NotComparable: where it is not installed, or has no such robot.
+        NotComparableError: where it is not installed, or has no such robot.
     """
     try:
         import envpool  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise NotComparable("EnvPool is not installed and was left out") from error
+        raise NotComparableError("EnvPool is not installed and was left out") from error
     from envs.simulators.cpu_count import available_cpus
 
     single = make_gymnasium(body)
@@ -125,7 +125,7 @@ def envpool(body: str, num_envs: int) -> Peer:
         env.close()
     else:
         theirs = ", ".join(f"{task} has {size}" for task, size in sizes.items()) or "it has no such robot"
-        raise NotComparable(f"EnvPool was left out for {body}: {theirs}; ours has {ours[0][0]} observations")
+        raise NotComparableError(f"EnvPool was left out for {body}: {theirs}; ours has {ours[0][0]} observations")
 
     def step(action: np.ndarray[Any, Any]) -> tuple[Any, ...]:
         return env.step(action.astype(np.float64))
@@ -142,7 +142,7 @@ def _envpool_tasks(body: str, known: set[str]) -> list[tuple[str, dict[str, Any]
 
 
 def _preload() -> None:
-    """Import once, in the server that workers fork from, what each of them would import for itself."""
+    """Import the workers' modules once, in the server that they fork from."""
     import multiprocessing
 
     multiprocessing.get_context("forkserver").set_forkserver_preload(

@@ -1,13 +1,13 @@
-"""Stable-Baselines3's PPO through our bridge, beside the same PPO on SB3's own worker processes, in one run.
+"""Stable-Baselines3's PPO through our bridge, compared with the same PPO on SB3's own worker processes, in one run.
 
 The bridge runs `half_cheetah_vel`, the processes Gymnasium's HalfCheetah-v5: the same body, frame skip, sizes of
-observation and action, and length of an episode, which the cheetah never ends early. Algorithm, network, seed and all
-settings of PPO are the same, those that are not named here SB3's defaults; torch has one thread.
+observation and action, and episode length, which the cheetah never ends early. Algorithm, network, seed and all PPO
+settings are equal, and SB3's defaults unless given here; torch has one thread.
 
 A round (experiments/benchmarks/harness.py) is one call of `learn` for each contender. `collect` counts the time within
-`collect_rollouts` alone, `learn` all of it, PPO's updates included. Updates cost both the same, so the ratio of `learn` falls to
-one as they outweigh collection. On a machine that is busy otherwise the scheduler treats many processes and a few
-threads differently, in either's favour: judge ratios on an idle one.
+`collect_rollouts` alone, `learn` all of it, PPO's updates included. Updates cost both the same, so the ratio of `learn`
+falls to one as they outweigh collection. On a machine that is busy otherwise the scheduler treats many processes and a
+few threads differently, in either's favour: judge ratios on an idle one.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from envs.catalog import make
 from experiments.benchmarks import peers
 from experiments.benchmarks.harness import Result, interleave, one_thread, ratios, report
 
-HORIZON = 1000  # of Gymnasium's HalfCheetah-v5
+HORIZON = 1000  # episode length of Gymnasium's HalfCheetah-v5
 OURS, THEIRS = "bridge", "subproc"
-TARGETS = {f"collect_{OURS} / collect_{THEIRS}": 3.0}  # the least that is asked
+TARGETS = {f"collect_{OURS} / collect_{THEIRS}": 3.0}  # smallest ratio
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,18 @@ class Settings:
     """The size of a benchmark."""
 
     num_envs: int = 64
-    n_steps: int = 64  # steps per environment and rollout (PPO's name)
-    num_rollouts: int = 2  # in a round, each followed by an update
+    n_steps: int = 64  # number of steps per environment and rollout (PPO's name)
+    num_rollouts: int = 2  # number of rollouts per round, each followed by an update
     num_rounds: int = 5
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if value < 1:
-                raise ValueError(f"{name} of the sb3 benchmark is {value}: allowed are integers from 1")
+                raise ValueError(f"{name} of the sb3 benchmark is {value}; must be at least 1")
 
 
 class _CollectionClock(BaseCallback):
-    """Adds up the seconds that `collect_rollouts` takes."""
+    """Sums the duration of `collect_rollouts`."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,24 +1,24 @@
-"""Simulation speed: our closed-loop rollout, the raw limit of the engine and the peers, in one interleaved run.
+"""Simulation speed: our closed-loop rollout, the engine's raw limit and the peers, in one interleaved run.
 
 All contenders of a body have the same frame skip and the same kind of policy (experiments/benchmarks/contenders.py),
 and store observations, actions, log-probabilities and rewards. For each body and number of rows:
 
-- `limit`: the engine alone; the same rows and threads, controls drawn beforehand, nothing else.
-- `closed_loop`: our rollout with one policy and one body for all rows; robots that fall lie on, as in the limit.
-- `per_task_dynamics`: the same with masses, damping and friction for each task, so close to the nominal ones that the
-  solver's work is the same.
-- `per_task_policies`: the same with a policy for each task.
+- `limit`: the engine alone, with the same rows and threads and precomputed controls.
+- `closed_loop`: our rollout with one policy and one body for all rows; robots that fall stay down, as in the limit.
+- `per_task_dynamics`: `closed_loop` with masses, damping and friction per task, close enough to the nominal ones to
+  leave the solver's work unchanged.
+- `per_task_policies`: `closed_loop` with one policy per task.
 
-`rand_params` is the half cheetah's family of changed physics as it is: bodies far from the nominal one also take the
-solver more work, whichever way they are simulated. On a machine with a GPU, `gpu_limit` and `gpu_closed_loop` are
-engine and rollout there.
+`rand_params` is the half cheetah's family with varied physics, unchanged: bodies far from the nominal one take the
+solver more work, however they are simulated. On a machine with a GPU, `gpu_limit` and `gpu_closed_loop` are engine and
+rollout there.
 
 Each contender is measured for about the same time (experiments/benchmarks/harness.py). On a machine that is busy
 otherwise, contenders of many processes get a larger share of it: ratios to them mean little there. A peer whose robot
 has other observations or actions than ours is left out, and a line says so.
 
-What did not pay, and is not done: simulating one half of the rows while the policy decides for the other. Physics keeps
-all cores busy, so that only the policy's share of the time could be won, and small batches cost the policy as much.
+Tried without benefit: simulating one half of the rows while the policy decides for the other. Physics keeps all cores
+busy, so at most the policy's time could be saved, and smaller batches slow the policy down by as much.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from experiments.benchmarks import peers
 from experiments.benchmarks.contenders import Contender, Dynamics, MemorylessAgent, closed_loop, gpu_limit, limit
 from experiments.benchmarks.harness import Result, interleave, one_thread, ratios, report
 
-PEER_STEPS = 5  # of all rows, what counts as an episode of a peer
-SYNC_ENVS = 16  # of Gymnasium's loop over environments, whose speed does not depend on their number
+PEER_STEPS = 5  # steps of all rows that count as an episode of a peer
+SYNC_ENVS = 16  # environments in Gymnasium's loop, whose speed does not depend on their number
 
 
 @dataclass(frozen=True)
 class Body:
-    """What is measured of a body."""
+    """The measurements for a body."""
 
-    family: str  # whose observations, rewards and ends are computed
+    family: str  # family whose observations, rewards and ends are computed
     rows: tuple[int, ...]
-    horizon: int  # steps of an episode, so that all rows take about a second
+    horizon: int  # episode length, chosen so all rows take about a second
 
 
 BODIES = {
@@ -58,7 +58,7 @@ BODIES = {
 }
 BODIES = {name: body for name, body in BODIES.items() if body.family in FAMILIES}
 
-TARGETS = {  # the least that is asked
+TARGETS = {  # smallest ratios
     "closed_loop_half_cheetah_64 / limit_half_cheetah_64": 0.72,
     "closed_loop_half_cheetah_800 / limit_half_cheetah_800": 0.88,
     "closed_loop_ant_320 / limit_ant_320": 0.93,
@@ -80,27 +80,27 @@ class Settings:
     """The size of a benchmark."""
 
     bodies: tuple[str, ...] = tuple(BODIES)
-    rows: tuple[int, ...] | None = None  # rows for every body; None: its own numbers
-    gpu_rows: tuple[int, ...] = (1024, 4096, 16384)  # rows for every body on a GPU
-    copies: int = 8  # rows of each task
+    rows: tuple[int, ...] | None = None  # numbers of rows for every body; None: the body's own
+    gpu_rows: tuple[int, ...] = (1024, 4096, 16384)  # numbers of rows for every body on a GPU
+    copies: int = 8  # number of rows per task
     num_rounds: int = 5
-    horizon: int | None = None  # steps of an episode; None: the body's own number
-    seconds: float = 0.7  # rough length of one measurement, which is whole episodes of all rows
-    # One an environment: a meta-batch of the papers, one process a task; then many rows, as ours are. 800 processes
-    # would take 14 GB.
+    horizon: int | None = None  # episode length in steps; None: the body's own
+    seconds: float = 0.7  # approximate duration of one measurement, a whole number of episodes
+    # One process per environment: a meta-batch of the papers with one process per task; then many rows, as in ours. 800
+    # processes would take 14 GB.
     num_processes: tuple[int, ...] = (40, 200)
 
     def __post_init__(self) -> None:
         numbers = {name: value for name, value in asdict(self).items() if name != "bodies" and value is not None}
         for name, value in numbers.items():
             if min(value if isinstance(value, tuple) else (value,)) <= 0:
-                raise ValueError(f"{name} of the simulation benchmark is {value}: allowed are positive numbers")
+                raise ValueError(f"{name} of the simulation benchmark is {value}; must be positive")
         for rows in (*(self.rows or ()), *self.gpu_rows):
             if rows % self.copies:
-                raise ValueError(f"rows has {rows}: allowed are multiples of copies, {self.copies}")
+                raise ValueError(f"rows has {rows}; must be a multiple of copies, {self.copies}")
         for body in self.bodies:
             if body not in BODIES:
-                raise ValueError(f"bodies has {body!r}: allowed are {', '.join(BODIES)}")
+                raise ValueError(f"bodies has {body!r}; must be one of {', '.join(BODIES)}")
 
 
 def run(settings: Settings | None = None) -> Result:
@@ -140,7 +140,7 @@ def _contenders(settings: Settings, generator: torch.Generator, left_out: list[s
 def _peers(body: str, settings: Settings, generator: torch.Generator, left_out: list[str]) -> list[Contender]:
     """Others' environments of a body: of many processes for the half cheetah only, as those take long to start.
 
-    They are measured in short stretches: their episodes go on from one measurement to the next.
+    Their episodes continue from one short measurement to the next.
     """
     rows = _rows(body, settings)
     makers: list[tuple[Callable[[str, int], peers.Peer], int]] = [(peers.envpool, number) for number in rows]
@@ -166,7 +166,7 @@ def _peers(body: str, settings: Settings, generator: torch.Generator, left_out: 
     for make_peer, number in makers:
         try:
             found.append(contender(make_peer(body, number)))
-        except peers.NotComparable as error:
+        except peers.NotComparableError as error:
             left_out.append(str(error))
     return found
 
@@ -214,7 +214,7 @@ def _rows(body: str, settings: Settings) -> tuple[int, ...]:
 
 
 def _speed(contender: Contender, seconds: float) -> Callable[[], float]:
-    """Environment steps per second, measured for about so long: the first measurements warm up and choose the number."""
+    """Environment steps per second, measured for about so long; two measurements before warm up and say how long."""
     contender.measure(1)
     num_episodes = max(1, round(seconds / contender.measure(1)[1]))
 
@@ -226,7 +226,7 @@ def _speed(contender: Contender, seconds: float) -> Callable[[], float]:
 
 
 def _ratio_names(settings: Settings, measured: Mapping[str, Any]) -> list[str]:
-    """Ours against the limit at each number of rows, per task against shared, and ours against the peers."""
+    """The compared pairs: ours and the limit at each number of rows, per task and shared, ours and the peers."""
     names = []
     for body in settings.bodies:
         for rows in _rows(body, settings):

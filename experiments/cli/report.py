@@ -96,9 +96,19 @@ def _parts(widths: Sequence[int], available: int) -> list[list[int]]:
     return parts
 
 
-def identity(trainer: Trainer, checkpoint: str, seed: int = 0) -> dict[str, Any]:
-    """What tells an evaluation from others of its run: its seed, the checkpoint, and how far that had been trained."""
-    return {"seed": seed, "checkpoint": checkpoint, "iteration": trainer.iteration, "num_samples": trainer.num_samples}
+def identity(trainer: Trainer, checkpoint: str, seed: int = 0, code: str = "as trained") -> dict[str, Any]:
+    """What tells an evaluation from others: the seeds, the checkpoint, how far that had been trained, and the code.
+
+    seed: of the evaluation. code: whether it is that of the training; see `experiments.experiment.reading.ReadRun`.
+    """
+    return {
+        "training_seed": trainer.seed,
+        "evaluation_seed": seed,
+        "checkpoint": checkpoint,
+        "iteration": trainer.iteration,
+        "num_samples": trainer.num_samples,
+        "code": code,
+    }
 
 
 def _cells(score: Score, known: list[float], digits: int) -> list[str]:

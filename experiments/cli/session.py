@@ -20,9 +20,11 @@ from experiments.cli.plots import plot_run
 from experiments.cli.progress import TrainingProgress
 from experiments.cli.report import identity, print_evaluation
 from experiments.experiment.definition import Experiment, to_config
+from experiments.experiment.reading import project_of, record_of
 from metarl.errors import UserError, shell_command
 from metarl.evaluation import Evaluation
 from metarl.run.directory import Run
+from metarl.run.kept_files import as_files
 from metarl.run.log_writers import DEFAULT_LOG
 from metarl.trainer import Trainer, train
 
@@ -83,9 +85,12 @@ def new_run(
         UserError: when the directory is in use or cannot be written, or a writer's package is not installed.
     """
     config = to_config(experiment, name)
+    record, copies = record_of(experiment, name)
+    kept = {"project": project_of(record), "code": as_files(record, copies, 0)}
     if run_dir is not None:
-        return Run.create_at(run_dir, config, command, log)
-    return Run.create("runs", experiment.family.name, experiment.agent_name, experiment.seed, config, command, log)
+        return Run.create_at(run_dir, config, command, log, **kept)
+    family, agent = experiment.family.name, experiment.agent_name
+    return Run.create("runs", family, agent, experiment.seed, config, command, log, **kept)
 
 
 class Results(NamedTuple):

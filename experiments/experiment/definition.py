@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from importlib.metadata import EntryPoint
-from operator import attrgetter
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -23,8 +21,17 @@ import tyro
 from pydantic import TypeAdapter, ValidationError
 
 from experiments.experiment.config_json import MOVED, OF_RECIPE, current, merged, to_json
-from experiments.experiment.names import AGENTS, LEARNERS, experiment_names, installed_recipes, known, suggestion
-from experiments.experiment.recipe_file import RECIPE_MODULE, importable, load_file
+from experiments.experiment.names import (
+    AGENTS,
+    LEARNERS,
+    OUR_CLASSES,
+    experiment_names,
+    installed_recipes,
+    known,
+    suggestion,
+)
+from experiments.experiment.recipe_file import RECIPE_MODULE, load_file
+from metarl._lazy import imported
 from metarl.errors import UserError
 from metarl.fewshot.episode import FewShotFamily
 from metarl.protocols import TaskFamily
@@ -112,16 +119,35 @@ def load(name: str) -> Experiment[Any, Any]:
     Raises:
         UserError: when there is none.
     """
-    attribute = "experiment"
     if name.endswith(".py"):
-        module = load_file(Path(name))
-    else:
-        name = known("experiment", name, experiment_names())
-        point = installed_recipes().get(name)
-        if point is None:
-            module = importlib.import_module(f"experiments.recipes.{name.replace('/', '.')}")
-        else:
-            module, attribute = _module_of(point), point.attr or attribute
+        return experiment_in(load_file(Path(name)), name)
+    name = known("experiment", name, experiment_names())
+    try:
+        module = importlib.import_module(module_of(name))
+    except Exception as error:
+        if name not in installed_recipes():
+            raise
+        what = f"{type(error).__name__}: {error}"  # whatever somebody else's module raises
+        raise UserError(f"recipe {name} does not load: module {module_of(name)}: {what}") from error
+    return experiment_in(module, name)
+
+
+def module_of(name: str) -> str:
+    """The name of the module of a recipe: a file's, one of ours or one of an installed package."""
+    if name.endswith(".py"):
+        return RECIPE_MODULE
+    point = installed_recipes().get(name)
+    return f"experiments.recipes.{name.replace('/', '.')}" if point is None else point.module
+
+
+def experiment_in(module: ModuleType, name: str) -> Experiment[Any, Any]:
+    """The experiment in the module of a recipe.
+
+    Raises:
+        UserError: when there is none.
+    """
+    point = installed_recipes().get(name)
+    attribute = "experiment" if point is None else point.attr or "experiment"
     experiment = getattr(module, attribute, None)
     if not isinstance(experiment, Experiment):
         raise UserError(f"recipe {name} has no module-level `{attribute} = Experiment(...)`")
@@ -137,15 +163,6 @@ def _with_data_below(family: Any, folder: Path) -> Any:
         return family
     path = str((folder / Path(data_dir).expanduser()).absolute())
     return replace(family, data_dir=type(data_dir)(path))  # pyright: ignore[reportCallIssue], the field is there
-
-
-def _module_of(point: EntryPoint) -> ModuleType:
-    """The module of a recipe of an installed package."""
-    try:
-        return importlib.import_module(point.module)
-    except Exception as error:  # whatever somebody else's module raises
-        what = f"{type(error).__name__}: {error}"
-        raise UserError(f"recipe {point.name} does not load: module {point.module}: {what}") from error
 
 
 def typed(family: Any, agent: Any) -> Any:
@@ -176,36 +193,66 @@ def to_config(experiment: Experiment[Any, Any], name: str) -> dict[str, Any]:
     }
 
 
-def from_config(config: dict[str, Any], where: Path) -> Experiment[Any, Any]:
+def recipe_name(config: Mapping[str, Any], where: Path) -> str:
+    """The name or path of the recipe of a run in the directory `where`.
+
+    Raises:
+        UserError: when the config has none.
+    """
+    name = config.get("experiment")
+    if not isinstance(name, str):
+        raise UserError(f"{where}/config.json: experiment is {name!r}; must be the recipe's name or path")
+    return name
+
+
+def needs_recipe(config: Mapping[str, Any]) -> bool:
+    """Whether a run's config leaves something to its recipe: a class of no catalog, or what JSON cannot hold."""
+    parts = [config.get(part) for part in ("family", "agent")]
+    return any(isinstance(part, dict) and (OF_RECIPE in part or not _is_ours(part.get("class"))) for part in parts)
+
+
+def from_config(
+    config: Mapping[str, Any],
+    where: Path,
+    recipe: Callable[[], Experiment[Any, Any]] | None = None,
+    *,
+    any_environment: bool = False,
+) -> Experiment[Any, Any]:
     """The experiment of a run in the directory `where`, every field checked.
+
+    Nothing that the config names is imported but the classes of our catalogs. A part of any other class, or with what
+    JSON cannot hold, is the recipe's own with what the config says otherwise. recipe: what loads it where it is needed;
+    None: the installed recipe of the config's name. any_environment: whether a Gymnasium environment may be another
+    than the recipe's, as one can import a module by its id.
 
     Raises:
         UserError: for an unknown, missing or wrong field; names it.
     """
     config = dict(config)
-    name = config.pop("experiment", None)
-    if not isinstance(name, str):
-        raise UserError(f"{where}/config.json: experiment is {name!r}; must be the recipe's name or path")
-    recipe = Path(name)
+    name = recipe_name(config, where)
+    del config["experiment"]
     for part in ("family", "agent"):
         if not isinstance(config.get(part), dict) or "class" not in config[part]:
             raise UserError(f"{where}/config.json: {part} must be an object with a field 'class'")
+    recipe = cache(recipe or (lambda: _installed(name)))
     family, agent = (_class_of(part, config[part]["class"], recipe, where) for part in ("family", "agent"))
-    for part, cls in (("family", family), ("agent", agent), ("train", TrainConfig), ("expected", Expected)):
+    classes: dict[str, Any] = {"family": family, "agent": agent, "train": TrainConfig, "expected": Expected}
+    for part, cls in classes.items():
         if isinstance(config.get(part), dict):
             values = {key: value for key, value in config[part].items() if key != "class"}
             config[part] = current(f"{cls.__module__}:{cls.__qualname__}", values)
-    family_of_recipe = None
-    if config["family"].pop(OF_RECIPE, None):
-        family_of_recipe = _family_of_recipe(config["family"], family, recipe, where)
-        config["family"] = {}
-    checks = {"": Experiment, "family": family, "agent": agent, "train": TrainConfig}
-    for part, cls in checks.items():
-        _refuse_unknown(config if part == "" else config.get(part), cls, f"{where}/config.json: ", part)
-    kind = typed(family if family_of_recipe is None else Any, agent)
+    of_recipe: dict[str, Any] = {}
+    for part, cls in (("family", family), ("agent", agent)):
+        if config[part].pop(OF_RECIPE, None) is not None or not _is_ours(f"{cls.__module__}:{cls.__qualname__}"):
+            of_recipe[part] = _part_of_recipe(part, config[part], cls, recipe(), where, any_environment)
+            config[part], classes[part] = {}, Any
+    for part, cls in {"": Experiment, **classes}.items():
+        if cls is not Any:
+            _refuse_unknown(config if part == "" else config.get(part), cls, f"{where}/config.json: ", part)
     try:
+        kind = typed(classes["family"], classes["agent"])
         experiment = TypeAdapter(kind).validate_json(json.dumps(config), strict=True)
-        return experiment if family_of_recipe is None else replace(experiment, family=family_of_recipe)
+        return replace(experiment, **of_recipe)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(place) for place in first["loc"])
@@ -214,17 +261,36 @@ def from_config(config: dict[str, Any], where: Path) -> Experiment[Any, Any]:
         raise UserError(f"{where}/config.json: {field}{given}{': ' if field else ''}{what}") from error
 
 
-def _family_of_recipe(values: dict[str, Any], cls: type[Any], recipe: Path, where: Path) -> Any:
-    """The recipe's own family, with what the run's config says otherwise."""
-    if str(recipe) == IN_PYTHON:
-        raise UserError(
-            f"{where} was trained from Python, and its family has parts that only Python can hold; "
-            "pass the Run that metarl.train returned, or train from a recipe file"
-        )
-    family = load(str(recipe)).family
-    if type(family).__qualname__ != cls.__qualname__:  # a class of the recipe's own is made anew at each load
-        raise UserError(f"{where}/config.json: the run needs a {cls.__name__}, and recipe {recipe} has none any more")
-    return merged(family, values, f"{where}/config.json: family")
+def _installed(name: str) -> Experiment[Any, Any]:
+    """The experiment of a recipe that is installed here: one of ours, or of a package with entry points."""
+    if name == IN_PYTHON or name.endswith(".py"):
+        raise UserError(f"recipe {name} is not one of this installation's; name it with --recipe PATH")
+    return load(name)
+
+
+def _part_of_recipe(
+    part: str, values: dict[str, Any], cls: type[Any], recipe: Experiment[Any, Any], where: Path, any_environment: bool
+) -> Any:
+    """The recipe's own family or agent, with what the run's config says otherwise."""
+    own = getattr(recipe, part)
+    if type(own).__qualname__ != cls.__qualname__:  # a class of the recipe's own is made anew at each load
+        raise UserError(f"{where}/config.json: the run needs a {cls.__name__}; the recipe has a {type(own).__name__}")
+    if not any_environment:
+        _check_environments(values, own, f"{where}/config.json: {part}")
+    return merged(own, values, f"{where}/config.json: {part}")
+
+
+def _check_environments(values: Mapping[str, Any], of_recipe: Any, where: str) -> None:
+    """
+    Raises:
+        UserError: for a Gymnasium environment, by whose id a module can be imported, that is not the recipe's.
+    """
+    for name, value in values.items():
+        own = getattr(of_recipe, name, None)
+        if isinstance(value, dict):
+            _check_environments(value, own, f"{where}.{name}")
+        elif name == "env" and isinstance(value, str) and value != own:
+            raise UserError(f"{where}.env is {value!r}, and the recipe's is {own!r}; --trust makes it all the same")
 
 
 def _refuse_unknown(values: Any, cls: type[Any], where: str, part: str) -> None:
@@ -238,23 +304,27 @@ def _path_of(value: Any) -> str:
     return f"{type(value).__module__}:{type(value).__qualname__}"
 
 
-def _class_of(part: str, path: Any, recipe: Path, where: Path) -> type[Any]:
-    """The dataclass that a part's "class" names, as module:class."""
+def _is_ours(path: Any) -> bool:
+    return isinstance(path, str) and _path_now(path) in OUR_CLASSES
+
+
+def _path_now(path: str) -> str:
+    """Where a class is now that stood at module:class when an earlier run was made."""
+    module, _, name = path.partition(":")
+    return f"{MOVED.get(path) or MOVED.get(module, module)}:{name}"
+
+
+def _class_of(part: str, path: Any, recipe: Callable[[], Experiment[Any, Any]], where: Path) -> type[Any]:
+    """The dataclass that a part's "class" names, as module:class: one of our catalogs' or else the recipe's own."""
     named = f"{where}/config.json: {part}.class is {path!r}"
     if not isinstance(path, str) or not all(path.partition(":")):
         raise UserError(f"{named}; must be module:class, such as 'agents.rl2:RL2Config'")
-    module_name, _, class_name = path.partition(":")
-    module_name = MOVED.get(path) or MOVED.get(module_name, module_name)
-    beside = importable(recipe.parent) if recipe.suffix == ".py" else nullcontext()
-    try:
-        with beside:
-            module = load_file(recipe) if module_name == RECIPE_MODULE else importlib.import_module(module_name)
-        found = attrgetter(class_name)(module)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise UserError(f"{named}; there is no such class: {error}") from error
-    if not isinstance(found, type) or not is_dataclass(found):
-        raise UserError(f"{named}; must be a dataclass")
-    return found
+    if _is_ours(path):
+        return imported(_path_now(path))
+    own = getattr(recipe(), part)
+    if not is_dataclass(own) or _path_of(own) != _path_now(path):
+        raise UserError(f"{named}; must be in the catalogs of this installation, or the recipe's {_path_of(own)!r}")
+    return type(own)
 
 
 def restored(experiment: Experiment[Any, Any], run: Run, checkpoint: str = "latest", *, to_train: bool) -> Trainer:

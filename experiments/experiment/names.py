@@ -35,6 +35,9 @@ FAMILIES = _catalog("envs/catalog.py", "FAMILIES")
 AGENTS = _catalog("agents/catalog.py", "AGENTS")
 FUNCTION_FAMILIES = _catalog("metarl/fewshot/catalog.py", "FAMILIES")  # of functions to regress, not of worlds
 LEARNERS = _catalog("metarl/fewshot/catalog.py", "LEARNERS")
+OUR_CLASSES = frozenset(
+    path for catalog in (FAMILIES, FUNCTION_FAMILIES, AGENTS, LEARNERS) for path in catalog.values()
+)
 
 
 ENTRY_POINTS = "metarl.recipes"  # the group in which installed packages name the modules of their recipes

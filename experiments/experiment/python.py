@@ -19,11 +19,13 @@ from weakref import WeakKeyDictionary
 from experiments.cli.progress import TrainingProgress
 from experiments.cli.session import new_run, quiet_threads, save_results
 from experiments.experiment.acting import ActingAgent, Predictor
+from experiments.experiment.code_choice import CodeChoice
 from experiments.experiment.definition import IN_PYTHON, Experiment, from_config, restored
 from experiments.experiment.definition import load as load_recipe
 from experiments.experiment.evaluating import evaluate_run
 from experiments.experiment.names import FAMILIES, FUNCTION_FAMILIES, described, experiment_names, known
 from experiments.experiment.overrides import with_overrides
+from experiments.experiment.reading import read
 from metarl._lazy import imported
 from metarl.errors import UserError
 from metarl.evaluation import Evaluation
@@ -93,17 +95,22 @@ def evaluate(
     device: Literal["cpu", "cuda"] | None = None,
     overrides: Mapping[str, Any] | None = None,
     deterministic: bool = False,
+    recipe: str | Path | Experiment[Any, Any] | None = None,
+    trust: bool = False,
+    as_trained: bool = False,
+    with_current: bool = False,
 ) -> Evaluation:
     """The adaptation curve of a run's agent on unseen tasks; `.to_frame()` makes a pandas DataFrame of it.
 
     points: of the curve: episodes of each task, or steps of adaptation; None: as many as in training. overrides:
     fields of the family or the agent with other values than in training. deterministic: act by the policy's mode. One
     seed gives one result. Nothing is written.
+    recipe, trust, as_trained, with_current: the code of a run that needs some of the user's, as of `load`.
 
     Raises:
         UserError: for a mistake in the arguments, or a run that cannot be read, in one line.
     """
-    run, trained = _opened(run, device)
+    run, trained = _opened(run, device, recipe, CodeChoice(None, trust, as_trained, with_current))
     other = sorted(name for name in overrides or {} if name.split(".")[0] not in ("family", "agent"))
     if other:
         raise UserError(f"overrides give {other[0]}; an evaluation takes those of family and agent")
@@ -119,15 +126,22 @@ def load(
     device: Literal["cpu", "cuda"] = "cpu",
     deterministic: bool = False,
     seed: int = 0,
+    recipe: str | Path | Experiment[Any, Any] | None = None,
+    trust: bool = False,
+    as_trained: bool = False,
+    with_current: bool = False,
 ) -> Any:
     """A run's agent, to act in a loop of your own (an `ActingAgent`), or its few-shot learner (a `Predictor`).
 
-    deterministic: act by the policy's mode. seed: of whatever is random in acting.
+    deterministic: act by the policy's mode. seed: of whatever is random in acting. For a run that needs code of the
+    user's, recipe: the recipe to use in place of the one that the run names. trust: run code that the run names or
+    keeps, though this user has never run it. as_trained: use the copies that the run keeps. with_current: go on with
+    files that have changed since training.
 
     Raises:
         UserError: when there is no such run or checkpoint, or it cannot be read.
     """
-    run, experiment = _opened(run, device)
+    run, experiment = _opened(run, device, recipe, CodeChoice(None, trust, as_trained, with_current))
     trainer = restored(experiment, run, checkpoint, to_train=False)
     if isinstance(experiment.family, FewShotFamily):
         return Predictor(trainer)
@@ -157,9 +171,19 @@ def make_family(name: str, **fields: Any) -> Any:
         raise UserError(str(error)) from error
 
 
-def _opened(run: Run | str | Path, device: Literal["cpu", "cuda"] | None) -> tuple[Run, Experiment[Any, Any]]:
+def _opened(
+    run: Run | str | Path,
+    device: Literal["cpu", "cuda"] | None,
+    recipe: str | Path | Experiment[Any, Any] | None,
+    choice: CodeChoice,
+) -> tuple[Run, Experiment[Any, Any]]:
     run = run if isinstance(run, Run) else Run.open(run)
-    experiment = _experiments.get(run) or from_config(run.config(), run.path)
+    if isinstance(recipe, Experiment):
+        experiment = from_config(run.config(), run.path, lambda: recipe, any_environment=True)
+    elif run in _experiments and choice == CodeChoice() and recipe is None:
+        experiment = _experiments[run]
+    else:
+        experiment = read(run, replace(choice, recipe=None if recipe is None else str(recipe))).experiment
     return run, experiment if device is None else replace(experiment, device=device)
 
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import cloudpickle
+
+from experiments.experiment.config_json import MOVED
+from experiments.experiment.kept_code import KeptModules
+from metarl._packages import OUR_PACKAGES
 from metarl.errors import UserError
+from metarl.run.kept_files import KeptRecord
 
 RECIPE_MODULE = "metarl_recipe"  # what such a recipe is called in sys.modules
-_OURS = ("metarl", "envs", "agents", "experiments")
 
-_neighbours: dict[str, Path] = {}  # modules that were imported from beside a recipe, and their folder
+_imported: set[str] = set()  # modules that were imported for a recipe, from beside it or from a run's copies
 
 
 def load_file(path: Path) -> ModuleType:
@@ -31,48 +37,114 @@ def load_file(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[RECIPE_MODULE] = module  # where dataclasses and pydantic look up the names in annotations
     try:
         with importable(path.parent):
+            sys.modules[RECIPE_MODULE] = module  # where dataclasses and pydantic look up the names in annotations
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        message = getattr(error, "msg", None) or str(error)  # a syntax error's text would repeat its place
-        what = f"{type(error).__name__}{_place(error, path)}{': ' if message else ''}{message}"
-        raise UserError(f"recipe {path} does not load: {what}") from error
+        raise _does_not_load(path, error) from error
     return module
+
+
+def load_kept(kept: KeptRecord) -> ModuleType:
+    """Run the copy of a recipe that a run keeps; the user's modules that it imports are copies, too.
+
+    Raises:
+        UserError: when a copy is missing or is not what was kept, or the recipe fails.
+    """
+    name = kept.record.module
+    own = kept.record.file_of(name)
+    if name is None or own is None:
+        raise UserError(f"{kept.folder} keeps no recipe; name one with --recipe PATH")
+    modules = KeptModules(kept)
+    _forget({*_imported, *modules.names})
+    _imported.update(modules.names)
+    sys.meta_path.insert(0, modules)
+    try:
+        recipe = importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise _does_not_load(kept.copy_of(own), error) from error
+    for module in modules.names:  # a worker process would not find them by their names
+        if module in sys.modules:
+            cloudpickle.register_pickle_by_value(sys.modules[module])
+    return recipe
+
+
+def _does_not_load(recipe: Path, error: BaseException) -> UserError:
+    """What to raise when a recipe fails with an error."""
+    message = getattr(error, "msg", None) or str(error)  # a syntax error's text would repeat its place
+    what = f"{type(error).__name__}{_place(error, recipe)}{': ' if message else ''}{message}"
+    return UserError(f"recipe {recipe} does not load: {what}{_hint(error, recipe.parent)}")
 
 
 @contextlib.contextmanager
 def importable(folder: Path) -> Iterator[None]:
-    """Let modules in a folder be imported, before any other of their name but our own packages.
+    """Let modules in a folder be imported, before any other of their name but those of our own packages.
 
-    Modules from beside another recipe are forgotten, as this one may have some of the same names.
+    A folder of the same name as one of ours adds to it the modules that it lacks, such as `envs.my_env`. Modules that
+    were imported for another recipe, or for this one before it was edited, are forgotten.
     """
-    for package in _OURS:
-        importlib.import_module(package)  # whatever has its name in the folder does not get it
     folder = folder.resolve()
-    for name in [name for name, origin in _neighbours.items() if origin != folder]:
-        del _neighbours[name]
-        sys.modules.pop(name, None)
+    ours = [importlib.import_module(package) for package in OUR_PACKAGES]
+    _forget(set(_imported))
     before = set(sys.modules)
     importlib.invalidate_caches()
     sys.path.insert(0, str(folder))
+    for package in ours:
+        package.__path__.append(str(folder / package.__name__))
     try:
         yield
     finally:
         with contextlib.suppress(ValueError):  # where the recipe took it away itself
             sys.path.remove(str(folder))
-        _neighbours.update({name: folder for name in set(sys.modules) - before if _is_beside(folder, name)})
+        for package in ours:
+            package.__path__.pop()
+        new = [name for name in set(sys.modules) - before if _is_beside(folder, name)]
+        _imported.update(new)
+        for name in new:  # a worker process would not find it by its name
+            cloudpickle.register_pickle_by_value(sys.modules[name])
+
+
+def _forget(names: Iterable[str]) -> None:
+    """Import these modules anew when they are next asked for, and none of the copies that a run keeps."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, KeptModules)]
+    for name in names:
+        _imported.discard(name)
+        module = sys.modules.pop(name, None)
+        parent, _, child = name.rpartition(".")
+        if module is not None and vars(sys.modules.get(parent, module)).get(child) is module:
+            delattr(sys.modules[parent], child)  # or `from parent import child` would find it still
 
 
 def _is_beside(folder: Path, module: str) -> bool:
     """Whether a module, or the package that it is in, lies in a folder itself and is not ours."""
-    package = module.split(".")[0]
-    file = getattr(sys.modules.get(package), "__file__", None)
-    if file is None or package in (*_OURS, RECIPE_MODULE):
+    top = module.split(".")[0]
+    if top == RECIPE_MODULE:
+        return False
+    ours = sys.modules[top].__file__ if top in OUR_PACKAGES else None
+    file = getattr(sys.modules.get(top if ours is None else module), "__file__", None)
+    if file is None:
         return False
     path = Path(file).resolve()
+    if ours is not None:
+        return path.is_relative_to(folder / top) and not path.is_relative_to(Path(ours).resolve().parent)
     return folder in (path.parent, path.parent.parent if path.stem == "__init__" else None)
+
+
+def _hint(error: BaseException, folder: Path) -> str:
+    """What explains an import that failed: a package of the user's with the name of one of ours, or a former name."""
+    if not isinstance(error, (ImportError, AttributeError)):
+        return ""
+    if isinstance(error, ImportError) and error.name in MOVED:
+        return f"; it is {MOVED[error.name]} now"
+    named = re.search(rf"'({'|'.join(OUR_PACKAGES)})[.']", str(error))
+    if named is None:
+        return ""
+    theirs = [place for place in (folder / named[1], folder / f"{named[1]}.py") if place.exists()]
+    ours = Path(str(sys.modules[named[1]].__file__)).resolve().parent
+    if not theirs or theirs[0].resolve() == ours:
+        return ""
+    return f"; {named[1]} is MetaRL's own package here, and {theirs[0]} only adds modules to it: rename the latter"
 
 
 def _place(error: BaseException, recipe: Path) -> str:

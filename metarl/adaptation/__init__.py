@@ -1,1 +1,1 @@
-"""The ways to adapt: each is prior, adapt and predict over a state of its own kind."""
+"""Adaptation methods: each offers prior, adapt and predict over its own kind of state."""

@@ -1,9 +1,10 @@
-"""Memories that look back at every item they have read: causal blocks, each with a past that it carries along.
+"""Memories that look back at every item read so far: causal blocks, each carrying its own past.
 
 Vaswani et al. Attention is all you need (2017).
 
-The past of a block holds what later items need of the earlier ones, such as their keys and values, so that reading item
-by item costs no more than one pass over all of them, and gives the same. It is never written in place.
+The past of a block holds what later items need from earlier ones (for attention, their keys and values). Reading item
+by item therefore costs no more than one pass over all items, and gives the same result. The past is never modified in
+place.
 """
 
 from __future__ import annotations
@@ -24,29 +25,30 @@ Past = Any  # a tensor or a record, whose leading axis is B
 
 
 class Block(Protocol):
-    """One causal block of a stack: a module."""
+    """One causal block of a stack; an nn.Module."""
 
     def prior(self, num_rows: int) -> Past:
-        """Its past before any item."""
+        """The block's past before any item."""
         ...
 
     def __call__(self, x: Tensor, past: Past, *, alone: bool) -> tuple[Tensor, Past]:
-        """Its output [B, T, out] for x [B, T, in] after the past, and the past after them.
+        """The output [B, T, out] for x [B, T, in] given the past, and the past after x.
 
-        alone: each of the T is the next item, blind to the others; the past is then returned as it was.
+        alone: each of the T items is treated as the next one and does not see the others; the past is returned
+        unchanged.
         """
         ...
 
 
 @dataclass(frozen=True)
 class StackState(SequenceState):
-    """What a stack of blocks remembers of each row."""
+    """The state of a stack of blocks, per row."""
 
-    pasts: tuple[Past, ...]  # of each block
+    pasts: tuple[Past, ...]  # one per block
 
 
 class CausalStack(nn.Module):
-    """Causal blocks one after another between two layers that see one item at a time; a `SequenceMemory`."""
+    """Causal blocks in sequence, between two layers that see one item at a time; a `SequenceMemory`."""
 
     def __init__(self, enter: nn.Module, blocks: Sequence[nn.Module], leave: nn.Module, *, hidden_size: int) -> None:
         super().__init__()
@@ -54,7 +56,7 @@ class CausalStack(nn.Module):
         self.hidden_size = hidden_size
 
     def prior(self, num_rows: int) -> StackState:
-        """Nothing read: what is read is zero."""
+        """The memory before any item; its hidden state is zero."""
         like = next(self.parameters())
         return StackState(
             like.new_zeros(num_rows, self.hidden_size), tuple(block.prior(num_rows) for block in self._each)
@@ -66,12 +68,12 @@ class CausalStack(nn.Module):
         return StackState(read[:, 0], pasts)
 
     def read(self, state: StackState, x: Tensor) -> tuple[Tensor, StackState]:
-        """What is read after each of the items x [T, B, in]: [T, B, H]; and the memory after the last."""
+        """The hidden states [T, B, H] after each of the items x [T, B, in], and the memory after the last."""
         read, pasts = self._run(state, x.transpose(0, 1), alone=False)
         return read.transpose(0, 1), StackState(read[:, -1], pasts)
 
     def ask(self, state: StackState, x: Tensor) -> Tensor:
-        """What would be read [B, Q, H] if one of x [B, Q, in] came next."""
+        """The hidden states [B, Q, H] if each of x [B, Q, in], separately, came next."""
         return self._run(state, x, alone=True)[0]
 
     @property
@@ -88,7 +90,7 @@ class CausalStack(nn.Module):
 
 @dataclass(frozen=True)
 class KeysValues(Record):
-    """What attention remembers of the items so far."""
+    """The keys and values of the items read so far."""
 
     keys: Tensor  # [B, heads, items, key_size]
     values: Tensor  # [B, heads, items, value_size]
@@ -99,15 +101,16 @@ class KeysValues(Record):
 
 
 def no_keys(num_rows: int, heads: int, key_size: int, value_size: int, like: Tensor) -> KeysValues:
-    """The past of attention before any item, of the type and on the device of `like`."""
+    """The empty past of attention, with the dtype and device of `like`."""
     shape = (num_rows, heads, 0)
     return KeysValues(like.new_empty(*shape, key_size), like.new_empty(*shape, value_size))
 
 
 def attend(query: Tensor, new: KeysValues, past: KeysValues, *, alone: bool) -> tuple[Tensor, KeysValues]:
-    """What queries [B, heads, T, key_size] of T new items find: [B, heads, T, value_size]; and the past after them.
+    """The outputs [B, heads, T, value_size] for queries [B, heads, T, key_size] of T new items, and the new past.
 
-    Each sees the past, the new items before it, and itself; where `alone`, the past and itself, and the past stays.
+    Each item sees the past, the new items before it and itself. With `alone`, each sees the past and itself only, and
+    the past is returned unchanged.
     """
     if alone:
         scale = query.shape[-1] ** -0.5
@@ -125,10 +128,10 @@ def attend(query: Tensor, new: KeysValues, past: KeysValues, *, alone: bool) -> 
 
 
 def queries_keys_values(fan_in: int, key_size: int, value_size: int, *, generator: torch.Generator) -> Linear:
-    """One linear layer to a query, a key and a value: [..., fan_in] -> [..., key_size + key_size + value_size].
+    """One linear layer giving a query, a key and a value: [..., fan_in] -> [..., key_size + key_size + value_size].
 
-    Queries and keys begin alike, so that an item finds those that are like it from the start; with random ones it may
-    take long until anything is learned in context.
+    Query and key weights start equal, so an item attends to similar items from the start; with independent random
+    weights, in-context learning may take long to emerge.
     """
     layer = Linear(fan_in, 2 * key_size + value_size, device=generator.device)
     query, key, value = layer.weight.data.split([key_size, key_size, value_size])

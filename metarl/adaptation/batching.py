@@ -1,4 +1,4 @@
-"""One meaning, four ways to compute it for all tasks: by batched products, by vmap, in chunks, or task by task."""
+"""Four equivalent ways to batch over tasks: batched matrix products, vmap, vmap in chunks, or a loop over tasks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ BATCHINGS: tuple[Batching, ...] = ("batched", "vmap", "chunks", "loop")
 def over_tasks(
     function: Callable[..., Any], tree_dims: Mapping[str, int | None], batching: Batching, chunk_size: int = 8
 ) -> Callable[..., Any]:
-    """`function` of one task as a function of all of them.
+    """Turn a `function` of one task into a function of all tasks.
 
-    The first argument is a dict whose entries have a leading task axis where `tree_dims` says 0, and are shared by all
-    tasks where it says None; all other arguments are trees of tensors with a leading task axis. Where the function
-    itself takes all tasks' arguments as well as one task's, "batched" gives them to it as they are.
+    The first argument is a dict whose entries have a leading task axis where `tree_dims` is 0 and are shared by all
+    tasks where it is None; all other arguments are trees of tensors with a leading task axis. "batched" returns the
+    function itself, which must then accept all tasks at once.
     """
     if batching == "batched":
         return function

@@ -1,22 +1,22 @@
-"""Adaptation by a belief: the state is a sum of votes, one for each datum, whatever their order.
+"""Adaptation by aggregating a context: the state is a sum of factors, one per datum, in any order.
 
 Rakelly et al. Efficient off-policy meta-reinforcement learning via probabilistic context variables (2019), PEARL: a
 product of Gaussians.
-Garnelo et al. Conditional neural processes (2018): the mean of deterministic votes.
-Garnelo et al. Neural processes (2018): a random latent.
+Garnelo et al. Conditional neural processes (2018): the mean of deterministic embeddings.
+Garnelo et al. Neural processes (2018): a latent variable.
 Volpp et al. Bayesian context aggregation for neural processes (2021): a product that includes the prior.
 
-Each datum votes for a value with a weight; a belief is the sum of weights and the sum of weighted values, so that the
-kinds of aggregation differ only in what the weight is:
+Each datum contributes a value with a weight; a belief is the sum of the weights and the sum of the weighted values. The
+kinds of aggregation differ only in the weight:
 
-product              the precision of a Gaussian, for each latent; the belief is the product of all data's Gaussians.
-                     The prior N(0, I) counts where nothing has been seen, and is forgotten at the first datum (PEARL).
-product_with_prior   the same, with the prior as one more factor, so that few data make no one certain.
-mean                 one; the belief is a point.
-attention            learned, for each datum; the belief is a point.
+product              the precision of a Gaussian, per latent; the belief is the product of all data's Gaussians.
+                     The prior N(0, I) holds only while no data have been seen (PEARL).
+product_with_prior   as for "product", with the prior as one more factor, so a few data never make the belief certain.
+mean                 one; the belief is a point estimate.
+attention            learned per datum; the belief is a point estimate.
 
-Deviations: 1. attention's weights depend on the datum and not on the query, as only then do sums hold all there is to
-know; their logarithms are bounded, so that no datum can outweigh the rounding of all others.
+Deviations: 1. attention weights depend on the datum and not on the query, because only then are the sums a sufficient
+state; their logarithms are bounded, so no datum can push all others below rounding error.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ from metarl.records import Record
 
 Aggregation = Literal["product", "product_with_prior", "mean", "attention"]
 
-_MIN_VARIANCE = 1e-7  # of one datum's Gaussian
-_MAX_LOG_WEIGHT = 5.0  # of attention, either way
+_MIN_VARIANCE = 1e-7  # smallest variance of one datum's Gaussian
+_MAX_LOG_WEIGHT = 5.0  # bound on the absolute log weight of attention
 
 
 @dataclass(frozen=True)
 class Belief(Record):
-    """What has been seen of each task, summed over data."""
+    """Sufficient statistics of each task's data, summed over data."""
 
     weight: Tensor  # [N, Z]
-    total: Tensor  # [N, Z] of the values by their weights
+    total: Tensor  # [N, Z], sum of the weighted values
 
 
 def factor_size(latent_size: int, aggregation: Aggregation) -> int:
-    """How many numbers an encoder has to say of a datum."""
+    """The size of the encoder's output per datum."""
     return {"mean": latent_size, "attention": latent_size + 1}.get(aggregation, 2 * latent_size)
 
 
 class ContextBelief(nn.Module):
-    """A belief about a latent of each task, a product or mean of what an encoder makes of each datum.
+    """A belief about each task's latent: a product or mean of an encoder's factors, one per datum.
 
     encoder: maps an item [..., item] to its factor [..., factor_size(latent_size, aggregation)].
 
     Raises:
-        ValueError: when there is no latent, or no such aggregation.
+        ValueError: when latent_size is below one, or the aggregation is unknown.
     """
 
     def __init__(
@@ -69,27 +69,27 @@ class ContextBelief(nn.Module):
     ) -> None:
         super().__init__()
         if aggregation not in get_args(Aggregation):
-            raise ValueError(f"aggregation is {aggregation!r}; allowed are {', '.join(get_args(Aggregation))}")
+            raise ValueError(f"aggregation is {aggregation!r}; must be one of {', '.join(get_args(Aggregation))}")
         if latent_size < 1:
             raise ValueError(f"latent_size is {latent_size}; must be at least 1")
         self.encoder = encoder
         self.latent_size, self.aggregation = latent_size, aggregation
         self.register_buffer("zeros", torch.zeros(latent_size, device=device), persistent=False)
 
-    zeros: Tensor  # [Z], the sums over no data
+    zeros: Tensor  # [Z], the sums over an empty context
 
     @property
     def is_random(self) -> bool:
-        """Whether a belief is a distribution, and not a point."""
+        """Whether a belief is a distribution rather than a point estimate."""
         return self.aggregation in ("product", "product_with_prior")
 
     def prior(self, num_tasks: int) -> Belief:
-        """The belief before anything has been seen."""
+        """The belief before any data."""
         zeros = self.zeros.expand(num_tasks, -1)
         return Belief(zeros, zeros)
 
     def adapt(self, state: Belief, context: Tensor, valid: Tensor | None = None) -> Belief:
-        """The belief after context [N, K, item]; of its items, those count where `valid` [N, K] (bool) is true."""
+        """The belief after context [N, K, item]; only items where `valid` [N, K] (bool) is true count."""
         weight, value = self._factors(context)
         if valid is not None:
             weight = torch.where(valid[..., None], weight, 0.0)
@@ -107,7 +107,11 @@ class ContextBelief(nn.Module):
         )
 
     def posterior(self, state: Belief) -> DiagonalGaussian:
-        """The distribution of the latent [..., Z]. A belief that is a point has none: ValueError."""
+        """The distribution of the latent [..., Z].
+
+        Raises:
+            ValueError: when the belief is a point estimate.
+        """
         if not self.is_random:
             raise ValueError(f"aggregation is {self.aggregation!r}; its belief is a point, without a distribution")
         if self.aggregation == "product_with_prior":
@@ -117,19 +121,19 @@ class ContextBelief(nn.Module):
         return DiagonalGaussian(state.total / precision, -0.5 * precision.log())
 
     def latent(self, state: Belief, generator: torch.Generator | None = None) -> Tensor:
-        """The latent [..., Z]: the belief's mean; with a generator, a differentiable draw where it is random."""
+        """The latent [..., Z]: the belief's mean or, given a generator and a random belief, a differentiable sample."""
         if not self.is_random:
             return state.total / torch.where(state.weight > 0, state.weight, 1.0)
         posterior = self.posterior(state)
         return posterior.mean if generator is None else posterior.sample(generator)
 
     def divergence(self, state: Belief) -> Tensor:
-        """KL(posterior || prior), the information gained on each task: [...], in nats."""
+        """KL(posterior || prior) [...], the information gained about each task, in nats."""
         posterior = self.posterior(state)
         return posterior.kl(DiagonalGaussian(torch.zeros_like(posterior.mean), torch.zeros_like(posterior.log_std)))
 
     def _factors(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights and values [N, K, Z]."""
+        """The weights and values of the data: [N, K, Z] each."""
         vote = self.encoder(context)
         value, rest = vote[..., : self.latent_size], vote[..., self.latent_size :]
         if self.aggregation == "mean":
@@ -141,7 +145,7 @@ class ContextBelief(nn.Module):
 
 
 class ContextAdaptation(ContextBelief):
-    """A belief about a latent of each task, and a head that reads the latent with the query.
+    """A belief about each task's latent, and a head that reads the latent and the query.
 
     encoder, latent_size, aggregation, device: as in `ContextBelief`.
     head: called as head(latent [..., Z], x [..., in]), returns the prediction.
@@ -160,6 +164,6 @@ class ContextAdaptation(ContextBelief):
         self.head = head
 
     def predict(self, state: Belief, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """The head's outputs [N, Q, out] for queries x [N, Q, in], all of a task with one latent; see `latent`."""
+        """The head's outputs [N, Q, out] for queries x [N, Q, in]; a task's queries share one latent (see `latent`)."""
         latent = self.latent(state, generator)
         return self.head(latent.unsqueeze(-2).expand(*x.shape[:-1], -1), x)

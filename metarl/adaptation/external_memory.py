@@ -1,18 +1,17 @@
-"""An external memory: a controller that writes what it has met to slots of its own choice, and reads by similarity.
+"""An external memory: a controller that writes to slots of its choice and reads by similarity.
 
 Santoro, Bartunov, Botvinick, Wierstra, Lillicrap. Meta-learning with memory-augmented neural networks (2016).
 
-Each step reads the slots that are like a key, then writes the key: to the slots that were like the key of the step
-before, to a slot that has been used the least, or to some of both; a gate decides. Least-used slots are erased first.
-What was just written is likest to its key, so that what comes a step later, such as the label of what was met now, can
-be written to the same place.
+Each step reads the slots similar to a key, then writes the key: to the slots that were similar to the previous step's
+key, to a least-used slot, or to a mixture of both, as a gate decides. Least-used slots are erased first. The slot just
+written is the most similar to its key, so an item that arrives one step later (the label of the current input) can be
+written to the same slot.
 
-Deviations: 1. the controller also says how sharply a head reads, as in neural Turing machines (Graves et al. 2014);
-with the bare similarity, between -1 and 1, no slot can stand out among a hundred. Heads begin sharp enough to find the
-slot that they have just written among all that are empty. 2. each head writes to one of the least-used slots, of which
-there are as many as heads. 3. the controller's initial state is learned rather than zero (it starts at zero). 4. a head
-reads before it writes; in the paper's formulas it reads what the step leaves behind, where a sharp head finds its own
-key first.
+Deviations: 1. the controller also sets how sharply a head reads, as in neural Turing machines (Graves et al. 2014);
+with the bare similarity, between -1 and 1, no slot can stand out among a hundred. Heads start sharp enough to find the
+slot they have just written among all the empty ones. 2. each head writes to one of the least-used slots; there are as
+many of them as heads. 3. the controller's initial state is learned rather than zero (it starts at zero). 4. a head
+reads before it writes; in the paper's formulas it reads after the write, where a sharp head finds its own key first.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from torch.nn.functional import one_hot, softplus
 from metarl.adaptation.sequence import SequenceState, ask_in_copies
 from metarl.nets.mlp import linear
 
-_NEXT_TO_NOTHING = 1e-4  # a squared length
+_MIN_SQUARED_LENGTH = 1e-4  # squared length below which a vector is not scaled up to unit length
 
 
 @dataclass(frozen=True)
 class ExternalMemoryConfig:
-    """Settings of an external memory; the paper's for Omniglot."""
+    """Settings of an external memory; the defaults are the paper's for Omniglot."""
 
     num_slots: int = 128
     slot_size: int = 40
@@ -54,16 +53,16 @@ class ExternalMemoryConfig:
 
 @dataclass(frozen=True)
 class ExternalMemoryState(SequenceState):
-    """What a controller and its external memory hold of each row; `hidden` is the controller's, then what was read."""
+    """The state of the controller and its memory, per row; `hidden` is the controller's state and the vectors read."""
 
     cell: Tensor  # [B, C], the controller's carry
     slots: Tensor  # [B, slots, size]
     usage: Tensor  # [B, slots]
-    read_weights: Tensor  # [B, heads, slots] of the last step's keys and what the slots then held; sums to one
+    read_weights: Tensor  # [B, heads, slots], similarity of slots to the last step's keys after its write; sum to one
 
 
 class ExternalMemory(nn.Module):
-    """An LSTM of `controller_size` units with memory slots beside it; what is read is both."""
+    """An LSTM of `controller_size` units with memory slots; its output is the LSTM's state and the vectors read."""
 
     def __init__(
         self, config: ExternalMemoryConfig, input_size: int, controller_size: int, *, generator: torch.Generator
@@ -82,7 +81,7 @@ class ExternalMemory(nn.Module):
         self.key = linear(controller_size, reads, gain=1.0, generator=generator)
         self.gate = linear(controller_size, config.num_heads, gain=1.0, generator=generator)
         self.sharpness = linear(controller_size, config.num_heads, gain=1.0, generator=generator)
-        # a slot like the key outweighs all the empty ones together by their number
+        # a slot that matches the key outweighs all empty slots together
         nn.init.constant_(self.sharpness.bias, 2 * math.log(config.num_slots))
         self.initial_hidden = nn.Parameter(torch.zeros(controller_size, device=generator.device))
         self.initial_cell = nn.Parameter(torch.zeros(controller_size, device=generator.device))
@@ -90,9 +89,9 @@ class ExternalMemory(nn.Module):
     def prior(self, num_rows: int) -> ExternalMemoryState:
         """Empty slots, none of them used."""
         config, zeros = self.config, self.initial_hidden.new_zeros
-        nothing_read = zeros(num_rows, config.num_heads * config.slot_size)
+        no_reads = zeros(num_rows, config.num_heads * config.slot_size)
         return ExternalMemoryState(
-            hidden=torch.cat([self.initial_hidden.expand(num_rows, -1), nothing_read], -1),
+            hidden=torch.cat([self.initial_hidden.expand(num_rows, -1), no_reads], -1),
             cell=self.initial_cell.expand(num_rows, -1),
             slots=zeros(num_rows, config.num_slots, config.slot_size),
             usage=zeros(num_rows, config.num_slots),
@@ -113,7 +112,7 @@ class ExternalMemory(nn.Module):
         return ExternalMemoryState(hidden, cell, slots, usage, similarity(key, slots, sharpness))
 
     def read(self, state: ExternalMemoryState, x: Tensor) -> tuple[Tensor, ExternalMemoryState]:
-        """What is read after each of the items x [T, B, in]: [T, B, H]; and the memory after the last."""
+        """The hidden states [T, B, H] after each of the items x [T, B, in], and the memory after the last."""
         reads = []
         for item in x:
             state = self.step(state, item)
@@ -121,32 +120,32 @@ class ExternalMemory(nn.Module):
         return torch.stack(reads), state
 
     def ask(self, state: ExternalMemoryState, x: Tensor) -> Tensor:
-        """What would be read [B, Q, H] if one of x [B, Q, in] came next."""
+        """The hidden states [B, Q, H] if each of x [B, Q, in], separately, came next."""
         return ask_in_copies(self, state, x)
 
 
 def similarity(key: Tensor, slots: Tensor, sharpness: Tensor) -> Tensor:
-    """How like each slot is to a head's key [B, heads, size], beside the other slots: [B, heads, slots], of sum one.
+    """Softmax over slots of their similarity to a head's key [B, heads, size]: [B, heads, slots].
 
-    slots: [B, slots, size]. sharpness: [B, heads], what the cosine of the angle between the two is multiplied by.
+    slots: [B, slots, size]. sharpness: [B, heads], the factor on the cosine similarity.
     """
-    return (sharpness.unsqueeze(-1) * (_of_length_one(key) @ _of_length_one(slots).mT)).softmax(-1)
+    return (sharpness.unsqueeze(-1) * (_unit_length(key) @ _unit_length(slots).mT)).softmax(-1)
 
 
-def _of_length_one(x: Tensor) -> Tensor:
-    """Vectors [..., size] with their length taken out; what is almost nothing stays so, and so do its gradients."""
-    return x * (x.square().sum(-1, keepdim=True) + _NEXT_TO_NOTHING).rsqrt()
+def _unit_length(x: Tensor) -> Tensor:
+    """Vectors [..., size] scaled to unit length; vectors near zero stay near zero, with bounded gradients."""
+    return x * (x.square().sum(-1, keepdim=True) + _MIN_SQUARED_LENGTH).rsqrt()
 
 
 def write(state: ExternalMemoryState, key: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
-    """The slots after each head has written its key [B, heads, size], and how much to each: [B, heads, slots].
+    """The slots after each head has written its key [B, heads, size], and the write weights [B, heads, slots].
 
-    gate: [B, heads], the share that goes to the slots that were like the head's key a step ago; the rest goes to a slot
-    that has been used the least, the first of equals.
+    gate: [B, heads], the fraction written to the slots that matched the head's key at the previous step; the rest goes
+    to the least-used slot (the first of equals).
     """
     num_heads, num_slots = state.read_weights.shape[1:]
     least_used = one_hot(state.usage.argsort(stable=True, dim=-1)[:, :num_heads], num_slots).to(key.dtype)
-    share = gate.unsqueeze(-1)
-    written = share * state.read_weights + (1 - share) * least_used
+    fraction = gate.unsqueeze(-1)
+    written = fraction * state.read_weights + (1 - fraction) * least_used
     kept = 1 - least_used.sum(1)
     return state.slots * kept.unsqueeze(-1) + written.mT @ key, written

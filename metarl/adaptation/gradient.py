@@ -1,13 +1,13 @@
-"""Gradient-based adaptation: the state is the network's parameters, those that adapt with a task axis.
+"""Gradient-based adaptation: the state is the network's parameters; those that adapt have a task axis.
 
 Finn, Abbeel, Levine. Model-agnostic meta-learning for fast adaptation of deep networks (2017).
 Raghu et al. Rapid learning or feature reuse? Towards understanding the effectiveness of MAML (2020): the head.
 Oh et al. BOIL: towards representation change for few-shot learning (2021): the body.
 
-What differs between the kinds of MAML is put together from parts: the step sizes (metarl/adaptation/step_sizes.py),
-the names of the parameters that adapt, whether the outer gradient goes through the inner one (`first_order`), the
-number of steps, and how tasks are batched. A loss is a function of one task's parameters and data, so that whatever
-has parameters adapts: a regression net, a policy with its log standard deviation.
+The variants of MAML are composed from parts: the step sizes (metarl/adaptation/step_sizes.py), the names of the
+parameters that adapt, whether the outer gradient differentiates through the inner one (`first_order`), the number of
+steps, and how tasks are batched. A loss is a function of one task's parameters and data, so any module with parameters
+can adapt: a regression net, or a policy with its log standard deviation.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from metarl.records import Examples
 from metarl.rl.losses import mean_over_examples
 
 Params = dict[str, Tensor]
-TaskLoss = Callable[[Params, Any], Tensor]  # all parameters and the data of a task give a scalar; of N tasks, [N]
+TaskLoss = Callable[[Params, Any], Tensor]  # all parameters and a task's data to a scalar; for N tasks, to [N]
 StepSizes = Callable[[str, int], "float | Tensor"]  # see metarl/adaptation/step_sizes.py
 
 
 class GradientAdaptation(nn.Module):
     """Gradient descent on each task's loss, from the meta-learned parameters of `net`.
 
-    net: its parameters are what is meta-learned; it is never written to, and modules in it must be safe under
-        vmap of grad (see metarl/nets/mlp.py).
-    loss: of one task, from all parameters by name and the task's data; `supervised_loss` makes one. For "batched" it
-        must take many tasks' as well, and give one loss for each.
-    step_sizes: called as step_sizes(name, step); an nn.Module among them is meta-learned too.
-    adapted: names of the parameters that adapt; None for all. The others are shared and carry no task axis.
-    first_order: leave out the derivative of the inner gradient.
-    batching: how tasks are batched, one meaning each: "batched" matrix products, where all modules of the net take a
-        task axis (see `metarl.nets.mlp.takes_tasks`), "vmap" all in one call, "chunks" of `chunk_size` tasks, or a
-        "loop". Rounding differs between them.
+    net: the network whose parameters are meta-learned; adaptation never modifies it, and its modules must be safe
+        under vmap of grad (see metarl/nets/mlp.py).
+    loss: the loss of one task, given all parameters by name and the task's data; `supervised_loss` makes one. For
+        "batched" it must also accept many tasks and return one loss per task.
+    step_sizes: called as step_sizes(name, step); if it is an nn.Module, it is meta-learned too.
+    adapted: names of the parameters that adapt; None for all. The others are shared and have no task axis.
+    first_order: ignore the derivative of the inner gradient.
+    batching: how tasks are batched, with the same result up to rounding: "batched" matrix products, where all modules
+        of the net accept a task axis (see `metarl.nets.mlp.takes_tasks`), "vmap" over all tasks in one call, "chunks"
+        of `chunk_size` tasks, or a "loop".
 
     Raises:
-        ValueError: when there are no such parameters, steps or batching.
+        ValueError: when a parameter or batching is unknown, or a number is below one.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class GradientAdaptation(nn.Module):
         self.adapted = tuple(names) if adapted is None else tuple(adapted)
         for name in self.adapted:
             if name not in names:
-                raise ValueError(f"adapted has {name!r}; allowed are {', '.join(names)}")
+                raise ValueError(f"adapted has {name!r}; must be among {', '.join(names)}")
         if not self.adapted:
             raise ValueError("adapted is empty; at least one parameter must adapt")
         if num_steps < 1:
@@ -72,7 +72,7 @@ class GradientAdaptation(nn.Module):
         if chunk_size < 1:
             raise ValueError(f"chunk_size is {chunk_size}; must be at least 1")
         if batching not in BATCHINGS:
-            raise ValueError(f"batching is {batching!r}; allowed are {', '.join(BATCHINGS)}")
+            raise ValueError(f"batching is {batching!r}; must be one of {', '.join(BATCHINGS)}")
         if batching == "batched" and not takes_tasks(net):
             raise ValueError(f"batching is 'batched', and not all modules of {type(net).__name__} take a task axis")
         self.net, self.loss, self.step_sizes = net, loss, step_sizes
@@ -82,38 +82,38 @@ class GradientAdaptation(nn.Module):
         self._dims = {name: 0 if name in self.adapted else None for name in names}
 
     def prior(self, num_tasks: int) -> Params:
-        """The meta-learned parameters: [num_tasks, ...] those that adapt, [...] the others."""
+        """The meta-learned parameters: [num_tasks, ...] for those that adapt, [...] for the others."""
         return {
             name: value if self._dims[name] is None else value.expand(num_tasks, *value.shape)
             for name, value in self.net.named_parameters()
         }
 
     def adapt(self, state: Params, context: Any, num_steps: int | None = None) -> Params:
-        """The state after gradient steps on data [N, K, ...]; `num_steps` of them, or the adaptation's own number."""
+        """The state after gradient steps on data [N, K, ...]; num_steps: None for the adaptation's own number."""
         return self.path(state, context, num_steps)[-1]
 
     def path(
         self, state: Params, context: Any, num_steps: int | None = None, *, first_order: bool | None = None
     ) -> list[Params]:
-        """The states before the first step, after it, and so on to the last: one more than steps."""
+        """The states before the first step and after each step: one more than there are steps."""
         states = [state]
         for step in range(self.num_steps if num_steps is None else num_steps):
             states.append(self.step(states[-1], context, step, first_order=first_order))
         return states
 
     def step(self, state: Params, context: Any, step: int = 0, *, first_order: bool | None = None) -> Params:
-        """The state after one gradient step, the one counted `step` from zero."""
+        """The state after one gradient step; `step` is its number, from zero."""
         first_order = self.first_order if first_order is None else first_order
         with torch.set_grad_enabled(torch.is_grad_enabled() and not first_order):
             gradient = self.gradient(state, context)
         return state | {name: state[name] - self.step_sizes(name, step) * gradient[name] for name in self.adapted}
 
     def gradient(self, state: Params, context: Any) -> Params:
-        """Gradient of each task's loss in the parameters that adapt: [N, ...] each."""
+        """The gradient of each task's loss with respect to the parameters that adapt: [N, ...] each."""
         return self.gradient_and_losses(state, context)[0]
 
     def gradient_and_losses(self, state: Params, context: Any) -> tuple[Params, Tensor]:
-        """The gradient, and each task's loss [N] there."""
+        """The gradient and each task's loss [N]."""
         if self.batching == "batched":
             return self._batched_gradient(state, context)
 
@@ -124,7 +124,7 @@ class GradientAdaptation(nn.Module):
         return self._over_tasks(of_task)(state, context)
 
     def _batched_gradient(self, state: Params, context: Any) -> tuple[Params, Tensor]:
-        """As tasks share nothing of what adapts, the gradient of the sum of their losses is each one's own."""
+        """The gradient of the summed loss: adapted parameters are not shared, so it holds each task's own gradient."""
         create_graph = torch.is_grad_enabled()
         with torch.enable_grad():
             own = {name: state[name] for name in self.adapted}
@@ -138,11 +138,11 @@ class GradientAdaptation(nn.Module):
         """Each task's loss on data [N, Q, ...]: [N].
 
         Raises:
-            ValueError: when the loss of many tasks is not one number for each.
+            ValueError: when the loss of many tasks is not one number per task.
         """
         losses = self._over_tasks(self.loss)(state, data)
         if losses.ndim != 1:
-            raise ValueError(f"loss has shape {tuple(losses.shape)}; 'batched' needs one number for each task")
+            raise ValueError(f"loss has shape {tuple(losses.shape)}; 'batched' needs one number per task")
         return losses
 
     def predict(self, state: Params, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -157,13 +157,13 @@ class GradientAdaptation(nn.Module):
         return self.batching
 
     def set_extra_state(self, state: str) -> None:
-        """Checkpoints name the batching that they were made with; the settings say which one is used."""
+        """Ignored: a checkpoint records the batching it was made with, but the settings choose the one to use."""
 
 
 def supervised_loss(net: nn.Module, criterion: Callable[[Tensor, Tensor], Tensor]) -> TaskLoss:
     """The mean of criterion(predictions, y) over a task's Examples.
 
-    The criterion gives a number for each example, [..., K]. A net that is given a context takes it beside x.
+    The criterion returns one number per example, [..., K]. Data with a context pass it to the net after x.
     """
 
     def loss(params: Params, data: Examples) -> Tensor:
@@ -173,12 +173,12 @@ def supervised_loss(net: nn.Module, criterion: Callable[[Tensor, Tensor], Tensor
 
 
 def inputs_of(data: Examples) -> tuple[Tensor, ...]:
-    """What a net is called with."""
+    """The positional arguments of the net."""
     return (data.x,) if data.context is None else (data.x, data.context)
 
 
 def parameters_of(net: nn.Module, part: Literal["all", "head", "body", "bias"]) -> list[str]:
-    """Names of parameters: of all, of the last module that has any (ANIL), of the rest (BOIL), or the biases.
+    """Names of all parameters, or those of the last module that has any (ANIL), the rest (BOIL), or the biases.
 
     Raises:
         ValueError: when there are none.
@@ -192,7 +192,7 @@ def parameters_of(net: nn.Module, part: Literal["all", "head", "body", "bias"]) 
         "bias": [name for name in names if name.rpartition(".")[2] == "bias"],
     }
     if part not in parts:
-        raise ValueError(f"part is {part!r}; allowed are {', '.join(parts)}")
+        raise ValueError(f"part is {part!r}; must be one of {', '.join(parts)}")
     if not parts[part]:
         raise ValueError(f"part is {part!r}, and {type(net).__name__} has no such parameters")
     return parts[part]

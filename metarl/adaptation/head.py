@@ -1,4 +1,4 @@
-"""Adaptation of the last layer alone, with what comes before it computed once for each set of examples.
+"""Adaptation of the last layer only; the features before it are computed once per set of examples.
 
 Raghu et al. Rapid learning or feature reuse? Towards understanding the effectiveness of MAML (2020).
 """
@@ -18,9 +18,9 @@ from metarl.records import Examples
 
 
 class HeadAdaptation(GradientAdaptation):
-    """Gradient descent on the parameters of `net.head`, which follows `net.body`; the same as adapting the two by name.
+    """Gradient descent on the parameters of `net.head`, which follows `net.body`; equals adapting them by name.
 
-    criterion: of predictions and y, a number for each example. Other arguments: as those of `GradientAdaptation`.
+    criterion: maps predictions and y to one number per example. Other arguments: as for `GradientAdaptation`.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class HeadAdaptation(GradientAdaptation):
         super().__init__(
             net, supervised_loss(net, criterion), step_sizes, num_steps=num_steps, adapted=names, **settings
         )
-        self._body = (body,)  # in tuples, as they hold the net's own parameters
+        self._body = (body,)  # in a tuple, so its parameters are not registered twice
         self._head = (
             GradientAdaptation(
                 head,
@@ -51,14 +51,14 @@ class HeadAdaptation(GradientAdaptation):
     def path(
         self, state: Params, context: Examples, num_steps: int | None = None, *, first_order: bool | None = None
     ) -> list[Params]:
-        """The states before the first step, after it, and so on to the last: one more than steps."""
+        """The states before the first step and after each step: one more than there are steps."""
         features = replace(context, x=self._features(state, context), context=None)
         own = {name.removeprefix("head."): state[name] for name in self.adapted}
         heads = self._head[0].path(own, features, num_steps, first_order=first_order)
         return [state | {f"head.{name}": value for name, value in head.items()} for head in heads]
 
     def _features(self, state: Params, data: Examples) -> Tensor:
-        """What the head is given: [N, K, D]."""
+        """The head's inputs: [N, K, D]."""
         body = {name.removeprefix("body."): value for name, value in state.items() if name not in self.adapted}
         batching = "vmap" if self.batching == "batched" else self.batching
         dims = dict.fromkeys(body, None)

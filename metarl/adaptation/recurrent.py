@@ -1,4 +1,4 @@
-"""Recurrent memories: a GRU or an LSTM, as `SequenceAdaptation` takes them.
+"""Recurrent memories for `SequenceAdaptation`: a GRU or an LSTM.
 
 Cho et al. (2014) for the GRU; Hochreiter and Schmidhuber (1997) for the LSTM.
 Tallec, Ollivier. Can recurrent neural networks warp time? (2018), for the initial span of the memory.
@@ -28,7 +28,7 @@ class RecurrentConfig:
 
     def __post_init__(self) -> None:
         if self.cell not in ("gru", "lstm"):
-            raise ValueError(f"cell is {self.cell!r}; allowed are 'gru' and 'lstm'")
+            raise ValueError(f"cell is {self.cell!r}; must be 'gru' or 'lstm'")
         if self.span is not None and self.span < 2:
             raise ValueError(f"span is {self.span}; must be at least 2, or None")
 
@@ -38,16 +38,16 @@ class RecurrentConfig:
 
 @dataclass(frozen=True)
 class RecurrentState(SequenceState):
-    """What a recurrent network remembers of each row."""
+    """The state of a recurrent network, per row."""
 
-    cell: Tensor | None = None  # [B, H], the LSTM's carry; None for the GRU
+    cell: Tensor | None = None  # [B, H], the LSTM's cell state; None for the GRU
 
 
 class Recurrent(nn.Module):
     """A GRU or LSTM.
 
-    With a span in its settings, it keeps about that many items before any training, spread over its units from 2 to
-    `span` (the chrono initialisation of the gates); without one, about two.
+    With a span in its settings, the untrained units remember from 2 up to `span` items (the chrono initialisation of
+    the gates); without one, about two.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Recurrent(nn.Module):
         self.config, self.hidden_size = config, hidden_size
         kind = nn.GRU if config.cell == "gru" else nn.LSTM
         self.rnn = kind(input_size, hidden_size, device=generator.device)
-        for weight in self.rnn.all_weights[0]:  # input, recurrent and their biases; the gates lie one after another
+        for weight in self.rnn.all_weights[0]:  # input and recurrent weights and their biases; the gates are stacked
             if weight.ndim == 1:
                 nn.init.zeros_(weight)
             else:
@@ -71,10 +71,12 @@ class Recurrent(nn.Module):
 
     def _set_span(self, span: int, generator: torch.Generator) -> None:
         """Bias the gates so that unit i forgets after a time drawn from [2, span]."""
-        bias = self.rnn.all_weights[0][2].data  # of the input: reset, update, new; or input, forget, cell, output
+        bias = self.rnn.all_weights[0][
+            2
+        ].data  # input bias; gates: reset, update, new (GRU) or input, forget, cell, output (LSTM)
         size = self.hidden_size
         keep = (1 + (span - 2) * torch.rand(size, generator=generator, device=bias.device)).log()
-        bias[size : 2 * size] = keep  # the gate that keeps: GRU's update, LSTM's forget
+        bias[size : 2 * size] = keep  # the gate that retains the memory: the GRU's update, the LSTM's forget
         if self.config.cell == "lstm":
             bias[:size] = -keep
 
@@ -91,7 +93,7 @@ class Recurrent(nn.Module):
         return RecurrentState(*torch.lstm_cell(x, (state.hidden, state.cell), *weights))
 
     def read(self, state: RecurrentState, x: Tensor) -> tuple[Tensor, RecurrentState]:
-        """The hidden state after each of the items x [T, B, in]: [T, B, H]; and the memory after the last."""
+        """The hidden states [T, B, H] after each of the items x [T, B, in], and the memory after the last."""
         hidden = state.hidden.unsqueeze(0).contiguous()
         if state.cell is None:
             read, _ = self.rnn(x, hidden)
@@ -100,5 +102,5 @@ class Recurrent(nn.Module):
         return read, RecurrentState(read[-1], cell[0])
 
     def ask(self, state: RecurrentState, x: Tensor) -> Tensor:
-        """The hidden state [B, Q, H] that each of x [B, Q, in] would lead to."""
+        """The hidden states [B, Q, H] if each of x [B, Q, in], separately, came next."""
         return ask_in_copies(self, state, x)

@@ -5,7 +5,7 @@ Santoro et al. Meta-learning with memory-augmented neural networks (2016).
 Duan et al. RL2: fast reinforcement learning via slow reinforcement learning (2016).
 Mishra et al. A simple neural attentive meta-learner (2018).
 
-What the memory is, is an argument: recurrent.py, snail.py, transformer.py, external_memory.py.
+The memory is an argument: see recurrent.py, snail.py, transformer.py and external_memory.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from metarl.records import Record
 
 @dataclass(frozen=True)
 class SequenceState(Record):
-    """What a memory holds of each row: what is read from it, and in records that extend this, all it needs to go on."""
+    """The state of a memory, per row: its output and, in subclasses, everything needed to continue reading."""
 
     hidden: Tensor  # [B, H]
 
@@ -31,7 +31,7 @@ S = TypeVar("S", bound=SequenceState)
 
 
 class SequenceMemory(Protocol[S]):
-    """A module that reads items one after another; its state is passed, and an old one stays as it was."""
+    """A module that reads items one after another; its state is passed explicitly and never modified in place."""
 
     hidden_size: int  # H
 
@@ -44,16 +44,16 @@ class SequenceMemory(Protocol[S]):
         ...
 
     def read(self, state: S, x: Tensor) -> tuple[Tensor, S]:
-        """What is read after each of the items x [T, B, in], in one call: [T, B, H]; and the memory after the last."""
+        """The hidden states [T, B, H] after each of x [T, B, in], in one call, and the memory after the last."""
         ...
 
     def ask(self, state: S, x: Tensor) -> Tensor:
-        """What would be read if one of x [B, Q, in] came next, for each of them apart from the others: [B, Q, H]."""
+        """The hidden states [B, Q, H] if each of x [B, Q, in], separately, came next."""
         ...
 
 
 class MemoryConfig(Protocol):
-    """A frozen dataclass beside the memory that it configures."""
+    """The configuration of a memory: a frozen dataclass, defined in the memory's own file."""
 
     def make(self, input_size: int, hidden_size: int, *, generator: torch.Generator) -> Any:
         """A fresh `SequenceMemory` on the generator's device, initialised from it."""
@@ -61,7 +61,7 @@ class MemoryConfig(Protocol):
 
 
 class SequenceBelief(nn.Module, Generic[S]):
-    """A memory of the items of a task.
+    """A memory that reads the items of a task.
 
     encoder: maps an item [..., item] to the memory's input [..., in].
     memory: a `SequenceMemory`, which is a module.
@@ -76,11 +76,11 @@ class SequenceBelief(nn.Module, Generic[S]):
         return self.memory.prior(num_tasks)
 
     def adapt(self, state: S, context: Tensor) -> S:
-        """The memory after reading context [N, K, item] in its order."""
+        """The memory after reading context [N, K, item] in order."""
         return self.read(state, context)[1] if context.shape[1] else state
 
     def read(self, state: S, context: Tensor) -> tuple[Tensor, S]:
-        """What is read after each item of context [N, K, item]: [N, K, H]; and the memory after the last."""
+        """The hidden states [N, K, H] after each item of context [N, K, item], and the memory after the last."""
         hidden, state = self.memory.read(state, self.encoder(context.transpose(0, 1)))
         return hidden.transpose(0, 1), state
 
@@ -89,17 +89,17 @@ class SequenceBelief(nn.Module, Generic[S]):
         return self.memory.step(state, self.encoder(item))
 
     def unroll(self, state: S, context: Tensor) -> Tensor:
-        """What is read after each item of context [T, B, item]: [T, B, H]; equals repeated `absorb`, in one call."""
+        """The hidden states [T, B, H] after each item of context [T, B, item]; equals repeated `absorb` in one call."""
         return self.memory.read(state, self.encoder(context))[0]
 
 
 class SequenceAdaptation(SequenceBelief[S]):
-    """A memory of the items of a task, and a head that reads it together with the query.
+    """A memory that reads the items of a task, and a head that reads the memory together with the query.
 
     encoder, memory: as in `SequenceBelief`.
     head: called as head(hidden [..., H], x [..., size]), returns the prediction.
-    query: maps a query [..., size] to the memory's input too, and each is read as one item more after those of the
-        task, unseen by the others; None: the memory does not read queries, and the head sees what the last item left.
+    query: maps a query [..., size] to the memory's input; each query is then read as one more item, separately from
+        the other queries. None: the memory does not read queries, and the head sees the memory after the last item.
     """
 
     def __init__(
@@ -121,6 +121,6 @@ class SequenceAdaptation(SequenceBelief[S]):
 
 
 def ask_in_copies(memory: SequenceMemory[S], state: S, x: Tensor) -> Tensor:
-    """`SequenceMemory.ask` for memories of a fixed size: each query [B, Q, in] is one step of a copy of its row."""
+    """`SequenceMemory.ask` for fixed-size memories: each query [B, Q, in] is a step from a copy of its row's state."""
     copies = state.repeat_interleave(x.shape[1])
     return memory.step(copies, x.flatten(0, 1)).hidden.unflatten(0, x.shape[:2])

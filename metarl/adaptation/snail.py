@@ -1,12 +1,12 @@
-"""SNAIL: convolutions over time that gather what is near, and attention that finds one item among all.
+"""SNAIL: temporal convolutions that aggregate recent items, and attention that picks out single items.
 
 Mishra, Rohaninejad, Chen, Abbeel. A simple neural attentive meta-learner (2018).
 
-Every block passes on its input with its own output appended, so that the blocks' inputs grow.
+Every block appends its output to its input, so the inputs of later blocks grow.
 
-Deviations: 1. convolutions are dilated by 1, 2, 4, ... until they reach back over `length` items, as the paper's text
-has it; its pseudo-code begins at 2 and would never see the item before. 2. where a `hidden_size` is asked for, a linear
-layer brings the last block's output to it. 3. queries and keys begin alike.
+Deviations: 1. convolutions are dilated by 1, 2, 4, ... until they reach back over `length` items, as in the paper's
+text; its pseudo-code starts at 2 and would never see the previous item. 2. if a `hidden_size` is given, a linear layer
+maps the last block's output to it. 3. query and key weights start equal.
 """
 
 from __future__ import annotations
@@ -23,26 +23,28 @@ from metarl.nets.mlp import linear
 
 @dataclass(frozen=True)
 class SnailConfig:
-    """Settings of a SNAIL: blocks of convolutions and of attention in turn.
+    """Settings of a SNAIL: alternating blocks of convolutions and attention.
 
-    The kind of which there are more comes first; where they are as many, convolutions do.
+    The kind with more blocks comes first; with equal numbers, convolutions come first.
     """
 
     filters: tuple[int, ...] = (32, 32)  # filters of each block of convolutions
     key_sizes: tuple[int, ...] = (32, 32)  # key size of each block of attention
     value_sizes: tuple[int, ...] = (32, 32)  # value size of each block of attention
-    length: int = 64  # items that a block of convolutions reaches back over, its own among them
+    length: int = 64  # number of items that a block of convolutions spans, including the current one
 
     def __post_init__(self) -> None:
         for name in ("filters", "key_sizes", "value_sizes"):
             if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed are one or more positive numbers")
+                raise ValueError(f"{name} is {getattr(self, name)}; must be one or more positive numbers")
         if len(self.key_sizes) != len(self.value_sizes):
-            raise ValueError(f"key_sizes is {self.key_sizes} and value_sizes {self.value_sizes}; they must be as many")
+            raise ValueError(
+                f"key_sizes is {self.key_sizes} and value_sizes {self.value_sizes}; must have equal lengths"
+            )
         if abs(len(self.filters) - len(self.key_sizes)) > 1:
             raise ValueError(
-                f"filters is {self.filters} and key_sizes {self.key_sizes}; blocks alternate, so that "
-                "there can be one more of one kind at most"
+                f"filters is {self.filters} and key_sizes {self.key_sizes}; must differ in length by at most 1, "
+                "because blocks alternate"
             )
         if self.length < 2:
             raise ValueError(f"length is {self.length}; must be at least 2")
@@ -53,7 +55,7 @@ class SnailConfig:
         return (self.length - 1).bit_length()
 
     def make(self, input_size: int, hidden_size: int | None = None, *, generator: torch.Generator) -> CausalStack:
-        """A SNAIL; without a hidden_size, what is read from it is all that its last block gives."""
+        """A SNAIL; without a hidden_size, its output is the full output of its last block."""
         attention = list(zip(self.key_sizes, self.value_sizes, strict=True))
         pairs = zip_longest(self.filters, attention)
         if len(attention) > len(self.filters):
@@ -71,10 +73,10 @@ class SnailConfig:
 
 
 class Convolutions(nn.Module):
-    """The paper's TC block: gated causal convolutions of two items 1, 2, 4, ... apart, each reading all before it.
+    """The paper's TC block: gated causal convolutions over two items 1, 2, 4, ... apart, densely connected.
 
-    Its past is the input of its last layer at as many items as that reaches back, [B, reach, size], zero before the
-    first item; the inputs of the other layers are the beginnings of it.
+    Its past is the input of its last layer at the items it reaches back to, [B, reach, size], zero before the first
+    item; the inputs of the other layers are prefixes of it.
     """
 
     def __init__(self, input_size: int, filters: int, num_layers: int, *, generator: torch.Generator) -> None:
@@ -112,7 +114,7 @@ class Convolutions(nn.Module):
 
 
 class Lookup(nn.Module):
-    """The paper's attention block: one head, whose finding is appended to its input. Its past is keys and values."""
+    """The paper's attention block: one head, whose output is appended to its input. Its past holds keys and values."""
 
     def __init__(self, input_size: int, key_size: int, value_size: int, *, generator: torch.Generator) -> None:
         super().__init__()

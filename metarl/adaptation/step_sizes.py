@@ -1,10 +1,10 @@
-"""Step sizes of gradient adaptation: fixed, learned for each number, or learned for each layer and step.
+"""Step sizes of gradient adaptation: fixed, learned per parameter entry, or learned per layer and step.
 
 Li et al. Meta-SGD: learning to learn quickly for few-shot learning (2017).
 Antoniou, Edwards, Storkey. How to train your MAML (2019).
 
-Each is called as `step_sizes(name, step)` with the name of a parameter and the step counted from zero, and gives what
-the gradient is multiplied with: a number, or a tensor that broadcasts against the parameter [...].
+Each is called as `step_sizes(name, step)` with the name of a parameter and the step number, from zero, and returns the
+factor on the gradient: a number, or a tensor that broadcasts against the parameter [...].
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from metarl.nets.mlp import key_of
 
 
 class FixedStepSizes(nn.Module):
-    """One number for all parameters, or one for each step of which the last serves all later ones."""
+    """One step size for all parameters, or one per step; the last is used for all later steps."""
 
     def __init__(self, inner_lr: float | Sequence[float]) -> None:
         super().__init__()
         self.inner_lr = (inner_lr,) if isinstance(inner_lr, (int, float)) else tuple(inner_lr)
         if not self.inner_lr or min(self.inner_lr) <= 0:
-            raise ValueError(f"inner_lr is {inner_lr}; allowed are positive numbers")
+            raise ValueError(f"inner_lr is {inner_lr}; must be one or more positive numbers")
 
     def forward(self, name: str, step: int) -> float:
         return self.inner_lr[min(step, len(self.inner_lr) - 1)]
 
 
 class PerParameterStepSizes(nn.Module):
-    """Meta-SGD: a learned step size for each number in each parameter, the same at every step, of either sign.
+    """Meta-SGD: a learned step size, of either sign, for each entry of each parameter; constant over steps.
 
-    inner_lr: the initial value, or the range that initial values are drawn from.
+    inner_lr: the initial value, or the range from which initial values are drawn.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class PerParameterStepSizes(nn.Module):
         super().__init__()
         low, high = (inner_lr, inner_lr) if isinstance(inner_lr, (int, float)) else inner_lr
         if not 0 < low <= high:
-            raise ValueError(f"inner_lr is {inner_lr}; allowed are a positive number or a range of them")
+            raise ValueError(f"inner_lr is {inner_lr}; must be a positive number or a range of positive numbers")
         self.values = nn.ParameterDict(
             {
                 key_of(name): torch.empty_like(value).uniform_(low, high, generator=generator)
@@ -58,10 +58,10 @@ class PerParameterStepSizes(nn.Module):
 
 
 class PerStepStepSizes(nn.Module):
-    """MAML++: a learned step size for each layer at each of `num_steps` steps; the last serves all later ones.
+    """MAML++: a learned step size per layer and step, for `num_steps` steps; the last is used for all later steps.
 
-    Their logarithms are what is learned: an optimiser then moves small ones by small steps, and none turns negative. A
-    layer is a module that holds parameters; a parameter outside any, such as a log standard deviation, is its own.
+    Their logarithms are learned, so updates are relative and no step size turns negative. A layer is a module that
+    holds parameters; a parameter outside any module (a log standard deviation) is its own layer.
     """
 
     def __init__(self, params: Mapping[str, Tensor], inner_lr: float, num_steps: int) -> None:

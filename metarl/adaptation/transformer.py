@@ -1,11 +1,11 @@
-"""A causal transformer as a memory: it learns in context, from the items that it has read.
+"""A causal transformer as a memory: it learns in context from the items it has read.
 
 Vaswani et al. Attention is all you need (2017).
-Xiong et al. On layer normalization in the transformer architecture (2020): normalised before each part, not after.
+Xiong et al. On layer normalization in the transformer architecture (2020): normalisation before each sublayer.
 Su et al. RoFormer: enhanced transformer with rotary position embedding (2021).
 
-Deviations: 1. no dropout. 2. the layers that add to the stream start smaller, the more of them there are. 3. queries
-and keys begin alike.
+Deviations: 1. no dropout. 2. the initial scale of the layers that write to the residual stream shrinks with their
+number. 3. query and key weights start equal.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from metarl.nets.mlp import LayerNorm, linear
 
 PositionKind = Literal["none", "learned", "sinusoidal", "rotary"]
 
-_LONGEST_WAVE = 10_000.0  # of sinusoids and rotations, in items a radian
+_LONGEST_WAVE = 10_000.0  # longest wavelength of sinusoids and rotations, in items per radian
 
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Settings of a transformer; its width is what is read from it."""
+    """Settings of a transformer; its width is the size of its output."""
 
     num_layers: int = 2
-    num_heads: int = 4  # which divide the width
-    feedforward_ratio: int = 2  # hidden units of the part between attentions, for each of the width
-    positions: PositionKind = "rotary"  # "none" for a set of examples
-    max_items: int = 256  # where positions are learned, the most that can be read
+    num_heads: int = 4  # number of attention heads, a divisor of the width
+    feedforward_ratio: int = 2  # width of the hidden feed-forward layer, as a multiple of the transformer's width
+    positions: PositionKind = "rotary"  # position encoding; "none" for an unordered set of examples
+    max_items: int = 256  # largest number of items that can be read, with learned positions
 
     def __post_init__(self) -> None:
         for name in ("num_layers", "num_heads", "feedforward_ratio", "max_items"):
@@ -41,12 +41,13 @@ class TransformerConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
         if self.positions not in get_args(PositionKind):
             allowed = ", ".join(repr(kind) for kind in get_args(PositionKind))
-            raise ValueError(f"positions is {self.positions!r}; allowed are {allowed}")
+            raise ValueError(f"positions is {self.positions!r}; must be one of {allowed}")
 
     def check_width(self, hidden_size: int) -> None:
-        """
+        """Check that the width suits the heads and positions.
+
         Raises:
-            ValueError: when a transformer of these settings cannot be of this width.
+            ValueError: when hidden_size is not a multiple of what they need.
         """
         in_heads = {"rotary": 2 * self.num_heads, "sinusoidal": math.lcm(2, self.num_heads)}
         needed = in_heads.get(self.positions, self.num_heads)
@@ -57,9 +58,10 @@ class TransformerConfig:
             )
 
     def make(self, input_size: int, hidden_size: int, *, generator: torch.Generator) -> CausalStack:
-        """
+        """A fresh transformer of width `hidden_size`.
+
         Raises:
-            ValueError: when hidden_size, the width, does not fit the heads and positions.
+            ValueError: when hidden_size does not suit the heads and positions.
         """
         self.check_width(hidden_size)
         enter = linear(input_size, hidden_size, gain=1.0, generator=generator)
@@ -74,7 +76,7 @@ class TransformerConfig:
 
 
 class TransformerLayer(nn.Module):
-    """Attention, then a layer for each item; both read the normalised stream and add to it. Its past: keys, values."""
+    """Attention, then a feed-forward layer, each on the normalised residual stream. Its past holds keys and values."""
 
     def __init__(self, config: TransformerConfig, width: int, *, generator: torch.Generator) -> None:
         super().__init__()
@@ -92,7 +94,7 @@ class TransformerLayer(nn.Module):
         frequencies = _frequencies(width // config.num_heads, generator.device)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
-    frequencies: Tensor  # [head_size / 2], of the rotation
+    frequencies: Tensor  # [head_size / 2], frequencies of the rotation
 
     def prior(self, num_rows: int) -> KeysValues:
         head_size = self.attention_output.weight.shape[0] // self.num_heads
@@ -121,22 +123,23 @@ class LearnedPositions(nn.Module):
         return torch.zeros(num_rows, dtype=torch.int64, device=self.table.device)
 
     def forward(self, x: Tensor, past: Tensor, *, alone: bool) -> tuple[Tensor, Tensor]:
-        """
+        """x plus its positions' vectors, and the past after x.
+
         Raises:
             ValueError: when there are more items than positions.
         """
-        num_past = int(past[0])  # the same in all rows, as they read together
+        num_past = int(past[0])  # equal in all rows, which read in step
         positions = _positions(x, num_past, alone)
         if int(positions[-1]) >= len(self.table):
             raise ValueError(
-                f"max_items is {len(self.table)}, and this is item {int(positions[-1]) + 1}; must be larger, "
-                "or positions not 'learned'"
+                f"max_items is {len(self.table)}; must be at least {int(positions[-1]) + 1}, the number of this item, "
+                "or positions other than 'learned'"
             )
         return x + self.table[positions], past if alone else past + x.shape[1]
 
 
 class SinusoidalPositions(nn.Module):
-    """Adds sines and cosines of the position, in waves from 2 pi items up. Its past is as that of learned ones."""
+    """Adds sines and cosines of the position, with periods from 2 pi items up. Its past is the number of items read."""
 
     def __init__(self, width: int, *, device: torch.device) -> None:
         super().__init__()
@@ -153,20 +156,20 @@ class SinusoidalPositions(nn.Module):
 
 
 def _positions(x: Tensor, num_past: int, alone: bool) -> Tensor:
-    """Where the items of x [B, T, ...] stand in the sequence: [T] int64, all next to come where `alone`."""
+    """Positions in the sequence of the items of x [B, T, ...]: [T] int64; with `alone`, all are the next position."""
     positions = torch.arange(x.shape[1], device=x.device)
     return (positions * 0 if alone else positions) + num_past
 
 
 def _frequencies(size: int, device: torch.device) -> Tensor:
-    """Radians an item [size / 2], from 1 down to near 1 / 10000."""
+    """Radians per item [size / 2], from 1 down to near 1 / 10000."""
     return _LONGEST_WAVE ** -(torch.arange(0, size, 2, device=device) / size)
 
 
 def rotated(x: Tensor, angle: Tensor) -> Tensor:
-    """x [..., T, size], each pair of its entries turned by an angle [T, size / 2] in proportion to its position.
+    """x [..., T, size] with each pair of entries rotated by an angle [T, size / 2].
 
-    Products of what is rotated depend on how far apart two items are, and on nothing else of their positions.
+    Inner products of rotated vectors depend on the positions only through the distance between the two items.
     """
     first, second = x.chunk(2, -1)
     sin, cos = angle.sin(), angle.cos()

@@ -1,6 +1,6 @@
-"""Adaptation by a rule that has a memory of its own for each task: what it remembers is part of the state.
+"""Adaptation by an update rule with its own memory per task, which is part of the state.
 
-The rules stand with the methods that use them, such as the gates of the MT-net in metarl/fewshot/methods/t_net.py.
+The rules are defined with the methods that use them, e.g. the gates of the MT-net in metarl/fewshot/methods/t_net.py.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from metarl.records import Record
 
 @dataclass(frozen=True)
 class UpdateState(Record):
-    """A task's parameters, and what its update rule remembers."""
+    """A task's parameters and its update rule's memory."""
 
     params: Params
-    memory: dict[str, Any]  # tensors [N, ...], or dicts of them by the parameter's name
+    memory: dict[str, Any]  # tensors [N, ...], or dicts of them by parameter name
 
 
 class UpdateRule(Protocol):
-    """How parameters [N, ...] move, given the gradient of each task's loss; an nn.Module."""
+    """An update of parameters [N, ...] given the gradient of each task's loss; an nn.Module."""
 
     def start(self, params: Params, generator: torch.Generator | None) -> dict[str, Any]:
-        """What it remembers before the first step; what is drawn in meta-training is drawn from the generator."""
+        """The memory before the first step; random parts are drawn from the generator in meta-training."""
         ...
 
     def __call__(
         self, params: Params, gradient: Params, losses: Tensor, memory: dict[str, Any]
     ) -> tuple[Params, dict[str, Any]]:
-        """The parameters after a step, and what is remembered then. losses: [N], before it."""
+        """The parameters and the memory after a step. losses: [N], before the step."""
         ...
 
 
 class RuleAdaptation(nn.Module):
-    """Steps of a rule from the meta-learned parameters of a net; the rule's own parameters are meta-learned too.
+    """Steps of a rule from the meta-learned parameters of a net; the rule's parameters are meta-learned too.
 
-    gradients: gives each task's gradient, loss and predictions; its own step sizes are not used.
+    gradients: computes each task's gradient, loss and predictions; its step sizes are not used.
     """
 
     def __init__(self, gradients: GradientAdaptation, rule: UpdateRule) -> None:
@@ -65,13 +65,13 @@ class RuleAdaptation(nn.Module):
         return UpdateState(params, self.rule.start({name: params[name] for name in self.adapted}, generator))
 
     def adapt(self, state: UpdateState, context: Any, num_steps: int | None = None) -> UpdateState:
-        """The state after steps on data [N, K, ...]; `num_steps` of them, or the adaptation's own number."""
+        """The state after steps on data [N, K, ...]; num_steps: None for the adaptation's own number."""
         return self.path(state, context, num_steps)[-1]
 
     def path(
         self, state: UpdateState, context: Any, num_steps: int | None = None, *, first_order: bool | None = None
     ) -> list[UpdateState]:
-        """The states before the first step, after it, and so on to the last: one more than steps."""
+        """The states before the first step and after each step: one more than there are steps."""
         states = [state]
         for _ in range(self.num_steps if num_steps is None else num_steps):
             states.append(self.step(states[-1], context, first_order=first_order))
@@ -92,5 +92,5 @@ class RuleAdaptation(nn.Module):
 
 
 def params_of(state: Params | UpdateState) -> Params:
-    """The parameters in a state of adaptation."""
+    """The parameters in an adaptation state."""
     return state.params if isinstance(state, UpdateState) else state

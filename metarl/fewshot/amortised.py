@@ -1,7 +1,7 @@
-"""Few-shot learners that absorb examples: one pass over the support in place of gradient steps.
+"""Few-shot learners that absorb examples in one pass over the support, without gradient steps.
 
-What they learn is how to absorb and how to compare: an embedding and a distance, a sequence model, a generator of
-weights. Whatever has the three verbs on Examples can be learned by it.
+They learn how to absorb and compare: an embedding and a distance, a sequence model, or a generator of weights. Any
+adaptation with prior, adapt and predict on Examples can be trained this way.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ S = TypeVar("S")
 
 
 class ExampleAdaptation(nn.Module, Generic[S]):
-    """An `Adaptation` (metarl/protocols.py) whose data are labelled examples, as a module; subclasses have the verbs.
+    """A module that adapts to labelled examples; subclasses define prior, adapt and predict (metarl/protocols.py).
 
-    With classes, it predicts once some example of them was absorbed.
+    For classes, it can predict once it has absorbed an example.
     """
 
     @property
     def adapted_parameters(self) -> int:
-        """Numbers of the net that are written for a task, without those of each class."""
+        """The number of parameters generated per task, not counting those per class."""
         return 0
 
     def criterion(self, problem: Problem) -> Callable[[Tensor, Tensor], Tensor]:
-        """The losses [..., Q] of predictions [..., Q, out] and labels y that it is trained on."""
+        """The training losses, a function of predictions [..., Q, out] and labels y to [..., Q]."""
         return problem.losses
 
     def prior(self, num_tasks: int) -> S:
@@ -49,7 +49,7 @@ class ExampleAdaptation(nn.Module, Generic[S]):
 
 
 class AmortisedLearner:
-    """Learns an adaptation by Adam on the loss of the queries, given the support."""
+    """Trains an adaptation by Adam on the query loss, given the support."""
 
     def __init__(
         self, config: OuterConfig, adaptation: ExampleAdaptation[Any], problem: Problem, num_iterations: int
@@ -64,11 +64,11 @@ class AmortisedLearner:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """How the net normalises, and how many numbers of it are written for a task, beside those of each class."""
+        """The net's normalisation, and the number of parameters generated per task, not counting those per class."""
         return {**normalisation_facts(self.adaptation), "adapted_parameters": self.adaptation.adapted_parameters}
 
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
-        """One step of Adam; the score that is logged is that before it."""
+        """One step of Adam; the logged score is from before the step."""
         query = experience.query
         loss, prediction = self._judged(experience.support, query, generator)
         norm = self.outer_step(loss)
@@ -80,25 +80,25 @@ class AmortisedLearner:
         }
 
     def _judged(self, support: Examples, query: Examples, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The loss of a batch of tasks, and what was predicted for their queries."""
+        """The loss on a batch of tasks, and the predictions for their queries."""
         state = self.adaptation.adapt(self.adaptation.prior(len(support)), support)
         prediction = self.adaptation.predict(state, query.x)
         return mean_over_examples(self.losses(prediction, query.y), query.valid).mean(), prediction
 
     def predictions(self, episode: FewShotEpisode, num_points: int) -> Tensor:
-        """After 0, 1, ... shots of all classes, or examples of a function: [num_points + 1, N, Q, out].
+        """Predictions after 0, 1, ... shots of all classes, or examples of a function: [num_points + 1, N, Q, out].
 
-        Each point absorbs its part of the support at once, as training does; before any shot all classes are equally
-        likely, as their numbers mean nothing yet. A support with padding, whose classes have different numbers of
-        shots, is one point.
+        Each point absorbs its part of the support in one call, as in training; before any shot all classes are equally
+        likely. A support with padding, whose classes have different numbers of shots, gives a single point.
 
         Raises:
-            ValueError: when the support has fewer.
+            ValueError: when the support is too small.
         """
         support, query = episode.support, episode.query
         size = support.x.shape[1] if support.valid is not None else num_ways(episode) if self.point == "shot" else 1
         if num_points * size > support.x.shape[1]:
-            raise ValueError(f"num_points is {num_points}; the support has {support.x.shape[1] // size} {self.point}s")
+            most = f"{support.x.shape[1] // size}, the support's {self.point}s"
+            raise ValueError(f"num_points is {num_points}; must be at most {most}")
         prior = self.adaptation.prior(len(support))
         with torch.no_grad(), in_evaluation(self.adaptation):
             if isinstance(self.problem, Classification):

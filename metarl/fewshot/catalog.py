@@ -1,4 +1,4 @@
-"""Supervised families and learners by name. Strings, so that listing them imports nothing."""
+"""Supervised families and learners by name, as strings, so listing them imports no other module."""
 
 FAMILIES: dict[str, str] = {
     "sinusoid": "metarl.fewshot.regression:Sinusoid",

@@ -1,4 +1,4 @@
-"""Few-shot learners of images that one net embeds: what their settings share, and how such a learner is made."""
+"""Common settings of image learners built on an embedding net, and how such a learner is made."""
 
 from __future__ import annotations
 
@@ -18,37 +18,39 @@ EMBEDDING = ConvConfig(normalisation="running")
 
 @dataclass(frozen=True)
 class EmbeddingConfig(OuterConfig):
-    """A learner of what is done with embeddings, and of the net that embeds."""
+    """The configuration of a learner with an embedding net."""
 
-    conv: ConvConfig = EMBEDDING
+    conv: ConvConfig = EMBEDDING  # settings of the embedding net
 
-    takes_maps: ClassVar[bool] = False  # whether it compares maps of features; otherwise vectors
+    takes_maps: ClassVar[bool] = False  # whether it compares feature maps rather than vectors
 
     def make_adaptation(
         self, embed: ConvNet, problem: Classification, generator: torch.Generator
     ) -> ExampleAdaptation[Any]:
-        """A module with the three verbs on Examples, with `embed` in it."""
+        """A module with prior, adapt and predict on Examples that contains `embed`."""
         raise NotImplementedError
 
     def make_embedding(self, problem: Problem, generator: torch.Generator) -> ConvNet:
-        """
+        """A fresh embedding net.
+
         Raises:
-            ValueError: when the problem is not to tell classes of images apart, the net's output is not of the kind
-                that is compared, or it would normalise queries by a support that they are embedded without.
+            ValueError: when the problem is not image classification, the net's output has the wrong form, or its
+                    normalisation needs the support, which is not available when queries are embedded.
         """
         name = type(self).__name__
         check_context(self.conv, name)
         if not isinstance(problem, Classification):
-            raise ValueError(f"agent is {name}, which tells classes of images apart; this family has none")
+            raise ValueError(f"agent is {name}, an image classifier; this family has no image classes")
         if (self.conv.output == "maps") != self.takes_maps:
             allowed = "'maps'" if self.takes_maps else "'flat' or 'mean'"
-            raise ValueError(f"output is {self.conv.output!r}; {name} needs {allowed}")
+            raise ValueError(f"output is {self.conv.output!r}; must be {allowed} for {name}")
         return ConvNet(self.conv, problem.image_shape, fused=True, generator=generator)
 
     def make_learner(self, problem: Any, *, num_iterations: int, generator: torch.Generator) -> AmortisedLearner:
-        """
+        """A fresh learner.
+
         Raises:
-            ValueError: as `make_embedding`.
+            ValueError: as for `make_embedding`.
         """
         adaptation = self.make_adaptation(self.make_embedding(problem, generator), problem, generator)
         adaptation.to(generator.device)

@@ -1,8 +1,7 @@
-"""The episode of supervised few-shot learning, and what families and learners of it are."""
+"""The few-shot episode, and the interfaces of few-shot families and learners."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -10,7 +9,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from metarl.fewshot.problem import Problem
 from metarl.protocols import Split
@@ -19,18 +17,18 @@ from metarl.records import Examples, Record
 
 @dataclass(frozen=True)
 class FewShotEpisode(Record):
-    """What a learner is given of N tasks, and what it is then asked.
+    """The support and query sets of N tasks.
 
-    The support of a classification comes shot after shot, an example of every class in each, so that the first
-    `ways * shots` of it are a smaller support.
+    In classification, the support is ordered by shot, with one example of every class in each; its first `ways * shots`
+    examples are therefore a smaller support.
     """
 
-    support: Examples  # [N, K, ...] to adapt to
-    query: Examples  # [N, Q, ...] to be right on
+    support: Examples  # [N, K, ...], the examples to adapt to
+    query: Examples  # [N, Q, ...], the examples to predict
 
     @property
     def num_examples(self) -> int:
-        """Of all tasks together, without padding."""
+        """The number of examples of all tasks together, without padding."""
         sets = (self.support, self.query)
         return sum(data.x.shape[:2].numel() if data.valid is None else int(data.valid.sum()) for data in sets)
 
@@ -43,19 +41,19 @@ class FewShotFamily(Protocol):
     def name(self) -> str: ...  # the catalog's name
 
     @property
-    def shots(self) -> int: ...  # examples in a support set; of each class, where there are classes
+    def shots(self) -> int: ...  # support examples per task, or per class in classification
 
     @property
-    def queries(self) -> int: ...  # in a query set of training; of each class, where there are classes
+    def queries(self) -> int: ...  # query examples per training task, or per class in classification
 
     @property
-    def test_queries(self) -> int: ...  # in a query set of evaluation, where more leave less to chance
+    def test_queries(self) -> int: ...  # query examples per test task; more of them reduce the variance
 
     @property
-    def varies(self) -> bool: ...  # whether tasks have different numbers of shots; supports then have `valid`
+    def varies(self) -> bool: ...  # whether the number of shots varies; supports then have `valid`
 
     @property
-    def training(self) -> FewShotFamily: ...  # as meta-training has it; itself, where that is no different
+    def training(self) -> FewShotFamily: ...  # the family used in meta-training, often the same
 
     @property
     def problem(self) -> Problem: ...
@@ -69,35 +67,38 @@ class FewShotFamily(Protocol):
         queries: int | None = None,
         generator: torch.Generator,
     ) -> FewShotEpisode:
-        """Fresh tasks, on the generator's device: one seed, one episode.
+        """Fresh tasks on the generator's device, determined by its seed.
 
-        shots, queries: None for the family's own. An undeclared split, or more than there is, raises ValueError.
+        shots, queries: None for the family's own.
+
+        Raises:
+            ValueError: when the split is not declared, or there are too few examples.
         """
         ...
 
 
 class FewShotLearner(Protocol):
-    """A learner that predicts."""
+    """A few-shot learner."""
 
     @property
-    def point(self) -> str: ...  # what its adaptation is counted in: a "step", or a "shot" or an "example" absorbed
+    def point(self) -> str: ...  # unit of its adaptation curve: "step", "shot" or "example"
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What its scores rest on and should be stated with them, such as how it normalises."""
+        """Facts to report together with its scores, e.g. its normalisation."""
         ...
 
     def predictions(self, episode: FewShotEpisode, num_points: int) -> Tensor:
-        """What it predicts for the queries after 0, 1, ... points of adaptation: [num_points + 1, N, Q, out].
+        """Predictions for the queries after 0, 1, ... points of adaptation: [num_points + 1, N, Q, out].
 
-        Steps use the whole support; shots and examples are its first ones.
+        Each step uses the whole support; k shots or examples are the first k of the support.
         """
         ...
 
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
         """The meta-update from one batch of tasks.
 
-        Returns what is worth logging; among it `train/query_<measure>`, the score on training queries.
+        Returns metrics to log, including `train/query_<measure>`, the score on training queries.
         """
         ...
 
@@ -109,33 +110,19 @@ class FewShotLearner(Protocol):
 
 
 class FewShotLearnerConfig(Protocol):
-    """A frozen dataclass beside the learner it configures."""
+    """The configuration of a few-shot learner: a frozen dataclass, defined in the learner's own file."""
 
     def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> FewShotLearner:
-        """A fresh learner on the generator's device, initialised from it; `num_iterations` ends its schedules."""
+        """A fresh learner on the generator's device; `num_iterations` is the length of its schedules."""
         ...
 
 
 def num_ways(episode: FewShotEpisode) -> int:
-    """Classes in the tasks of an episode of classification."""
+    """The number of classes per task of a classification episode."""
     return int(episode.support.y.max()) + 1
 
 
 def generator_of(seed: int, index: int, device: torch.device | str) -> torch.Generator:
-    """The source of everything random in an episode, a function of the seed and the episode's number."""
+    """The generator of an episode's randomness, determined by the seed and the episode's number."""
     mixed = int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
     return torch.Generator(device).manual_seed(mixed % 2**63)
-
-
-class Digest:
-    """What tells lists of episodes apart: the beginning of a hash over all their numbers."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    def add(self, episode: FewShotEpisode) -> None:
-        for leaf in pytree.tree_leaves(episode):
-            self._hash.update(leaf.cpu().numpy().tobytes())
-
-    def __str__(self) -> str:
-        return self._hash.hexdigest()[:12]

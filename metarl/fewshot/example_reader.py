@@ -1,13 +1,13 @@
-"""Examples read one after another by a memory: what SNAIL, the transformer, MANN and the LSTM share.
+"""Examples read one after another by a memory: the common part of SNAIL, the transformer, MANN and the LSTM.
 
-An item is an example with its label; a query is one more item whose label is missing, unseen by the other queries.
-MANN and the LSTM get labels late, as published: an item is an example with the label of the one before, so that each is
-a query first. They then learn from every example of the support too, and after k shots what they say of a query is what
-the paper scores as presentation k + 1.
+An item is an example with its label; a query is one more item without a label, and queries do not see each other.
+MANN and the LSTM get labels late, as published: an item is an example with the previous example's label, so each
+example is first a query. They then also learn from every support example, and their prediction for a query after k
+shots is the paper's presentation k + 1.
 
-Deviations: 1. many queries follow one support, each on its own, in place of one. 2. a label is as long as what is seen
-of an image, where the papers' have length one beside it. 3. with late labels meta-training draws examples with
-replacement; the papers show each of ten once.
+Deviations: 1. many separate queries follow one support, instead of one. 2. labels are scaled to the norm of an image's
+features; the papers' have norm one. 3. with late labels, meta-training draws examples with replacement; the papers show
+each of ten once.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from metarl.rl.losses import mean_over_examples
 
 @dataclass(frozen=True)
 class SequenceLearnerConfig(OuterConfig):
-    """What learners that read examples in their order share."""
+    """The common settings of learners that read examples in order."""
 
-    embedding: Literal["conv", "pixels"] = "conv"  # what the memory sees of an image
+    embedding: Literal["conv", "pixels"] = "conv"  # view of an image that the memory reads: net features, or pixels
     conv: ConvConfig = EMBEDDING
     hidden_sizes: tuple[int, ...] = (64, 64)  # hidden layers of the net that embeds numbers for the memory
     late_labels: bool = False  # whether an example's label comes with the next one
@@ -58,17 +58,17 @@ class SequenceLearnerConfig(OuterConfig):
 
 @dataclass(frozen=True)
 class ReaderState(Record):
-    """What was read of each task."""
+    """The state of a reader, per task."""
 
     memory: SequenceState
-    late_label: Tensor  # [N, L] of the last example, where it is yet to come; else zero
+    late_label: Tensor  # [N, L], the last example's label if it is still to be read; else zero
 
 
 @dataclass(frozen=True)
 class GroupedState:
-    """What was read of tasks that have different numbers of examples, those with as many together."""
+    """The state for tasks with different numbers of examples, grouped by that number."""
 
-    groups: tuple[tuple[Tensor, ReaderState], ...]  # which of the N tasks, and what was read of them
+    groups: tuple[tuple[Tensor, ReaderState], ...]  # indices into the N tasks, and their states
 
 
 Reading = ReaderState | GroupedState
@@ -81,10 +81,10 @@ def groups_of(state: Reading) -> tuple[tuple[Tensor, ReaderState], ...]:
 
 
 class ExampleReader(ExampleAdaptation[Reading]):
-    """Lets a memory read labelled examples; a linear head turns what it says of a query to a prediction.
+    """A memory that reads labelled examples, and a linear head that maps its output for a query to a prediction.
 
-    A label is a class as a one-hot vector, about as long as an image's features, or numbers and a one beside them; one
-    that is missing is zero.
+    A label is a one-hot class vector scaled to about the norm of an image's features, or a vector of numbers with a one
+    appended; a missing label is zero.
     """
 
     def __init__(self, config: SequenceLearnerConfig, problem: Problem, generator: torch.Generator) -> None:
@@ -101,27 +101,27 @@ class ExampleReader(ExampleAdaptation[Reading]):
             size = self.embed.output_size
         else:
             self.embed, size = nn.Flatten(-3), torch.Size(problem.input_shape).numel()
-        self.label_length = math.sqrt(size / 2)  # that of so many numbers of variance one, cut at zero
+        self.label_length = math.sqrt(size / 2)  # the norm of `size` rectified unit normals
         memory = config.make_memory(size + self.label_size, generator)
-        self.head = linear(memory.hidden_size, problem.output_size, gain=1.0, generator=generator)
         self.items: SequenceAdaptation[Any] = SequenceAdaptation(
             nn.Identity(), memory, lambda hidden, _: self.head(hidden), query=nn.Identity()
         )
+        self.head = linear(memory.hidden_size, problem.output_size, gain=1.0, generator=generator)
         self.to(generator.device)
 
     def prior(self, num_tasks: int) -> ReaderState:
-        """Nothing read."""
+        """The memory before any example."""
         return ReaderState(self.items.prior(num_tasks), self.head.bias.new_zeros(num_tasks, self.label_size))
 
     def adapt(self, state: Reading, context: Examples) -> Reading:
-        """The memory after the examples of context [N, K, ...], in their order."""
+        """The memory after reading the examples of context [N, K, ...] in order."""
         return self.read(state, context)[1] if context.x.shape[1] else state
 
     def read(self, state: Reading, context: Examples) -> tuple[Tensor, Reading]:
-        """What is said after each of the examples of context [N, K, ...], and the memory after the last.
+        """Outputs after each of the examples of context [N, K, ...], and the memory after the last.
 
-        [N, K, out]; with late labels, a prediction of its own label; zero where there is none. Tasks with different
-        numbers of examples are read apart.
+        The outputs [N, K, out] are, with late labels, predictions of each example's own label; zero for padding. Tasks
+        with different numbers of examples are read separately.
 
         Raises:
             ValueError: when there are more classes than the head has outputs.
@@ -168,7 +168,7 @@ class ExampleReader(ExampleAdaptation[Reading]):
         return self.items.predict(state.memory, torch.cat([self._embedded(x), label], -1))
 
     def _labels(self, y: Tensor) -> Tensor:
-        """[N, K, L]"""
+        """Labels y as the memory reads them: [N, K, L]."""
         if self.ways is None:
             return torch.cat([y, torch.ones_like(y[..., :1])], -1)
         ways = int(y.max()) + 1
@@ -177,18 +177,18 @@ class ExampleReader(ExampleAdaptation[Reading]):
         return self.label_length * one_hot(y, self.ways).to(self.head.bias.dtype)
 
     def _embedded(self, x: Tensor) -> Tensor:
-        """Features [N, K, D]; those of all tasks at once, where no image is normalised by those of its task."""
+        """Features [N, K, D]; computed for all tasks at once if the normalisation is per image."""
         if isinstance(self.embed, ConvNet) and self.embed.config.normalisation not in ("transductive", "tasknorm"):
             return self.embed(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         return self.embed(x)
 
 
 class OnlineLearner(AmortisedLearner):
-    """Learns from what is said of every example of the support before its label has come, and of the queries.
+    """Learns from the predictions for every support example before its label arrives, and for the queries.
 
-    In each update it meets a random number of examples, each drawn from the whole support: where every class comes
-    equally often, labels can be told by counting those that have come, without a look at the image, and that is all
-    that would be learned for long; and what is found out with few examples holds for many.
+    Each update uses a random number of examples, drawn from the support with replacement. If every class came equally
+    often, labels could be guessed by counting, and for a long time nothing else would be learned; and skills learned
+    with few examples transfer to many.
     """
 
     def _judged(self, support: Examples, query: Examples, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -204,7 +204,7 @@ class OnlineLearner(AmortisedLearner):
 
 
 def drawn(support: Examples, generator: torch.Generator) -> Examples:
-    """Examples of the support, with replacement and without padding: as many in each task, up to all, [N, 1 to K]."""
+    """Examples sampled from the support with replacement, without padding; equally many per task, from 1 to K."""
     device, (num_tasks, most) = support.x.device, support.x.shape[:2]
     count = int(torch.randint(most, (), generator=generator, device=device)) + 1
     weight = torch.ones(num_tasks, most, device=device) if support.valid is None else support.valid.float()

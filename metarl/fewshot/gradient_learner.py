@@ -1,4 +1,4 @@
-"""Meta-learning by gradients through adaptation: what MAML and its kin share, whatever is adapted and by what rule."""
+"""Meta-learning by gradients through adaptation: the common part of MAML and its variants."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from metarl.rl.losses import mean_over_examples
 
 
 class AdaptsBySteps(MetaLearned, Protocol):
-    """An `Adaptation` of a net's parameters, step after step on a support set."""
+    """An `Adaptation` of a net's parameters in steps on a support set."""
 
     @property
     def net(self) -> nn.Module: ...
@@ -49,12 +49,12 @@ class NetConfig:
     """The net that adapts."""
 
     hidden_sizes: tuple[int, ...] = (40, 40)  # hidden layers of the net for vectors
-    activation: Literal["relu", "tanh", "silu"] = "relu"
-    conv: ConvConfig = STRIDED  # the net for images
+    activation: Literal["relu", "tanh", "silu"] = "relu"  # activation function of the net for vectors
+    conv: ConvConfig = STRIDED  # settings of the convolutional net for images
 
     def __post_init__(self) -> None:
         if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise ValueError(f"hidden_sizes is {self.hidden_sizes}; allowed are one or more positive numbers")
+            raise ValueError(f"hidden_sizes is {self.hidden_sizes}; must be one or more positive numbers")
 
     def make_net(self, problem: Problem, generator: torch.Generator) -> nn.Module:
         if len(problem.input_shape) == 3:
@@ -68,8 +68,8 @@ class InnerStepsConfig(NetConfig):
     """Gradient steps on the net."""
 
     num_inner_steps: int = 1  # number of inner steps in meta-training
-    inner_lr: float = 0.01  # step size of the inner steps; the initial one, where step sizes are learned
-    batching: Batching = "batched"  # how the tasks of a batch are computed together; all give the same result
+    inner_lr: float = 0.01  # step size of the inner steps; its initial value, if step sizes are learned
+    batching: Batching = "batched"  # way of batching over tasks; results agree up to rounding
     chunk_size: int = 8  # number of tasks per chunk, for batching "chunks"
 
     def __post_init__(self) -> None:
@@ -80,24 +80,24 @@ class InnerStepsConfig(NetConfig):
 
 @dataclass(frozen=True)
 class MetaGradientConfig(OuterConfig):
-    """A meta-gradient of the loss after the last inner step, and what Adam makes of it."""
+    """Settings of the meta-gradient of the loss after the last inner step, and of the meta-update."""
 
     final_outer_lr: float | None = None  # step size at the last iteration, reached along half a cosine; None: constant
 
     def is_first_order(self, progress: float) -> bool:
-        """Whether the meta-gradient ignores the derivative of the inner steps; progress: fraction of training done."""
+        """Whether the meta-gradient is first order; progress: completed fraction of the training."""
         return False
 
     def step_weights(self, num_steps: int, progress: float) -> list[float]:
-        """The weight of the loss after each inner step; progress: fraction of training done."""
+        """The weight of the loss after each inner step; progress: completed fraction of the training."""
         return [0.0] * (num_steps - 1) + [1.0]
 
 
 @dataclass(frozen=True)
 class OuterStepsConfig(MetaGradientConfig):
-    """A meta-gradient through the inner steps, of which some derivatives and some losses can be left out."""
+    """Settings of the meta-gradient through the inner steps, with optional first order and multi-step losses."""
 
-    first_order: bool = False  # whether the meta-gradient ignores the derivative of the inner steps
+    first_order: bool = False  # whether the outer gradient ignores the derivative of the inner one
     first_order_share: float = 0.0  # fraction of the iterations with a first-order outer gradient; then second order
     multi_step_share: float = 0.0  # fraction of the iterations over which losses after earlier steps fade out (MAML++)
 
@@ -113,7 +113,7 @@ class OuterStepsConfig(MetaGradientConfig):
 
 
 class GradientLearner:
-    """Learns the initialisation, and what else is learned of adaptation, by Adam on the loss after it."""
+    """Learns the initialisation, and other meta-learned parts of the adaptation, by Adam on the adapted loss."""
 
     point = "step"
 
@@ -128,7 +128,7 @@ class GradientLearner:
         return gradient_facts(self.adaptation)
 
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
-        """One step of Adam; the score that is logged is that of the inner steps before it."""
+        """One step of Adam; the logged score is from before the step."""
         progress = self.outer_step.progress
         check_ways(self.problem, experience)
         support, query = with_context(self.adaptation.net, experience)
@@ -137,7 +137,7 @@ class GradientLearner:
         weights = self.config.step_weights(self.adaptation.num_steps, progress)
         losses, prediction = [], query.x
         for state, weight in zip(states[1:], weights, strict=True):
-            if weight:  # that of the last step always is
+            if weight:  # the last step's is never zero
                 prediction = self.adaptation.predict(state, query.x, query.context)
                 of_examples = self.problem.losses(prediction, query.y)
                 losses.append(weight * mean_over_examples(of_examples, query.valid).mean())
@@ -147,11 +147,11 @@ class GradientLearner:
         return {f"train/query_{self.problem.measure.name}": float(score), "train/grad_norm": norm}
 
     def _prior(self, num_tasks: int, generator: torch.Generator) -> Any:
-        """Where adaptation begins in meta-training."""
+        """The start of adaptation in meta-training."""
         return self.adaptation.prior(num_tasks)
 
     def _absorb_statistics(self, states: list[Any], experience: FewShotEpisode) -> None:
-        """Running statistics, where the net keeps any, after an update that went through these states."""
+        """Update running statistics, if the net has any, after an update that went through these states."""
         absorb_statistics(self.adaptation.net, experience)
 
     def predictions(self, episode: FewShotEpisode, num_points: int) -> Tensor:
@@ -166,7 +166,7 @@ class GradientLearner:
 
 
 def gradient_predictions(adaptation: AdaptsBySteps, episode: FewShotEpisode, num_steps: int) -> Tensor:
-    """What is predicted for the queries after 0, 1, ... steps on the support: [num_steps + 1, N, Q, out]."""
+    """Predictions for the queries after 0, 1, ... steps on the support: [num_steps + 1, N, Q, out]."""
     support, query = with_context(adaptation.net, episode)
     with torch.no_grad(), in_evaluation(adaptation.net):
         states = adaptation.path(adaptation.prior(len(support)), support, num_steps)
@@ -174,26 +174,26 @@ def gradient_predictions(adaptation: AdaptsBySteps, episode: FewShotEpisode, num
 
 
 def check_ways(problem: Problem, episode: FewShotEpisode) -> None:
-    """A net's last layer has the number of classes that it was made with.
+    """Check that an episode has at most as many classes as the net has outputs.
 
     Raises:
-        ValueError: when there are more in the episode's tasks.
+        ValueError: when it has more.
     """
     if isinstance(problem, Classification) and num_ways(episode) > problem.ways:
         raise ValueError(f"ways is {num_ways(episode)}; this learner's net has outputs for {problem.ways}")
 
 
 def gradient_facts(adaptation: AdaptsBySteps) -> dict[str, Any]:
-    """How the net normalises, and how many numbers of it adapt to a task."""
+    """The net's normalisation and the number of parameters that adapt to a task."""
     params = dict(adaptation.net.named_parameters())
     adapted = {"adapted_parameters": sum(params[name].numel() for name in adaptation.adapted)}
     return {**normalisation_facts(adaptation.net), **adapted}
 
 
 def fading_weights(num_steps: int, progress: float, share: float) -> list[float]:
-    """MAML++'s weights of the losses after each step, which sum to one: equal at first, the last alone from `share` on.
+    """MAML++'s weights of the losses after each step: equal at first, only the last from `share` on; they sum to one.
 
-    progress: fraction of training done.
+    progress: completed fraction of the training.
     """
     left = max(0.0, 1 - progress / share) if share else 0.0
     early = left / num_steps

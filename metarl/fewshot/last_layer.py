@@ -1,12 +1,12 @@
-"""A distribution over a classifier's last layer: queries are answered by the mean over it, without random draws.
+"""A distribution over a classifier's last layer: predictions average over it, without random sampling.
 
-A prediction is a mean of softmaxes over logits at fixed points of their distribution: the first 2^n of a Sobol
-sequence, whose values in each class are so many quantiles, each once. Classes take the sequence's axes by the order of
-their mean logits, so that their numbers mean nothing. No draw is random, in meta-training and at meta-test alike. With
-few points some axes are nearly alike (of eight points, the first and the fifth are the same), as if those classes'
-logits rose and fell together.
+A prediction is a mean of softmaxes over logits at fixed points of their distribution: the first 2^n points of a Sobol
+sequence, which visit each of 2^n quantiles of every class's logit once. Classes are assigned to the sequence's axes in
+the order of their mean logits, which makes predictions independent of class numbering. There is no random sampling,
+neither in meta-training nor at meta-test. With few points some axes nearly coincide (with eight points, the first and
+the fifth are equal), as if those classes' logits were fully correlated.
 
-What is minimised is the negative log-likelihood of the queries under that mean.
+The loss is the negative log-likelihood of the queries under that mean.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from torch import Tensor
 
 from metarl.fewshot.embedding import EmbeddingConfig
 
-UNLIKELY = -1e9  # logit of a class that was not seen, whose gradient is finite
+UNLIKELY = -1e9  # logit of an unseen class, with a finite gradient
 
 
 @dataclass(frozen=True)
 class BayesianConfig(EmbeddingConfig):
-    """What learners of a distribution over the last layer share."""
+    """The common settings of learners of a distribution over the last layer."""
 
-    num_points: int = 32  # points of the posterior to average predictions over, a power of two; 0: its mean alone
+    num_points: int = 32  # number of posterior points to average predictions over, a power of two; 0: only the mean
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_points < 0 or self.num_points & (self.num_points - 1):
-            raise ValueError(f"num_points is {self.num_points}; allowed are 0 and powers of two")
+            raise ValueError(f"num_points is {self.num_points}; must be 0 or a power of two")
 
 
 def mean_of_softmaxes(logits: Tensor, order: Tensor, deviations: Tensor) -> Tensor:
-    """The logarithm of the mean of softmaxes over points.
+    """The log of the mean softmax over points.
 
-    logits [N, Q, W], mean ones; order [N, Q, W]: their order; deviations [points, N, Q, W] from them, in that order.
+    logits [N, Q, W]: the mean logits; order [N, Q, W]: their order; deviations [points, N, Q, W]: deviations from them,
+    in that order.
     """
     each = (logits.gather(-1, order) + deviations).log_softmax(-1)
     mean = each.logsumexp(0) - math.log(len(each))
@@ -45,7 +46,7 @@ def mean_of_softmaxes(logits: Tensor, order: Tensor, deviations: Tensor) -> Tens
 
 
 def normal_points(num_points: int, like: Tensor) -> Tensor:
-    """Points [num_points, W] of a standard normal distribution in as many axes as `like` [..., W] has classes."""
+    """Points [num_points, W] of a standard normal distribution, one axis per class of `like` [..., W]."""
     engine = torch.quasirandom.SobolEngine(like.shape[-1])
     uniform = engine.draw(num_points, dtype=torch.float64) + 0.5 / num_points
     return torch.special.ndtri(uniform).to(like)

@@ -1,7 +1,7 @@
-"""Learned update rules: a small LSTM that moves each number of a net by itself, with weights that all of them share.
+"""Learned update rules: a small LSTM applied to each parameter entry separately, with shared weights.
 
-Gradients and losses are told as a logarithm and a sign (Andrychowicz et al. Learning to learn by gradient descent by
-gradient descent, 2016, appendix A).
+Gradients and losses are given to it as a logarithm and a sign (Andrychowicz et al. Learning to learn by gradient
+descent by gradient descent, 2016, appendix A).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from metarl.fewshot.gradient_learner import GradientLearner, NetConfig, OuterSte
 from metarl.fewshot.problem import Problem
 from metarl.nets.mlp import linear
 
-_RANGE = 10  # of the logarithm: what is smaller than its exponential's inverse is told in proportion
+_RANGE = 10  # range of the logarithm: values below exp(-10) are encoded linearly
 
 
 def log_and_sign(value: Tensor) -> Tensor:
-    """[...] -> [..., 2]: the logarithm of its size in [-1, ...) and its sign; what is tiny as -1 and in proportion."""
+    """[...] -> [..., 2]: the scaled log magnitude (at least -1) and the sign; tiny values as -1 and a scaled value."""
     size = value.abs()
     told = size >= math.exp(-_RANGE)
     log = torch.where(told, size.clamp(min=math.exp(-_RANGE)).log() / _RANGE, -1.0)
@@ -38,7 +38,7 @@ class Cell(nn.Module):
         super().__init__()
         self.net = linear(input_size + hidden_size, 4 * hidden_size, gain=1.0, generator=generator)
         with torch.no_grad():
-            self.net.bias[hidden_size : 2 * hidden_size] = 1.0  # it remembers before it has learned to
+            self.net.bias[hidden_size : 2 * hidden_size] = 1.0  # retains its memory before any training
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         hidden, cell = state
@@ -49,24 +49,24 @@ class Cell(nn.Module):
 
 
 def joined(params: Params) -> Tensor:
-    """All numbers of each task: [N, P]."""
+    """All parameters of each task in one vector: [N, P]."""
     return torch.cat([value.flatten(1) for value in params.values()], 1)
 
 
 def parted(numbers: Tensor, like: Params) -> Params:
-    """[N, P] as parameters again."""
+    """Vectors [N, P] as parameters of the shapes of `like`."""
     parts = numbers.split([value[0].numel() for value in like.values()], 1)
     return {name: part.view_as(value) for part, (name, value) in zip(parts, like.items(), strict=True)}
 
 
 @dataclass(frozen=True)
 class RuleConfig(OuterStepsConfig, NetConfig):
-    """A learner whose steps are those of a rule that is learned with where it begins."""
+    """A learner with a meta-learned update rule and initialisation."""
 
-    first_order: bool = True  # the gradients that the rule reads are numbers to it
-    num_inner_steps: int = 5
-    batching: Batching = "vmap"
-    chunk_size: int = 8  # tasks, where batching is "chunks"
+    first_order: bool = True  # whether the gradients given to the rule are constants in the outer gradient
+    num_inner_steps: int = 5  # number of steps of the rule per task in meta-training
+    batching: Batching = "vmap"  # way of batching over tasks; results agree up to rounding
+    chunk_size: int = 8  # number of tasks per chunk, with batching "chunks"
     hidden_size: int = 20  # hidden units of each LSTM
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What learners do about nets whose outputs rest on statistics: say so, give them a context, keep running ones."""
+"""Handling of normalisation statistics in learners: reporting them, passing a context, updating running ones."""
 
 from __future__ import annotations
 
@@ -21,36 +21,39 @@ def _norms(net: nn.Module) -> list[Norm]:
 
 
 def normalisation_facts(net: nn.Module) -> dict[str, Any]:
-    """The normalisation of a net's layers, to be stated with its scores; nothing where no layer normalises."""
+    """The normalisation of a net's layers, to report with its scores; empty if no layer normalises."""
     modes = dict.fromkeys(norm.mode for norm in _norms(net))
     return {"normalisation": " and ".join(modes)} if modes else {}
 
 
 def with_context(net: nn.Module, episode: FewShotEpisode) -> tuple[Examples, Examples]:
-    """Support and query; the query with the support as its context, where the net takes one."""
+    """Support and query; the query has the support as its context if the net uses one."""
     if not any(norm.takes_context for norm in _norms(net)):
         return episode.support, episode.query
     return episode.support, replace(episode.query, context=episode.support.x)
 
 
 def check_context(conv: ConvConfig, name: str) -> None:
-    """Refuse statistics of the support where queries are embedded without it; `name` is the learner's.
+    """Check that the normalisation does not need the support, for learners that embed queries without it.
+
+    name: the learner's name, for the message.
 
     Raises:
-        ValueError: naming what is allowed.
+        ValueError: names the allowed normalisations.
     """
     if conv.normalisation == "tasknorm":
         allowed = ", ".join(repr(mode) for mode in get_args(Normalisation) if mode != conv.normalisation)
         raise ValueError(
-            f"normalisation is 'tasknorm', and {name} embeds queries without the support; allowed are {allowed}"
+            f"normalisation is 'tasknorm'; must be one of {allowed}, because {name} embeds queries without the support"
         )
 
 
 @torch.no_grad()
 def absorb_statistics(net: nn.Module, episode: FewShotEpisode) -> None:
-    """Move running statistics towards those of an episode's images; nothing where a net keeps none.
+    """Move running statistics towards those of an episode's images; a no-op if the net keeps none.
 
-    They are those of the meta-learned parameters: within a functional call for many tasks nothing can be written.
+    They are computed with the meta-learned parameters, because buffers cannot be updated within a batched functional
+    call.
     """
     norms = [norm for norm in _norms(net) if norm.keeps_statistics]
     if not norms:
@@ -67,7 +70,7 @@ def absorb_statistics(net: nn.Module, episode: FewShotEpisode) -> None:
 
 @contextmanager
 def in_evaluation(net: nn.Module) -> Iterator[None]:
-    """The net as it is at meta-test: running statistics are used, and not moved."""
+    """A context in which the net is in evaluation mode: running statistics are used, not updated."""
     before = net.training
     net.eval()
     try:

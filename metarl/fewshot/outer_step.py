@@ -1,4 +1,4 @@
-"""The meta-update that few-shot learners share: Adam on all that is meta-learned, along a schedule."""
+"""The meta-update common to few-shot learners: Adam on all meta-learned parameters, with a schedule."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from metarl.optim import gradient_step
 
 @dataclass(frozen=True)
 class OuterConfig(LearnsFromEpisodes):
-    """How the meta-learned parameters are optimised."""
+    """Settings of the optimisation of meta-learned parameters."""
 
     outer_lr: float = 1e-3  # step size of the meta-update
     final_outer_lr: float | None = 1e-5  # step size at the last iteration, reached along half a cosine; None: constant
@@ -40,7 +40,7 @@ class MetaLearned(Protocol):
 
 
 class OuterStep:
-    """Steps of Adam on a module's parameters, `num_iterations` of them in all; what it saves has the module in it."""
+    """Adam on a module's parameters for `num_iterations` steps; its saved state includes the module."""
 
     def __init__(self, config: OuterConfig, module: MetaLearned, num_iterations: int) -> None:
         self.config, self.module, self.num_iterations = config, module, num_iterations
@@ -49,11 +49,11 @@ class OuterStep:
 
     @property
     def progress(self) -> float:
-        """The share of all iterations that is over."""
+        """The completed fraction of the iterations."""
         return self.num_updates / self.num_iterations
 
     def __call__(self, loss: Tensor) -> float:
-        """One step down this loss; returns the length of its gradient before any cut."""
+        """One step on this loss; returns the gradient norm before clipping."""
         max_norm = self.config.max_grad_norm or math.inf
         norm = gradient_step(self.optimizer, loss, max_norm=max_norm, learning_rate=self._learning_rate())
         self.num_updates += 1

@@ -1,4 +1,4 @@
-"""What a few-shot task asks for: numbers, or one of several classes; the loss, the score, and what is worth knowing.
+"""The prediction problem of few-shot tasks, regression or classification: its loss, score and further metrics.
 
 Guo et al. On calibration of modern neural networks (2017), for the expected calibration error.
 """
@@ -18,40 +18,40 @@ from metarl.rl.losses import mean_over_examples
 
 ERROR = Measure("mse", "step", 0, higher_is_better=False)
 ACCURACY = Measure("accuracy", "step", 0)
-_BINS = 15  # of confidence, in the calibration error
+_BINS = 15  # number of confidence bins in the calibration error
 
 
 @dataclass(frozen=True)
 class Outcome(Record):
-    """How good predictions were, by point P of an adaptation curve."""
+    """The quality of predictions at each of P points of an adaptation curve."""
 
     score: Tensor  # [P, N]
-    nll: Tensor | None = None  # [P, N] nats, the mean negative log-likelihood of the queries' classes
-    confidence: Tensor | None = None  # [P, bins, 3] number of queries, summed confidence and number of right ones
+    nll: Tensor | None = None  # [P, N], mean negative log-likelihood of the queries' classes, in nats
+    confidence: Tensor | None = None  # [P, bins, 3], number of queries, summed confidence, number correct
 
 
 class Problem(Protocol):
-    """What learners of few-shot tasks need to know of a family."""
+    """The problem of a few-shot family, as learners see it."""
 
     @property
-    def input_shape(self) -> tuple[int, ...]: ...  # of one example, without its axes of tasks and examples
+    def input_shape(self) -> tuple[int, ...]: ...  # shape of one example
 
     @property
-    def output_size(self) -> int: ...  # of a prediction for one example
+    def output_size(self) -> int: ...  # size of the prediction for one example
 
     @property
-    def measure(self) -> Measure: ...  # what `score` is
+    def measure(self) -> Measure: ...  # measure of `score`
 
     def losses(self, prediction: Tensor, y: Tensor) -> Tensor:
-        """What to minimise: [..., Q], for predictions [..., Q, output_size]."""
+        """The losses [..., Q] of predictions [..., Q, output_size]."""
         ...
 
     def score(self, prediction: Tensor, data: Examples) -> Tensor:
-        """What to report, over each task's queries: [...]."""
+        """The score [...] over each task's queries."""
         ...
 
     def outcome(self, predictions: Tensor, query: Examples) -> Outcome:
-        """Of predictions [P, N, Q, output_size] along an adaptation curve."""
+        """The outcome of predictions [P, N, Q, output_size] along an adaptation curve."""
         ...
 
     def metrics(self, outcomes: Sequence[Outcome]) -> dict[str, list[float]]:
@@ -87,9 +87,9 @@ class Regression:
 
 @dataclass(frozen=True)
 class Classification:
-    """One of `ways` classes of images, whose numbers mean something else in every task; predictions are logits.
+    """Classification of images into `ways` classes, numbered differently in every task; predictions are logits.
 
-    The score is the share of queries whose most probable class is the right one.
+    The score is the accuracy on the queries.
     """
 
     image_shape: tuple[int, int, int]  # channels, height, width
@@ -135,16 +135,15 @@ def cross_entropies(prediction: Tensor, y: Tensor) -> Tensor:
 
 
 def calibration_error(confidence: Tensor) -> Tensor:
-    """How far confidence is from the share of right ones, on average: [P, bins, 3], as in `Outcome`, -> [P]."""
+    """The expected calibration error: confidence [P, bins, 3], as in `Outcome`, -> [P]."""
     count, stated, right = confidence.unbind(-1)
     return (stated - right).abs().sum(-1) / count.sum(-1)
 
 
 def _is_right(prediction: Tensor, y: Tensor) -> Tensor:
-    """One where the most probable class is the right one, else zero; where several are, the share of one: [..., Q].
+    """One where the most probable class is right, else zero; in a tie of k classes with the right one, 1 / k: [..., Q].
 
-    So that a learner that says the same of all classes is at chance, and not at what the first class is worth. What is
-    not a number is wrong.
+    A learner with equal logits for all classes is thus at chance level, whatever the first class. NaN counts as wrong.
     """
     best = prediction == prediction.amax(-1, keepdim=True)
     y = y.expand(prediction.shape[:-1])
@@ -152,7 +151,7 @@ def _is_right(prediction: Tensor, y: Tensor) -> Tensor:
 
 
 def _confidence(predictions: Tensor, y: Tensor, valid: Tensor | None) -> Tensor:
-    """What was stated and what was right, by confidence: [P, bins, 3]."""
+    """Counts, summed confidence and number correct by confidence bin: [P, bins, 3]."""
     stated = predictions.softmax(-1).amax(-1).double().nan_to_num()  # [P, N, Q]
     each = torch.stack([torch.ones_like(stated), stated, _is_right(predictions, y).double()], -1)
     if valid is not None:

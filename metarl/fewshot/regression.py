@@ -1,4 +1,4 @@
-"""Families of functions to regress from a few points: sinusoids, and sums of two harmonics."""
+"""Families of functions for few-shot regression: sinusoids, and sums of two harmonics."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class FunctionFamily:
-    """Functions of one number, of which fresh points are drawn."""
+    """A family of scalar functions, with fresh random points in every episode."""
 
-    shots: int = 10
-    queries: int = 10
+    shots: int = 10  # number of support points per task
+    queries: int = 10  # number of query points per task
 
     test_queries = 100
     varies = False
@@ -38,7 +38,11 @@ class FunctionFamily:
         return self
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> Any:
-        """Functions with leading axis `num_tasks`. An undeclared split raises ValueError."""
+        """Functions with leading axis `num_tasks`.
+
+        Raises:
+            ValueError: when the split is not declared.
+        """
         raise NotImplementedError
 
     def examples(self, tasks: Any, num_examples: int, generator: torch.Generator) -> Examples:
@@ -65,7 +69,7 @@ class FunctionFamily:
 
 @dataclass(frozen=True)
 class SinusoidTasks(Record):
-    """The function of each task."""
+    """The sinusoid of each task."""
 
     amplitude: Tensor  # [N]
     phase: Tensor  # [N] radians
@@ -76,14 +80,14 @@ class Sinusoid(FunctionFamily):
     """y = amplitude sin(x - phase), amplitude ~ U[0.1, 5], phase ~ U[0, pi], x ~ U[-5, 5].
 
     Finn, Abbeel, Levine. Model-agnostic meta-learning for fast adaptation of deep networks (2017).
-    Out of distribution: amplitudes and phases beyond those of training.
+    Out of distribution: amplitudes and phases beyond the training ranges.
     """
 
-    amplitude: Range = (0.1, 5.0)
-    phase: Range = (0.0, math.pi)
-    x: Range = (-5.0, 5.0)
-    ood_amplitude: Range = (5.0, 8.0)
-    ood_phase: Range = (math.pi, 1.5 * math.pi)
+    amplitude: Range = (0.1, 5.0)  # range of amplitudes
+    phase: Range = (0.0, math.pi)  # range of phases, in radians
+    x: Range = (-5.0, 5.0)  # range of inputs
+    ood_amplitude: Range = (5.0, 8.0)  # range of amplitudes in split "ood"
+    ood_phase: Range = (math.pi, 1.5 * math.pi)  # range of phases in split "ood", in radians
 
     name = "sinusoid"
 
@@ -92,7 +96,7 @@ class Sinusoid(FunctionFamily):
         for field in ("amplitude", "phase", "x", "ood_amplitude", "ood_phase"):
             low, high = getattr(self, field)
             if not low < high:
-                raise ValueError(f"{field} is {(low, high)}; allowed are ranges from a lower to a higher number")
+                raise ValueError(f"{field} is {(low, high)}; must be a range from a lower to a higher number")
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> SinusoidTasks:
         ood = _is_ood(split, self.name)
@@ -106,26 +110,26 @@ class Sinusoid(FunctionFamily):
 
 @dataclass(frozen=True)
 class HarmonicTasks(Record):
-    """The function of each task and where it is looked at."""
+    """The function of each task and the centre of its inputs."""
 
-    amplitude: Tensor  # [N, 2] of the base frequency and of twice that
+    amplitude: Tensor  # [N, 2], for the base frequency and its double
     phase: Tensor  # [N, 2] radians
     frequency: Tensor  # [N] radians per unit of x
-    center: Tensor  # [N] of the inputs
+    center: Tensor  # [N], centre of the inputs
 
 
 @dataclass(frozen=True)
 class Harmonic(FunctionFamily):
-    """y = a1 sin(w x + b1) + a2 sin(2 w x + b2) + noise around a center of its own: a and x - center ~ N(0, 1).
+    """y = a1 sin(w x + b1) + a2 sin(2 w x + b2) + noise, with inputs around a random centre: a, x - center ~ N(0, 1).
 
     After Lacoste et al. Uncertainty in multitask transfer learning (2018): w ~ U[5, 7], b ~ U[0, 2 pi],
     center ~ U[-4, 4]. Out of distribution: higher frequencies.
     """
 
-    frequency: Range = (5.0, 7.0)
-    center: Range = (-4.0, 4.0)
-    noise_std: float = 0.1
-    ood_frequency: Range = (7.0, 9.0)
+    frequency: Range = (5.0, 7.0)  # range of frequencies w, in radians per unit of x
+    center: Range = (-4.0, 4.0)  # range of the inputs' centres
+    noise_std: float = 0.1  # standard deviation of the noise on y
+    ood_frequency: Range = (7.0, 9.0)  # range of frequencies in split "ood", in radians per unit of x
 
     name = "harmonic"
 
@@ -134,7 +138,7 @@ class Harmonic(FunctionFamily):
         for field in ("frequency", "center", "ood_frequency"):
             low, high = getattr(self, field)
             if not low < high:
-                raise ValueError(f"{field} is {(low, high)}; allowed are ranges from a lower to a higher number")
+                raise ValueError(f"{field} is {(low, high)}; must be a range from a lower to a higher number")
         if self.noise_std < 0:
             raise ValueError(f"noise_std is {self.noise_std}; must be 0 or more")
 

@@ -1,4 +1,4 @@
-"""Nets whose parameters are made from others, so that other things adapt than what the net multiplies with."""
+"""Nets whose parameters are computed from other parameters, which adapt in their place."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from metarl.adaptation.gradient import Params
 
 
 class Reparametrised(nn.Module):
-    """Calls `net` with the parameters that `effective` makes."""
+    """Calls `net` with the parameters returned by `effective`."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -17,7 +17,7 @@ class Reparametrised(nn.Module):
         self.matrices = tuple(name for name, value in net.named_parameters() if value.ndim > 1)
 
     def effective(self) -> Params:
-        """The net's parameters by name, as they are used."""
+        """The parameters with which the net is called, by name."""
         raise NotImplementedError
 
     def forward(self, *inputs: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Few-shot episodes as the outer loop's experience: a support and a query set of each of many fresh tasks."""
+"""Few-shot episodes as the outer loop's experience: support and query sets of fresh tasks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 
 from metarl.evaluation import Evaluation
 from metarl.fewshot.episode import (
-    Digest,
     FewShotEpisode,
     FewShotFamily,
     FewShotLearner,
@@ -20,15 +19,15 @@ from metarl.fewshot.episode import (
 )
 from metarl.fewshot.problem import Classification, Outcome
 from metarl.protocols import Split
-from metarl.records import cat
+from metarl.records import Digest, cat
 from metarl.source import Draw, TrainConfig, check_kinds
 
-CURVE_STEPS = 10  # of adaptation, in the adaptation curve
-_NUMBERS_AT_ONCE = 1_000_000  # in the inputs of the test tasks that are predicted together
+CURVE_STEPS = 10  # number of adaptation steps in the adaptation curve
+_NUMBERS_AT_ONCE = 1_000_000  # input values of the test tasks processed together
 
 
 class LearnsFromEpisodes:
-    """What makes a dataclass the configuration of a few-shot learner, together with a `make_learner` of its own."""
+    """A mixin that makes a dataclass with `make_learner` the configuration of a few-shot learner."""
 
     def make_source(self, family: Any, train: TrainConfig, generators: Mapping[str, torch.Generator]) -> FewShotSource:
         """Support and query sets of fresh tasks."""
@@ -38,10 +37,10 @@ class LearnsFromEpisodes:
 class FewShotSource:
     """Draws `num_tasks` fresh training tasks, with the family's own numbers of shots and queries.
 
-    Every batch of training tasks, and every test task, is a function of a seed and its number.
+    Every batch of training tasks, and every test task, is determined by a seed and its number.
 
     Raises:
-        ValueError: when there are copies, or the family cannot give what it says, such as for want of its data.
+        ValueError: when copies is not 1, or the family cannot produce episodes (its data are missing or too few).
     """
 
     unit = "examples"
@@ -58,12 +57,12 @@ class FewShotSource:
         check_kinds(config, family, acts=False, fits=isinstance(family, FewShotFamily))
         if train.copies != 1:
             raise ValueError(f"copies is {train.copies}; must be 1 for few-shot families such as {family.name}")
-        family.training.episode(1, "train", generator=torch.Generator().manual_seed(0))  # what cannot be drawn is known
+        family.training.episode(1, "train", generator=torch.Generator().manual_seed(0))  # fails early
         self.family, self.num_tasks = family, train.num_tasks
         self._config = config
         self.problem = family.problem
         self.num_points = CURVE_STEPS if train.num_points is None else train.num_points
-        self.measure = self.problem.measure  # until a learner says what its adaptation is counted in
+        self.measure = self.problem.measure  # until the learner sets the unit of its curve
         self.score_tag = f"train/query_{self.measure.name}"
         self._num_steps_given = train.num_points is not None
         self._generators = generators
@@ -72,8 +71,8 @@ class FewShotSource:
         """A fresh learner of the configuration.
 
         Raises:
-            ValueError: when the configuration does not fit the family's problem, or the family has no tasks for the
-                points of the learner's curve.
+            ValueError: when the configuration does not fit the family's problem, or the family cannot provide enough
+                shots for the learner's curve.
         """
         learner = self._config.make_learner(
             self.problem, num_iterations=num_iterations, generator=self._generators["initialisation"]
@@ -81,17 +80,17 @@ class FewShotSource:
         self.measure = replace(self.problem.measure, point=learner.point)
         if learner.point != "step" and not self._num_steps_given:
             self.num_points = _most_points(self.family)
-        shots, queries = _shots(learner, self.family, self.num_points), self.family.test_queries  # known at once, too
+        shots, queries = _shots(learner, self.family, self.num_points), self.family.test_queries  # fails early too
         self.family.episode(1, "test", shots=shots, queries=queries, generator=torch.Generator().manual_seed(0))
         return learner
 
     def draw(self, learner: FewShotLearner) -> Draw[FewShotEpisode]:
-        """A support and a query set of each of `num_tasks` training tasks."""
+        """The support and query sets of `num_tasks` training tasks."""
         episode = self.family.training.episode(self.num_tasks, "train", generator=self._next_generator())
         return Draw(episode, episode.num_examples, {})
 
     def _next_generator(self) -> torch.Generator:
-        """Seeded by the training's own stream, whose state is saved: one number of it for each batch."""
+        """A generator for the next batch, seeded by one number of the saved training stream."""
         stream = self._generators["task"]
         seed = int(torch.randint(2**62, (), generator=stream, device=stream.device))
         return torch.Generator(stream.device).manual_seed(seed)
@@ -108,14 +107,15 @@ class FewShotSource:
         family: FewShotFamily | None = None,
         deterministic: bool = False,
     ) -> Evaluation:
-        """The score on fresh queries after 0, 1, ... points (`num_points`, or the source's own number) of adaptation.
+        """The scores on fresh queries after 0, 1, ... points of adaptation.
 
-        Learners that absorb shots or examples are given as many; others have the family's shots. family: another one
-        than that of training, such as one with more classes in a task.
+        num_points: None for the source's own number. Learners that absorb shots or examples get that many; others get
+        the family's shots. family: the family to evaluate on, e.g. with more classes per task; None: the training
+        family.
 
         Raises:
-            ValueError: when a number is below one, the family does not declare the split, or has fewer shots than are
-                asked for, or the learner cannot predict for this family, as when its inputs have another shape.
+            ValueError: when a number is below one, the family does not declare the split or has too few shots, or the
+                learner cannot predict for this family, e.g. because its inputs have another shape.
         """
         if deterministic:
             raise ValueError(f"deterministic is True; {agent_name} predicts and does not act, so it must be False")
@@ -151,6 +151,7 @@ class FewShotSource:
             split=split,
             measure=self.measure,
             trained_points=self._trained_points(learner),
+            tasks_hash=str(digest),
         )
         return replace(evaluation, metrics=family.problem.metrics(outcomes), facts=facts | {"episodes": str(digest)})
 
@@ -169,29 +170,29 @@ class FewShotSource:
 
 
 def _most_points(family: FewShotFamily) -> int:
-    """Points of the curve of a learner that absorbs the support: its shots, or one where their number varies."""
+    """The curve's points for a learner that absorbs the support: its shots, or one if their number varies."""
     return 1 if family.varies else family.shots
 
 
 def _shots(learner: FewShotLearner, family: FewShotFamily, num_points: int) -> int | None:
-    """The shots of a test task for a curve of so many points; None: the family's own.
+    """The shots per test task for a curve of `num_points` points; None: the family's own.
 
     Raises:
-        ValueError: when points are to be counted in shots, and their number varies.
+        ValueError: when points are shots, and the number of shots varies.
     """
     if learner.point == "step":
         return None
     if not family.varies:
         return num_points
     if num_points > 1:
-        raise ValueError(f"num_points is {num_points}; tasks have different numbers of shots, so that it must be 1")
+        raise ValueError(f"num_points is {num_points}; must be 1, because tasks have different numbers of shots")
     return None
 
 
 def _test_tasks(
     family: FewShotFamily, split: Split, num_tasks: int, shots: int | None, generator: torch.Generator
 ) -> Iterator[FewShotEpisode]:
-    """Test tasks, as many at once as fit the cache; the one counted i is the same however many are asked for."""
+    """Test tasks in batches that fit the cache; task i does not depend on the number of tasks."""
     waiting: list[FewShotEpisode] = []
     for index in range(num_tasks):
         own = generator_of(generator.initial_seed(), index, generator.device)

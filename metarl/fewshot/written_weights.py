@@ -1,9 +1,9 @@
-"""Weights that a net writes for each class from the mean of its features: what FiLM, hypernetworks and VERSA share.
+"""Weights generated per class from the mean of its features: the common part of FiLM, hypernetworks and VERSA.
 
 Requeima et al. Fast and flexible multi-task classification using conditional neural adaptive processes (2019), CNAPs.
 
-The weights of a class are written from its own examples alone, by one net for all classes, so that there may be any
-number of them.
+The weights of a class are generated from its own examples only, by one net for all classes, so the number of classes is
+arbitrary.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from metarl.nets.mlp import mlp
 class ClassWeights(nn.Module):
     """Weights and bias of each class in a linear layer [N, W, size + 1], from the mean of its features [N, W, size].
 
-    As in CNAPs, a net says what to add to the mean itself, so that at first a query is of the class that it points to.
+    As in CNAPs, a net outputs a residual on the mean itself; before training, a query belongs to the class whose mean
+    it is most aligned with.
     """
 
     def __init__(self, size: int, hidden_size: int, *, generator: torch.Generator) -> None:
@@ -32,15 +33,15 @@ class ClassWeights(nn.Module):
 
 
 def linear_logits(features: Tensor, weights: Tensor) -> Tensor:
-    """Logits [N, Q, W] of features [N, Q, D] under weights and bias, in one, of each class [N, W, D + 1]."""
+    """Logits [N, Q, W] of features [N, Q, D] under each class's weights and bias, concatenated: [N, W, D + 1]."""
     return features @ weights[..., :-1].mT + weights[..., -1].unsqueeze(1)
 
 
 @dataclass(frozen=True)
 class WriterConfig(EmbeddingConfig):
-    """What learners whose net is written for the task share."""
+    """The common settings of learners that generate weights per task."""
 
-    hidden_size: int = 64  # hidden units of the nets that write weights, and of the layer that is written
+    hidden_size: int = 64  # number of hidden units of the generating nets and of the generated layer
     code_size: int = 64  # size of the code that summarises the task
 
     def __post_init__(self) -> None:

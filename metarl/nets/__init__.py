@@ -1,1 +1,1 @@
-"""Networks and what they are made of: layers that keep a task axis, distributions, normalisation."""
+"""Networks and their building blocks: layers with a task axis, distributions, normalisation."""

@@ -1,7 +1,7 @@
-"""Convolutional nets for few-shot images: four blocks of convolution, normalisation and relu, in their three variants.
+"""Convolutional nets for few-shot images: four blocks of convolution, normalisation and ReLU, in three variants.
 
-Finn, Abbeel, Levine (2017): strides of two and, on Omniglot, the mean over pixels. Vinyals et al. (2016), Snell et al.
-(2017): a maximum over two by two pixels. Sung et al. (2018): the last two blocks at full size, and maps, not vectors.
+Finn, Abbeel, Levine (2017): stride two and, on Omniglot, the mean over pixels. Vinyals et al. (2016), Snell et al.
+(2017): 2 x 2 max pooling. Sung et al. (2018): no pooling in the last two blocks, and feature maps instead of vectors.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from metarl.nets.norm import Norm, Normalisation
 class ConvConfig:
     """Settings of a convolutional net."""
 
-    filters: int = 64  # filters of each block
-    num_blocks: int = 4
-    downsampling: Literal["pool", "stride"] = "pool"
-    num_downsampled: int | None = None  # how many of the first blocks halve the image; None: all
-    output: Literal["flat", "mean", "maps"] = "flat"  # all numbers of the last maps, their means, or the maps
-    normalisation: Normalisation = "transductive"
+    filters: int = 64  # number of filters per block
+    num_blocks: int = 4  # number of convolution blocks
+    downsampling: Literal["pool", "stride"] = "pool"  # how a block halves the image: 2 x 2 max pooling or stride two
+    num_downsampled: int | None = None  # number of blocks, from the first, that halve the image; None: all
+    output: Literal["flat", "mean", "maps"] = "flat"  # features returned: flattened maps, their means, or the maps
+    normalisation: Normalisation = "transductive"  # source of the normalisation statistics (see metarl/nets/norm.py)
     precision: Literal["float32", "bfloat16"] = "float32"  # number format of the convolutions
 
     def __post_init__(self) -> None:
@@ -34,14 +34,14 @@ class ConvConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
         if self.num_downsampled is not None and not 0 <= self.num_downsampled <= self.num_blocks:
             allowed = f"from 0 to num_blocks, {self.num_blocks}"
-            raise ValueError(f"num_downsampled is {self.num_downsampled}; allowed are numbers {allowed}")
+            raise ValueError(f"num_downsampled is {self.num_downsampled}; must be {allowed}")
 
 
 STRIDED = ConvConfig(downsampling="stride")
 
 
 class ConvBlock(nn.Module):
-    """Convolution, normalisation, relu and perhaps a maximum over neighbours."""
+    """Convolution, normalisation, ReLU and optionally max pooling."""
 
     def __init__(
         self,
@@ -67,12 +67,12 @@ class ConvBlock(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """Images to features.
+    """A convolutional net from images to features.
 
-    x [K, C, H, W] of one task, or of many that share the parameters, [N, K, C, H, W], each normalised by itself; then
-    [..., K, D] features, or maps [..., K, F, h, w] where the config says so. context: other images of the tasks, for
-    normalisation by them; see metarl/nets/norm.py.
-    fused: faster, for learners that take no gradient through a gradient.
+    x: images [K, C, H, W] of one task, or [N, K, C, H, W] of many tasks with shared parameters, normalised separately.
+    Returns features [..., K, D], or maps [..., K, F, h, w] if the config asks for them. context: other images of the
+    same tasks, whose statistics are used for normalisation; see metarl/nets/norm.py.
+    fused: use faster kernels, for learners that need no second derivatives.
 
     Raises:
         ValueError: when the images are too small for the blocks.
@@ -117,12 +117,12 @@ class ConvNet(nn.Module):
 
     @property
     def _image_by_image(self) -> bool:
-        """Whether an image's features have nothing to do with other images, so that tasks need not be kept apart."""
+        """Whether an image's features are independent of other images; tasks can then be processed together."""
         mode = self.config.normalisation
         return mode in ("layer", "instance", "none") or (mode == "running" and not self.training)
 
     def _features(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """Of the images of one task."""
+        """The features of one task's images."""
         num_context = 0 if context is None else len(context)
         if context is not None:
             x = torch.cat([context, x])

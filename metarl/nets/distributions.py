@@ -1,7 +1,7 @@
 """Action distributions as records: sampled from a torch.Generator and safe under torch.vmap.
 
-torch.distributions draws from the global generator only, and building its objects at every step costs more than the
-networks of this field; the few formulas needed are here.
+torch.distributions samples from the global generator only, and building its objects at every step costs more than the
+small networks used here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 class Categorical(Record):
     """A choice among C actions; samples are int64."""
 
-    logits: Tensor  # [..., C], of any offset
+    logits: Tensor  # [..., C], up to an additive constant
 
     @property
     def mode(self) -> Tensor:
@@ -76,22 +76,22 @@ class DiagonalGaussian(Record):
 
 @dataclass(frozen=True)
 class TanhGaussian(Record):
-    """The tanh of independent normal numbers: actions in (-1, 1)."""
+    """The tanh of independent normal variables: actions in (-1, 1)."""
 
     mean: Tensor  # [..., A], before the tanh
     log_std: Tensor  # [..., A]
 
     @property
     def mode(self) -> Tensor:
-        """The tanh of the mean, which is what is acted on without chance; the density's peak may lie elsewhere."""
+        """The tanh of the mean, used as the deterministic action; the density's peak may lie elsewhere."""
         return self.mean.tanh()
 
     def sample(self, generator: torch.Generator) -> Tensor:
         return self.sample_with_log_prob(generator)[0]
 
     def sample_with_log_prob(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A differentiable draw [..., A] and the logarithm of its density [...], exact however near it is to one."""
+        """A differentiable sample [..., A] and its log density [...], exact even for samples close to one."""
         gaussian = DiagonalGaussian(self.mean, self.log_std)
         raw = gaussian.sample(generator)
-        log_slope = 2 * (math.log(2) - raw - torch.nn.functional.softplus(-2 * raw))  # of tanh at raw
+        log_slope = 2 * (math.log(2) - raw - torch.nn.functional.softplus(-2 * raw))  # log derivative of tanh at raw
         return raw.tanh(), gaussian.log_prob(raw) - log_slope.sum(-1)

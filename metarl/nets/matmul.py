@@ -1,9 +1,9 @@
-"""Products of float32 matrices on a processor, by the faster of the two libraries that torch carries.
+"""float32 matrix products on CPUs, by the faster of torch's two libraries.
 
-torch sends them to MKL, whose kernels for other processors than Intel's use half of their vectors: on an AMD EPYC with
-AVX-512, oneDNN takes .45 times the time for everything that a network multiplies. torch's only way to choose oneDNN is
-to allow products of bfloat16, which oneDNN makes no use of without hardware that multiplies tiles of them (AMX). Where
-it does, it is not chosen here: the accuracy of float32 is measured first.
+torch uses MKL, whose kernels use only half the vector width on non-Intel CPUs: on an AMD EPYC with AVX-512, oneDNN
+takes .45 times as long for all matrix products of a network. torch's only way to select oneDNN is to allow bfloat16
+products, which oneDNN uses only on hardware with bfloat16 tiles (AMX). There, oneDNN is not selected: the accuracy is
+measured first.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_MAX_ERROR = 1e-5  # of a product's largest entry: float32 has 1e-6, its shorter relatives 1e-4 and more
+_MAX_ERROR = 1e-5  # relative to a product's largest entry: float32 has 1e-6, shorter formats 1e-4 or more
 
 
 @contextmanager
 def fast_matmul() -> Iterator[None]:
-    """Within it, oneDNN multiplies float32 matrices if it is as accurate as float32 on this processor.
+    """A context in which oneDNN multiplies float32 matrices, if it keeps float32 accuracy on this CPU.
 
-    Also a decorator: `@fast_matmul()`. It holds for the whole process, all its threads; the setting that was there
-    before comes back at the end. Rounding differs from that outside, so that what has to agree bit for bit belongs on
-    one side. Products of a few thousand multiplications or fewer take longer: do not wrap what has no larger ones.
+    Also a decorator: `@fast_matmul()`. It applies to all threads of the process; the previous setting is restored at
+    the end. Rounding differs inside and outside, so keep computations that must agree bit for bit on one side. Products
+    of a few thousand multiplications or fewer take longer: use it only around larger ones.
     """
     setting = _setting()
     if setting is None or not keeps_float32():
@@ -40,14 +40,14 @@ def fast_matmul() -> Iterator[None]:
 
 
 def _setting() -> Any:
-    """torch's setting for products by oneDNN; None where this torch has neither of the two."""
+    """torch's setting for oneDNN matrix products; None if this torch lacks the library or the setting."""
     has_library = torch.backends.mkldnn.is_available()
     return getattr(torch.backends.mkldnn, "matmul", None) if has_library else None
 
 
 @cache
 def keeps_float32() -> bool:
-    """Whether products are as accurate as float32 where shorter numbers are allowed: measured once in a process."""
+    """Whether products keep float32 accuracy when bfloat16 is allowed; measured once per process."""
     setting = _setting()
     if setting is None:
         return False
@@ -60,7 +60,7 @@ def keeps_float32() -> bool:
 
 
 def _examples() -> list[tuple[Tensor, Tensor]]:
-    """What a layer multiplies, forward and backward: one net and several, wide and narrow."""
+    """Typical matrix products of a layer, forward and backward: for one net and several, wide and narrow."""
     generator = torch.Generator().manual_seed(0)
     examples = []
     for size, num_inputs, num_outputs in ((512, 300, 300), (512, 24, 64), (64, 64, 2)):

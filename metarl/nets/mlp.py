@@ -18,10 +18,9 @@ Activation = Literal["tanh", "relu", "silu"]
 
 
 class Tanh(nn.Module):
-    """tanh, for float32 on processors by way of the logistic function: off by 2e-7 at most.
+    """tanh; for float32 on CPUs computed via sigmoid, with an error of at most 2e-7.
 
-    torch's own calls a vector library there that is four times slower on some processors (AMD's), so slow that it would
-    be half of a meta-update of a small policy.
+    On some CPUs (AMD's), torch's own tanh is four times slower and would take half of a small policy's meta-update.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,7 +34,7 @@ def _logistic_tanh(x: Tensor) -> Tensor:
 
 
 class _LogisticTanh(torch.autograd.Function):
-    """Keeps its output alone for the derivatives, of any order: they are those of torch's own, one pass each."""
+    """Saves only its output; derivatives of any order equal those of torch's tanh, in one pass each."""
 
     generate_vmap_rule = True
 
@@ -57,10 +56,10 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {"tanh": Tanh, "relu": nn.ReLU,
 
 
 class Linear(nn.Linear):
-    """A linear layer whose parameters may be given a task axis by torch.func.functional_call.
+    """A linear layer whose parameters may have a task axis, given by torch.func.functional_call.
 
     weight [out, in], bias [out]: x [..., in] -> [..., out]. weight [N, out, in], bias [N, out]: x [N, K, in] ->
-    [N, K, out], every task by its own, in one batch of matrix products. Either of the two may be shared.
+    [N, K, out], each task with its own parameters, in one batched matrix product. Either of the two may be shared.
     """
 
     takes_tasks = True
@@ -71,7 +70,7 @@ class Linear(nn.Linear):
         bias = _for_items(self.bias)
         if self.weight.ndim == 2:
             return nn.functional.linear(x, self.weight) + bias
-        if len(self.weight) == 1 and self.bias.ndim == 2:  # where a plain product is faster
+        if len(self.weight) == 1 and self.bias.ndim == 2:  # a plain product is faster here
             return nn.functional.linear(x, self.weight.squeeze(0), self.bias.squeeze(0))
         return torch.baddbmm(bias, x, self.weight.mT)
 
@@ -82,14 +81,14 @@ def _for_items(parameter: Tensor) -> Tensor:
 
 
 def takes_tasks(net: nn.Module) -> bool:
-    """Whether all parameters of a net may be given a task axis: each belongs to a module that says so."""
+    """Whether all parameters of a net may have a task axis: each belongs to a module that supports one."""
     return all(
         getattr(module, "takes_tasks", False) for module in net.modules() if list(module.parameters(recurse=False))
     )
 
 
 def key_of(name: str) -> str:
-    """A parameter's name as modules can hold something by it, in an nn.ParameterDict or as a buffer."""
+    """A parameter's name as a valid key of an nn.ParameterDict or name of a buffer."""
     return name.replace(".", "/")
 
 
@@ -106,8 +105,8 @@ def mlp(
 ) -> nn.Sequential:
     """Linear layers from sizes[0] to sizes[-1] with the activation between them.
 
-    The last layer is linear with gain `output_gain`; where that is None it is followed by the activation too (a body,
-    not a head). One size alone gives the identity.
+    The last layer is linear with gain `output_gain`; if that is None, the activation follows it too (a body, not a
+    head). A single size gives the identity.
     """
     layers: list[nn.Module] = []
     for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
@@ -120,9 +119,9 @@ def mlp(
 
 
 def ensemble(nets: Sequence[nn.Sequential]) -> nn.Sequential:
-    """Nets of one shape as one, in which all layers are batches of matrix products: x [E, K, in] -> [E, K, out].
+    """Several nets of one shape combined into one with batched matrix products: x [E, K, in] -> [E, K, out].
 
-    They must be made of our `Linear` and of modules without parameters, as `mlp` makes them.
+    They must consist of our `Linear` and modules without parameters, like those from `mlp`.
     """
     joint = copy.deepcopy(nets[0])
     for name, layer in joint.named_modules():
@@ -134,23 +133,23 @@ def ensemble(nets: Sequence[nn.Sequential]) -> nn.Sequential:
 
 
 def center_and_half_range(box: spaces.Box, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Of a box of actions, [A] each.
+    """The centre and half range of a box of actions, [A] each.
 
     Raises:
         ValueError: when it is unbounded.
     """
     low, high = (torch.as_tensor(limit, device=device) for limit in (box.low, box.high))
     if not torch.isfinite(high - low).all():
-        raise ValueError(f"action_space {box} is unbounded; bounded actions are needed")
+        raise ValueError(f"action_space is {box}; must be bounded")
     return (high + low) / 2, (high - low) / 2
 
 
 class PolicyHead(nn.Module):
     """Turns features into an action distribution that fits the action space.
 
-    Box actions are Gaussian in policy units, in which the box is [-action_scale, action_scale] on every axis, with a
-    state-independent learned log standard deviation, not below `min_std`; `to_env` and `from_env` convert. Discrete
-    actions are categorical. Parameters may have a task axis, features then too: [N, K, size].
+    Box actions are Gaussian in policy units, where the box is [-action_scale, action_scale] on every axis, with a
+    learned state-independent log standard deviation of at least log(min_std); `to_env` and `from_env` convert. Discrete
+    actions are categorical. If the parameters have a task axis, so have the features: [N, K, size].
     """
 
     takes_tasks = True
@@ -178,7 +177,7 @@ class PolicyHead(nn.Module):
             self.log_std = nn.Parameter(torch.full((self.num_actions,), math.log(init_std), device=generator.device))
 
     center: Tensor  # [A]
-    half_range: Tensor  # [A] of the box, in policy units
+    half_range: Tensor  # [A], half range of the box per policy unit
 
     def forward(self, features: Tensor) -> Categorical | DiagonalGaussian:
         output = self.net(features)
@@ -188,24 +187,24 @@ class PolicyHead(nn.Module):
         return DiagonalGaussian(output, _for_items(log_std))
 
     def to_env(self, action: Tensor) -> Tensor:
-        """Policy units to the environment's."""
+        """An action in environment units, from policy units."""
         return action if self.is_discrete else torch.addcmul(self.center, action, self.half_range)
 
     def from_env(self, action: Tensor) -> Tensor:
-        """The environment's units to the policy's."""
+        """An action in policy units, from environment units."""
         return action if self.is_discrete else (action - self.center) / self.half_range
 
     def encode(self, action: Tensor) -> Tensor:
-        """An action (environment units) as network input [..., A]: one-hot, or the box as [-1, 1], clipped to it."""
+        """An action (environment units) as network input [..., A]: one-hot, or scaled and clipped to [-1, 1]."""
         if self.is_discrete:
             return nn.functional.one_hot(action, self.num_actions).to(torch.float32)
         return (self.from_env(action) / self.action_scale).clamp(-1, 1)
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the last axis [..., size] whose second derivatives are right under vmap of grad.
+    """Layer normalisation over the last axis [..., size] with correct second derivatives under vmap of grad.
 
-    Ba, Kiros, Hinton. Layer normalization (2016). torch's own, with scale and shift, gives wrong ones there, silently.
+    Ba, Kiros, Hinton. Layer normalization (2016). torch's own, with scale and shift, is silently wrong there.
     """
 
     takes_tasks = True

@@ -16,7 +16,7 @@ from metarl.records import Record
 
 @dataclass(frozen=True)
 class Moments(Record):
-    """Count, mean and summed squared deviation of what has been seen; merging two is seeing both."""
+    """Count, mean and summed squared deviation of data; merging two gives the moments of all their data."""
 
     count: Tensor  # [] float64
     mean: Tensor  # [...] float64
@@ -49,11 +49,11 @@ class Moments(Record):
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation [...] float64; one until two values that differ have been seen."""
+        """Standard deviation [...] float64; one until two different values have been seen."""
         std = (self.deviation / self.count.clamp(min=1)).sqrt()
         return torch.where(std > 1e-8, std, torch.ones_like(std))
 
     def standardise(self, values: Tensor, clip: float = 10.0) -> Tensor:
-        """(values - mean) / std, clipped; values of any leading axes, float32."""
+        """(values - mean) / std, clipped; float32, with any leading axes."""
         mean, std = self.mean.to(values.dtype), self.std.to(values.dtype)
         return ((values - mean) / std).clamp(-clip, clip)

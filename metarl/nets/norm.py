@@ -1,20 +1,20 @@
-"""Normalisation of images in few-shot nets: whose statistics are used is a choice that decides scores, so it is named.
+"""Normalisation of images in few-shot nets: the source of the statistics affects scores and is therefore a setting.
 
 Ioffe, Szegedy. Batch normalization (2015). Ba, Kiros, Hinton. Layer normalization (2016).
 Ulyanov, Vedaldi, Lempitsky. Instance normalization (2016).
-Bronskill et al. TaskNorm: rethinking batch normalization for meta-learning (2020), who compare them.
+Bronskill et al. TaskNorm: rethinking batch normalization for meta-learning (2020), a comparison.
 
-transductive  mean and variance of all images that are predicted at once, at meta-test too: each prediction depends on
-              the other queries (MAML's published scores).
-running       the batch's in meta-training, running averages of them at meta-test.
-tasknorm      TaskNorm-I: those of the support, pooled with the image's own; the share grows with the support's size.
+transductive  mean and variance of all images predicted together, at meta-test too: each prediction depends on the
+              other queries (MAML's published scores).
+running       the batch's statistics in meta-training, their running averages at meta-test.
+tasknorm      TaskNorm-I: the support's, pooled with the image's own; the support's weight grows with its size.
 layer         each image's own, over channels and pixels.
 instance      each image's own, by channel.
 none          no normalisation; a learned scale and shift only.
 
-Statistics are written with plain means, whose second derivatives are right under vmap of grad; those of torch's own
-layers are silently wrong there. Where no gradient is taken through a gradient, `fused` calls torch's kernels instead,
-with the same meaning.
+Statistics are computed as plain means, whose second derivatives are right under vmap of grad; those of torch's own
+layers are silently wrong there. Where no second derivatives are needed, `fused` calls torch's kernels instead, with
+equal results.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from torch import Tensor, nn
 
 Normalisation = Literal["transductive", "running", "tasknorm", "layer", "instance", "none"]
 
-_MOMENTUM = 0.1  # of the running averages
+_MOMENTUM = 0.1  # momentum of the running averages
 _EPSILON = 1e-5
 
 
 class Norm(nn.Module):
     """Normalise images x [K, C, H, W] of one task; the first `num_context` of them are the support of the others.
 
-    fused: by torch's own kernels, for nets that are differentiated once and outside of vmap.
+    fused: use torch's own kernels, for nets that are differentiated once and outside vmap.
     """
 
     running_mean: Tensor  # [C]
@@ -44,12 +44,12 @@ class Norm(nn.Module):
     ) -> None:
         super().__init__()
         if mode not in get_args(Normalisation):
-            raise ValueError(f"normalisation is {mode!r}; allowed are {', '.join(get_args(Normalisation))}")
+            raise ValueError(f"normalisation is {mode!r}; must be one of {', '.join(get_args(Normalisation))}")
         self.mode, self.fused = mode, fused
-        self.recording = False  # whether a plain forward pass moves the running averages
+        self.recording = False  # whether a plain forward pass updates the running averages
         self.weight = nn.Parameter(torch.ones(size, device=device))
         self.bias = nn.Parameter(torch.zeros(size, device=device))
-        if self.takes_context:  # the share of the support's statistics is sigmoid(slope * size + offset)
+        if self.takes_context:  # the weight of the support's statistics is sigmoid(slope * size + offset)
             self.slope = nn.Parameter(torch.zeros((), device=device))
             self.offset = nn.Parameter(torch.zeros((), device=device))
         if self.keeps_statistics:
@@ -83,13 +83,13 @@ class Norm(nn.Module):
         return (x - mean) * (variance + _EPSILON).rsqrt()
 
     def _pooled(self, x: Tensor, num_context: int) -> tuple[Tensor, Tensor]:
-        """TaskNorm's moments: of the support by a share, of the image for the rest, and of their difference."""
+        """TaskNorm's moments: those of the weighted mixture of the support's and the image's statistics."""
         support_mean, support_variance = moments(x[:num_context], (0, 2, 3))
         mean, variance = moments(x, (2, 3))
-        share = (self.slope * num_context + self.offset).sigmoid()
-        pooled = share * support_mean + (1 - share) * mean
-        spread = share * (support_variance + (support_mean - pooled).square())
-        return pooled, spread + (1 - share) * (variance + (mean - pooled).square())
+        weight = (self.slope * num_context + self.offset).sigmoid()
+        pooled = weight * support_mean + (1 - weight) * mean
+        spread = weight * (support_variance + (support_mean - pooled).square())
+        return pooled, spread + (1 - weight) * (variance + (mean - pooled).square())
 
     def _record(self, x: Tensor, mean: Tensor, variance: Tensor) -> None:
         count = x.numel() / x.shape[1]
@@ -104,6 +104,6 @@ class Norm(nn.Module):
 
 
 def moments(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Mean and (biased) variance over these axes, which are kept with size one."""
+    """Mean and (biased) variance over the given axes, which are kept with size one."""
     mean = x.mean(axes, keepdim=True)
     return mean, (x - mean).square().mean(axes, keepdim=True)

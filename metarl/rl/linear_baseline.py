@@ -1,7 +1,7 @@
-"""The linear-feature baseline: a regression of returns on simple features of time and observation, for each task.
+"""The linear-feature baseline: a regression of returns on simple features of time and observation, per task.
 
 Duan et al. Benchmarking deep reinforcement learning for continuous control (2016). MAML, ProMP and their successors
-fit it anew to every batch of a task and read it off on the same batch.
+refit it to every batch of a task and evaluate it on the same batch.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from torch import Tensor
 
 from metarl.records import by_task
 
-OBS_LIMIT = 10.0  # beyond which observations are clipped
+OBS_LIMIT = 10.0  # bound to which observations are clipped
 TIME_SCALE = 100.0  # steps
-_TRIES = 6  # with ten times the ridge each, where a task's features are too alike
+_TRIES = 6  # attempts, each with ten times the ridge, for a task whose features are nearly collinear
 
 
 def fitted_returns(
     obs: Tensor, time: Tensor, returns: Tensor, valid: Tensor, num_tasks: int, *, ridge: float = 1e-5
 ) -> Tensor:
-    """What the baseline of each task says of its own batch: [T, B].
+    """The predictions of each task's baseline on its own batch: [T, B].
 
-    obs [T, B, O]; time [T, B], steps since the episode began; returns [T, B], to be regressed; valid [T, B] bool, what
-    counts. The rows of a task are contiguous. All tasks are solved at once, in float64.
+    obs [T, B, O]; time [T, B], steps since the episode began; returns [T, B], the targets; valid [T, B] bool, the steps
+    that count. The rows of a task are contiguous. All tasks are solved at once, in float64.
 
     Raises:
-        FloatingPointError: when a task's regression cannot be solved, as something in it is not finite.
+        FloatingPointError: when a task's regression cannot be solved because a value is not finite.
     """
     steps, rows = returns.shape
     features = by_task(_features(obs, time), num_tasks)  # [N, K, D]
@@ -45,7 +45,7 @@ def _features(obs: Tensor, time: Tensor) -> Tensor:
 
 
 def _cholesky(gram: Tensor, ridge: float) -> Tensor:
-    """Factors of gram + ridge [N, D, D]; of a task where that is not positive definite, with a larger ridge."""
+    """Cholesky factors of gram + ridge [N, D, D]; the ridge grows for tasks where this is not positive definite."""
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     ridges = gram.new_full((len(gram), 1, 1), ridge)
     for _ in range(_TRIES):

@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 def discounted_sum(reward: Tensor, start: Tensor, gamma: float) -> Tensor:
-    """What has been earned so far, older rewards discounted: [T, B].
+    """The discounted sum of past rewards: [T, B].
 
-    reward [T, B]; start [T, B] bool, true where the sum begins anew. Its spread is the scale of the returns, known
-    without waiting for the end (the reward normalisation of Engstrom et al. 2020, "Implementation matters").
+    reward [T, B]; start [T, B] bool, true where the sum restarts. Its standard deviation estimates the scale of the
+    returns before the episode ends (the reward normalisation of Engstrom et al. 2020, "Implementation matters").
     """
     sums = []
     running = torch.zeros_like(reward[0])
@@ -29,9 +29,9 @@ def generalized_advantage(
 ) -> Tensor:
     """Generalized advantage estimates [T, B].
 
-    reward, value, next_value [T, B]: `next_value` is what to bootstrap with after step t, zero where nothing follows.
-    carry [T, B] bool: whether the advantage of step t + 1 is credited to step t. An agent decides with these two
-    whether credit stays within an episode or, as in RL2, crosses into the earlier episodes of the same trial.
+    reward, value, next_value [T, B]: `next_value` is the value to bootstrap with after step t, zero at a true end.
+    carry [T, B] bool: whether the advantage of step t + 1 is credited to step t. With these two, an agent chooses
+    whether credit stays within an episode or, as in RL2, flows back into earlier episodes of the same trial.
     """
     delta = reward + gamma * next_value - value
     decay = gamma * lam * carry.to(delta.dtype)
@@ -44,13 +44,13 @@ def generalized_advantage(
 
 
 def clipped_surrogate(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """PPO's pessimistic policy loss per sample, to be minimised; all of one shape."""
+    """PPO's pessimistic policy loss per sample, to be minimised; all arguments have the same shape."""
     ratio = (log_prob - old_log_prob).exp()
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
 
 
 def clipped_value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:
-    """Half the squared error per sample, with the step away from the old value limited to `clip` where it is given."""
+    """Half the squared error per sample; the change from the old value is limited to `clip` (None: no limit)."""
     error = (value - target).square()
     if clip is not None:
         limited = old_value + (value - old_value).clamp(-clip, clip)
@@ -59,7 +59,7 @@ def clipped_value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: f
 
 
 def approximate_kl(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
-    """KL(old || new) per sample: the estimator (ratio - 1) - log ratio, never negative and of low variance."""
+    """KL(old || new) per sample: the non-negative, low-variance estimator (ratio - 1) - log ratio."""
     log_ratio = log_prob - old_log_prob
     return log_ratio.expm1() - log_ratio
 
@@ -78,7 +78,7 @@ def standardise_where(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def mean_over_examples(values: Tensor, valid: Tensor | None) -> Tensor:
-    """The mean over the examples of a task, [..., K] -> [...], of those where `valid` (bool) is true; None: of all."""
+    """The mean over a task's examples, [..., K] -> [...], where `valid` (bool) is true; None: over all."""
     if valid is None:
         return values.mean(-1)
     return torch.where(valid, values, 0.0).sum(-1) / valid.sum(-1).clamp(min=1)

@@ -1,7 +1,7 @@
-"""Replay: a ring of past transitions for each of a fixed set of tasks, in one tensor for each field.
+"""Replay: a ring buffer of past transitions for each of a fixed set of tasks, in one tensor per field.
 
-Two views share the memory: reinforcement learning draws from all that a task's ring holds; a context is drawn from the
-task's recent window alone, which begins anew whenever the task is collected from again.
+Two views share the memory: reinforcement learning samples from the whole ring of a task; a context is sampled from the
+task's recent window only, which restarts each time new data are collected in the task.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from metarl.records import Record, Trajectory, by_task
 
 @dataclass(frozen=True)
 class Transition(Record):
-    """What is remembered of a step."""
+    """The stored fields of a step."""
 
     obs: Tensor  # [..., O]
-    action: Tensor  # [..., A], as the environment takes it
-    reward: Tensor  # [...], the task's own
-    shaped_reward: Tensor  # [...], what the critic learns from: the same, or a denser one known in meta-training
+    action: Tensor  # [..., A], in environment units
+    reward: Tensor  # [...], the task's reward
+    shaped_reward: Tensor  # [...], the critic's reward: the task's, or a denser one known in meta-training
     next_obs: Tensor  # [..., O], before any reset
     terminated: Tensor  # [...] bool
 
     @classmethod
     def of(cls, trajectory: Trajectory[Any], shaped_reward: Tensor, num_tasks: int) -> Transition:
-        """The steps of a trajectory by task [N, K, ...], valid or not; shaped_reward [T, B]."""
+        """All steps of a trajectory, valid or not, by task: [N, K, ...]; shaped_reward [T, B]."""
         action, reward = trajectory.decision.action, trajectory.reward
         fields = (trajectory.obs, action, reward, shaped_reward, trajectory.next_obs, trajectory.terminated)
         return cls(*(by_task(field, num_tasks) for field in fields))
 
     @classmethod
     def blank(cls, obs_size: int, action_size: int, device: torch.device | str) -> Transition:
-        """Zeros of one transition's shapes."""
+        """One transition of zeros."""
         zero = torch.zeros((), device=device)
         obs, action = torch.zeros(obs_size, device=device), torch.zeros(action_size, device=device)
         return cls(obs, action, zero, zero, obs, torch.zeros((), dtype=torch.bool, device=device))
 
 
 class Replay:
-    """Rings of `capacity` transitions of `num_tasks` tasks on the generator's device of whoever draws.
+    """Ring buffers of `capacity` transitions for `num_tasks` tasks, on the device of the sampling generator.
 
-    Items are counted for ever: the item of a task with number n lies at n modulo capacity, so that a window of numbers
-    says what is in it even after the ring has overwritten a part.
+    Item numbers never wrap: item n of a task is stored at n modulo capacity, so a window of numbers stays meaningful
+    after the ring has overwritten part of it.
 
     Raises:
-        ValueError: when a number is below one, or the rings need more than `max_gigabytes`; nothing is allocated then.
+        ValueError: when a number is below one, or the rings need more than `max_gigabytes`; raised before allocation.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Replay:
         if gigabytes > max_gigabytes:
             raise ValueError(
                 f"replay of {num_tasks} tasks x {capacity} transitions x {size} bytes needs {gigabytes:.3g} GB; "
-                f"{max_gigabytes:g} GB are allowed: lower the capacity or allow more"
+                f"max_gigabytes is {max_gigabytes:g}; lower the capacity or raise max_gigabytes"
             )
         self.num_tasks, self.capacity, self.device = num_tasks, capacity, torch.device(device)
         self._rings = blank.map(lambda value: value.new_zeros(num_tasks, capacity, *value.shape))  # [N, capacity, ...]
@@ -81,37 +81,37 @@ class Replay:
 
     @property
     def num_items(self) -> Tensor:
-        """How many transitions of each task can be drawn: [N]."""
+        """The number of transitions of each task that can be sampled: [N]."""
         return self._written.clamp(max=self.capacity)
 
     @property
     def num_recent(self) -> Tensor:
-        """How many of each task's recent transitions can be drawn: [N]."""
+        """The number of recent transitions of each task that can be sampled: [N]."""
         oldest = torch.maximum(self._recent_start, self._written - self.capacity)
         return (self._recent_end - oldest).clamp(min=0)
 
     def forget_recent(self, tasks: Tensor) -> None:
-        """Begin a new recent window in tasks [M]; what was in it stays in the rings."""
+        """Start a new recent window in tasks [M]; the old window's transitions stay in the rings."""
         for name in ("_recent_start", "_recent_end"):
             marks = getattr(self, name).clone()
             marks[tasks] = self._written[tasks]
             setattr(self, name, marks)
 
     def add(self, tasks: Tensor, items: Transition, valid: Tensor, *, recent: bool) -> None:
-        """Remember items [M, K, ...] of tasks [M], which differ, where `valid` [M, K] is true.
+        """Store items [M, K, ...] of distinct tasks [M] where `valid` [M, K] is true.
 
         recent: whether the items enter the recent windows. The last `capacity` of a task's items are kept.
 
         Raises:
-            ValueError: when a recent window would have a gap: items outside it came in between.
+            ValueError: when the recent window would have a gap because items outside it were added in between.
         """
         start, count = self._written[tasks], valid.sum(1)  # [M] each
         if recent:
             if bool((self._recent_end[tasks] != start).any()):
-                raise ValueError("recent items of a task must follow each other; call forget_recent before")
+                raise ValueError("recent items of a task must be contiguous; call forget_recent first")
             self._recent_end = self._recent_end.index_put((tasks,), start + count)
         order = valid.long().cumsum(1) - 1  # [M, K]
-        kept = valid & (order >= count[:, None] - self.capacity)  # so that no place is written twice
+        kept = valid & (order >= count[:, None] - self.capacity)  # so no place is written twice
         row, item = kept.nonzero(as_tuple=True)
         place = (start[row] + order[row, item]) % self.capacity
 
@@ -122,18 +122,18 @@ class Replay:
         self._written = self._written.index_put((tasks,), start + count)
 
     def sample(self, tasks: Tensor, num_items: int, generator: torch.Generator, *, recent: bool = False) -> Transition:
-        """Uniform draws, with replacement, from each of tasks [M]: [M, num_items, ...].
+        """Uniform samples, with replacement, from each of tasks [M]: [M, num_items, ...].
 
-        recent: from the recent windows alone.
+        recent: from the recent windows only.
 
         Raises:
-            ValueError: when a task has nothing to draw from.
+            ValueError: when a task has no transitions to sample.
         """
         end = (self._recent_end if recent else self._written)[tasks]
         count = (self.num_recent if recent else self.num_items)[tasks]
         if bool((count < 1).any()):
             empty = int(tasks[count < 1][0])
-            raise ValueError(f"task {empty} has no {'recent ' if recent else ''}transition in replay to draw")
+            raise ValueError(f"task {empty} has no {'recent ' if recent else ''}transition in replay to sample")
         shape = (len(tasks), num_items)
         uniform = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
         offset = (uniform * count[:, None]).long().clamp(max=(count - 1)[:, None])
@@ -141,7 +141,7 @@ class Replay:
         return self._rings[tasks[:, None], place]
 
     def state_dict(self) -> dict[str, Any]:
-        """What has been written and nothing else, as a list of tensors [items, ...]: the rings are mostly empty."""
+        """Only the stored items, as a list of tensors [items, ...], because the rings are mostly empty."""
         written = self._places()
         return {
             "rings": [ring[written] for ring in pytree.tree_leaves(self._rings)],
@@ -156,5 +156,5 @@ class Replay:
             ring[written] = values.to(self.device)
 
     def _places(self) -> Tensor:
-        """Which places of the rings are written: [N, capacity] bool."""
+        """Whether each place of the rings holds an item: [N, capacity] bool."""
         return torch.arange(self.capacity, device=self.device) < self.num_items[:, None]

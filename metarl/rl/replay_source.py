@@ -1,15 +1,15 @@
-"""Collection for replay: a fixed set of training tasks, to some of which the outer loop goes back at every iteration.
+"""Collection for replay: a fixed set of training tasks, some of which are revisited at every iteration.
 
 Rakelly et al. Efficient off-policy meta-reinforcement learning via probabilistic context variables (2019), PEARL.
 
-First, every task is met by draws from the prior. Then, in each iteration, some tasks begin a new recent window, which
-contexts are drawn from, and are met by draws from the prior, from the posterior, and from the posterior again; what the
-last of these brings stays outside the window.
+First, episodes are collected in every task with latents from the prior. Then, in each iteration, some tasks start a new
+recent window, from which contexts are sampled, and collect episodes with latents from the prior, from the posterior,
+and from the posterior again; the last of these stay outside the window.
 
-Deviations: 1. all tasks are met at once, in `copies` rows each: as many episodes share one posterior. With one copy it
-is drawn from a fresh context for each episode, as published. 2. the published code begins the posterior's phases with
-an episode from the prior; here all of their episodes are from the posterior. 3. the tasks of an iteration differ; the
-published code draws them with replacement. 4. amounts are in episodes, not in steps.
+Deviations: 1. all tasks are run at once, in `copies` rows each; the episodes of these rows share one posterior. With
+one copy, the posterior comes from a fresh context for each episode, as published. 2. the published code starts the
+posterior's phases with an episode from the prior; here all of their episodes are from the posterior. 3. the tasks of an
+iteration are distinct; the published code samples them with replacement. 4. amounts are in episodes, not in steps.
 """
 
 from __future__ import annotations
@@ -31,42 +31,44 @@ from metarl.source import Draw, TrainConfig, check_kinds
 
 
 class ReplayConfig(AgentConfig, Protocol):
-    """What the configuration of an agent that learns from replay has; amounts are episodes in each task."""
+    """The configuration of an agent that learns from replay; amounts are episodes per task."""
 
     @property
     def num_train_tasks(self) -> int: ...
     @property
-    def initial_episodes(self) -> int: ...  # in every task before all else, from the prior
+    def initial_episodes(self) -> int: ...  # from the prior, in every task, before the first iteration
     @property
-    def prior_episodes(self) -> int: ...  # in the tasks of an iteration
+    def prior_episodes(self) -> int: ...  # from the prior, in the tasks of an iteration
     @property
-    def posterior_episodes(self) -> int: ...
+    def posterior_episodes(
+        self,
+    ) -> int: ...  # from the posterior, in the tasks of an iteration
     @property
     def extra_episodes(self) -> int: ...  # from the posterior, outside the recent window
     @property
-    def context(self) -> int: ...  # transitions of each task that a posterior comes from
+    def context(self) -> int: ...  # transitions per task from which a posterior is inferred
     @property
-    def capacity(self) -> int: ...  # transitions of each task in replay
+    def capacity(self) -> int: ...  # transitions per task in replay
     @property
-    def max_gigabytes(self) -> float: ...  # the most memory that the replay may take
+    def max_gigabytes(self) -> float: ...  # memory limit of the replay
     @property
-    def shaped_reward(self) -> str | None: ...  # the environment's metric that the critic learns from; None: the reward
+    def shaped_reward(self) -> str | None: ...  # metric used as the critic's reward; None: the task's reward
 
 
 class ReplayLearner(Agent[Any, Any], Protocol):
-    """An agent whose `update` learns from a replay, which its source owns."""
+    """An agent whose `update` learns from a replay owned by its source."""
 
     def collecting(self, num_tasks: int, copies: int, context: Transition | None) -> Any:
-        """The state in which to collect in tasks, in `copies` rows of each.
+        """The state with which to collect, for `copies` rows of each task.
 
-        context: transitions [num_tasks, K, ...] that the posterior comes from; None: the prior.
+        context: transitions [num_tasks, K, ...] from which to infer the posterior; None: the prior.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Collected:
-    """A part of an iteration's experience."""
+    """The experience of one phase of an iteration."""
 
     phase: str  # "initial", "prior", "posterior" or "extra"
     trajectory: Trajectory[Any]
@@ -96,7 +98,7 @@ class ReplaySource:
         self.num_points = family.num_episodes if train.num_points is None else train.num_points
         self._config = config
         self._diverged = DivergenceCount()
-        self.score_tag = "meta_train/return/prior"  # until a configuration has posterior episodes
+        self.score_tag = "meta_train/return/prior"  # unless the configuration has posterior episodes
         self._generators = generators
 
     @property
@@ -108,13 +110,13 @@ class ReplaySource:
         """A fresh agent, its training tasks, their environment and an empty replay.
 
         Raises:
-            ValueError: when tasks, copies and episodes do not fit together, the environment lacks the metric, or the
-                replay needs more memory than is allowed.
+            ValueError: when tasks, copies and episodes are inconsistent, the environment lacks the metric, or the
+                replay would exceed its memory limit.
         """
         config = self._config
         if self.num_tasks > config.num_train_tasks:
             raise ValueError(
-                f"num_tasks is {self.num_tasks}; allowed are 1 to the {config.num_train_tasks} training tasks"
+                f"num_tasks is {self.num_tasks}; must be from 1 to {config.num_train_tasks}, the number of train tasks"
             )
         for name in ("initial_episodes", "prior_episodes", "posterior_episodes", "extra_episodes"):
             if getattr(config, name) % self.copies:
@@ -147,7 +149,7 @@ class ReplaySource:
         return learner
 
     def draw(self, learner: ReplayLearner) -> Draw[Replay]:
-        """The replay, once it holds the initial episodes, if they are still to come, and those of an iteration.
+        """The replay after an iteration's collection; the first draw also collects the initial episodes.
 
         Raises:
             FloatingPointError: when an observation or a reward is not finite; names the task and the step.
@@ -169,7 +171,7 @@ class ReplaySource:
     def _collect(
         self, learner: ReplayLearner, env: VectorEnv, tasks: Tensor, phase: str, num_episodes: int
     ) -> list[Collected]:
-        """Episodes of a phase; the posterior is looked at anew after each round of `copies` episodes."""
+        """The episodes of a phase; the posterior is updated after each round of `copies` episodes."""
         posterior = phase in ("posterior", "extra")
         rounds, length = (num_episodes // self.copies, 1) if posterior else (1, num_episodes // self.copies)
         met, collected, generator = self.tasks[tasks], [], self._generators["policy"]
@@ -184,7 +186,7 @@ class ReplaySource:
         return collected
 
     def _remember(self, tasks: Tensor, trajectory: Trajectory[Any], shaped_reward: Tensor, *, recent: bool) -> None:
-        """Keep a trajectory of tasks [M]; shaped_reward [T, B]; recent: also as context."""
+        """Store a trajectory of tasks [M]; shaped_reward [T, B]; recent: also as context."""
         transitions = Transition.of(trajectory, shaped_reward, len(tasks))
         self.replay.add(tasks, transitions, by_task(trajectory.valid, len(tasks)), recent=recent)
 
@@ -219,7 +221,7 @@ class ReplaySource:
         family: TaskFamily | None = None,
         deterministic: bool = False,
     ) -> Evaluation:
-        """The adaptation curve on fresh tasks of a split; for "train", on `num_tasks` of the training tasks at most.
+        """The adaptation curve on fresh tasks of a split; for "train", on at most `num_tasks` of the training tasks.
 
         Raises:
             ValueError: when a number is below one, or the family does not declare the split.
@@ -237,7 +239,7 @@ class ReplaySource:
         )
 
     def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
-        """With the training tasks, as generators of another kind of device would draw others from the same seed."""
+        """Includes the training tasks, because generators on another kind of device would sample different ones."""
         state = {"num_diverged": self._diverged.total, "tasks": dict(vars(self.tasks))}
         return {**state, "replay": self.replay.state_dict()} if to_train else state
 
@@ -254,12 +256,12 @@ def _num_steps(collected: list[Collected]) -> int:
 
 
 def _metric_index(env: VectorEnv, name: str | None) -> int | None:
-    """Where an environment's metric is among its metrics.
+    """The index of a metric among the environment's metrics; None for None.
 
     Raises:
         ValueError: when it has no such metric.
     """
     names = env.metric_names if isinstance(env, Measures) else ()
     if name is not None and name not in names:
-        raise ValueError(f"shaped_reward is {name!r}; this family's metrics are {', '.join(names) or 'none'}")
+        raise ValueError(f"shaped_reward is {name!r}; must be a metric of this family: {', '.join(names) or 'none'}")
     return None if name is None else names.index(name)

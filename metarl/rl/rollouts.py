@@ -24,10 +24,10 @@ def collect(
     generator: torch.Generator | None,
     state: Any = None,
 ) -> Trajectory[D]:
-    """Run `num_episodes` episodes in every row of the environment, each row from the given state of the agent.
+    """Run `num_episodes` episodes in every row of the environment, starting from the given agent state.
 
     tasks: leading axis N, which divides the environment's B rows. state: the agent's state for these tasks and rows;
-    None for its prior. generator: the source of the actions' randomness; None for the policy's mode.
+    None for its prior. generator: for sampled actions; None for the policy's mode.
 
     Rows that have finished their episodes are not simulated further and are marked not valid. All rows start their
     trial at index 0.
@@ -71,10 +71,10 @@ def collect(
 def run_trial(
     env: VectorEnv, agent: Agent[Any, D], tasks: Record, num_points: int, *, generator: torch.Generator | None
 ) -> Iterator[Trajectory[D]]:
-    """Meet tasks as an agent that knows nothing of them: the blocks of a trial, with the agent adapting in between.
+    """Run a trial from the agent's prior: blocks of episodes, with the agent adapting in between.
 
-    num_points: of the adaptation curve: episodes, of an agent whose whole trial is one block; blocks, of another.
-    The environment has `rows_per_task` rows for each task, or a divisor of that. Other arguments: as `collect`'s.
+    num_points: points of the adaptation curve: episodes for an agent whose whole trial is one block, otherwise blocks.
+    The environment has `rows_per_task` rows per task, or a divisor of that. Other arguments: as for `collect`.
 
     Raises:
         ValueError: when num_points is below one, or the episodes of a block do not spread evenly over the rows.
@@ -96,17 +96,17 @@ def run_trial(
 
 
 def rows_per_task(agent: Agent[Any, Any]) -> int:
-    """Rows in which an agent meets a task with all episodes of a block side by side."""
+    """Rows per task that run all episodes of a block in parallel."""
     return 1 if agent.block is None else agent.block
 
 
 def _steps_between_syncs(device: torch.device) -> int:
-    """How often the host asks whether all trials are over; on an accelerator, asking makes it wait."""
+    """Steps between checks whether all trials are over; on an accelerator each check forces a synchronisation."""
     return 1 if device.type == "cpu" else 64
 
 
 def _as_trajectory(steps: list[tuple[Tensor, D, Step, Tensor]]) -> Trajectory[D]:
-    """Stack the steps in time; outside inference mode, so that the result can enter a graph."""
+    """Stack the steps over time, outside inference mode because the result may enter an autograd graph."""
     obs, decisions, results, active = zip(*steps, strict=True)
     valid = torch.stack(active)
     num_steps = int(valid.any(1).sum())  # steps after the last trial's end are dropped
@@ -130,18 +130,19 @@ def _as_trajectory(steps: list[tuple[Tensor, D, Step, Tensor]]) -> Trajectory[D]
 
 
 def _metrics(step: Step) -> Tensor:
-    """
+    """The metrics of a step.
+
     Raises:
-        ValueError: when an environment leaves out the metrics that it gave at other steps.
+        ValueError: when an environment omits the metrics that it returned at other steps.
     """
     if step.metrics is None:
-        raise ValueError("metrics is None at one step of an environment and not at another")
+        raise ValueError("metrics is None at one step of the environment; must be given at every step or at none")
     return step.metrics
 
 
 @contextmanager
 def _one_torch_thread(device: torch.device) -> Iterator[None]:
-    """While native physics threads hold the cores, a policy on the CPU is fastest with one thread of its own."""
+    """Use one torch thread: while native physics threads occupy the cores, a CPU policy is fastest this way."""
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
         yield

@@ -1,4 +1,4 @@
-"""Trials as the outer loop's experience: fresh tasks of a family, met by an agent in a vectorised environment."""
+"""Trials as the outer loop's experience: an agent runs in fresh tasks of a family, in a vectorised environment."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from metarl.records import Record, Trajectory, cat
 from metarl.rl.rollouts import rows_per_task, run_trial
 from metarl.source import Draw, TrainConfig, check_kinds
 
-Trial = Sequence[Trajectory[Any]]  # of all tasks, block by block
+Trial = Sequence[Trajectory[Any]]  # trajectories of all tasks, one per block
 
 
 class TrialSource:
-    """Draws a trial in each of `num_tasks` fresh training tasks, in `copies` rows each.
+    """Runs a trial in each of `num_tasks` fresh training tasks, in `copies` rows each.
 
-    An agent that adapts after blocks of episodes has as many rows in each task as a block has episodes, and one copy.
+    An agent that adapts after blocks of episodes has one row per episode of a block in each task, and one copy.
     """
 
-    env: VectorEnv  # made with the learner, whose blocks decide on its rows
+    env: VectorEnv  # made with the learner, whose block size sets the number of rows
     unit = "environment steps"
     unit_rate = "env-steps/s"
     score_tag = "meta_train/return/total"
@@ -50,7 +50,7 @@ class TrialSource:
         self.measure = RETURN
         self._config, self._generators = config, generators
         self._diverged = DivergenceCount()
-        self._adapts_in_blocks = False  # each of a trial's trajectories is one point of the curve; or one has them all
+        self._adapts_in_blocks = False  # whether each trajectory of a trial is one point of the curve
 
     @property
     def num_diverged(self) -> int:
@@ -58,16 +58,16 @@ class TrialSource:
         return self._diverged.total
 
     def make_learner(self, num_iterations: int) -> Agent[Any, Any]:
-        """A fresh agent, and the environment that it is trained in.
+        """A fresh agent; also makes its training environment.
 
         Raises:
-            ValueError: when an agent that adapts after blocks of episodes is to meet a task in several copies, or a
-                trial is longer than a memory can read.
+            ValueError: when an agent that adapts after blocks of episodes has several copies, or a trial is longer
+                than the memory can read.
         """
         config = self._config
         longest, num_steps = getattr(config, "max_trial_steps", None), self.num_points * self.family.horizon
         if longest is not None and num_steps > longest:
-            raise ValueError(f"a trial has {num_steps} steps, and this agent's memory reads {longest} at most")
+            raise ValueError(f"a trial has {num_steps} steps; this agent's memory can read at most {longest}")
         agent = config.make(
             self.family.observation_space,
             self.family.action_space,
@@ -77,7 +77,7 @@ class TrialSource:
         if agent.block is not None and self.copies != 1:
             name, block = type(agent).__name__, agent.block
             raise ValueError(
-                f"copies is {self.copies}; must be 1, as {name} runs {block} episodes of a task side by side"
+                f"copies is {self.copies}; must be 1, because {name} runs {block} episodes of a task in parallel"
             )
         self.measure, self._adapts_in_blocks = measure_of(agent), agent.block is not None
         rows = self.num_tasks * self.copies * rows_per_task(agent)
@@ -85,7 +85,7 @@ class TrialSource:
         return agent
 
     def draw(self, learner: Agent[Any, Any]) -> Draw[Trial]:
-        """A trial in fresh training tasks, with the finite numbers that learning needs.
+        """A trial in fresh training tasks.
 
         Raises:
             FloatingPointError: when an observation or a reward is not finite; names the task and the step.
@@ -126,7 +126,7 @@ class TrialSource:
         family: TaskFamily | None = None,
         deterministic: bool = False,
     ) -> Evaluation:
-        """The adaptation curve on fresh tasks of a split, of the source's own family or of another."""
+        """The adaptation curve on fresh tasks of a split; family: None for the source's own."""
         return evaluate(
             self.family if family is None else family,
             learner,
@@ -151,10 +151,10 @@ class DivergenceCount:
 
     def __init__(self) -> None:
         self.total = 0
-        self._seen: dict[int, int] = {}  # by environment, up to the last call
+        self._seen: dict[int, int] = {}  # count per environment at the last call
 
     def since_last(self, env: VectorEnv) -> dict[str, float]:
-        """How many diverged in an environment since the last call; empty where it cannot diverge."""
+        """The number that diverged in an environment since the last call; empty if it cannot diverge."""
         count: int | None = getattr(env, "num_diverged", None)
         if count is None:
             return {}
@@ -169,9 +169,9 @@ def _num_steps(trial: Trial) -> int:
 
 
 def check_finite(trajectory: Trajectory[Any], tasks: Record, shaped_reward: Tensor | None = None) -> None:
-    """Refuse numbers that nothing can be learned from.
+    """Check that observations and rewards are finite.
 
-    shaped_reward: [T, B], where there is another one.
+    shaped_reward: [T, B]; None if there is none.
 
     Raises:
         FloatingPointError: when an observation or a reward is not finite; names the task and the step.

@@ -1,7 +1,8 @@
 """The run directory: what a run was asked to do, what it logged, its checkpoints and its evaluations.
 
 runs/<family>/<agent>/<time>_s<seed>/
-  config.json  meta.json                    what was asked for; the command, package versions, git commit
+  config.json  meta.json                    what was asked for; the command, package versions, git commits
+  code/                                     the user's code and robots, as they were; see metarl/run/kept_files.py
   progress.csv  progress.json  events.*     what was logged, through stable-baselines3's logger
   checkpoints/{latest,best}.pt              tensors and plain Python only, written whole or not at all
   evaluation_test.json                      the adaptation curve at the training's end
@@ -59,10 +60,11 @@ class Run:
         config: Mapping[str, Any],
         command: list[str],
         log: Sequence[str] = DEFAULT_LOG,
+        **kept: Any,
     ) -> Run:
         """A new run below `root`, in a directory of its own even when two runs start in the same second.
 
-        log: the writers of its progress; see metarl/run/log_writers.py.
+        log: the writers of its progress; see metarl/run/log_writers.py. kept: what else `create_at` takes.
 
         Raises:
             RunError: when the directory cannot be written.
@@ -83,13 +85,23 @@ class Run:
                     attempt += 1
         except OSError as error:
             raise RunError(f"cannot create a run below {parent}: {_reason(error)}") from error
-        return cls.create_at(path, config, command, log)
+        return cls.create_at(path, config, command, log, **kept)
 
     @classmethod
     def create_at(
-        cls, path: Path | str, config: Mapping[str, Any], command: list[str], log: Sequence[str] = DEFAULT_LOG
+        cls,
+        path: Path | str,
+        config: Mapping[str, Any],
+        command: list[str],
+        log: Sequence[str] = DEFAULT_LOG,
+        *,
+        project: Path | None = None,
+        code: Mapping[str, bytes] | None = None,
     ) -> Run:
         """A new run in exactly this directory, which must be empty or absent.
+
+        project: a folder of the user's project, whose commit is noted beside our own. code: what the run keeps of its
+        code, by file name; see metarl/run/kept_files.py.
 
         Raises:
             RunError: when it holds something already or cannot be written.
@@ -106,7 +118,8 @@ class Run:
             if any(path.iterdir()):
                 raise RunError(f"{path} is not empty; a new run needs an empty directory or one that does not exist")
             (path / "checkpoints").mkdir()
-            _write_whole(path / "meta.json", _json_bytes({**provenance(command), "log": list(log)}))
+            _write_whole(path / "meta.json", _json_bytes({**provenance(command, project), "log": list(log)}))
+            cls(path).keep_code(code or {})
             _write_whole(path / "config.json", _json_bytes(config))  # last: what makes a directory a run
         except OSError as error:
             raise RunError(f"cannot create a run in {path}: {_reason(error)}") from error
@@ -165,6 +178,20 @@ class Run:
             _write_whole(self.path / "config.json", _json_bytes(config))
         except OSError as error:
             raise RunError(f"cannot write {self.path / 'config.json'}: {_reason(error)}") from error
+
+    def keep_code(self, code: Mapping[str, bytes]) -> None:
+        """Write what the run keeps of its code, by file name, in this order.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        for name, content in code.items():
+            file = self.path / name
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                _write_whole(file, content)
+            except OSError as error:
+                raise RunError(f"cannot write {file}: {_reason(error)}") from error
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

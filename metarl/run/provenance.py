@@ -14,12 +14,16 @@ from typing import Any
 _PACKAGES = ("metarl", "torch", "gymnasium", "mujoco", "numpy", "stable-baselines3", "tensorboard")
 
 
-def provenance(command: list[str]) -> dict[str, Any]:
-    """The command, the time, the code's commit, the packages' versions and the machine, for a run's meta.json."""
+def provenance(command: list[str], project: Path | None = None) -> dict[str, Any]:
+    """The command, the time, the commits, the packages' versions and the machine, for a run's meta.json.
+
+    project: a folder of the user's project; None where nothing of the user's is needed.
+    """
     return {
         "command": shlex.join(command),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "git": _git_commit(),
+        "git": _our_commit(),
+        "project": None if project is None else _project(project),
         "versions": {"python": platform.python_version(), **versions()},
         "platform": platform.platform(),
         "cpu_cores": os.cpu_count(),
@@ -38,16 +42,33 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git_commit() -> dict[str, Any] | None:
+def _our_commit() -> dict[str, Any] | None:
     """The commit that this code is from and whether files differ from it; None outside a repository."""
-    folder = Path(__file__).parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-
+    file = Path(__file__)
     try:
-        if not git("ls-files", Path(__file__).name):
+        if not _git(file.parent, "ls-files", file.name):
             return None  # an installed copy that happens to lie inside somebody else's repository
-        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "-uno"))}
     except (OSError, subprocess.CalledProcessError):
         return None
+    return _commit(file.parent)
+
+
+def _project(folder: Path) -> dict[str, Any] | None:
+    """The commit of the user's project, and where that is; None outside a repository."""
+    commit = _commit(folder)
+    return None if commit is None else {"folder": _git(folder, "rev-parse", "--show-toplevel"), **commit}
+
+
+def _commit(folder: Path) -> dict[str, Any] | None:
+    """The commit of the repository that a folder is in, and whether files differ from it or are not in it yet."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        untracked = _git(folder, "ls-files", "--others", "--exclude-standard", ".")  # here, not in all of a repository
+        changed = bool(untracked or _git(folder, "status", "--porcelain", "-uno"))
+    except (OSError, subprocess.CalledProcessError):  # a repository without a commit, for one
+        return None
+    return {"commit": commit, "changed": changed}
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()

@@ -421,7 +421,7 @@ def test_progress_names_inner_steps():
 
 def test_copies_of_a_task_are_refused():
     config = TrainConfig(num_iterations=1, num_tasks=2, copies=2)
-    with pytest.raises(ValueError, match="copies is 2; must be 1, as MAML runs 3 episodes of a task side by side"):
+    with pytest.raises(ValueError, match="copies is 2; must be 1, because MAML runs 3 episodes of a task in parallel"):
         Trainer(FAMILY, MAMLTRPOConfig(**TRPO), config, agent_name="maml_trpo", seed=0)
 
 

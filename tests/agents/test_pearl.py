@@ -335,18 +335,21 @@ def test_training_tasks_are_those_of_the_checkpoint_wherever_it_is_read():
         (lambda: trainer(replace(SMALL, capacity=1)), r"capacity is 1; must hold an iteration's \d+ episodes of"),
         (
             lambda: SMALL.make(FAMILY.observation_space, UNBOUNDED, num_iterations=1, generator=seeded()),
-            "is unbounded; bounded actions are needed",
+            "; must be bounded",
         ),
         (lambda: PEARLConfig(extra_episodes=-1), "extra_episodes is -1; must be at least 0"),
         (lambda: PEARLConfig(tau=0), r"tau is 0; must be in \(0, 1\]"),
         (lambda: PEARLConfig(temperature=0), "temperature is 0; must be positive and finite"),
-        (lambda: trainer(num_tasks=5), "num_tasks is 5; allowed are 1 to the 4 training tasks"),
+        (lambda: trainer(num_tasks=5), "num_tasks is 5; must be from 1 to 4, the number of train tasks"),
         (lambda: trainer(copies=4), "initial_episodes is 2; must be a multiple of copies, 4"),
-        (lambda: trainer(replace(SMALL, shaped_reward="speed")), "'speed'; this family's metrics are dense_reward"),
+        (
+            lambda: trainer(replace(SMALL, shaped_reward="speed")),
+            "'speed'; must be a metric of this family: dense_reward",
+        ),
         (lambda: trainer(replace(SMALL, max_gigabytes=1e-6)), "replay of 4 tasks x 200 transitions x 33 bytes needs"),
         (
             lambda: SMALL.make(FAMILY.observation_space, spaces.Discrete(2), num_iterations=1, generator=seeded()),
-            "PEARL needs a Box",
+            "must be a Box",
         ),
     ],
 )

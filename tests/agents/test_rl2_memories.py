@@ -209,5 +209,5 @@ def test_a_trial_longer_than_learned_positions_is_refused_before_it_begins():
         )
 
     assert made(19).iterate()["rollout/ep_len_mean"] > 0
-    with pytest.raises(ValueError, match="a trial has 20 steps, and this agent's memory reads 19 at most"):
+    with pytest.raises(ValueError, match="a trial has 20 steps; this agent's memory can read at most 19"):
         made(20)

@@ -23,7 +23,8 @@ from envs.locomotion.custom_robot import MujocoFamily
 from envs.samplers import Choice, LogUniform, Uniform
 from experiments.cli.film import film, visible_env
 from experiments.cli.main import main
-from experiments.experiment.definition import from_config, load
+from experiments.experiment.definition import load
+from experiments.experiment.reading import read
 from metarl.errors import UserError
 from metarl.run.directory import Run
 
@@ -335,7 +336,7 @@ def test_mistakes_in_functions_are_named(arm):
     assert "'xpoz' is not a field of MuJoCo's data: did you mean 'xpos'?" in message(
         reward=lambda physics, action, task: physics.xpoz[:, 0, 0]
     )
-    assert "physics.before is known to reward and metrics only" in message(
+    assert "physics.before is available in reward and metrics only" in message(
         observe=lambda physics, task: physics.before.qpos
     )
     assert message(terminated=lambda physics, task: physics.velocity("elbow")) == (
@@ -414,7 +415,7 @@ def test_a_run_of_it_is_resumed_evaluated_and_played(tmp_path, monkeypatch, caps
         shutil.copy(ROOT / "experiments" / "recipes" / "own_robot" / file, file)
     run("train", "rl2.py", "--run-dir", "half", "--train.num-iterations", "1", *tiny,
         "--family.tasks.target.high", "0.5")  # fmt: skip
-    family = from_config(Run(Path("half")).config(), Path("half")).family
+    family = read(Run(Path("half"))).experiment.family
     assert family.horizon == 5
     assert family.mjcf == tmp_path / "crane.xml"
     assert family.tasks == {**CRANE.tasks, "target": Uniform(-1, 0.5)}

@@ -196,7 +196,7 @@ def test_a_family_made_elsewhere_is_accepted() -> None:
     family: Any = GridNavi()
     env = GymnasiumEnv(family, task={"goal": 16})
     assert env.reset(seed=0)[1]["task"]["goal"] == 16
-    with pytest.raises(ValueError, match="horizon is given beside a family"):
+    with pytest.raises(ValueError, match="horizon is given with a family"):
         GymnasiumEnv(family, horizon=3)
     unseen: Any = BernoulliBandit()
     with pytest.raises(ValueError, match="render_mode is 'rgb_array'; must be None for bernoulli_bandit"):

@@ -22,7 +22,7 @@ from envs.torch_families.navigation import PointNavigation, Semicircle
 from envs.torch_families.torch_env import TorchEnv
 from envs.wrappers import ActionRepeat, Delayed, Noisy, TimeAware
 from experiments.cli.main import main
-from experiments.experiment.definition import from_config
+from experiments.experiment.reading import read
 from metarl.protocols import Measures, Renders, TaskFamily
 from metarl.records import Step
 from metarl.run.directory import Run
@@ -351,7 +351,7 @@ def test_a_run_of_nested_families_is_resumed_and_evaluated(tmp_path, monkeypatch
     run("train", "recipe.py", "--run-dir", "run", *changes)
     pendulum = GymnasiumFamily("Pendulum-v1", {"g": Uniform(6, 15)}, horizon=3, num_workers=0)
     expected = Noisy(Delayed(pendulum, obs_delay=Choice([0, 1])), obs_noise=Uniform(0, 0.5), action_noise=0.2)
-    assert from_config(Run(Path("run")).config(), Path("run")).family == expected
+    assert read(Run(Path("run"))).experiment.family == expected
     run("resume", "run", "--num-iterations", "2")
     assert '"family": "pendulum_delayed_noisy"' in run("evaluate", "run", "--tasks", "5", "--split", "ood", "--json")
 

@@ -106,7 +106,7 @@ def test_any_family_has_ppo_where_steps_are_granted() -> None:
     names = [result.name for result in baselines(family, 4, ppo_steps=1)]
     assert set(names) == {"random", "ppo_hidden", "ppo_visible"}
     assert not any(result.name.startswith("ppo") for result in baselines(family, 4))
-    with pytest.raises(ValueError, match="ppo_steps is -1: allowed are integers from 0"):
+    with pytest.raises(ValueError, match="ppo_steps is -1; must be at least 0"):
         baselines(family, 4, ppo_steps=-1)
 
 

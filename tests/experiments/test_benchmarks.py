@@ -253,8 +253,8 @@ def test_peers_are_gymnasiums_half_cheetah() -> None:
     [
         ({"rows": (64, 0)}, r"rows of the simulation benchmark is \(64, 0\)"),
         ({"num_rounds": 0}, "num_rounds of the simulation benchmark is 0"),
-        ({"rows": (60,)}, "rows has 60: allowed are multiples of copies, 8"),
-        ({"bodies": ("spider",)}, "bodies has 'spider': allowed are half_cheetah"),
+        ({"rows": (60,)}, "rows has 60; must be a multiple of copies, 8"),
+        ({"bodies": ("spider",)}, "bodies has 'spider'; must be one of half_cheetah"),
     ],
 )
 def test_a_wrong_size_is_named(arguments: dict[str, Any], message: str) -> None:

@@ -155,11 +155,11 @@ def test_a_short_family_name_is_spelt_out():
         (
             ("family", "class"),
             "envs.bandits:Bandit",
-            "family.class is 'envs.bandits:Bandit'; there is no such class",
+            "family.class is 'envs.bandits:Bandit'; must be in the catalogs of this installation, or the recipe's",
         ),
-        (("agent", "class"), "agents.rl2:RL2", "agent.class is 'agents.rl2:RL2'; must be a dataclass"),
+        (("agent", "class"), "agents.rl2:RL2", "agent.class is 'agents.rl2:RL2'; must be in the catalogs"),
         (("agent", "class"), "agents.rl2", "agent.class is 'agents.rl2'; must be module:class"),
-        (("agent", "class"), ".rl2:RL2Config", "agent.class is '.rl2:RL2Config'; there is no such class"),
+        (("agent", "class"), ".rl2:RL2Config", "agent.class is '.rl2:RL2Config'; must be in the catalogs"),
         (("agent", "class"), 3, "agent.class is 3; must be module:class"),
         (("experiment",), None, "experiment is None; must be the recipe's name or path"),
         (("device",), "gpu", "device is 'gpu': Input should be 'cpu' or 'cuda'"),
@@ -176,7 +176,7 @@ def test_a_wrong_config_names_the_field(recipe, place, value, message):
         target = target[key]
     target[last] = value
     with pytest.raises(UserError, match=re.escape(message)) as caught:
-        from_config(config, Path("run"))
+        from_config(config, Path("run"), lambda: load(recipe))
     assert str(caught.value).startswith("run/config.json: ")
 
 
@@ -290,7 +290,12 @@ def test_train_evaluate_resume(recipe, capsys):
     assert [set(episode) for episode in answer["points"]] == [{"mean", "iqm", "ci95"}] * 2
     assert all(len(values) == 2 for values in answer["bounds"].values())
     assert json.loads(run(capsys, *words)[1]) == answer
-    assert (answer["seed"], answer["checkpoint"], answer["iteration"], answer["num_samples"]) == (0, "latest", 3, 36)
+    assert (answer["evaluation_seed"], answer["checkpoint"], answer["iteration"], answer["num_samples"]) == (
+        0,
+        "latest",
+        3,
+        36,
+    )
     assert not list(Path("run").glob("evaluation_ood*"))
 
     status, output, _ = run(capsys, "resume", "run")
@@ -308,7 +313,12 @@ def test_an_evaluation_that_is_asked_for_later_has_a_file_of_its_own(recipe, cap
     of_training = {path: path.read_bytes() for path in Path("run").glob("evaluation_*")}
     assert {path.name for path in of_training} == {"evaluation_test.json", "evaluation_test.png"}
     first = json.loads(of_training[Path("run/evaluation_test.json")])
-    assert (first["num_tasks"], first["seed"], first["checkpoint"], first["iteration"]) == (5, 0, "latest", 3)
+    assert (first["num_tasks"], first["evaluation_seed"], first["checkpoint"], first["iteration"]) == (
+        5,
+        0,
+        "latest",
+        3,
+    )
     words = ["evaluate", "run", "--tasks", "6", "--checkpoint", "best"]
     assert run(capsys, *words, "--seed", "1")[0] == 0
     assert run(capsys, *words)[0] == 0
@@ -320,7 +330,7 @@ def test_an_evaluation_that_is_asked_for_later_has_a_file_of_its_own(recipe, cap
         name = f"evaluation_test_{asked}_i{best['iteration']}_s0"
         saved = json.loads(Path(f"run/{name}.json").read_text())
         assert Path(f"run/{name}.png").is_file()
-        assert (saved["seed"], saved["checkpoint"], saved["num_samples"]) == (0, "best", best["num_samples"])
+        assert (saved["evaluation_seed"], saved["checkpoint"], saved["num_samples"]) == (0, "best", best["num_samples"])
     assert len(list(Path("run").glob("evaluation_*"))) == 8
     assert all(path.read_bytes() == content for path, content in of_training.items())
     assert f"run/evaluation_test_6x2_i{best['iteration']}_s0.json" in output
@@ -399,7 +409,7 @@ def test_an_evaluation_takes_other_settings_than_training(recipe, capsys):
     assert status == 0, errors
     answer = json.loads(output)
     assert answer["facts"] == {"family.num_pulls": 30}  # what is as it was is not named
-    assert answer["seed"] == 1
+    assert answer["evaluation_seed"] == 1
     assert len(answer["points"]) == 30
     assert run(capsys, *words, *longer)[0] == 0
     assert Path("run/evaluation_test_6x30_family.num_pulls=30_i3_s1.json").is_file()
@@ -476,7 +486,7 @@ def test_a_failing_simulation_is_one_line_and_keeps_the_run(recipe, capsys, monk
     monkeypatch.setattr("metarl.trainer.Trainer.iterate", explode)
     status, _, errors = run(capsys, "train", recipe, "--run-dir", "run")
     assert status == 1
-    assert errors == "metarl: reward at step 3 of row 1 is not finite; what was saved before is in run\n"
+    assert errors.splitlines()[1:] == ["metarl: reward at step 3 of row 1 is not finite; what was saved before is in run"]
 
 
 def test_baselines_print_a_table_or_one_object(capsys):

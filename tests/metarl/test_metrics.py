@@ -97,7 +97,7 @@ def test_metrics_that_come_and_go_are_refused(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(TorchEnv, "step", odd)
     tasks = GRID.sample(2, "train", generator())
-    with pytest.raises(ValueError, match="metrics is None at one step of an environment and not at another"):
+    with pytest.raises(ValueError, match="metrics is None at one step of the environment; must be given"):
         collect(env, small_trainer().agent, tasks, 1, generator=generator())
 
 

@@ -103,14 +103,15 @@ def _family_of(name: str) -> tuple[Any, Run | None]:
         UserError: when there is none of them; names the nearest family or experiment.
     """
     if name.endswith(".py") or (("/" in name or Path(name).is_dir()) and name not in FAMILIES):
-        from experiments.experiment.definition import from_config, load
+        from experiments.experiment.definition import load
+        from experiments.experiment.reading import read
         from metarl.run.directory import Run
 
         if name.endswith(".py"):
             return load(name).family, None
         if Path(name).exists() or name.count("/") != 1:
             run = Run.open(name)
-            return from_config(run.config(), run.path).family, run
+            return read(run).experiment.family, run
         return load(known("experiment", name, experiment_names())).family, None
     from metarl._lazy import imported
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json as json_format
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, make_dataclass, replace
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from experiments.cli.arguments import check_seed, parse
+from experiments.experiment.code_choice import CodeChoice
 from metarl.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _Points = Annotated[int | None, tyro.conf.arg(aliases=("--episodes",))]  # an agent's points are episodes
 _PARTS = ("--family.", "--agent.")  # whose fields can be given other values
+
+_Code = Annotated[CodeChoice, tyro.conf.arg(name="")]  # whose flags have no prefix
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Arguments:
     deterministic: bool = False  # whether to act by the policy's mode
     per_task: Literal["csv"] | None = None  # the form in which to save the scores of each task too, beside the JSON
     json: bool = False  # whether to print one JSON object and nothing else
+    code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with
 
 
 def main(argv: list[str]) -> None:
@@ -54,12 +58,13 @@ def main(argv: list[str]) -> None:
         raise UserError("--json prints the scores of each task already, and saves no file; leave --per-task out")
     from experiments.cli.plots import plot_run
     from experiments.cli.report import identity, print_evaluation
-    from experiments.experiment.definition import from_config
     from experiments.experiment.evaluating import SIZES, evaluate_run
+    from experiments.experiment.reading import read
     from metarl.run.directory import Run
 
     run = Run.open(arguments.run)
-    trained = from_config(run.config(), run.path)
+    reading = read(run, arguments.code)
+    trained = reading.experiment
     if arguments.device is not None:
         trained = replace(trained, device=arguments.device)
     asked = _with_fields(trained, of_parts)
@@ -77,7 +82,7 @@ def main(argv: list[str]) -> None:
         deterministic=arguments.deterministic,
     )
     evaluation, trainer = evaluated.evaluation, evaluated.trainer
-    subject = identity(trainer, arguments.checkpoint, arguments.seed)
+    subject = identity(trainer, arguments.checkpoint, arguments.seed, reading.code)
     if arguments.json:
         print(json_format.dumps({**evaluation.as_json(), **subject}))
         return
@@ -86,7 +91,8 @@ def main(argv: list[str]) -> None:
     suffix = "".join(f"_{value}{name}" for name, value in sizes.items())
     suffix += "".join("_" + re.sub(r"[^\w.=-]", "", f"{name}={value}") for name, value in evaluated.settings.items())
     suffix += "_deterministic" if arguments.deterministic else ""
-    name = f"evaluation_{arguments.split}_{arguments.tasks}x{num_points}{suffix}_i{trainer.iteration}_s{arguments.seed}"
+    suffix += f"_i{trainer.iteration}_s{arguments.seed}{'_with_current' if reading.has_changed else ''}"
+    name = f"evaluation_{arguments.split}_{arguments.tasks}x{num_points}{suffix}"
     print(f"Saved: {run.save_evaluation(evaluation, subject, name)}")
     if arguments.per_task is not None:
         print(f"Tasks: {run.save_per_task(evaluation, name)}")

@@ -7,19 +7,22 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from experiments.cli.arguments import check_seed, parse
+from experiments.experiment.code_choice import CodeChoice
 from metarl.errors import UserError, shell_command
 
 if TYPE_CHECKING:
     from experiments.cli.film import Moment
     from metarl.run.directory import Run
     from metarl.trainer import Trainer
+
+_Code = Annotated[CodeChoice, tyro.conf.arg(name="")]  # whose flags have no prefix
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Arguments:
     checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint to play
     deterministic: bool = False  # whether to act by the policy's mode
     seed: int = 0  # the seed of the task and of everything random; one seed gives one video
+    code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with
 
 
 def main(argv: list[str]) -> None:
@@ -48,11 +52,12 @@ def main(argv: list[str]) -> None:
 
     from envs.external import CrashedTooOften
     from experiments.cli.task_arguments import with_fields
-    from experiments.experiment.definition import from_config, restored
+    from experiments.experiment.definition import restored
+    from experiments.experiment.reading import read
     from metarl.run.directory import Run
 
     run = Run.open(arguments.run)
-    experiment = replace(from_config(run.config(), run.path), device="cpu")  # one row is fastest there
+    experiment = replace(read(run, arguments.code).experiment, device="cpu")  # one row is fastest there
     if not hasattr(experiment.family, "make_env"):
         raise UserError(f"{experiment.family.name} cannot be played: its tasks are functions, and nothing acts in them")
     trainer = restored(experiment, run, arguments.checkpoint, to_train=False)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from experiments.cli.arguments import parse
+from experiments.experiment.code_choice import CodeChoice
 from metarl.errors import UserError, shell_command
 
 if TYPE_CHECKING:
     from experiments.experiment.definition import Experiment
     from metarl.run.directory import Run
+
+_Code = Annotated[CodeChoice, tyro.conf.arg(name="")]  # whose flags have no prefix
 
 
 @dataclass(frozen=True)
@@ -21,17 +24,19 @@ class Arguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
     num_iterations: int | None = None  # the total number of iterations, to train for longer; None: the run's own
     video_every: int = 0  # the number of iterations between two videos of a trial; 0: no videos
+    code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with
 
 
 def main(argv: list[str]) -> int:
     arguments = parse(Arguments, argv, prog="metarl resume", description=__doc__ or "")
     from experiments.cli.session import Filming, meta_train
-    from experiments.experiment.definition import from_config, restored, to_config
+    from experiments.experiment.definition import restored
+    from experiments.experiment.reading import keep_new_code, read
     from metarl.run.directory import Run
 
     run = Run.open(arguments.run)
-    config = run.config()
-    experiment = from_config(config, run.path)
+    reading = read(run, arguments.code)
+    experiment = reading.experiment
     if arguments.num_iterations is not None:
         if arguments.num_iterations <= experiment.train.num_iterations:
             raise UserError(
@@ -50,8 +55,11 @@ def main(argv: list[str]) -> int:
                 f"train it on with: {shell_command('metarl', 'resume', run.path)} --num-iterations N"
             )
             return 0
+        if reading.has_changed or reading.is_moved:
+            keep_new_code(run, reading, trainer.iteration)
         if arguments.num_iterations is not None:
-            run.rewrite_config(to_config(experiment, config["experiment"]))
+            config = run.config()
+            run.rewrite_config({**config, "train": {**config["train"], "num_iterations": arguments.num_iterations}})
         run.rewind(trainer.num_samples)
         return meta_train(experiment, trainer, run, filming)
 

@@ -1,8 +1,8 @@
-"""PEARL tells from its exploration whether its ant should walk forward or backward.
+"""PEARL on ant_dir (forward or backward), for two cores.
 
-The settings of half_cheetah_vel/pearl, for two cores; `pearl_paper` has the published ones. Watch velocity_along, the
-speed in the task's direction: an ant that merely stands returns 150 to 200 an episode. Seed 0 stood for 110,000 steps,
-then began to walk; it was stopped at 153,000.
+The settings of half_cheetah_vel/pearl; `pearl_paper` has the published ones. Watch velocity_along, the speed in the
+task's direction: an ant that merely stands returns 150 to 200 per episode. Seed 0 stood for 110,000 steps, then began
+to walk; the run was stopped at 153,000.
 """
 
 from dataclasses import replace
@@ -29,6 +29,6 @@ experiment = replace(
     expected=Expected(
         at_least=230,
         point=3,
-        source="our own aim, set once seed 0 had 247 after a third of the steps; standing pays 150",
+        source="our own aim, set once seed 0 reached 247 after a third of the steps; standing pays 150",
     ),
 )

@@ -1,6 +1,6 @@
-"""PEARL on ant_dir, forward or backward, settings as published, for a GPU.
+"""PEARL on ant_dir (forward or backward), settings as published, for a GPU.
 
-Rakelly et al. (2019). What it reaches here was not measured.
+Rakelly et al. (2019). Its result has not been measured here.
 """
 
 from agents.pearl import PEARLConfig

@@ -1,4 +1,4 @@
-"""ProMP finds out from ten episodes whether its ant should walk forward or backward.
+"""ProMP on ant_dir (forward or backward), with ten episodes before adaptation.
 
 `promp_paper` has the published settings.
 """

@@ -1,8 +1,8 @@
-"""RL2 finds out from its rewards whether its ant should run forward or backward.
+"""RL2 on ant_dir (forward or backward).
 
-The agent's settings are those of half_cheetah_dir/rl2. The budget is 31 million steps, about an hour and a half of two
-cores. What it reaches was not measured, so nothing is expected; watch velocity_along, the speed in the task's
-direction: a policy that merely stands returns up to 200 an episode.
+The agent's settings are those of half_cheetah_dir/rl2. The budget is 31 million steps, about an hour and a half on two
+cores. The result has not been measured, so there is no expected value; watch velocity_along, the speed in the task's
+direction: a policy that merely stands returns up to 200 per episode.
 """
 
 from agents.rl2 import RL2_TWO_CORES

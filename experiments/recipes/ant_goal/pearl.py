@@ -1,7 +1,7 @@
-"""PEARL infers from its exploration to which place its ant should go.
+"""PEARL on ant_goal, for two cores.
 
-The settings of half_cheetah_vel/pearl, for two cores, and a third of the published tasks; `pearl_paper` has the
-published ones. After 640,000 steps it infers training's places, and not yet those of test tasks (experiments/LOG.md).
+The settings of half_cheetah_vel/pearl, and a third of the published tasks; `pearl_paper` has the published ones. After
+640,000 steps it infers training goals, but not yet test goals (experiments/LOG.md).
 """
 
 from dataclasses import replace

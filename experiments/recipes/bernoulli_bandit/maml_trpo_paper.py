@@ -1,4 +1,4 @@
-"""MAML with a trust region on five arms, settings of pytorch-maml-rl: ten pulls and an inner step of a half."""
+"""MAML-TRPO on a five-armed Bernoulli bandit, settings of pytorch-maml-rl: ten pulls, inner step size 0.5."""
 
 from agents.maml import MAMLTRPOConfig
 from envs.torch_families.bandits import BernoulliBandit

@@ -1,4 +1,4 @@
-"""RL2 on five Bernoulli arms and ten pulls: as good as the Gittins index within a minute.
+"""RL2 on a five-armed Bernoulli bandit, ten pulls: on a par with the Gittins index within a minute.
 
 Duan et al. (2016), table 1, n = 10, k = 5: RL2 6.7, Gittins 6.6, random 5.0 (mean total reward of 1000 trials).
 """

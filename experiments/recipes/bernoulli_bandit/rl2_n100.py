@@ -1,4 +1,4 @@
-"""RL2 on five Bernoulli arms and a hundred pulls.
+"""RL2 on a five-armed Bernoulli bandit, a hundred pulls.
 
 Duan et al. (2016), table 1, n = 100, k = 5: RL2 78.7, Gittins 78.3, random 49.9 (mean total reward of 1000 trials).
 """

@@ -1,7 +1,7 @@
-"""RL2 with a SNAIL as its memory, on five Bernoulli arms and ten pulls: convolutions over time, and attention.
+"""RL2 with SNAIL as its memory, on a five-armed Bernoulli bandit, ten pulls.
 
-The budget of the recipe rl2. Of the learning rates .001, .002 and .004 the last earned most after 120 iterations of
-training, at a time when queries and keys did not yet begin alike.
+The budget of bernoulli_bandit/rl2. Of the learning rates .001, .002 and .004, the last one earned the most after 120
+iterations, in runs from before query and key weights started equal.
 """
 
 from dataclasses import replace

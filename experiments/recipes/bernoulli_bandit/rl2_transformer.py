@@ -1,7 +1,7 @@
-"""RL2 with a transformer as its memory, on five Bernoulli arms and ten pulls.
+"""RL2 with a transformer as its memory, on a five-armed Bernoulli bandit, ten pulls.
 
-The budget of the recipe rl2. Of the learning rates .0005 and .001 the second earned a little more after 120 iterations
-of training, at twice the width and at a time when queries and keys did not yet begin alike.
+The budget of bernoulli_bandit/rl2. Of the learning rates .0005 and .001, the second one earned slightly more after 120
+iterations, in runs with twice the width from before query and key weights started equal.
 """
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
-"""RL2 with a SNAIL as its memory, on the 5x5 gridworld: convolutions over all four episodes, and attention.
+"""RL2 with SNAIL as its memory, on GridNavi.
 
-The budget of the recipe rl2.
+The budget of grid_navi/rl2.
 """
 
 from dataclasses import replace

@@ -1,9 +1,9 @@
-"""MAML with a trust region finds out from twenty episodes whether its half cheetah should run forward or backward.
+"""MAML-TRPO on half_cheetah_dir (forward or backward), with twenty episodes before adaptation.
 
-Three things differ from the published settings of `maml_trpo_paper`, and save steps: actions are five times as noisy,
-as a body that hardly moves learns slowly; the inner objective is ProMP's likelihood ratio, whose derivative is the
-inner step's own; and the trust region is five times as wide. With ten episodes a step in place of twenty, the inner
-gradient is too noisy: 106 in place of 450 after 17.6 M steps.
+Three differences from the published settings of `maml_trpo_paper` save steps: actions are five times as noisy, because
+a body that hardly moves learns slowly; the inner objective is ProMP's likelihood ratio, whose derivative equals the
+inner step's; and the trust region is five times as wide. With ten episodes per step instead of twenty, the inner
+gradient is too noisy: 106 instead of 450 after 17.6 M steps.
 """
 
 from agents.maml import MAMLTRPOConfig

@@ -1,4 +1,4 @@
-"""MAML with a trust region on half_cheetah_dir, settings as published."""
+"""MAML-TRPO on half_cheetah_dir, settings as published."""
 
 from agents.maml import MAMLTRPOConfig
 from envs.locomotion.half_cheetah import HalfCheetahDir

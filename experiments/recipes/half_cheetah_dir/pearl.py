@@ -1,6 +1,6 @@
-"""PEARL tells from its exploration whether its half cheetah should run forward or backward.
+"""PEARL on half_cheetah_dir (forward or backward), for two cores.
 
-The settings of half_cheetah_vel/pearl, for two cores, on the two directions; `pearl_paper` has the published ones.
+The settings of half_cheetah_vel/pearl; `pearl_paper` has the published ones.
 """
 
 from dataclasses import replace
@@ -24,5 +24,5 @@ experiment = replace(
     train=TrainConfig(
         num_iterations=90, num_tasks=2, copies=4, num_points=3, eval_every=5, eval_tasks=30, checkpoint_every=5
     ),
-    expected=Expected(at_least=600, point=3, source="our own aim by 300,000 steps; the public code has 878"),
+    expected=Expected(at_least=600, point=3, source="our own aim by 300,000 steps; the public code reaches 878"),
 )

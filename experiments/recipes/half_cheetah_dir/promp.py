@@ -1,7 +1,7 @@
-"""ProMP finds out from ten episodes whether its half cheetah should run forward or backward.
+"""ProMP on half_cheetah_dir (forward or backward), with ten episodes before adaptation.
 
-Actions are five times as noisy as in the paper and a step has half as many episodes: a body that hardly moves learns
-slowly, and more updates of less data save steps. `promp_paper` has the published settings.
+Actions are five times as noisy as in the paper, because a body that hardly moves learns slowly; and a step has half as
+many episodes, because more updates on less data save steps. `promp_paper` has the published settings.
 """
 
 from agents.promp import ProMPConfig

@@ -1,8 +1,8 @@
-"""RL2 tells from a few rewards whether its half cheetah should run forward or backward.
+"""RL2 on half_cheetah_dir (forward or backward).
 
-A short discount and short traces learn fastest here: which way to run shows within the first steps, so that no credit
-needs to cross the trial. Small meta-batches, and so many updates, save more than half of the steps
-(experiments/LOG.md). `rl2_long` is the same for 1e8 steps, where the published curve ends.
+A small discount factor and lambda learn fastest here: the direction shows within the first steps, so credit need not
+cross the trial. Small meta-batches, and hence more updates, save more than half of the steps (experiments/LOG.md).
+`rl2_long` is this recipe for 1e8 steps, where the published curve ends.
 """
 
 from agents.rl2 import RL2_TWO_CORES

@@ -1,4 +1,4 @@
-"""half_cheetah_dir/rl2 for 1e8 environment steps, where RL2's published curve ends at 2104 after roughly 60 hours.
+"""RL2 on half_cheetah_dir for 1e8 environment steps, where the published curve ends at 2104 (after roughly 60 hours).
 
 Zintgraf et al. 2020 (VariBAD), appendix: return of an episode of 200 steps, after meta-training.
 """

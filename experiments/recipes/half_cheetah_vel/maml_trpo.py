@@ -1,6 +1,6 @@
-"""MAML with a trust region finds out from twenty episodes how fast its half cheetah should run.
+"""MAML-TRPO on half_cheetah_vel, with twenty episodes before adaptation.
 
-The settings of half_cheetah_dir/maml_trpo, which says why they differ from the published ones of `maml_trpo_paper`.
+The settings of half_cheetah_dir/maml_trpo, which explains how they differ from the published ones of `maml_trpo_paper`.
 Velocities go up to 3 m/s here. Seed 0 had -149 after 60 iterations, and was still learning.
 """
 

@@ -1,8 +1,8 @@
-"""PEARL infers from its exploration at which velocity its half cheetah should run, v* ~ U[0, 3].
+"""PEARL on half_cheetah_vel, target velocities uniform in [0, 3], for two cores.
 
-Rakelly et al. (2019) on two cores: smaller nets and batches, fewer gradient steps, half as many training tasks, and
-faster rates than the published ones, which are the agent's defaults. The curve has two episodes of exploration and one
-after them.
+Rakelly et al. (2019), with smaller nets and batches, fewer gradient steps, half as many training tasks, and higher
+learning rates than the published ones, which are the agent's defaults. The curve has two episodes of exploration and
+one after them.
 """
 
 from dataclasses import replace

@@ -1,7 +1,7 @@
-"""PEARL on half_cheetah_vel, settings as published: 2000 gradient steps of 16 x 256 an iteration, for a GPU.
+"""PEARL on half_cheetah_vel, settings as published, for a GPU: 2000 gradient steps of 16 x 256 per iteration.
 
-Rakelly et al. (2019). What it reaches here was not measured; the public code had -59 after 300,000 steps, and -39 after
-500,000. The replay's capacity is lower than the published million a task, which is never filled.
+Rakelly et al. (2019). Its result has not been measured here; the public code had -59 after 300,000 steps, and -39 after
+500,000. The replay's capacity is lower than the published million per task, which is never filled.
 """
 
 from agents.pearl import PEARLConfig
@@ -13,5 +13,5 @@ experiment = Experiment(
     family=HalfCheetahVel(),
     agent=PEARLConfig(),
     train=TrainConfig(num_iterations=60, num_tasks=5, num_points=3, eval_every=5, eval_tasks=30, checkpoint_every=5),
-    expected=Expected(at_least=-45, point=3, source="our own aim by 500,000 steps; the public code has -39 there"),
+    expected=Expected(at_least=-45, point=3, source="our own aim by 500,000 steps; the public code reaches -39 there"),
 )

@@ -1,7 +1,7 @@
-"""RL2 finds out from its rewards at which velocity its half cheetah should run, v* ~ U[0, 3].
+"""RL2 on half_cheetah_vel, target velocities uniform in [0, 3].
 
 The agent's settings are those of half_cheetah_dir/rl2. Published results for RL2 on this family exist as figures only;
-what is expected is that the second episode, when the velocity is known, is better than the first.
+the second episode, when the velocity is known, should be better than the first.
 """
 
 from agents.rl2 import RL2_TWO_CORES

@@ -1,6 +1,6 @@
-"""ANIL tells five characters apart from one example of each by adapting the last layer alone.
+"""ANIL on Omniglot, 5-way 1-shot.
 
-Raghu et al. (2020): the settings of omniglot/maml, with five steps on the last layer, which cost next to nothing.
+Raghu et al. (2020): the settings of omniglot/maml, with five steps on the last layer, which take almost no time.
 """
 
 from dataclasses import replace

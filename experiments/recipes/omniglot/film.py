@@ -1,7 +1,7 @@
-"""FiLM tells five characters apart from one example of each, by a net whose features are scaled for the task.
+"""FiLM on Omniglot, 5-way 1-shot.
 
-Requeima et al. (2019) condition a large net that was trained beforehand; here all is learned together, in episodes of
-sixty classes, with convolutions in half precision.
+Requeima et al. (2019) condition a large pre-trained net; here everything is learned together, in episodes of sixty
+classes, with convolutions in half precision.
 """
 
 from experiments import Expected, Experiment

@@ -1,8 +1,8 @@
-"""First-order MAML tells five characters apart from one example of each; its normalisation is to be chosen.
+"""First-order MAML on Omniglot, 5-way 1-shot, with a choice of normalisation.
 
-Finn, Abbeel, Levine (2017) leave it out for Omniglot; Nichol et al. (2018) report it. The settings are those of
+Finn, Abbeel, Levine (2017) have no result for Omniglot; Nichol et al. (2018) do. The settings are those of
 omniglot/maml. Bronskill et al. (2020) compare normalisations with it: --agent.conv.normalisation tasknorm, running,
-layer, instance or none; the first is "transductive", as published.
+layer, instance or none; the default is "transductive", as published.
 """
 
 from dataclasses import replace

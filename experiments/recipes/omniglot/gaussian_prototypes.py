@@ -1,7 +1,7 @@
-"""Gaussian prototypes tell five characters apart from one example of each: beliefs about the means of classes.
+"""Gaussian prototypes on Omniglot, 5-way 1-shot.
 
-After Harrison et al. (2020) and Zhang et al. (2021), on an embedding learned from the start, as prototypical networks
-learn theirs: episodes of sixty classes, with convolutions in half precision.
+After Harrison et al. (2020) and Zhang et al. (2021), with an embedding learned from scratch as in prototypical
+networks: episodes of sixty classes, with convolutions in half precision.
 """
 
 from experiments import Expected, Experiment

@@ -1,7 +1,7 @@
-"""A hypernetwork tells five characters apart from one example of each, by writing the last two layers of a net.
+"""A hypernetwork that generates the last two layers, on Omniglot, 5-way 1-shot.
 
-After Ha et al. (2017), who have no few-shot tasks. Episodes are of twenty classes, three at a time, so that in each
-iteration three layers are written.
+After Ha et al. (2017), who have no few-shot tasks. Episodes have twenty classes, three at a time, so each iteration
+generates three layers.
 """
 
 from experiments import Expected, Experiment

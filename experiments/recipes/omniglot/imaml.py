@@ -1,10 +1,10 @@
-"""iMAML tells five characters apart from one example of each; its meta-gradients skip the way that adaptation took.
+"""iMAML on Omniglot, 5-way 1-shot.
 
-Rajeswaran et al. (2019): sixteen steps of 0.1 with a pull of strength 2 towards the initialisation, five of conjugate
-gradient with damping 1 and, as in the published code, 10 beside the pull; all queries of a task are normalised
-together. A step of meta-training is as long as ten of MAML's, so that it gets few. The paper's budget:
---train.num-iterations 20000 --agent.outer-lr 0.001 --agent.final-outer-lr None; it lets go of the pull at meta-test,
-which this does not.
+Rajeswaran et al. (2019): sixteen steps of 0.1 with a regulariser of strength 2 towards the initialisation, five steps
+of conjugate gradient with damping 1 and, as in the published code, 10 added to the strength; all queries of a task are
+normalised together. An iteration takes ten times as long as MAML's, so there are few. The paper's budget:
+--train.num-iterations 20000 --agent.outer-lr 0.001 --agent.final-outer-lr None; the paper drops the regulariser at
+meta-test, unlike here.
 """
 
 from dataclasses import replace

@@ -1,8 +1,8 @@
-"""A learned optimizer tells five characters apart from one example of each, after five of its updates.
+"""A learned optimizer on Omniglot, 5-way 1-shot, with five updates.
 
-Andrychowicz et al. (2016), who fit one problem after another with it: two layers of twenty units, here with a learned
-beginning, fifteen queries of each class, and a net of 16 filters, as each of its numbers has an LSTM of its own. All
-queries of a task are normalised together.
+Andrychowicz et al. (2016), who use it for one problem after another: two layers of twenty units, here with a learned
+initialisation, fifteen queries per class, and a net of 16 filters, because each of its parameter entries has its own
+LSTM. All queries of a task are normalised together.
 """
 
 from dataclasses import replace

@@ -1,8 +1,8 @@
-"""MAML tells five characters apart from one example of each, by one gradient step from where it has learned to begin.
+"""MAML on Omniglot, 5-way 1-shot.
 
-Finn, Abbeel, Levine (2017): four strided blocks of 64 filters and the mean over pixels, one step of 0.4, one query of
-each class, three steps at meta-test. As published, batch normalisation is transductive: the five queries of a task, one
-of each class, are normalised together; --family.test-queries 15 has 75 of them. The paper's own budget and split:
+Finn, Abbeel, Levine (2017): four strided blocks of 64 filters and the mean over pixels, one step of 0.4, one query per
+class, three steps at meta-test. As published, batch normalisation is transductive: the five queries of a task, one per
+class, are normalised together; with --family.test-queries 15 there are 75. The paper's own budget and split:
 --train.num-iterations 60000 --train.num-tasks 32 --agent.outer-lr 0.001 --agent.final-outer-lr None
 --family.class-split random --family.rotations augment.
 """

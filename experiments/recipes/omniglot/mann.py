@@ -1,9 +1,9 @@
-"""A memory-augmented network names characters that it meets again and again, their labels coming one step late.
+"""A memory-augmented neural network on Omniglot, 5-way, ten presentations per class, with late labels.
 
-Santoro et al. (2016): five characters, ten times each, in pictures of 20 x 20; an LSTM of 200 units, 128 slots of 40
-numbers, four heads, 100,000 tasks in batches of 16. Here tasks are fewer, queries more, and pictures are seen by
-convolutions; the paper's network sees pixels: --agent.embedding pixels --train.num-iterations 6250. After k shots comes
-presentation k + 1.
+Santoro et al. (2016): five characters, ten times each, in images of 20 x 20; an LSTM of 200 units, 128 slots of 40
+numbers, four heads, 100,000 tasks in batches of 16. Here there are fewer tasks, more queries, and a convolutional net
+embeds the images; for pixels, as in the paper: --agent.embedding pixels --train.num-iterations 6250. After k shots
+comes presentation k + 1.
 """
 
 from experiments import Expected, Experiment

@@ -1,8 +1,8 @@
-"""A matching network tells five characters apart from one example of each, by attention over cosines.
+"""Matching network on Omniglot, 5-way 1-shot.
 
-Vinyals et al. (2016) train with as many classes as at test; here an episode has sixty, as prototypical networks have,
-which teaches more in the same time, and convolutions are in half precision. Their full context embeddings:
---agent.context-steps 3. More time: --train.num-iterations 20000.
+Vinyals et al. (2016) train with as many classes as at test; here an episode has sixty, as for prototypical networks,
+which learns more in the same time, and convolutions are in half precision. Full context embeddings:
+--agent.context-steps 3. A longer run: --train.num-iterations 20000.
 """
 
 from experiments import Expected, Experiment

@@ -1,7 +1,7 @@
-"""A meta network tells five characters apart from one example of each, by fast weights made from loss gradients.
+"""Meta network on Omniglot, 5-way 1-shot.
 
-Munkhdalai, Yu (2017), whose net has five blocks and fast weights in its last ones. Running statistics: no query is
-normalised by others. A longer run: --train.num-iterations 20000.
+Munkhdalai, Yu (2017), whose net has five blocks and fast weights in its last ones. With running statistics, a query is
+not normalised by other queries. A longer run: --train.num-iterations 20000.
 """
 
 from experiments import Expected, Experiment

@@ -1,7 +1,7 @@
-"""MetaOptNet tells five characters apart from one example of each, by ridge regression on an embedding.
+"""MetaOptNet with ridge regression on Omniglot, 5-way 1-shot.
 
-Bertinetto et al. (2019) and Lee et al. (2019); the latter weigh squared weights by 50 for an embedding of 16,000
-numbers: --agent.ridge 50. Here an embedding has 64 numbers, and an episode sixty classes.
+Bertinetto et al. (2019) and Lee et al. (2019); the latter use an L2 penalty of 50 for an embedding of size 16,000:
+--agent.ridge 50. Here the embedding has size 64, and an episode has sixty classes.
 """
 
 from experiments import Expected, Experiment

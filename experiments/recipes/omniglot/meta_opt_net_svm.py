@@ -1,8 +1,8 @@
-"""MetaOptNet tells five characters apart from one example of each, by a support vector machine on an embedding.
+"""MetaOptNet with a support vector machine on Omniglot, 5-way 1-shot.
 
-Lee et al. (2019) have no Omniglot; on photographs they train with five classes of fifteen shots, whatever the shots of
-the test, on a larger net: --family.train-ways 5 --family.train-shots 15 --agent.conv.filters 640 is the nearest to it.
-Here an episode has twenty classes, as those are harder to tell apart than five.
+Lee et al. (2019) have no Omniglot; on photographs they train with five classes of fifteen shots, whatever the shots at
+test, with a larger net; the closest settings: --family.train-ways 5 --family.train-shots 15 --agent.conv.filters 640.
+Here an episode has twenty classes, which are harder to tell apart than five.
 """
 
 from experiments import Expected, Experiment

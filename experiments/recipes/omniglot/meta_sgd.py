@@ -1,7 +1,7 @@
-"""Meta-SGD tells five characters apart from one example of each, with a learned step size for each number in the net.
+"""Meta-SGD on Omniglot, 5-way 1-shot.
 
-Li et al. (2017): the settings of omniglot/maml, and one step at meta-test too, as the step sizes are learned for it.
-The paper draws them from 0.005 to 0.1; here all begin where MAML's are.
+Li et al. (2017): the settings of omniglot/maml, with a single step at meta-test too, because the step sizes are learned
+for it. The paper draws their initial values from 0.005 to 0.1; here all start at MAML's.
 """
 
 from dataclasses import replace

@@ -1,7 +1,7 @@
-"""A prototypical network tells five characters apart from one example of each, by the nearest mean in an embedding.
+"""Prototypical network on Omniglot, 5-way 1-shot.
 
-Snell, Swersky, Zemel (2017) train with sixty classes in an episode; so does this, for 3000 episodes, with
-convolutions in half precision. More time: --train.num-iterations 20000.
+Snell, Swersky, Zemel (2017) train with sixty classes in an episode; so does this recipe, for 3000 episodes, with
+convolutions in half precision. A longer run: --train.num-iterations 20000.
 """
 
 from experiments import Expected, Experiment

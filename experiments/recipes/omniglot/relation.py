@@ -1,7 +1,7 @@
-"""A relation network tells five characters apart from one example of each, by a learned comparison of maps.
+"""Relation network on Omniglot, 5-way 1-shot.
 
-Sung et al. (2018) train for a million episodes of five classes with 19 queries of each; here an episode has twenty
-classes and there are fewer, with convolutions in half precision. Their own:
+Sung et al. (2018) train for a million episodes of five classes with 19 queries each; here there are fewer episodes, of
+twenty classes, with convolutions in half precision. The paper's settings:
 --family.train-ways 5 --family.queries 19 --train.num-iterations 1000000 --agent.max-grad-norm 0.5
 """
 

@@ -1,10 +1,10 @@
-"""Reptile tells five characters apart after fifty steps on one example of each, one query at a time.
+"""Reptile on Omniglot, 5-way 1-shot, without transduction.
 
 Nichol, Achiam, Schulman (2018): four strided blocks of 64 filters; five steps of Adam without momentum on ten examples
-at a time; at meta-test fifty steps on the support. Each query is normalised beside the support alone, the paper's
-setting without transduction; with it: omniglot/reptile_transductive. Steps are three times as long as the paper's, for
-a seventh of its iterations. Its own budget and characters: --train.num-iterations 100000 --agent.inner-lr 0.001
---family.class-split random --family.random-sizes 1200 0 423 --family.test-rotations none
+at a time; at meta-test fifty steps on the support. Each query is normalised with the support only, the paper's setting
+without transduction; for transduction, see omniglot/reptile_transductive. Inner steps are three times as long as the
+paper's, for a seventh of its iterations. The paper's budget and characters: --train.num-iterations 100000
+--agent.inner-lr 0.001 --family.class-split random --family.random-sizes 1200 0 423 --family.test-rotations none
 --family.resize nearest --family.ink dark.
 """
 

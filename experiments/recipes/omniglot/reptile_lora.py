@@ -1,7 +1,7 @@
-"""Reptile whose low-rank adapters alone adapt tells five characters apart from one example of each.
+"""Reptile with low-rank adapters on Omniglot, 5-way 1-shot.
 
-Hu et al. (2021) for the adapters, of rank four here; Nichol et al. (2018) for the rest: the settings are those of
-omniglot/reptile_transductive, with longer steps, as what adapts is small.
+Hu et al. (2021) for the adapters, of rank four here; Nichol et al. (2018) for Reptile. The settings are those of
+omniglot/reptile_transductive, with longer inner steps, because few parameters adapt.
 """
 
 from dataclasses import replace

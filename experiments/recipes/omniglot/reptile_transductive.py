@@ -1,7 +1,7 @@
-"""Reptile tells five characters apart after fifty steps on one example of each, all queries at once.
+"""Reptile on Omniglot, 5-way 1-shot, with transduction.
 
-Nichol, Achiam, Schulman (2018), with transduction: the five queries of a task, one of each class, are normalised
-together at meta-test. Meta-training and everything else are those of omniglot/reptile.
+Nichol, Achiam, Schulman (2018), with transduction: the five queries of a task, one per class, are normalised together
+at meta-test. Meta-training and all other settings are those of omniglot/reptile.
 """
 
 from dataclasses import replace

@@ -1,7 +1,7 @@
-"""A siamese network tells five characters apart from one example of each, by how likely two images are of one class.
+"""Siamese network on Omniglot, 5-way 1-shot.
 
-Koch et al. (2015) tell twenty characters of one alphabet apart, after training on 150,000 pairs that were distorted;
-here an episode has 2,000 pairs, and characters are of any alphabets.
+Koch et al. (2015) classify twenty characters of one alphabet, after training on 150,000 distorted pairs; here an
+episode has 2,000 pairs, with characters from all alphabets.
 """
 
 from experiments import Expected, Experiment

@@ -1,7 +1,7 @@
-"""A SNAIL tells five characters apart from one example of each, read in a row with their labels.
+"""SNAIL on Omniglot, 5-way 1-shot.
 
-Mishra et al. (2018): the sizes of its blocks, on four blocks of convolution; their batches are of 32 tasks, and their
-training far longer: --train.num-tasks 32 --train.num-iterations 80000.
+Mishra et al. (2018): the sizes of its blocks, on four convolution blocks. The paper has batches of 32 tasks and a far
+longer training: --train.num-tasks 32 --train.num-iterations 80000.
 """
 
 from experiments import Expected, Experiment

@@ -1,6 +1,6 @@
-"""A T-net tells five characters apart from one example of each: MAML with linear maps that do not adapt.
+"""T-net on Omniglot, 5-way 1-shot.
 
-Lee, Choi (2018): the settings of omniglot/maml, for 40,000 iterations. The MT-net, which learns what adapts:
+Lee, Choi (2018): the settings of omniglot/maml, for 40,000 iterations. The MT-net, which learns which units adapt:
 --agent.gated True.
 """
 

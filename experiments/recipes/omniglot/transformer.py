@@ -1,4 +1,4 @@
-"""A transformer without positions tells five characters apart from one example of each, in its context."""
+"""A transformer without positions on Omniglot, 5-way 1-shot."""
 
 from experiments import Expected, Experiment
 from metarl.fewshot.images.omniglot import Omniglot

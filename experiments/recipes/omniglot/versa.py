@@ -1,7 +1,7 @@
-"""VERSA tells five characters apart from one example of each, and how sure it is: a distribution over the last layer.
+"""VERSA on Omniglot, 5-way 1-shot.
 
-Gordon et al. (2019) train with five classes, sixteen tasks at once, for 80,000 iterations; here an episode has twenty
-classes, and there are fewer. A plain softmax layer beside it: --agent.num-points 0.
+Gordon et al. (2019) train with five classes, sixteen tasks at once, for 80,000 iterations; here there are fewer
+iterations, with twenty classes per episode. For comparison, a plain softmax layer: --agent.num-points 0.
 """
 
 from experiments import Expected, Experiment

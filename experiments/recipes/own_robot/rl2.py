@@ -1,7 +1,7 @@
-"""A crane of one's own learns to carry a load of unknown mass to a place that it is not told.
+"""RL2 on a custom robot: a crane carries a load of unknown mass to a hidden target.
 
-The reward says how far the load is from that place. In the first episode the crane finds it; in the second a good
-meta-learner goes there at once.
+The reward decreases with the load's distance from the target. In the first episode the crane searches for it; in the
+second, a good meta-learner goes there at once.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
 
 
-def observe(physics, task):  # of all rows at once: [B, 5]
+def observe(physics, task):  # all rows at once: [B, 5]
     swing = physics.position("swing")
     return torch.stack([physics.position("trolley"), swing.sin(), swing.cos(), *physics.qvel.T], dim=1)
 
@@ -29,7 +29,7 @@ def terminated(physics, task):  # [B] bool
     return physics.position("swing").abs() > 1.2
 
 
-def goal(task):  # where films show a ball: [B, 3]
+def goal(task):  # position of a ball shown in videos: [B, 3]
     return torch.stack([task.target, torch.zeros_like(task.target), torch.full_like(task.target, 0.4)], dim=1)
 
 
@@ -46,5 +46,5 @@ experiment = Experiment(
     ),
     agent=RL2Config(hidden_size=64, gamma=0.97, entropy_coefficient=0.0),
     train=TrainConfig(num_iterations=100, num_tasks=128, eval_every=50),
-    expected=Expected(at_least=50, source="our own; a crane that does nothing gets 30", point=2),
+    expected=Expected(at_least=50, source="our own aim; a crane without controls gets 30", point=2),
 )

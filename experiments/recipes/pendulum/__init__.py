@@ -1,1 +1,1 @@
-"""Gymnasium's pendulum: an environment of others as a task family."""
+"""Gymnasium's Pendulum: an external environment as a task family."""

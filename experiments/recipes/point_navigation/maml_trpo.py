@@ -1,7 +1,7 @@
-"""MAML with a trust region goes to a goal that it can only infer from its rewards.
+"""MAML-TRPO on point navigation.
 
-Later inner steps are a third as long as the first, which has a whole square to cross, and the policy's noise is kept
-from falling: inner steps grow as it does, and overshoot (experiments/LOG.md). `maml_trpo_paper` has the published
+Later inner steps are a third as long as the first, which has to cross the whole square, and the policy's noise has a
+lower bound: inner steps grow as it falls, and overshoot (experiments/LOG.md). `maml_trpo_paper` has the published
 settings.
 """
 

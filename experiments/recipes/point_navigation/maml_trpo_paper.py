@@ -1,4 +1,4 @@
-"""MAML with a trust region on point navigation, settings as published."""
+"""MAML-TRPO on point navigation, settings as published."""
 
 from agents.maml import MAMLTRPOConfig
 from envs.torch_families.navigation import PointNavigation

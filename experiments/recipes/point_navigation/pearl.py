@@ -1,7 +1,7 @@
-"""PEARL infers from its exploration where in the plane its point should go.
+"""PEARL on point navigation.
 
 Rakelly et al. (2019) have a dense point robot in their code, with goals in a larger square and episodes of 20 steps;
-the family is the MAML paper's, and the settings are those of semicircle/pearl with the reward for all to see.
+the family here is the MAML paper's, and the settings are those of semicircle/pearl, without a shaped reward.
 """
 
 from agents.pearl import PEARLConfig
@@ -35,5 +35,5 @@ experiment = Experiment(
         actor_gain=4.0,
     ),
     train=TrainConfig(num_iterations=30, num_tasks=10, copies=2, eval_every=5, eval_tasks=100),
-    expected=Expected(at_least=-40, point=4, source="our own aim; who knows the goal has about -0.5"),
+    expected=Expected(at_least=-40, point=4, source="our own aim; with a known goal about -0.5"),
 )

@@ -1,4 +1,4 @@
-"""ProMP goes to a goal that it can only infer from its rewards.
+"""ProMP on point navigation.
 
 `promp_paper` has the settings of the paper's runs, which were on robots.
 """

@@ -1,4 +1,4 @@
-"""ProMP on point_navigation with the settings of the paper's runs, which were on robots."""
+"""ProMP on point navigation, with the settings of the paper's robots."""
 
 from agents.promp import ProMPConfig
 from envs.torch_families.navigation import PointNavigation

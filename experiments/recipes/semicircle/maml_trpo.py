@@ -1,4 +1,4 @@
-"""MAML with a trust region on the sparse semicircle, for as many environment steps as semicircle/pearl has."""
+"""MAML-TRPO on the sparse semicircle, for as many environment steps as semicircle/pearl."""
 
 from agents.maml import MAMLTRPOConfig
 from envs.torch_families.navigation import Semicircle

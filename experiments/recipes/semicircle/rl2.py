@@ -1,4 +1,4 @@
-"""RL2 on the sparse semicircle, for as many environment steps as semicircle/pearl, to be set beside it."""
+"""RL2 on the sparse semicircle, for as many environment steps as semicircle/pearl."""
 
 from agents.rl2 import RL2Config
 from envs.torch_families.navigation import Semicircle

@@ -1,6 +1,6 @@
-"""ANIL fits sinusoids from 10 points by adapting the last layer alone.
+"""ANIL on sinusoid regression, 10 shots.
 
-Raghu et al. (2020), who have images and reinforcement learning only.
+Raghu et al. (2020), which has images and reinforcement learning only.
 """
 
 from dataclasses import replace

@@ -1,7 +1,7 @@
-"""A conditional neural process fits sinusoids from 10 points by the mean of what each of them says.
+"""Conditional neural process on sinusoid regression, 10 shots.
 
-Garnelo et al. (2018), who have functions drawn from a Gaussian process, pictures and faces; the family and its numbers
-of examples are those of sinusoid/maml. The curve counts examples: what is expected is the error after all ten.
+Garnelo et al. (2018), which has functions from a Gaussian process, and images; the family and the numbers of examples
+are those of sinusoid/maml. The curve counts examples: the expected value is the error after all ten.
 """
 
 from experiments import Expected, Experiment

@@ -1,6 +1,6 @@
-"""First-order MAML fits sinusoids from 10 points, without the derivative of the inner gradient.
+"""First-order MAML on sinusoid regression, 10 shots.
 
-Finn, Abbeel, Levine (2017); the settings are those of sinusoid/maml. The paper has no number for it here.
+Finn, Abbeel, Levine (2017); the settings are those of sinusoid/maml. The paper has no number for this case.
 """
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
-"""MAML learns where gradient descent fits a sinusoid from 10 points, in a few steps.
+"""MAML on sinusoid regression, 10 shots.
 
-Finn, Abbeel, Levine (2017): 40-40 relu, 10 shots, 25 tasks an update, one inner step of 0.01, Adam. The paper's own
+Finn, Abbeel, Levine (2017): 40-40 ReLU, 10 shots, 25 tasks per update, one inner step of 0.01, Adam. The paper's own
 budget and rate: --train.num-iterations 70000 --agent.outer-lr 0.001; 5 shots: --family.shots 5.
 """
 

@@ -1,7 +1,7 @@
-"""Meta-SGD fits sinusoids from 10 points, with a learned step size for each number in the net.
+"""Meta-SGD on sinusoid regression, 10 shots.
 
-Li et al. (2017): the settings of MAML. Its table has 10-shot errors on amplitudes, phases and nets of its own.
-Its step sizes are learned for the one step that it is trained on: further steps diverge on some tasks.
+Li et al. (2017): the settings of MAML. Its table has 10-shot errors for other amplitudes, phases and nets. Step sizes
+are learned for a single step: further steps diverge on some tasks.
 """
 
 from dataclasses import replace

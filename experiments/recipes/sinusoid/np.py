@@ -1,7 +1,7 @@
-"""A neural process fits sinusoids from 10 points by what is still possible of a random latent.
+"""Neural process on sinusoid regression, 10 shots.
 
-Garnelo et al. (2018), who have functions drawn from a Gaussian process, and pictures; the family and its numbers of
-examples are those of sinusoid/maml. The curve counts examples: what is expected is the error after all ten.
+Garnelo et al. (2018), which has functions from a Gaussian process, and images; the family and the numbers of examples
+are those of sinusoid/maml. The curve counts examples: the expected value is the error after all ten.
 """
 
 from dataclasses import replace

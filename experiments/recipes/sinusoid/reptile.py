@@ -1,7 +1,7 @@
-"""Reptile moves towards what gradient descent made of 50 points of a sinusoid, in mini-batches of 10.
+"""Reptile on sinusoid regression, with 50 points per task in mini-batches of 10.
 
-Nichol, Achiam, Schulman (2018): inner rate 0.02, 64-64 tanh, one task an update for 30,000 of them, moved by 0.1 of the
-way; here 5 tasks an update and a larger share. At meta-test the paper takes 32 steps: --train.num-episodes 32.
+Nichol, Achiam, Schulman (2018): inner rate 0.02, 64-64 tanh, one task per update for 30,000 updates, with outer step
+0.1; here 5 tasks per update and a larger outer step. At meta-test the paper takes 32 steps: --train.num-points 32.
 """
 
 from experiments import Expected, Experiment

@@ -1,8 +1,8 @@
-"""RL2 on random tabular MDPs, ten episodes a trial: it explores, remembers and exploits like a planner would.
+"""RL2 on random tabular MDPs, ten episodes per trial.
 
-Duan et al. (2016), table 2, n = 10: RL2 156.2, PSRL 138.1, the best of the others 150.2, random 100.1 (mean total
-reward of 1000 trials). A memory that keeps a whole trial from the start, whole transitions in its input and a wide
-step size each make learning faster here (experiments/LOG.md).
+Duan et al. (2016), table 2, n = 10: RL2 156.2, PSRL 138.1, the best other method 150.2, random 100.1 (mean total reward
+of 1000 trials). A memory that spans a whole trial before training, whole transitions as inputs and a large learning
+rate each speed up learning here (experiments/LOG.md).
 """
 
 from agents.rl2 import RL2Config

@@ -1,7 +1,7 @@
-"""PEARL infers from how its walker moves what its body is like.
+"""PEARL on walker2d_rand_params, for two cores.
 
-The settings of half_cheetah_vel/pearl, for two cores, with next observations in the context; `pearl_paper` has the
-published ones. After 138,000 steps: 171, 176 and 233 in three episodes (experiments/LOG.md).
+The settings of half_cheetah_vel/pearl, with next observations in the context; `pearl_paper` has the published ones.
+After 138,000 steps: 171, 176 and 233 in three episodes (experiments/LOG.md).
 """
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
-"""PEARL on walker2d_rand_params, settings as published, for a GPU: the context holds next observations.
+"""PEARL on walker2d_rand_params, settings as published, for a GPU.
 
-Rakelly et al. (2019). What it reaches here was not measured.
+Rakelly et al. (2019). The context includes next observations. Its result has not been measured here.
 """
 
 from agents.pearl import PEARLConfig

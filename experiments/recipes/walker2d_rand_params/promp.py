@@ -1,4 +1,4 @@
-"""ProMP fits its gait to a walker of unknown masses, inertias, damping and friction.
+"""ProMP on walker2d_rand_params, with unknown masses, inertias, damping and friction.
 
 `promp_paper` has the published settings.
 """

@@ -1,4 +1,4 @@
-"""ProMP on walker2d_rand_params, settings as published: shorter inner steps, and a penalty that adapts."""
+"""ProMP on walker2d_rand_params, settings as published: smaller inner steps, and an adaptive penalty."""
 
 from agents.promp import ProMPConfig
 from envs.locomotion.walkers import Walker2dRandParams

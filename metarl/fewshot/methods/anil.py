@@ -1,8 +1,8 @@
-"""ANIL: MAML whose last layer alone adapts, so that what comes before it is computed once for each set.
+"""ANIL: MAML in which only the last layer adapts; the features before it are computed once per set.
 
 Raghu et al. Rapid learning or feature reuse? Towards understanding the effectiveness of MAML (2020).
 
-The adaptation is metarl/adaptation/head.py, as any kind of MAML may be told to adapt the last layer alone.
+The adaptation is in metarl/adaptation/head.py, because any variant of MAML may adapt only the last layer.
 """
 
 from __future__ import annotations
@@ -15,6 +15,6 @@ from metarl.fewshot.methods.maml import MAMLConfig
 
 @dataclass(frozen=True)
 class ANILConfig(MAMLConfig):
-    """ANIL: MAML whose last layer alone adapts."""
+    """ANIL: MAML in which only the last layer adapts."""
 
-    adapted: Literal["all", "head", "body", "bias"] = "head"
+    adapted: Literal["all", "head", "body", "bias"] = "head"  # parameters that adapt; "head": the last layer

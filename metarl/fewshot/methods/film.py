@@ -1,10 +1,10 @@
-"""FiLM: a net writes scales and shifts of another net's features for each task, and its last layer.
+"""FiLM: a net generates, per task, scales and shifts of another net's features, and its last layer.
 
 Perez et al. FiLM: visual reasoning with a general conditioning layer (2018).
 Requeima et al. Fast and flexible multi-task classification using conditional neural adaptive processes (2019), CNAPs.
 
-Deviations: 1. nothing is trained beforehand: embedding, encoder and generators are learned together; 2. FiLM is written
-from the task as a whole for all blocks at once, without CNAPs' auto-regression over blocks.
+Deviations: 1. there is no pre-training: embedding, encoder and generators are learned together; 2. scales and shifts of
+all blocks are generated at once, without CNAPs' auto-regression over blocks.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from metarl.records import Examples, Record
 
 @dataclass(frozen=True)
 class FilmState(Record):
-    """The images, and what follows from them."""
+    """The examples, and the scales, shifts and last layer generated from them."""
 
-    seen: EmbeddedExamples  # images as they are, [N, K, C * H * W]
-    film: Tensor  # [N, blocks, 2, F] scales, less one, and shifts of each block's features
-    weights: Tensor  # [N, W, D + 1] and bias of each class
+    seen: EmbeddedExamples  # raw images, [N, K, C * H * W]
+    film: Tensor  # [N, blocks, 2, F], scales minus one, and shifts, of each block's features
+    weights: Tensor  # [N, W, D + 1], weights and bias of each class
 
 
 class FilmAdaptation(ExampleAdaptation[FilmState]):
-    """Each block of a net is scaled and shifted for the task, and a last layer is written class by class.
+    """A net whose blocks are scaled and shifted per task, with a last layer generated class by class.
 
-    embed: the net. encoder: images [N, K, ...] -> [N, K, code_size], whose mean over the examples stands for the task.
+    embed: the net. encoder: images [N, K, ...] -> [N, K, code_size]; the mean over examples is the task's code.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class FilmAdaptation(ExampleAdaptation[FilmState]):
 
     @property
     def adapted_parameters(self) -> int:
-        """Numbers that are written for the task as a whole."""
+        """The number of parameters generated per task."""
         return torch.Size(self.film_shape).numel()
 
     def prior(self, num_tasks: int) -> FilmState:
@@ -69,7 +69,7 @@ class FilmAdaptation(ExampleAdaptation[FilmState]):
         return FilmState(seen, like.new_zeros(num_tasks, *self.film_shape), weights)
 
     def adapt(self, state: FilmState, context: Examples) -> FilmState:
-        """The net for the examples of context [N, K, C, H, W] and for those seen before."""
+        """The net for the examples of context [N, K, C, H, W] and all earlier ones."""
         seen = state.seen.append(context.x.flatten(2), context.y, context.valid)
         images = seen.x.unflatten(2, self.image_shape)
         counted = seen.valid.unsqueeze(-1)
@@ -84,7 +84,7 @@ class FilmAdaptation(ExampleAdaptation[FilmState]):
         return state.seen.mask_unseen(linear_logits(self._embedded(x, state.film), state.weights))
 
     def _embedded(self, x: Tensor, film: Tensor) -> Tensor:
-        """Features [N, K, D]: scaling and shifting after normalisation is another scale and shift of the norm's own."""
+        """Features [N, K, D]; the scales and shifts are folded into those of the normalisation layers."""
         blocks: Any = self.embed.blocks
         each = []
         for images, own in zip(x, film, strict=True):
@@ -99,9 +99,9 @@ class FilmAdaptation(ExampleAdaptation[FilmState]):
 
 @dataclass(frozen=True)
 class FilmConfig(WriterConfig):
-    """FiLM: scales and shifts of a net's features are written for the task, and the last layer class by class."""
+    """FiLM: scales and shifts of a net's features are generated per task, and the last layer class by class."""
 
-    encoder_blocks: int = 2  # blocks of the net that reads the task; `code_size` is the number of its filters
+    encoder_blocks: int = 2  # number of blocks of the task encoder, whose number of filters is `code_size`
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,15 +1,15 @@
-"""Gaussian prototypes: a belief about each class's mean in a learned embedding; all that follows is exact.
+"""Gaussian prototypes: an exact Gaussian posterior over each class's mean in a learned embedding.
 
 Harrison, Sharma, Finn, Pavone. Continuous meta-learning without tasks (2020), their PCOC.
 Zhang et al. Shallow Bayesian meta learning for real-world few-shot recognition (2021), MetaQDA.
 
-A class's mean is drawn from a Gaussian, and its examples' embeddings from one around it; both are learned, with
-variances along each axis. What is believed of a mean after some examples, and of an embedding whose class this is, are
-Gaussians again: the fewer examples, the wider. Class probabilities are in proportion to those of the query, whose
-negative log-likelihood is minimised.
+Class means are drawn from a Gaussian, and embeddings of a class from a Gaussian around its mean; both have learned
+diagonal variances. The posterior of a mean and the predictive distribution of an embedding are then Gaussians too,
+wider with fewer examples. Class probabilities are proportional to the query's predictive density; the queries' negative
+log-likelihood is minimised.
 
-Deviations: 1. PCOC learns the variances of embeddings alone; here those of means too, and their centre; 2. classes are
-equally frequent; MetaQDA's have covariances of their own.
+Deviations: 1. PCOC learns only the variances of embeddings; here also those of means, and their centre; 2. classes are
+equally frequent and share a covariance; MetaQDA's have their own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from metarl.records import Examples
 
 
 class GaussianPrototypes(ExampleAdaptation[ClassSums]):
-    """A class is a Gaussian belief about the mean of its embeddings.
+    """A class is a Gaussian posterior over the mean of its embeddings.
 
     embed: images [N, K, ...] -> [N, K, size].
     """
@@ -36,25 +36,25 @@ class GaussianPrototypes(ExampleAdaptation[ClassSums]):
     def __init__(self, embed: nn.Module, *, size: int) -> None:
         super().__init__()
         self.embed = embed
-        self.centre = nn.Parameter(torch.zeros(size))  # of the means
-        self.log_spread = nn.Parameter(torch.zeros(size))  # logarithm of the variance of means
-        self.log_noise = nn.Parameter(torch.zeros(size))  # and of embeddings around theirs
+        self.centre = nn.Parameter(torch.zeros(size))  # centre of the class means
+        self.log_spread = nn.Parameter(torch.zeros(size))  # log variance of class means
+        self.log_noise = nn.Parameter(torch.zeros(size))  # log variance of embeddings around their class mean
 
     def prior(self, num_tasks: int) -> ClassSums:
         return ClassSums.empty(num_tasks, len(self.centre), self.centre)
 
     def adapt(self, state: ClassSums, context: Examples) -> ClassSums:
-        """The sums with the examples of context [N, K, ...] added."""
+        """The sums, including the examples of context [N, K, ...]."""
         return state.append(self.embed(context.x), context.y, context.valid)
 
     def belief(self, state: ClassSums) -> tuple[Tensor, Tensor]:
-        """Mean and variance of each class's mean, [N, W, size]."""
+        """Posterior mean and variance of each class's mean: [N, W, size] each."""
         spread, noise = self.log_spread.exp(), self.log_noise.exp()
         precision = 1 / spread + state.count.unsqueeze(-1) / noise
         return (self.centre / spread + state.total / noise) / precision, 1 / precision
 
     def predict(self, state: ClassSums, x: Tensor) -> Tensor:
-        """Log-likelihoods [N, Q, W], less a constant, of queries x [N, Q, ...] that would be of a class."""
+        """Log-likelihoods [N, Q, W], up to a constant, of queries x [N, Q, ...] under each class."""
         query = self.embed(x)
         mean, variance = self.belief(state)
         variance = variance + self.log_noise.exp()
@@ -66,7 +66,7 @@ class GaussianPrototypes(ExampleAdaptation[ClassSums]):
 
 @dataclass(frozen=True)
 class GaussianPrototypesConfig(EmbeddingConfig):
-    """Gaussian prototypes: a class is a belief about the mean of its embeddings, the wider the fewer its examples."""
+    """Gaussian prototypes: a class is a Gaussian posterior over the mean of its embeddings."""
 
     def make_adaptation(
         self, embed: ConvNet, problem: Classification, generator: torch.Generator

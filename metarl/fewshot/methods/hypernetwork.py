@@ -1,10 +1,10 @@
-"""Hypernetworks: the last two layers of a net are written for each task by another net.
+"""Hypernetworks: the last two layers of a net are generated per task by another net.
 
 Ha, Dai, Le. HyperNetworks (2017).
 Requeima et al. Fast and flexible multi-task classification using conditional neural adaptive processes (2019), CNAPs,
 for the last layer.
 
-Deviations: 1. nothing is trained beforehand: embedding and generators are learned together.
+Deviations: 1. there is no pre-training: embedding and generators are learned together.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from metarl.records import Examples, Record
 
 @dataclass(frozen=True)
 class WrittenState(Record):
-    """What was seen of each class, and the layers written from it."""
+    """Sums over each class's examples, and the layers generated from them."""
 
-    seen: ClassSums  # of features and codes, side by side [N, W, D + code_size]
-    layer: Tensor  # [N, H, D + 1] weights and biases of the hidden layer
-    weights: Tensor  # [N, W, H + 1] and bias of each class
+    seen: ClassSums  # features and codes, concatenated: [N, W, D + code_size]
+    layer: Tensor  # [N, H, D + 1], weights and biases of the hidden layer
+    weights: Tensor  # [N, W, H + 1], weights and bias of each class
 
 
 class WrittenLayersAdaptation(ExampleAdaptation[WrittenState]):
-    """The last two layers of a net are written: a hidden one from the task as a whole, the last one class by class.
+    """A net whose last two layers are generated: a hidden layer from the whole task, the last layer class by class.
 
-    embed: images [N, K, ...] -> [N, K, size]. A task's code is the mean of its examples'; a class's weights are written
-    from what the hidden layer says of the mean of its features.
+    embed: images [N, K, ...] -> [N, K, size]. A task's code is the mean of its examples' codes; a class's weights are
+    generated from the hidden layer's output for the mean of its features.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class WrittenLayersAdaptation(ExampleAdaptation[WrittenState]):
         self.embed, self.size, self.code_size, self.hidden_size = embed, size, code_size, hidden_size
         self.encode = mlp((size, code_size), activation="relu", generator=generator)
         self.layer = linear(code_size, hidden_size * (size + 1), gain=0.1, generator=generator)
-        common = torch.empty(hidden_size, size + 1, device=generator.device)  # the layer that it begins at
+        common = torch.empty(hidden_size, size + 1, device=generator.device)  # the layer before any training
         nn.init.orthogonal_(common, 2**0.5, generator=generator)
         self.layer.bias.data = common.flatten()
         self.head = ClassWeights(hidden_size, hidden_size, generator=generator)
 
     @property
     def adapted_parameters(self) -> int:
-        """Numbers that are written for the task as a whole."""
+        """The number of parameters generated per task."""
         return self.hidden_size * (self.size + 1)
 
     def prior(self, num_tasks: int) -> WrittenState:
@@ -62,7 +62,7 @@ class WrittenLayersAdaptation(ExampleAdaptation[WrittenState]):
         return self._written(seen)
 
     def adapt(self, state: WrittenState, context: Examples) -> WrittenState:
-        """The layers for the examples of context [N, K, ...] and for those seen before."""
+        """The layers for the examples of context [N, K, ...] and all earlier ones."""
         features = self.embed(context.x)
         both = torch.cat([features, self.encode(features)], -1)
         return self._written(state.seen.append(both, context.y, context.valid))
@@ -82,7 +82,7 @@ class WrittenLayersAdaptation(ExampleAdaptation[WrittenState]):
 
 @dataclass(frozen=True)
 class HypernetworkConfig(WriterConfig):
-    """Hypernetwork: a hidden layer is written for the task, and the last layer class by class."""
+    """Hypernetwork: a hidden layer is generated per task, and the last layer class by class."""
 
     def make_adaptation(
         self, embed: ConvNet, problem: Classification, generator: torch.Generator

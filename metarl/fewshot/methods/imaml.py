@@ -1,16 +1,17 @@
-"""iMAML: adapt to a regularised optimum, and differentiate the optimum instead of the way to it.
+"""iMAML: adapt to a regularised optimum, and differentiate the optimum implicitly instead of the inner steps.
 
 Rajeswaran et al. Meta-learning with implicit gradients (2019).
 
 With phi the minimum of loss(phi) + lambda / 2 |phi - theta|^2, the meta-gradient of a query loss is the solution u of
 (I + H / lambda) u = d query / d phi, where H is the Hessian of the loss at phi. Conjugate gradient solves it for all
-tasks at once; memory does not grow with the number of inner steps. As after a few steps phi is not yet that minimum,
-nor H surely positive, the system may be damped: ((1 + damping) I + H / (lambda + strength_damping)) u.
+tasks at once; memory does not grow with the number of inner steps. After a few steps phi is not yet the minimum and H
+may not be positive definite, so the system may be damped: ((1 + damping) I + H / (lambda + strength_damping)) u.
 
-Deviations: 1. every task takes the same number of conjugate-gradient steps, as they run side by side. 2. every inner
-step is pulled, as in the paper; in the published code (aravindr93/imaml_dev) they are plain, one step of the pull comes
-after them, and none at meta-test. 3. inner steps may be cut to a length. Nothing in an implicit gradient keeps the
-initialisation where plain gradient steps are stable, and longer meta-training leaves that region.
+Deviations: 1. every task takes the same number of conjugate-gradient steps, because tasks are batched. 2. every inner
+step includes the regulariser, as in the paper; in the published code (aravindr93/imaml_dev) inner steps are plain, one
+step of the regulariser follows them, and there is none at meta-test. 3. inner steps may be clipped to a maximum norm.
+An implicit gradient does not keep the initialisation where plain gradient steps are stable, and longer meta-training
+leaves that region.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from metarl.optim import conjugate_gradient
 
 
 class ImplicitAdaptation(GradientAdaptation):
-    """Gradient descent on the task's loss with a pull towards where it started; its meta-gradient is implicit.
+    """Gradient descent on the task's loss, regularised towards the start; the meta-gradient is implicit.
 
-    strength: lambda above. num_cg_steps: of conjugate gradient. damping, strength_damping: see above. max_move: the
-    length that a task's inner step is cut to, as a norm over all parameters; None: as it comes. The step sizes receive
-    no meta-gradient. Other arguments: as those of `GradientAdaptation`.
+    strength: lambda above. num_cg_steps: steps of conjugate gradient. damping, strength_damping: see above. max_move:
+    the largest norm, over all parameters, of a task's inner step; None: unlimited. The step sizes receive no
+    meta-gradient. Other arguments: as for `GradientAdaptation`.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class ImplicitAdaptation(GradientAdaptation):
     def path(
         self, state: Params, context: Any, num_steps: int | None = None, *, first_order: bool | None = None
     ) -> list[Params]:
-        """The states from the start to the last; gradients flow through the last one, by the implicit function."""
+        """The states from first to last; gradients flow through the last one only, by implicit differentiation."""
         anchor = {name: value.detach() for name, value in state.items()}
         states = [anchor]
         with torch.no_grad():
@@ -86,7 +87,7 @@ class ImplicitAdaptation(GradientAdaptation):
         return [state, *states[1:-1], self._implicit(state, states[-1], context)]
 
     def _moved(self, at: Params, move: Params) -> Params:
-        """One step further, each task's no longer than `max_move`."""
+        """The parameters after one step, whose norm is at most `max_move` per task."""
         if self.max_move is None:
             return {name: at[name] + move[name] for name in at}
         length = torch.stack([part.flatten(1).square().sum(1) for part in move.values()]).sum(0).sqrt()  # [N]
@@ -94,7 +95,7 @@ class ImplicitAdaptation(GradientAdaptation):
         return {name: at[name] + share.view(-1, *(1,) * (move[name].ndim - 1)) * move[name] for name in at}
 
     def _implicit(self, start: Params, reached: Params, context: Any) -> Params:
-        """`reached` in value; in gradient, the optimum as a function of `start`."""
+        """The value of `reached`, with the gradient of the optimum as a function of `start`."""
 
         def solve(*gradients: Tensor) -> tuple[Tensor, ...]:
             right = dict(zip(reached, gradients, strict=True))
@@ -105,13 +106,13 @@ class ImplicitAdaptation(GradientAdaptation):
         return dict(zip(reached, values, strict=True))
 
     def _system(self, state: Params, context: Any, vector: Params) -> Params:
-        """(1 + damping) v + H v / (strength + strength_damping) for each task."""
+        """(1 + damping) v + H v / (strength + strength_damping), per task."""
         curvature = self._curvature(state, context, vector)
         over = self.strength + self.strength_damping
         return {name: (1 + self.damping) * v + curvature[name] / over for name, v in vector.items()}
 
     def _curvature(self, state: Params, context: Any, vector: Params) -> Params:
-        """H v for each task: the gradient of the slope along v."""
+        """H v per task: the gradient of the directional derivative along v."""
         if self.batching == "batched":
             with torch.enable_grad():
                 own = {name: value.detach().requires_grad_() for name, value in state.items()}
@@ -131,7 +132,7 @@ class ImplicitAdaptation(GradientAdaptation):
 
 
 class _Implicit(torch.autograd.Function):
-    """Values of an optimum whose gradient is solved for."""
+    """The identity on an optimum's values, whose backward pass solves the linear system."""
 
     @staticmethod
     def forward(ctx: Any, solve: Callable[..., Any], size: int, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -146,14 +147,14 @@ class _Implicit(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class IMAMLConfig(MetaGradientConfig, InnerStepsConfig):
-    """iMAML: adapts with a pull towards the initialisation; the meta-gradient is implicit, by conjugate gradient."""
+    """iMAML: adaptation regularised towards the initialisation, with an implicit meta-gradient."""
 
-    num_inner_steps: int = 16
-    strength: float = 2.0  # strength of the pull towards the initialisation, lambda
-    num_cg_steps: int = 5
-    cg_damping: float = 1.0  # damping of conjugate gradients as in the published code; 0: the paper's equation
-    strength_damping: float = 10.0
-    max_move: float | None = None  # the length that an inner step is cut to, as a norm over all parameters
+    num_inner_steps: int = 16  # number of gradient steps per task in meta-training
+    strength: float = 2.0  # strength lambda of the regulariser towards the initialisation
+    num_cg_steps: int = 5  # number of conjugate-gradient steps per meta-gradient
+    cg_damping: float = 1.0  # damping of the linear system, as in the published code; 0: the paper's equation
+    strength_damping: float = 10.0  # addition to the strength in the linear system; 0: the paper's equation
+    max_move: float | None = None  # largest norm of an inner step, over all parameters; None: unlimited
 
     def __post_init__(self) -> None:
         MetaGradientConfig.__post_init__(self)

@@ -1,14 +1,13 @@
-"""Laplace's approximation of a last layer: the most probable weights for the examples, and the Gaussian around them.
+"""Laplace approximation of a last layer: the MAP weights given the examples, and a Gaussian around them.
 
 MacKay. A practical Bayesian framework for backpropagation networks (1992).
-Rasmussen, Williams. Gaussian processes for machine learning (2006), section 3.5: the Gaussian around a softmax layer's
-most probable weights.
+Rasmussen, Williams. Gaussian processes for machine learning (2006), section 3.5: the Laplace approximation for softmax.
 
-Queries are answered by the mean over the Gaussian (metarl/fewshot/last_layer.py).
+Predictions average over the Gaussian (metarl/fewshot/last_layer.py).
 
-Deviations: 1. the weights have no bias; of each step of Newton's method, the best part is taken; 2. the covariance is
-multiplied by a learned temperature, which starts at a hundredth: after one example the curvature is that of a nearly
-certain class, next to empty, and the Gaussian as wide as the prior.
+Deviations: 1. the weights have no bias; each Newton step is followed by a line search; 2. the covariance is multiplied
+by a learned temperature, which starts at .01: after one example the class is nearly certain, so the curvature is almost
+zero and the Gaussian would be as wide as the prior.
 """
 
 from __future__ import annotations
@@ -26,28 +25,28 @@ from metarl.fewshot.seen_classes import EmbeddedExamples
 from metarl.nets.conv import ConvNet
 from metarl.records import Examples, Record
 
-_INITIAL_TEMPERATURE = 0.01  # of Laplace's covariance
-_RATE = 10.0  # times as fast as weights do the logarithms of Laplace's prior and temperature move under Adam
-_SHARES = (1.0, 0.5, 0.25, 0.1, 0.02)  # of a step of Newton's method, that are tried
+_INITIAL_TEMPERATURE = 0.01  # factor on the covariance before any training
+_RATE = 10.0  # learning rate of the log prior variance and log temperature, relative to the weights'
+_FRACTIONS = (1.0, 0.5, 0.25, 0.1, 0.02)  # fractions of a Newton step tried in the line search
 
 
 @dataclass(frozen=True)
 class Mode(Record):
-    """The examples, and the most probable logits of them with the curvature there."""
+    """The examples, and the curvature at their MAP logits."""
 
     seen: EmbeddedExamples
-    residual: Tensor  # [N, K, W] float64, one for the right class, less the probabilities
-    precision: Tensor  # [N, W, K, K] float64 of logits, with which observing them would say as much as the classes do
+    residual: Tensor  # [N, K, W] float64, one-hot labels minus probabilities
+    precision: Tensor  # [N, W, K, K] float64, precision of the equivalent Gaussian observation of the logits
 
 
 class LaplaceAdaptation(ExampleAdaptation[Mode]):
-    """A softmax layer's most probable weights for the examples, under a Gaussian prior, and the Gaussian around them.
+    """A softmax layer's MAP weights under a Gaussian prior, and the Gaussian around them.
 
-    Both are found exactly, in terms of the examples' logits, which are no more than there are examples, and in float64:
-    a prior much wider than a logit's noise leaves float32 no digits. The prior's variance is learned; so is the
-    embedding, by how well the mean over the Gaussian predicts.
+    Both are computed exactly in the dual, whose size is the number of examples, and in float64: float32 loses all
+    digits if the prior is much wider than a logit's noise. The prior's variance and the embedding are learned through
+    the averaged predictions.
 
-    embed, num_points: as in `AmortisedPosterior`. num_steps: of Newton's method.
+    embed, num_points: as in `AmortisedPosterior`. num_steps: steps of Newton's method.
     """
 
     def __init__(self, embed: nn.Module, *, size: int, num_points: int, num_steps: int) -> None:
@@ -59,12 +58,12 @@ class LaplaceAdaptation(ExampleAdaptation[Mode]):
 
     @property
     def variance(self) -> Tensor:
-        """Of the prior."""
+        """The prior's variance."""
         return (_RATE * self.scaled_log_variance).exp()
 
     @property
     def temperature(self) -> Tensor:
-        """What the covariance is multiplied by."""
+        """The factor on the covariance."""
         return (_RATE * self.scaled_log_temperature).exp()
 
     def prior(self, num_tasks: int) -> Mode:
@@ -73,18 +72,18 @@ class LaplaceAdaptation(ExampleAdaptation[Mode]):
         return Mode(seen, empty, empty.unsqueeze(-1))
 
     def adapt(self, state: Mode, context: Examples) -> Mode:
-        """The Gaussian for the examples of context [N, K, ...] and for those seen before."""
+        """The Gaussian for the examples of context [N, K, ...] and all earlier ones."""
         seen = state.seen.append(self.embed(context.x), context.y, context.valid)
         x, member = seen.x.double(), seen.member
         gram = self.variance * x @ x.mT
         with torch.no_grad():
             dual = map_estimate(gram, member, self.num_steps)
-        dual, _, _ = newton_step(gram, member, gram @ dual)  # from where it ends, one step has its whole derivative
+        dual, _, _ = newton_step(gram, member, gram @ dual)  # at the optimum, a single step carries the full derivative
         _, residual, precision = newton_step(gram, member, gram @ dual)
         return Mode(seen, residual, precision)
 
     def predict(self, state: Mode, x: Tensor) -> Tensor:
-        """Log-probabilities [N, Q, W] for queries x [N, Q, ...]; without points, the most probable weights' logits."""
+        """Log-probabilities [N, Q, W] for queries x [N, Q, ...]; if num_points is 0, the MAP weights' logits."""
         features = self.embed(x)
         query = features.double()
         cross = self.variance * query @ state.seen.x.double().mT  # [N, Q, K]
@@ -105,18 +104,18 @@ class LaplaceAdaptation(ExampleAdaptation[Mode]):
 
 
 def map_estimate(gram: Tensor, member: Tensor, num_steps: int) -> Tensor:
-    """The dual variables a [N, K, W] of the most probable logits, which are gram @ a, by Newton's method from zero.
+    """The dual variables a [N, K, W] of the MAP logits gram @ a, by Newton's method from zero.
 
-    gram [N, K, K]: the prior covariance of logits. member [N, K, W] bool: the class of each example. Of each step, that
-    part is taken which is the most likely.
+    gram [N, K, K]: the prior covariance of logits. member [N, K, W] bool: the class of each example. Each step takes
+    the fraction with the highest posterior density.
     """
-    shares = torch.tensor(_SHARES, dtype=gram.dtype, device=gram.device)[:, None, None, None]
+    fractions = torch.tensor(_FRACTIONS, dtype=gram.dtype, device=gram.device)[:, None, None, None]
     competing = member.any(1, keepdim=True)
     dual = torch.zeros_like(member, dtype=gram.dtype)
     tasks = torch.arange(len(gram), device=gram.device)
     for _ in range(num_steps):
         ahead, _, _ = newton_step(gram, member, gram @ dual)
-        choices = dual + shares * (ahead - dual)  # [shares, N, K, W]
+        choices = dual + fractions * (ahead - dual)  # [fractions, N, K, W]
         logits = gram @ choices
         log_prob = logits.masked_fill(~competing, -torch.inf).log_softmax(-1).masked_fill(~member, 0.0)
         best = (log_prob - choices * logits / 2).sum((-2, -1)).argmax(0)
@@ -127,8 +126,8 @@ def map_estimate(gram: Tensor, member: Tensor, num_steps: int) -> Tensor:
 def newton_step(gram: Tensor, member: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """One step of Newton's method from logits [N, K, W] of the examples; see `map_estimate`.
 
-    Returns the dual variables of the new logits; and, where the old ones are, the residuals and the precisions of
-    `Mode`. Rasmussen and Williams, algorithm 3.3.
+    Returns the dual variables of the new logits, and `Mode`'s residual and precision at the old ones. Rasmussen and
+    Williams, algorithm 3.3.
     """
     target = member.to(gram.dtype)
     competing = member.any(1, keepdim=True)
@@ -145,23 +144,24 @@ def newton_step(gram: Tensor, member: Tensor, logits: Tensor) -> tuple[Tensor, T
 
 
 def _covariance(cross: Tensor, own: Tensor, precision: Tensor) -> Tensor:
-    """Of a query's logits, [N, Q, W, W]: its prior variances own [N, Q], and covariances with the examples [N, Q, K].
+    """The covariance [N, Q, W, W] of a query's logits.
 
-    Rasmussen and Williams, algorithm 3.4.
+    own [N, Q]: prior variances; cross [N, Q, K]: prior covariances with the examples. Rasmussen and Williams, algorithm
+    3.4.
     """
     explained = cross.unsqueeze(1) @ precision  # [N, W, Q, K]
     each = own.unsqueeze(1) - (explained * cross.unsqueeze(1)).sum(-1)  # [N, W, Q]
     shared = torch.linalg.solve(precision.sum(1).unsqueeze(1), explained.mT)  # [N, W, K, Q]
     between = torch.einsum("nvqk,nwkq->nqvw", explained, shared)
-    slack = 1e-5 * own.unsqueeze(1) + 1e-6  # for rounding, by which a variance may fall below zero
+    slack = 1e-5 * own.unsqueeze(1) + 1e-6  # rounding may make a variance negative
     return (between + between.mT) / 2 + torch.diag_embed((each.clamp(min=0) + slack).movedim(1, -1))
 
 
 @dataclass(frozen=True)
 class LaplaceConfig(BayesianConfig):
-    """Laplace: the most probable last layer for the examples, and the Gaussian of its weights around it."""
+    """Laplace: the MAP last layer given the examples, and a Gaussian around its weights."""
 
-    num_steps: int = 8  # steps of Newton's method
+    num_steps: int = 8  # number of steps of Newton's method
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,10 +1,10 @@
-"""A learned optimizer: an LSTM says how far to move every number of the net, from a learned beginning.
+"""A learned optimizer: an LSTM outputs the update of each parameter entry, from a learned initialisation.
 
 Andrychowicz et al. Learning to learn by gradient descent by gradient descent (2016).
 
 Deviations: 1. it is trained on the loss of other examples than those it fits (after every step at first, as published,
-and later after the last one); 2. where it begins is learned too; 3. all numbers share one optimizer, where the paper
-has one for convolutions and one for the rest; 4. its few steps are unrolled whole.
+and later after the last one); 2. the initialisation is learned too; 3. all parameters share one optimizer; the paper
+has one for convolutions and one for the rest; 4. all of its few steps are unrolled.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from metarl.nets.mlp import linear
 
 
 class LearnedOptimizer(nn.Module):
-    """Two LSTM layers read a number's gradient; what they say, times `scale`, is added to it.
+    """Two LSTM layers read a parameter entry's gradient; their output, times `scale`, is added to the entry.
 
-    scale: small, so that untrained updates are.
+    scale: a small number, which keeps untrained updates small.
     """
 
     def __init__(self, hidden_size: int, scale: float, *, generator: torch.Generator) -> None:
@@ -51,9 +51,9 @@ class LearnedOptimizer(nn.Module):
 
 @dataclass(frozen=True)
 class LearnedOptimizerConfig(RuleConfig):
-    """A learned optimizer: two layers of LSTM for each number, with shared weights."""
+    """A learned optimizer: two LSTM layers applied to each parameter entry, with shared weights."""
 
-    multi_step_share: float = 0.5
+    multi_step_share: float = 0.5  # fraction of the iterations over which losses after earlier steps fade out
     scale: float = 0.1  # factor on the learned updates
 
     def __post_init__(self) -> None:

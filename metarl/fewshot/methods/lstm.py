@@ -1,11 +1,11 @@
-"""An LSTM reads the examples, whose labels come late: the plainest learner that learns by its memory.
+"""An LSTM that reads the examples, with late labels: the simplest memory-based learner.
 
 Hochreiter, Younger, Conwell. Learning to learn using gradient descent (2001).
 
-Reading examples, and its deviations, are in metarl/fewshot/example_reader.py; the memory is
+The reading of examples, and its deviations, are in metarl/fewshot/example_reader.py; the memory is in
 metarl/adaptation/recurrent.py.
 
-Deviations: 1. it sees images by way of convolutions; the paper's sees pixels, which `embedding` "pixels" gives.
+Deviations: 1. it reads features of a convolutional net; the paper's reads pixels (`embedding` "pixels").
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from metarl.fewshot.example_reader import SequenceLearnerConfig
 
 @dataclass(frozen=True)
 class LSTMConfig(SequenceLearnerConfig):
-    """An LSTM, or a GRU: the memory of RL2."""
+    """An LSTM or GRU, as in RL2."""
 
-    hidden_size: int = 200
+    hidden_size: int = 200  # number of hidden units
     recurrent: RecurrentConfig = field(default_factory=lambda: RecurrentConfig("lstm"))
-    late_labels: bool = True
+    late_labels: bool = True  # whether an example's label comes with the next one
 
     def make_memory(self, input_size: int, generator: torch.Generator) -> Any:
         return self.recurrent.make(input_size, self.hidden_size, generator=generator)

@@ -1,8 +1,8 @@
-"""MAML and first-order MAML: gradient steps on a task from an initialisation that is learned through them.
+"""MAML and first-order MAML: gradient steps on a task, from a meta-learned initialisation.
 
 Finn, Abbeel, Levine. Model-agnostic meta-learning for fast adaptation of deep networks (2017).
 
-The adaptation is metarl/adaptation/gradient.py; other methods of this kind are settings of it, and other files here.
+The adaptation is in metarl/adaptation/gradient.py; other methods of this kind are settings of it, or other files here.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from metarl.nets.conv import ImageClassifier
 class MAMLConfig(OuterStepsConfig, InnerStepsConfig):
     """Model-agnostic meta-learning: gradient steps from a meta-learned initialisation."""
 
-    step_sizes: Literal["fixed", "per_parameter", "per_step"] = "fixed"  # step sizes that are learned: "fixed" for none
-    adapted: Literal["all", "head", "body", "bias"] = "all"  # parameters that the inner steps change
+    step_sizes: Literal["fixed", "per_parameter", "per_step"] = "fixed"  # kind of step size: fixed or learned
+    adapted: Literal["all", "head", "body", "bias"] = "all"  # parameters that adapt; "head": the last layer
 
     def __post_init__(self) -> None:
         OuterStepsConfig.__post_init__(self)
@@ -60,6 +60,6 @@ class MAMLConfig(OuterStepsConfig, InnerStepsConfig):
 
 @dataclass(frozen=True)
 class FOMAMLConfig(MAMLConfig):
-    """First-order MAML: the outer gradient does not go through the inner one."""
+    """First-order MAML: the outer gradient ignores the derivative of the inner one."""
 
-    first_order: bool = True
+    first_order: bool = True  # whether the outer gradient ignores the derivative of the inner one

@@ -1,13 +1,13 @@
-"""MAML++: learned step sizes by layer and step, and a normalisation of its own for each step.
+"""MAML++: learned step sizes per layer and step, and separate normalisation per step.
 
 Antoniou, Edwards, Storkey. How to train your MAML (2019); the normalisation is their BNWB and BNRS.
 
-A gradient step is taken with the step's own set, and predictions after it are made with the same; steps beyond those of
-meta-training use the last one. Scales and shifts of the layers are meta-learned and do not adapt. Statistics are those
-of adapted parameters: each task's, where it was before a step and after it.
+A gradient step and the predictions after it use the step's own set of scales, shifts and statistics; steps beyond those
+of meta-training use the last set. Scales and shifts are meta-learned and do not adapt. Statistics are computed with
+each task's adapted parameters, before and after a step.
 
-Deviations: 1. with "running" normalisation each step's statistics are those that the paper describes; its published
-code keeps such statistics and normalises by the batch all the same, which is "transductive" here.
+Deviations: 1. with "running" normalisation, each step's statistics are those described in the paper; its published code
+keeps such statistics but normalises by the batch, which is "transductive" here.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _STATISTICS = ("running_mean", "running_var")
 
 
 class PerStepNormAdaptation(GradientAdaptation):
-    """Gradient descent with a set of scales and shifts for each step, and of running statistics where layers keep any.
+    """Gradient descent with separate scales and shifts per step, and running statistics if layers keep any.
 
-    adapted: without the layers' scales and shifts. Other arguments: as those of `GradientAdaptation`.
+    adapted: without the layers' scales and shifts. Other arguments: as for `GradientAdaptation`.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class PerStepNormAdaptation(GradientAdaptation):
     ) -> None:
         learned = per_step_names(net)
         if both := [name for name in adapted if name in learned]:
-            raise ValueError(f"adapted has {both[0]!r}; what each step has of its own does not adapt")
+            raise ValueError(f"adapted has {both[0]!r}; must not include per-step normalisation parameters")
         super().__init__(net, loss, step_sizes, num_steps=num_steps, adapted=adapted, **settings)
         self._norms = [(name, module) for name, module in net.named_modules() if isinstance(module, Norm)]
         own = {name: net.get_parameter(name) for name in learned}
-        self.later = nn.ParameterDict()  # the first set is the net's own
+        self.later = nn.ParameterDict()  # sets of later steps; the first set is the net's own
         if num_steps > 1:
             self.later.update({key_of(name): value.detach().repeat(num_steps - 1, 1) for name, value in own.items()})
         for name, norm in self._norms:
@@ -69,7 +69,7 @@ class PerStepNormAdaptation(GradientAdaptation):
         return super().prior(num_tasks) | self._set_of(0)
 
     def step(self, state: Params, context: Any, step: int = 0, *, first_order: bool | None = None) -> Params:
-        """The state after the step counted `step` from zero, with the set of that step."""
+        """The state after one gradient step, with the set of step `step`, from zero."""
         return super().step(state | self._set_of(step), context, step, first_order=first_order)
 
     def _set_of(self, step: int) -> Params:
@@ -85,9 +85,9 @@ class PerStepNormAdaptation(GradientAdaptation):
 
     @torch.no_grad()
     def record(self, states: Sequence[Params], support: Examples, query: Examples) -> None:
-        """Move each step's running statistics towards those of the tasks; nothing where no layer keeps any.
+        """Move each step's running statistics towards those of the tasks; a no-op if no layer keeps any.
 
-        states: before the first step, after it, and so on, as `path` gives them.
+        states: before the first step and after each step, as returned by `path`.
         """
         keeping = [norm for _, norm in self._norms if norm.keeps_statistics]
         if not keeping:
@@ -99,28 +99,28 @@ class PerStepNormAdaptation(GradientAdaptation):
                 for state, data in ((states[step] | self._set_of(step), support), (states[step + 1], query)):
                     for task in range(len(data)):
                         own = {n: v[task] if self._dims[n] == 0 else v for n, v in state.items()}
-                        functional_call(self.net, own, (data.x[task],))  # in place, in this step's buffers
+                        functional_call(self.net, own, (data.x[task],))  # updates this step's buffers in place
         finally:
             for norm in keeping:
                 norm.recording = False
 
 
 def per_step_names(net: nn.Module) -> list[str]:
-    """Names of the scales and shifts of a net's normalisation."""
+    """The names of the scales and shifts of a net's normalisation layers."""
     norms = [name for name, module in net.named_modules() if isinstance(module, Norm)]
     return [f"{name}.{part}" for name in norms for part in ("weight", "bias")]
 
 
 @dataclass(frozen=True)
 class MAMLPlusPlusConfig(MAMLConfig):
-    """MAML++: learned step sizes by layer and step, losses after every step, first order at first, cosine schedule."""
+    """MAML++: step sizes per layer and step, losses after every step, first order at first, cosine schedule."""
 
-    num_inner_steps: int = 5
-    step_sizes: Literal["fixed", "per_parameter", "per_step"] = "per_step"
-    first_order_share: float = 0.1
-    multi_step_share: float = 0.1
-    final_outer_lr: float | None = 1e-5
-    per_step_norms: bool = True  # each step has scales, shifts and running statistics of its own, in nets with any
+    num_inner_steps: int = 5  # number of gradient steps per task in meta-training
+    step_sizes: Literal["fixed", "per_parameter", "per_step"] = "per_step"  # kind of step size: fixed or learned
+    first_order_share: float = 0.1  # fraction of the iterations with a first-order outer gradient; then second order
+    multi_step_share: float = 0.1  # fraction of the iterations over which losses after earlier steps fade out
+    final_outer_lr: float | None = 1e-5  # step size at the last iteration, reached along half a cosine; None: constant
+    per_step_norms: bool = True  # whether each step has separate scales, shifts and running statistics
 
     def make_adaptation(self, net: nn.Module, problem: Problem, generator: torch.Generator) -> GradientAdaptation:
         own_of_step = per_step_names(net)
@@ -144,7 +144,7 @@ class MAMLPlusPlusConfig(MAMLConfig):
 
 
 class MAMLPlusPlus(GradientLearner):
-    """Keeps the running statistics of each step of adaptation."""
+    """A gradient learner that keeps running statistics per adaptation step."""
 
     def _absorb_statistics(self, states: list[Any], experience: FewShotEpisode) -> None:
         if isinstance(self.adaptation, PerStepNormAdaptation):

@@ -1,11 +1,11 @@
-"""MANN: an LSTM with an external memory reads the examples, whose labels come late.
+"""MANN: an LSTM with an external memory that reads the examples, with late labels.
 
 Santoro et al. Meta-learning with memory-augmented neural networks (2016).
 
-Reading examples, and its deviations, are in metarl/fewshot/example_reader.py; the memory is
+The reading of examples, and its deviations, are in metarl/fewshot/example_reader.py; the memory is in
 metarl/adaptation/external_memory.py.
 
-Deviations: 1. it sees images by way of convolutions; the paper's sees pixels, which `embedding` "pixels" gives.
+Deviations: 1. it reads features of a convolutional net; the paper's reads pixels (`embedding` "pixels").
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from metarl.fewshot.example_reader import SequenceLearnerConfig
 class MANNConfig(SequenceLearnerConfig):
     """Memory-augmented neural network: an LSTM with an external memory."""
 
-    hidden_size: int = 200
-    slots: ExternalMemoryConfig = field(default_factory=ExternalMemoryConfig)
-    late_labels: bool = True
+    hidden_size: int = 200  # number of hidden units of the controller
+    slots: ExternalMemoryConfig = field(default_factory=ExternalMemoryConfig)  # settings of the external memory
+    late_labels: bool = True  # whether an example's label comes with the next one
 
     def make_memory(self, input_size: int, generator: torch.Generator) -> Any:
         return self.slots.make(input_size, self.hidden_size, generator=generator)

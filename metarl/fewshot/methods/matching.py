@@ -1,12 +1,12 @@
-"""Matching networks: the state is the embedded examples, and a query takes the classes of those it resembles.
+"""Matching networks: the state is the embedded examples, and a query's class is an attention-weighted vote of them.
 
 Vinyals et al. Matching networks for one shot learning (2016).
 Vinyals, Bengio, Kudlur. Order matters: sequence to sequence for sets (2016), for the attention of the queries.
 
-Deviations: 1. the cosines are multiplied by a learned scale (it starts at ten), as a softmax of numbers between -1 and
-1 can never be certain; 2. the LSTMs begin at a learned memory rather than at zero; 3. support and queries are embedded
-apart, so that running statistics see them one after the other; the published code normalises both together in
-meta-training.
+Deviations: 1. the cosines are multiplied by a learned scale (it starts at ten), because a softmax of numbers between -1
+and 1 can never be certain; 2. the LSTMs start from a learned memory rather than zero; 3. support and queries are
+embedded separately, so running statistics are updated by one, then the other; the published code normalises both
+together in meta-training.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from metarl.records import Examples
 
 
 class MatchingAdaptation(ExampleAdaptation[EmbeddedExamples]):
-    """The share of a class is the attention on its examples: a softmax over the cosines to all of them.
+    """A class's probability is the total attention on its examples, a softmax over the cosines to all examples.
 
-    embed: images [N, K, ...] -> [N, K, size]. contexts: full context embeddings, in which examples know of each other
-    and queries of the examples; None: each is embedded for itself, and the order of the examples is irrelevant.
+    embed: images [N, K, ...] -> [N, K, size]. contexts: full context embeddings, in which examples depend on each other
+    and queries on the examples; None: each image is embedded independently, and the examples' order is irrelevant.
     """
 
     def __init__(self, embed: nn.Module, *, size: int, contexts: FullContexts | None = None) -> None:
@@ -41,7 +41,7 @@ class MatchingAdaptation(ExampleAdaptation[EmbeddedExamples]):
         return EmbeddedExamples.empty(num_tasks, self.size, self.log_scale)
 
     def adapt(self, state: EmbeddedExamples, context: Examples) -> EmbeddedExamples:
-        """The examples of context [N, K, ...] beside those seen before."""
+        """The earlier examples and those of context [N, K, ...]."""
         return state.append(self.embed(context.x), context.y, context.valid)
 
     def predict(self, state: EmbeddedExamples, x: Tensor) -> Tensor:
@@ -57,14 +57,14 @@ class MatchingAdaptation(ExampleAdaptation[EmbeddedExamples]):
         return state.mask_unseen(attention.logsumexp(-1))
 
 
-_NEVER = -1e30  # a logarithm of zero whose gradient is zero too
+_NEVER = -1e30  # the log of zero, with zero gradient
 
 
 class FullContexts(nn.Module):
-    """Embeddings of examples that know of each other, and of queries that know of the examples.
+    """Full context embeddings: examples depend on each other, and queries depend on the examples.
 
-    g, of the examples: the embedding plus what an LSTM says there in either direction. f, of a query: the hidden state
-    of an LSTM that sees the embedding and reads the examples by attention, for `num_steps` rounds.
+    g, for examples: the embedding plus the outputs of a bidirectional LSTM. f, for a query: the hidden state of an LSTM
+    that takes the embedding and reads the examples by attention, for `num_steps` rounds.
     """
 
     def __init__(self, size: int, *, num_steps: int, generator: torch.Generator) -> None:
@@ -78,7 +78,7 @@ class FullContexts(nn.Module):
         self.f = lstm.make(2 * size, size, generator=generator)
 
     def of_support(self, examples: EmbeddedExamples) -> Tensor:
-        """[N, K, size]. Padding is read last in either direction, so that nothing follows from it."""
+        """Embeddings [N, K, size] of the examples. Padding is read last in both directions, so it has no effect."""
         places = torch.arange(examples.y.shape[1], device=examples.y.device)
         read = examples.x
         for lstm, order in ((self.forward_g, places), (self.backward_g, -places)):
@@ -87,7 +87,7 @@ class FullContexts(nn.Module):
         return read
 
     def of_queries(self, query: Tensor, support: Tensor, valid: Tensor) -> Tensor:
-        """[N, Q, size] of queries [N, Q, size], each for itself, that read support [N, K, size]."""
+        """Embeddings [N, Q, size] of queries [N, Q, size], each reading support [N, K, size] independently."""
         num_tasks, num_queries, size = query.shape
         state = self.f.prior(num_tasks * num_queries)
         hidden = state.hidden.view_as(query)
@@ -100,7 +100,7 @@ class FullContexts(nn.Module):
 
 
 def _read_in(lstm: Recurrent, x: Tensor, order: Tensor) -> Tensor:
-    """What an LSTM says of each of x [N, K, size] when it reads them in an order [N, K] of their own."""
+    """An LSTM's outputs for x [N, K, size], read in the given order [N, K]."""
     order = order.unsqueeze(-1).expand_as(x)
     read, _ = lstm.read(lstm.prior(len(x)), x.gather(1, order).transpose(0, 1))
     return torch.zeros_like(x).scatter(1, order, read.transpose(0, 1))
@@ -108,9 +108,9 @@ def _read_in(lstm: Recurrent, x: Tensor, order: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class MatchingConfig(EmbeddingConfig):
-    """Matching network: a query takes the classes of the examples that it attends to."""
+    """Matching network: a query's class is an attention-weighted vote of the examples."""
 
-    context_steps: int = 0  # rounds of attention in full context embeddings; 0: each is embedded for itself
+    context_steps: int = 0  # rounds of attention in full context embeddings; 0: independent embeddings
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,10 +1,12 @@
-"""The meta-learner LSTM: an optimizer whose cell state is the net, and that learns where the net begins.
+"""The meta-learner LSTM: an optimizer whose cell state is the net's parameters, with a learned initialisation.
 
-Ravi, Larochelle. Optimization as a model for few-shot learning (2017): each number is the cell state of an LSTM, whose
-gates say how much of it is kept and how much of the gradient is taken away; another LSTM reads gradient and loss.
+Ravi, Larochelle. Optimization as a model for few-shot learning (2017): each parameter entry is the cell state of an
+LSTM, whose gates set how much of it is kept and how much of the gradient is subtracted; another LSTM reads gradient and
+loss.
 
-Deviations: 1. several tasks an update; 2. gates begin at a learning rate and a share that is kept, which are settings;
-3. normalisation is the net's own setting: transductive, where the paper keeps running statistics within an episode.
+Deviations: 1. several tasks per update; 2. the gates' initial values, a learning rate and the fraction kept, are
+settings; 3. normalisation is the net's own setting, by default transductive; the paper keeps running statistics within
+an episode.
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ from metarl.nets.mlp import linear
 
 
 class MetaLearnerLSTM(nn.Module):
-    """Each number of the net is a cell state: kept by a forget gate, and its gradient taken away by an input gate.
+    """Each parameter entry is a cell state, scaled by a forget gate, minus its gradient scaled by an input gate.
 
-    An LSTM reads a number's gradient and the task's loss; the gates see what it says, the number and their last values.
-    inner_lr, keep: what the input and the forget gate are before any training.
+    An LSTM reads an entry's gradient and the task's loss; the gates read its output, the entry and their last values.
+    inner_lr, keep: values of the input and forget gates before any training.
     """
 
     def __init__(self, hidden_size: int, inner_lr: float, keep: float, *, generator: torch.Generator) -> None:
@@ -64,11 +66,11 @@ class MetaLearnerLSTM(nn.Module):
 
 @dataclass(frozen=True)
 class MetaLearnerLSTMConfig(RuleConfig):
-    """Meta-learner LSTM: for each number of the net, learned gates on it and on its gradient."""
+    """Meta-learner LSTM: learned gates on each parameter entry and its gradient."""
 
-    max_grad_norm: float | None = 0.25
-    inner_lr: float = 0.01  # the input gate before any training
-    keep: float = 0.995  # the forget gate before any training
+    max_grad_norm: float | None = 0.25  # largest norm of the meta-gradient; None: unlimited
+    inner_lr: float = 0.01  # value of the input gate before any training
+    keep: float = 0.995  # value of the forget gate before any training
 
     def make_rule(self, generator: torch.Generator) -> MetaLearnerLSTM:
         return MetaLearnerLSTM(self.hidden_size, self.inner_lr, self.keep, generator=generator)

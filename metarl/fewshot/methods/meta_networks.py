@@ -1,17 +1,17 @@
-"""Meta networks, fast weights made from loss gradients: beside a slow net, one that learned nets write.
+"""Meta networks: a slow net, and fast weights that learned nets generate from loss gradients.
 
 Munkhdalai, Yu. Meta networks (2017).
 
-A slow net embeds and classifies each example of the support; the gradients of its losses are turned into fast weights,
-number by number, by nets that all numbers share. Those of the embedding serve the whole task; those of the classifier
-are kept for each example, and a query reads them by attention, by how its embedding resembles the examples'. Every
-layer with fast weights adds what it says with them to what it says with its own.
+A slow net embeds and classifies each support example; shared nets map the gradients of its losses, entry by entry, to
+fast weights. Those of the embedding serve the whole task; those of the classifier are kept per example, and a query
+reads them by attention over the examples' embeddings. The output of a layer with fast weights is the sum of its outputs
+with slow and with fast weights.
 
-Deviations: 1. convolutions have slow weights only; the fast ones are the linear layers' after them. 2. the task's fast
-weights are a mean over examples of what a perceptron says of each gradient, where the paper has an LSTM that reads
-them in turn, so that their order means nothing; what they say of an embedding is added without a relu. 3. the
-embedding's loss is that of the classifier's own last layer on it. 4. cosines are multiplied by a learned scale (it
-starts at ten). 5. gradients are written out rather than recorded, and are numbers to what reads them.
+Deviations: 1. convolutions have slow weights only; the linear layers after them have fast ones. 2. the task's fast
+weights are a mean over examples of a perceptron's output for each gradient, independent of their order, instead of an
+LSTM that reads them in turn; their contribution to an embedding is added without a ReLU. 3. the embedding's loss is the
+classifier's own last layer's loss on it. 4. cosines are multiplied by a learned scale (it starts at ten). 5. gradients
+are computed in closed form rather than by autograd, and treated as constants by the nets that read them.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from metarl.nets.conv import ConvNet
 from metarl.nets.mlp import linear, mlp
 from metarl.records import Examples, Record
 
-_READER = 20  # units of a layer of the nets that turn gradients into fast weights
+_READER = 20  # hidden units of the nets that map gradients to fast weights
 
 
 @dataclass(frozen=True)
 class FastWeights(Record):
-    """The examples, and what was written for them: H hidden units, D features, W ways."""
+    """The examples and their fast weights, with H hidden units, D features and W ways."""
 
-    examples: EmbeddedExamples  # [N, K, 2 D] features for the embedding and for the classifier
-    embedding: Tensor  # [N, H, D] of the task
-    keys: Tensor  # [N, K, H] embeddings of the examples
-    hidden: Tensor  # [N, K, H, D] of each example
-    output: Tensor  # [N, K, W, H]
+    examples: EmbeddedExamples  # [N, K, 2 D], features for the embedding and for the classifier
+    embedding: Tensor  # [N, H, D], per task
+    keys: Tensor  # [N, K, H], embeddings of the examples
+    hidden: Tensor  # [N, K, H, D], per example
+    output: Tensor  # [N, K, W, H], per example, per example
 
 
 class FastWeightAdaptation(ExampleAdaptation[FastWeights]):
     """A meta network: `key_net` and `net` turn images [N, K, ...] into features [N, K, D].
 
-    ways: classes that the classifier has outputs for.
+    ways: number of the classifier's outputs.
     """
 
     def __init__(
@@ -73,16 +73,16 @@ class FastWeightAdaptation(ExampleAdaptation[FastWeights]):
 
     @property
     def adapted_parameters(self) -> int:
-        """Numbers that are written for the task as a whole; those of each example come on top."""
+        """The number of parameters generated per task, not counting those per example."""
         return self.hidden.weight.numel()
 
     def prior(self, num_tasks: int) -> FastWeights:
-        """Nothing seen, nothing written."""
+        """The state without examples or fast weights."""
         examples = EmbeddedExamples.empty(num_tasks, 2 * self.size, self.log_scale)
         return self._written(examples)
 
     def adapt(self, state: FastWeights, context: Examples) -> FastWeights:
-        """Written anew from the examples of context [N, K, ...] and those seen before.
+        """The fast weights for the examples of context [N, K, ...] and all earlier ones.
 
         Raises:
             ValueError: when there are more classes than outputs.
@@ -93,7 +93,7 @@ class FastWeightAdaptation(ExampleAdaptation[FastWeights]):
         return self._written(state.examples.append(features, context.y, context.valid))
 
     def predict(self, state: FastWeights, x: Tensor) -> Tensor:
-        """Logits [N, Q, W] for queries x [N, Q, ...]; once there are examples, never a class without any."""
+        """Logits [N, Q, W] for queries x [N, Q, ...]; classes without examples are excluded once there are examples."""
         similarity = self.log_scale.exp() * cosines(self._embedded(self.key_net(x), state.embedding), state.keys)
         padding = ~state.examples.valid.unsqueeze(1)
         attention = similarity.masked_fill(padding, -torch.inf).softmax(-1)  # [N, Q, K]
@@ -105,7 +105,7 @@ class FastWeightAdaptation(ExampleAdaptation[FastWeights]):
         return logits.masked_fill(~seen & seen.any(-1, keepdim=True), -torch.inf)
 
     def _embedded(self, features: Tensor, fast: Tensor) -> Tensor:
-        """[N, K, H], by the slow weights and the task's own."""
+        """Embeddings [N, K, H], with slow weights and the task's fast weights."""
         return self.embedding(features).relu() + features @ fast.mT
 
     def _written(self, examples: EmbeddedExamples) -> FastWeights:
@@ -122,11 +122,11 @@ class FastWeightAdaptation(ExampleAdaptation[FastWeights]):
         )
 
     def _read(self, reader: nn.Module, gradient: Tensor) -> Tensor:
-        """Fast weights, of the shape of the gradients."""
+        """Fast weights, with the shape of the gradients."""
         return self.scale * reader(log_and_sign(gradient)).squeeze(-1)
 
     def gradients(self, first: nn.Module, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each example's negative log-likelihood by `first`, relu and the output, in the weights of both.
+        """Gradients in both layers of each example's negative log-likelihood under `first`, ReLU and the output layer.
 
         features [N, K, D], y [N, K] -> [N, K, H, D], [N, K, W, H].
         """
@@ -138,9 +138,9 @@ class FastWeightAdaptation(ExampleAdaptation[FastWeights]):
 
 @dataclass(frozen=True)
 class MetaNetworkConfig(EmbeddingConfig):
-    """Meta network: a slow net, and fast weights that learned nets make of its gradients."""
+    """Meta network: a slow net, and fast weights that learned nets generate from its gradients."""
 
-    hidden_size: int = 64  # hidden units of the linear layers that have fast weights
+    hidden_size: int = 64  # number of hidden units of the linear layers with fast weights
     scale: float = 0.02  # factor on the fast weights
 
     def __post_init__(self) -> None:

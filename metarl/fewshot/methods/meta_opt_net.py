@@ -1,4 +1,4 @@
-"""MetaOptNet: the best linear classifier of the examples, an optimum found exactly and differentiable.
+"""MetaOptNet: the optimal linear classifier of the examples, solved exactly and differentiably.
 
 Lee, Maji, Ravichandran, Soatto. Meta-learning with differentiable convex optimization (2019), MetaOptNet.
 Bertinetto, Henriques, Torr, Vedaldi. Meta-learning with differentiable closed-form solvers (2019), for the ridge.
@@ -7,16 +7,17 @@ Beck, Teboulle. A fast iterative shrinkage-thresholding algorithm for linear inv
 with Nesterov's momentum (2004) for a curvature that is bounded from below.
 Amos, Kolter. OptNet: differentiable optimization as a layer in neural networks (2017), for its derivatives.
 
-Both are solved for the dual variables, one for each example and class, so that what is solved does not grow with the
-embedding. The machine's are, for many tasks at once, what minimises
+Both are solved for the dual variables, one per example and class, so the problem's size does not depend on the
+embedding's. The SVM's dual variables minimise, for many tasks at once,
 1/2 sum_w a_w' G a_w - sum_i a_{i, y_i}  over a [K, W] with  sum_w a_iw = 0  and  a_iw <= C [w = y_i].
 
-With b = C [w = y] - a, each example's b lies in a simplex of size C; steps along the gradient, each followed by the
-nearest point of the simplices, find the optimum. There, the entries of b that are zero stay so for small changes of G,
-and the others solve linear equations, whose derivatives are those of the optimum.
+With b = C [w = y] - a, each example's b lies in a simplex of size C; projected gradient steps onto the simplices find
+the optimum. There, the entries of b that are zero stay zero for small changes of G, and the others solve linear
+equations, whose derivatives are those of the optimum.
 
-Deviations: 1. the learned scale of the logits starts at ten and not at one; 2. support and queries are embedded apart,
-so that running statistics see them one after the other; the published code normalises both together in meta-training.
+Deviations: 1. the learned scale of the logits starts at ten and not at one; 2. support and queries are embedded
+separately, so running statistics are updated by one, then the other; the published code normalises both together in
+meta-training.
 """
 
 from __future__ import annotations
@@ -37,28 +38,28 @@ from metarl.records import Examples, Record
 
 @dataclass(frozen=True)
 class DualState(Record):
-    """The examples, and by how much each of them weighs for each class."""
+    """The examples, and their dual variables."""
 
     seen: EmbeddedExamples
-    dual: Tensor  # [N, K, W]; a class's weights are the sum of the embeddings by it
+    dual: Tensor  # [N, K, W]; a class's weights are the sum of embeddings weighted by it
 
 
 class Head(Protocol):
-    """What is best for the examples."""
+    """The solver of a linear classifier."""
 
     def __call__(self, gram: Tensor, member: Tensor) -> Tensor:
         """Dual variables [N, K, W], differentiable in the products of embeddings `gram` [N, K, K].
 
-        member [N, K, W] bool: the class of each example; padding is of none, and its products are zero.
+        member [N, K, W] bool: the class of each example; padding has none, and its products are zero.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Ridge:
-    """Least squares on one for the right class and zero for others, in closed form."""
+    """Ridge regression on one-hot labels, in closed form."""
 
-    ridge: float  # weight of the squared weights
+    ridge: float  # L2 penalty on the weights
 
     def __call__(self, gram: Tensor, member: Tensor) -> Tensor:
         return torch.linalg.solve(_with_ridge(gram, self.ridge), member.to(gram.dtype))
@@ -66,13 +67,13 @@ class Ridge:
 
 @dataclass(frozen=True)
 class SupportVectors:
-    """Crammer and Singer's machine: the right class's logit leads each other one by one, or it costs.
+    """Crammer and Singer's multi-class SVM: a penalty unless the right class's logit leads all others by one.
 
-    num_steps: of its solver, by which it must know which examples and classes bind.
+    num_steps: steps of the solver, which must identify the active constraints within them.
     """
 
-    ridge: float  # beside the squared weights, of the dual variables; as in the published code, for a solution alone
-    cost: float  # C, of what lacks to the lead
+    ridge: float  # L2 penalty on the dual variables, as in the published code, which makes the solution unique
+    cost: float  # slack penalty C
     num_steps: int
 
     def __call__(self, gram: Tensor, member: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ class SupportVectors:
 
 
 class ConvexHeadAdaptation(ExampleAdaptation[DualState]):
-    """A linear classifier of embeddings, without bias, that is the best for the examples; times a learned scale.
+    """The optimal linear classifier of the examples' embeddings, without bias, times a learned scale.
 
     embed: images [N, K, ...] -> [N, K, size].
     """
@@ -95,7 +96,7 @@ class ConvexHeadAdaptation(ExampleAdaptation[DualState]):
         return DualState(seen, seen.x.new_zeros(num_tasks, 0, 0))
 
     def adapt(self, state: DualState, context: Examples) -> DualState:
-        """The best classifier of the examples of context [N, K, ...] and of those seen before."""
+        """The optimal classifier of the examples of context [N, K, ...] and all earlier ones."""
         seen = state.seen.append(self.embed(context.x), context.y, context.valid)
         return DualState(seen, self.head(seen.x @ seen.x.mT, seen.member))
 
@@ -109,15 +110,15 @@ def _with_ridge(gram: Tensor, ridge: float) -> Tensor:
     return gram + ridge * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
 
 
-_ACTIVE = 1e-6  # share of a simplex below which an entry is held to be zero
+_ACTIVE = 1e-6  # fraction of a simplex's size below which an entry counts as zero
 
 
 def dual_variables(gram: Tensor, member: Tensor, cost: float, num_steps: int, *, least: float) -> Tensor:
     """The optimum a [N, K, W], differentiable in `gram`.
 
-    gram [N, K, K]: symmetric, with no eigenvalue below `least` > 0. member [N, K, W] bool: one class for each example,
-    none for padding, whose variables are zero; classes without an example do not compete. The steps need only find
-    which variables are free, which takes more of them the larger gram is beside `least`.
+    gram [N, K, K]: symmetric, with no eigenvalue below `least` > 0. member [N, K, W] bool: one class per example, none
+    for padding, whose variables are zero; classes without examples are ignored. The steps need only find which
+    variables are free, which takes more of them the larger gram is relative to `least`.
     """
     target = member.to(gram.dtype)
     with torch.no_grad():
@@ -126,9 +127,9 @@ def dual_variables(gram: Tensor, member: Tensor, cost: float, num_steps: int, *,
 
 
 def _simplices(gram: Tensor, target: Tensor, cost: float, num_steps: int, least: float) -> Tensor:
-    """b [N, K, W] after so many accelerated projected steps."""
+    """b [N, K, W] after `num_steps` accelerated projected gradient steps."""
     competing = target.amax(1, keepdim=True) * target.amax(2, keepdim=True) > 0  # [N, K, W]
-    most = gram.abs().sum(-1).amax(-1)[:, None, None]  # no eigenvalue is above the largest sum of a row
+    most = gram.abs().sum(-1).amax(-1)[:, None, None]  # the largest row sum bounds the eigenvalues
     root = (least / most).sqrt()
     momentum = (1 - root) / (1 + root)
     point = ahead = cost * target
@@ -140,11 +141,11 @@ def _simplices(gram: Tensor, target: Tensor, cost: float, num_steps: int, least:
 
 
 def nearest_in_simplex(values: Tensor, competing: Tensor, size: float) -> Tensor:
-    """The nearest point whose competing entries [..., W] are not negative and sum to `size`; other entries are zero.
+    """The nearest point whose competing entries [..., W] are non-negative and sum to `size`; other entries are zero.
 
-    Where nothing competes, zero.
+    All zero if no entry competes.
     """
-    low = values.amin(-1, keepdim=True) - 2 * size  # too low to be anything but zero
+    low = values.amin(-1, keepdim=True) - 2 * size  # low enough to be projected to zero
     ordered = torch.where(competing, values, low).sort(-1, descending=True).values
     surplus = ordered.cumsum(-1) - size
     places = torch.arange(1, values.shape[-1] + 1, dtype=values.dtype, device=values.device)
@@ -156,8 +157,8 @@ def nearest_in_simplex(values: Tensor, competing: Tensor, size: float) -> Tensor
 def _on_free(gram: Tensor, target: Tensor, cost: float, free: Tensor) -> Tensor:
     """a [N, K, W], where only `free` entries may differ from C [w = y]: the solution of linear equations.
 
-    Unknown are a, and a price [N, K] of each example's sum. Given the prices, each class's variables are solved for by
-    themselves; that all sums are zero then gives the prices.
+    The unknowns are a and a multiplier [N, K] of each example's sum constraint. Given the multipliers, each class's
+    variables are solved for separately; the constraint that all sums are zero then gives the multipliers.
     """
     fixed = (cost * target * ~free).mT  # [N, W, K]
     mask = free.mT.to(gram.dtype)
@@ -166,27 +167,27 @@ def _on_free(gram: Tensor, target: Tensor, cost: float, free: Tensor) -> Tensor:
     inverse = torch.linalg.solve(curvature, eye.expand(curvature.shape))
     inverse = inverse * mask.unsqueeze(-1) * mask.unsqueeze(-2)
     unpriced = fixed + (inverse @ (target.mT - fixed @ gram).unsqueeze(-1)).squeeze(-1)
-    no_sum = torch.diag_embed((~free.any(-1)).to(gram.dtype))  # of padding, the price is zero
+    no_sum = torch.diag_embed((~free.any(-1)).to(gram.dtype))  # the multiplier of padding is zero
     price = torch.linalg.solve(inverse.sum(1) + no_sum, unpriced.sum(1))
     return (unpriced - (inverse @ price[:, None, :, None]).squeeze(-1)).mT
 
 
 @dataclass(frozen=True)
 class MetaOptNetConfig(EmbeddingConfig):
-    """MetaOptNet: the best linear classifier of the examples' embeddings, a support vector machine or ridge regression.
+    """MetaOptNet: the optimal linear classifier of the examples' embeddings, an SVM or ridge regression.
 
     The embedding is learned through the optimum.
     """
 
-    head: Literal["svm", "ridge"] = "svm"
-    ridge: float = 1.0  # added to the diagonal of the products of embeddings
+    head: Literal["svm", "ridge"] = "svm"  # kind of classifier: support vector machine or ridge regression
+    ridge: float = 1.0  # L2 penalty, added to the diagonal of the embeddings' Gram matrix
     cost: float = 0.1  # slack penalty C of the support vector machine
-    num_steps: int = 200  # steps of the dual solver
+    num_steps: int = 200  # number of steps of the SVM's dual solver
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.head not in ("svm", "ridge"):
-            raise ValueError(f"head is {self.head!r}; allowed are 'svm' and 'ridge'")
+            raise ValueError(f"head is {self.head!r}; must be 'svm' or 'ridge'")
         for name in ("ridge", "cost"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; must be positive")

@@ -1,4 +1,4 @@
-"""Meta-SGD: MAML whose step sizes are learned, one for each number in the net.
+"""Meta-SGD: MAML with learned step sizes, one per parameter entry.
 
 Li et al. Meta-SGD: learning to learn quickly for few-shot learning (2017).
 
@@ -15,6 +15,6 @@ from metarl.fewshot.methods.maml import MAMLConfig
 
 @dataclass(frozen=True)
 class MetaSGDConfig(MAMLConfig):
-    """Meta-SGD: MAML with a learned step size for each number in the net."""
+    """Meta-SGD: MAML with a learned step size per parameter entry."""
 
-    step_sizes: Literal["fixed", "per_parameter", "per_step"] = "per_parameter"
+    step_sizes: Literal["fixed", "per_parameter", "per_step"] = "per_parameter"  # kind of step size: fixed or learned

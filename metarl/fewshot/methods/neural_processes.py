@@ -1,13 +1,13 @@
-"""Learners of few-shot regression by a belief: conditional neural processes, and those with a random latent.
+"""Neural processes for few-shot regression: conditional ones, and ones with a random latent.
 
 Garnelo et al. Conditional neural processes (2018). Garnelo et al. Neural processes (2018).
 Volpp et al. Bayesian context aggregation for neural processes (2021), for the latent's posterior.
 
-They absorb examples and take no steps, so that their curve counts examples. Each update judges the belief after a
-random number of the support's examples, and after all of them.
+They absorb examples instead of taking steps, so their adaptation curve counts examples. Each update evaluates the loss
+after a random number of the support's examples and after all of them.
 
-Deviations: 1. the random latent's posterior is a product of Gaussians with the prior, in place of a net that reads a
-mean over the examples; the curve takes the latent's mean.
+Deviations: 1. the random latent's posterior is a product of Gaussians with the prior, instead of the output of a net on
+a mean over the examples; the curve uses the latent's mean.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from metarl.nets.distributions import DiagonalGaussian
 from metarl.nets.mlp import Activation, mlp
 from metarl.records import Examples, cat, stack
 
-_INITIAL_RAW_VARIANCE = -3.0  # of one example's vote; its softplus is the variance
+_INITIAL_RAW_VARIANCE = -3.0  # softplus of it is the initial variance of one example's factor
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class CNPConfig(OuterConfig):
     """Conditional neural process: the mean of a deterministic encoding of each example."""
 
     hidden_sizes: tuple[int, ...] = (128, 128)  # hidden layers of the encoder and of the head
-    latent_size: int = 128
-    activation: Activation = "relu"
-    aggregation: Aggregation = "mean"
+    latent_size: int = 128  # size of the latent of each function
+    activation: Activation = "relu"  # activation function of the encoder and of the head
+    aggregation: Aggregation = "mean"  # way of combining the examples into one latent
     min_std: float = 0.1  # lower bound on the predicted standard deviation
 
     def __post_init__(self) -> None:
@@ -45,20 +45,21 @@ class CNPConfig(OuterConfig):
         if self.min_std <= 0:
             raise ValueError(f"min_std is {self.min_std}; must be positive")
         if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise ValueError(f"hidden_sizes is {self.hidden_sizes}; allowed are one or more positive numbers")
+            raise ValueError(f"hidden_sizes is {self.hidden_sizes}; must be one or more positive numbers")
 
     def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> NeuralProcess:
-        """
+        """A fresh neural process.
+
         Raises:
-            ValueError: when there are classes to tell apart; only numbers are predicted.
+            ValueError: when the problem is a classification.
         """
         if not isinstance(problem, Regression):
-            raise ValueError(f"agent is {type(self).__name__}, which predicts numbers; this family has classes")
+            raise ValueError(f"agent is {type(self).__name__}, a learner of regression; this family has classes")
         input_size, output_size = problem.input_size, problem.output_size
         factors = factor_size(self.latent_size, self.aggregation)
         settings: Any = {"activation": self.activation, "output_gain": 1.0, "generator": generator}
         encoder = mlp((input_size + output_size, *self.hidden_sizes, factors), **settings)
-        if factors == 2 * self.latent_size:  # random: certain at first, as noise teaches the head nothing
+        if factors == 2 * self.latent_size:  # random latents start with low variance
             list(encoder.parameters())[-1].data[self.latent_size :] = _INITIAL_RAW_VARIANCE
         head = _Head(mlp((self.latent_size + input_size, *self.hidden_sizes, 2 * output_size), **settings))
         adaptation = ContextAdaptation(
@@ -69,14 +70,14 @@ class CNPConfig(OuterConfig):
 
 @dataclass(frozen=True)
 class NPConfig(CNPConfig):
-    """Neural process: a random latent of each function, whose posterior on all examples the one on few is drawn to."""
+    """Neural process: a random latent, trained so that the posterior from few examples matches the one from all."""
 
-    latent_size: int = 16
-    aggregation: Aggregation = "product_with_prior"
+    latent_size: int = 16  # size of the latent of each function
+    aggregation: Aggregation = "product_with_prior"  # way of combining the examples into one latent
 
 
 class _Head(nn.Module):
-    """What is predicted for x under a latent: mean and raw standard deviation, side by side."""
+    """The prediction for x given a latent: mean and raw standard deviation, concatenated."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -87,7 +88,7 @@ class _Head(nn.Module):
 
 
 class NeuralProcess:
-    """Learns encoder and head by Adam on the likelihood of queries, given a part of the support."""
+    """Learns encoder and head by Adam on the likelihood of queries, given part of the support."""
 
     point = "example"
 
@@ -96,14 +97,14 @@ class NeuralProcess:
         self.outer_step = OuterStep(config, adaptation, num_iterations)
 
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
-        """One step of Adam; `train/query_mse` is the mean squared error after the whole support, before it."""
+        """One step of Adam; `train/query_mse` is the mean squared error after the whole support, before the step."""
         support, query = experience.support, experience.query
         loss, error = self._judge(support, query, generator)
         norm = self.outer_step(loss)
         return {"train/query_mse": float(error), "train/loss": float(loss.detach()), "train/grad_norm": norm}
 
     def _judge(self, support: Examples, query: Examples, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The loss on a batch of tasks, over support and queries; and the error on queries after the whole support."""
+        """The loss on a batch of tasks, over support and queries, and the query error after the whole support."""
         num_tasks, shots = support.x.shape[:2]
         path = self.adaptation.path(self.adaptation.prior(num_tasks), _items(support))
         few = torch.randint(shots + 1, (num_tasks,), generator=generator, device=support.x.device)
@@ -119,8 +120,11 @@ class NeuralProcess:
         return loss, squared_errors(prediction.mean, query.y).mean()
 
     def _bound(self, beliefs: Belief, whole: Belief, judged: Examples, generator: torch.Generator) -> Tensor:
-        """What the likelihood of all data is at least, negative and for each datum: a draw from the whole's posterior,
-        and how far that posterior is from those on a part."""
+        """The negative evidence lower bound per datum.
+
+        It is the reconstruction loss under a sample from the posterior of all data, plus the KL divergence of that
+        posterior from those of part of the data.
+        """
         posterior = self.adaptation.posterior(whole)
         prediction = self._prediction(self.adaptation.predict(whole, judged.x, generator))
         kl = posterior.kl(self.adaptation.posterior(beliefs)).mean(0)  # [N]
@@ -138,7 +142,9 @@ class NeuralProcess:
         """
         support, query = episode.support, episode.query
         if num_points > support.x.shape[1]:
-            raise ValueError(f"num_points is {num_points}; the support has {support.x.shape[1]} examples to absorb")
+            raise ValueError(
+                f"num_points is {num_points}; must be at most {support.x.shape[1]}, the support's examples"
+            )
         with torch.no_grad():
             path: Belief = self.adaptation.path(self.adaptation.prior(len(support)), _items(support))[: num_points + 1]
             x = query.x.expand(num_points + 1, *query.x.shape)

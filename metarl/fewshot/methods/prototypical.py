@@ -1,9 +1,9 @@
-"""Prototypical networks: a class is the mean of its examples' embeddings; nothing else adapts.
+"""Prototypical networks: a class is represented by the mean of its examples' embeddings.
 
 Snell, Swersky, Zemel. Prototypical networks for few-shot learning (2017).
 
-Deviations: 1. support and queries are embedded apart, so that running statistics see them one after the other; the
-published code normalises both together in meta-training.
+Deviations: 1. support and queries are embedded separately, so running statistics are updated by one, then the other;
+the published code normalises both together in meta-training.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ Distance = Literal["euclidean", "cosine"]
 
 
 class PrototypeAdaptation(ExampleAdaptation[ClassSums]):
-    """A class is the mean of its examples' embeddings; a query belongs to the nearest.
+    """A class is represented by the mean of its examples' embeddings; a query belongs to the nearest class.
 
-    embed: images [N, K, ...] -> [N, K, D]. distance: squared euclidean, as published, or the cosine's, one minus it
-    times a learned scale. There may be more or fewer classes in a task than in meta-training; those of which nothing
-    was seen are never predicted.
+    embed: images [N, K, ...] -> [N, K, D]. distance: squared Euclidean, as published, or cosine distance times a
+    learned scale. A task may have more or fewer classes than in meta-training; classes without examples are never
+    predicted.
     """
 
     def __init__(self, embed: nn.Module, *, size: int, distance: Distance = "euclidean") -> None:
         super().__init__()
         if distance not in get_args(Distance):
-            raise ValueError(f"distance is {distance!r}; allowed are {', '.join(get_args(Distance))}")
+            raise ValueError(f"distance is {distance!r}; must be one of {', '.join(get_args(Distance))}")
         self.embed, self.size, self.distance = embed, size, distance
         if distance == "cosine":
             self.log_scale = nn.Parameter(torch.tensor(10.0).log())
@@ -44,7 +44,7 @@ class PrototypeAdaptation(ExampleAdaptation[ClassSums]):
         return ClassSums.empty(num_tasks, self.size, next(self.parameters()))
 
     def adapt(self, state: ClassSums, context: Examples) -> ClassSums:
-        """The sums with the examples of context [N, K, ...] added."""
+        """The sums, including the examples of context [N, K, ...]."""
         return state.append(self.embed(context.x), context.y, context.valid)
 
     def predict(self, state: ClassSums, x: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class PrototypeAdaptation(ExampleAdaptation[ClassSums]):
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared euclidean distances [N, Q, W] of a [N, Q, D] and b [N, W, D], by one product of matrices."""
+    """Squared Euclidean distances [N, Q, W] between a [N, Q, D] and b [N, W, D], by one matrix product."""
     return a.square().sum(-1, keepdim=True) - 2 * a @ b.mT + b.square().sum(-1).unsqueeze(1)
 
 
@@ -66,7 +66,7 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 class PrototypicalConfig(EmbeddingConfig):
     """Prototypical network: a class is the mean of its examples' embeddings."""
 
-    distance: Distance = "euclidean"
+    distance: Distance = "euclidean"  # distance between embeddings: squared Euclidean or scaled cosine
 
     def make_adaptation(
         self, embed: ConvNet, problem: Classification, generator: torch.Generator

@@ -1,10 +1,10 @@
-"""Relation networks: the state is the sum of each class's feature maps, compared by a second net.
+"""Relation networks: the state is the sum of each class's feature maps, which a second net compares with queries.
 
 Sung et al. Learning to compare: relation network for few-shot learning (2018).
 
-Deviations: 1. the classes' maps may be averaged and not summed, so that the number of shots may change; with one shot
-they are the same; 2. support and queries are embedded apart, so that running statistics see them one after the other;
-the published code normalises both together in meta-training.
+Deviations: 1. optionally, the classes' maps are averaged, not summed, which allows the number of shots to change; with
+one shot the two are equal; 2. support and queries are embedded separately, so running statistics are updated by one,
+then the other; the published code normalises both together in meta-training.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ Pooling = Literal["sum", "mean"]
 
 
 class RelationAdaptation(ExampleAdaptation[ClassSums]):
-    """A net scores between zero and one how a query is related to each class; learned by the squared error.
+    """A net scores the relation of a query to each class between zero and one; trained on the squared error.
 
-    embed: a net with maps for outputs. relation: scores pairs of such maps.
+    embed: a net that outputs feature maps. relation: scores pairs of such maps.
     """
 
     def __init__(self, embed: ConvNet, relation: Relation, *, pooling: Pooling) -> None:
         super().__init__()
         if pooling not in get_args(Pooling):
-            raise ValueError(f"pooling is {pooling!r}; allowed are {', '.join(get_args(Pooling))}")
+            raise ValueError(f"pooling is {pooling!r}; must be one of {', '.join(get_args(Pooling))}")
         self.embed, self.relation, self.pooling = embed, relation, pooling
 
     def prior(self, num_tasks: int) -> ClassSums:
         return ClassSums.empty(num_tasks, self.embed.output_size, next(self.parameters()))
 
     def adapt(self, state: ClassSums, context: Examples) -> ClassSums:
-        """The sums of maps with those of context [N, K, C, H, W] added."""
+        """The sums of maps, including those of context [N, K, C, H, W]."""
         return state.append(self.embed(context.x).flatten(2), context.y, context.valid)
 
     def predict(self, state: ClassSums, x: Tensor) -> Tensor:
         """The logarithm of each class's score [N, Q, W] for queries x [N, Q, C, H, W].
 
-        As the squared error makes a score the probability that query and class belong together, a softmax of this,
-        which is the scores divided by their sum, is the probability of each class.
+        Trained on the squared error, a score is the probability that query and class match, so the softmax of this, the
+        scores divided by their sum, gives class probabilities.
         """
         classes = (state.total if self.pooling == "sum" else state.means).unflatten(2, self.embed.map_shape)
         return state.mask_unseen(nn.functional.logsigmoid(self.relation(self.embed(x), classes)))
@@ -59,14 +59,14 @@ class RelationAdaptation(ExampleAdaptation[ClassSums]):
         return self.losses
 
     def losses(self, prediction: Tensor, y: Tensor) -> Tensor:
-        """The squared error of the scores, one for the right class and zero for others: [N, Q]."""
+        """The squared error [N, Q] of the scores; the target is one for the right class and zero for others."""
         return (prediction.exp() - one_hot(y, prediction.shape[-1]).to(prediction.dtype)).square().mean(-1)
 
 
 class Relation(nn.Module):
-    """Scores pairs of maps: two convolutional blocks, and two layers to the log odds.
+    """Scores pairs of maps by two convolutional blocks and two linear layers.
 
-    config: of the maps' net, whose kinds of blocks these are.
+    config: settings of the embedding net; the same kind of blocks is used here.
     """
 
     def __init__(
@@ -92,8 +92,7 @@ class Relation(nn.Module):
     def _first(self, query: Tensor, classes: Tensor) -> Tensor:
         """The first block on all pairs of one task, [Q * W, F, h / 2, w / 2].
 
-        A convolution of two maps one upon the other is the sum of two, each of which is needed once and not for every
-        pair.
+        A convolution of two stacked maps is a sum of two convolutions, each computed once per map and not per pair.
         """
         conv, features = self.first.conv, query.shape[1]
         with torch.autocast(query.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
@@ -112,10 +111,10 @@ MAPS = replace(EMBEDDING, output="maps", num_downsampled=2)
 class RelationConfig(EmbeddingConfig):
     """Relation network: a second net scores how a query is related to each class."""
 
-    conv: ConvConfig = MAPS
+    conv: ConvConfig = MAPS  # settings of the embedding net
     takes_maps: ClassVar[bool] = True
-    hidden_size: int = 8  # between the relation's maps and its score
-    pooling: Pooling = "sum"  # how a class's feature maps are combined
+    hidden_size: int = 8  # number of hidden units between the relation net's maps and its score
+    pooling: Pooling = "sum"  # way of combining a class's feature maps
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,13 +1,12 @@
-"""Reptile: adapt to each task by mini-batches, then move the initialisation towards where adaptation led.
+"""Reptile: adapt to each task on mini-batches, then move the initialisation towards the adapted parameters.
 
 Nichol, Achiam, Schulman. On first-order meta-learning algorithms (2018).
-Kingma, Ba. Adam: a method for stochastic optimization (2015), without momentum as Nichol et al. have it.
+Kingma, Ba. Adam: a method for stochastic optimization (2015), without momentum as in Nichol et al.
 
-Deviations: 1. tasks of an update are adapted to side by side, and their moves are averaged; so is what Adam remembers
-of them, which later tasks begin with. The published code hands it on from task to task. 2. no query set is held out of
-training: both sets of an episode are adapted to; the score that is logged is that on the last mini-batch before it is
-adapted to. 3. mini-batches take examples in the order of the episode, so that they have as many of each class as they
-can.
+Deviations: 1. the tasks of an update are adapted to in parallel, and their changes are averaged; so are Adam's
+statistics, with which later tasks start. The published code passes them from task to task. 2. no query set is held out
+in training: both sets of an episode are adapted to; the logged score is for the last mini-batch, before adapting to it.
+3. mini-batches take examples in the episode's order, which balances their classes as far as possible.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ from metarl.records import Examples, cat
 
 
 class AdamWithoutMomentum(nn.Module):
-    """Adam whose beta1 is zero: gradients over the root of the mean of their squares so far.
+    """Adam with beta1 zero: gradients divided by the root of their running mean square.
 
-    Every task begins with what was handed on (`hand_on`) from tasks before it; nothing, as long as there were none.
-    For first order only: the root has no slope where a gradient is zero.
+    Every task starts with the statistics passed on (`hand_on`) by earlier tasks; zeros before the first.
+    First order only: the root is not differentiable where a gradient is zero.
 
-    params: those that adapt, by name, without an axis of tasks.
+    params: the parameters that adapt, by name, without a task axis.
     """
 
-    count: Tensor  # steps that squares were gathered in
+    count: Tensor  # number of accumulated steps
 
     def __init__(
         self, params: Mapping[str, Tensor], inner_lr: float, *, beta: float = 0.999, epsilon: float = 1e-8
@@ -61,7 +60,7 @@ class AdamWithoutMomentum(nn.Module):
         }
 
     def hand_on(self, memory: dict[str, Any]) -> None:
-        """Later tasks begin with the mean of what these remember."""
+        """Let later tasks start with the mean of these tasks' statistics."""
         self.count.copy_(memory["count"].mean())
         for name, square in memory["square"].items():
             self.get_buffer(self._buffer_of[name]).copy_(square.mean(0))
@@ -82,7 +81,7 @@ class AdamWithoutMomentum(nn.Module):
 
 
 def _over(factor: Tensor, value: Tensor) -> Tensor:
-    """[N] as it meets a tensor [N, ...]."""
+    """A factor [N] reshaped to broadcast against a tensor [N, ...]."""
     return factor.view(-1, *(1,) * (value.ndim - 1))
 
 
@@ -90,14 +89,14 @@ def _over(factor: Tensor, value: Tensor) -> Tensor:
 class ReptileConfig(LearnsFromEpisodes, NetConfig):
     """Reptile: the initialisation moves towards the adapted parameters."""
 
-    inner_optimizer: Literal["sgd", "adam"] = "sgd"  # Adam without momentum
-    inner_batch: int = 10  # examples of an inner step; an episode's examples divided by it is the number of steps
-    test_batch: int | None = None  # examples per inner step at meta-test; None: the whole support
-    inner_lr: float = 0.02
-    outer_lr: float = 1.0  # the share of the way towards the adapted parameters, falling linearly to zero
-    transduction: bool = True  # at meta-test queries are normalised together; otherwise each beside the support alone
-    batching: Batching = "vmap"
-    chunk_size: int = 8  # tasks, where batching is "chunks"
+    inner_optimizer: Literal["sgd", "adam"] = "sgd"  # optimiser of the inner steps: SGD, or Adam without momentum
+    inner_batch: int = 10  # number of examples per inner step in meta-training; must divide an episode's examples
+    test_batch: int | None = None  # number of examples per inner step at meta-test; None: the whole support
+    inner_lr: float = 0.02  # step size of the inner steps
+    outer_lr: float = 1.0  # fraction of the move to the adapted parameters, falling linearly to zero
+    transduction: bool = True  # whether queries are normalised together at meta-test, or each with the support only
+    batching: Batching = "vmap"  # way of batching over tasks; results agree up to rounding
+    chunk_size: int = 8  # number of tasks per chunk, with batching "chunks"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -132,7 +131,7 @@ class ReptileConfig(LearnsFromEpisodes, NetConfig):
 
 
 class Reptile:
-    """Moves the initialisation by a falling share of the mean way that adaptation went."""
+    """Moves the initialisation by a decreasing fraction of the mean change through adaptation."""
 
     point = "step"
 
@@ -156,16 +155,16 @@ class Reptile:
 
     @property
     def _one_by_one(self) -> bool:
-        """Whether queries have to be kept apart; only where the others would say something of each."""
+        """Whether queries must be processed separately, because the normalisation would mix them."""
         modes = normalisation_facts(self.adaptation.net).get("normalisation", "")
         return "transductive" in modes and not self.config.transduction
 
     @torch.no_grad()
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
-        """One move; the score that is logged is that on the last mini-batch before it is adapted to.
+        """One move of the initialisation; the logged score is for the last mini-batch, before adapting to it.
 
         Raises:
-            ValueError: when the episode's examples are no whole number of mini-batches.
+            ValueError: when the mini-batch size does not divide the episode's examples.
         """
         check_ways(self.problem, experience)
         batches = mini_batches(experience, self.config.inner_batch)
@@ -184,16 +183,16 @@ class Reptile:
         return {f"train/query_{self.problem.measure.name}": float(score), "train/outer_lr": share}
 
     def _move(self, start: Params, reached: Params, share: float) -> None:
-        """The initialisation, by a share of the mean way."""
+        """Move the initialisation by a fraction of the mean change."""
         moves = {name: (reached[name] - start[name]).mean(0) for name in self.adaptation.adapted}
         for name, move in moves.items():
             self.adaptation.net.get_parameter(name).add_(share * move)
 
     def predictions(self, episode: FewShotEpisode, num_points: int) -> Tensor:
-        """What is predicted for the queries after 0, 1, ... steps on the support: [num_points + 1, N, Q, out].
+        """Predictions for the queries after 0, 1, ... steps on the support: [num_points + 1, N, Q, out].
 
         Raises:
-            ValueError: when the support is no whole number of mini-batches, or has too many classes.
+            ValueError: when the mini-batch size does not divide the support, or the support has too many classes.
         """
         check_ways(self.problem, episode)
         support, query = with_context(self.adaptation.net, episode)
@@ -208,7 +207,7 @@ class Reptile:
         return torch.stack(predictions)
 
     def _answers(self, state: Any, support: Examples, query: Examples) -> Tensor:
-        """To all queries at once, or to each one in a batch with the support alone."""
+        """Predictions for all queries at once, or for each in a batch with the support only."""
         if not self._one_by_one:
             return self.adaptation.predict(state, query.x, query.context)
         answers = [
@@ -229,13 +228,13 @@ def mini_batches(episode: FewShotEpisode, size: int) -> list[Examples]:
     """All examples of an episode, support first, in batches [N, size, ...].
 
     Raises:
-        ValueError: when they do not divide, and there is no padding.
+        ValueError: when the size does not divide them, and there is no padding.
     """
     return _in_batches(cat([episode.support, episode.query], 1), size, "inner_batch", "a task's episode")
 
 
 def _in_batches(data: Examples, size: int, name: str, owner: str) -> list[Examples]:
-    """Batches [N, size, ...], the last one filled up with padding where there is some already."""
+    """Batches [N, size, ...]; the last one is filled up with padding if the data have padding already."""
     missing = -data.x.shape[1] % size
     if missing and data.valid is None:
         raise ValueError(f"{name} is {size}; must divide the {data.x.shape[1]} examples of {owner}")

@@ -1,11 +1,11 @@
-"""Reptile whose low-rank adapters are what adapts; the matrices move by what the adapters came to.
+"""Reptile in which low-rank adapters adapt; the matrices are moved by the products of the adapters.
 
 Hu et al. LoRA: low-rank adaptation of large language models (2021). Nichol, Achiam, Schulman (2018) for Reptile.
 
-Deviations: 1. biases and the scales and shifts of normalisation adapt as well, which are fewer still. 2. nothing is
-trained beforehand: after each update a matrix W takes on what is needed for W + up @ down to move by Reptile's share of
-the mean way that the whole has gone, while the adapters' own initialisation moves by the same share of their own;
-3. there are adapters of convolutions too, whose weights are seen as matrices [filters, inputs * pixels].
+Deviations: 1. biases and the scales and shifts of normalisation, which are fewer still, adapt as well. 2. there is no
+pre-training: after each update, a matrix W changes such that W + up @ down moves by Reptile's fraction of its mean
+change, while the adapters' own initialisation moves by the same fraction of theirs; 3. convolutions have adapters too,
+with their weights viewed as matrices [filters, inputs * pixels].
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from metarl.nets.mlp import key_of
 
 
 class LowRank(Reparametrised):
-    """W + up @ down for each matrix W [out, in] of the net.
+    """A net with W + up @ down in place of each matrix W [out, in].
 
-    `down` [rank, in] begins at random, `up` [out, rank] at zero.
+    `down` [rank, in] is initialised randomly, `up` [out, rank] with zeros.
     """
 
     def __init__(self, net: nn.Module, rank: int, *, generator: torch.Generator) -> None:
@@ -44,7 +44,7 @@ class LowRank(Reparametrised):
 
     @property
     def small(self) -> list[str]:
-        """Names of all parameters but the matrices: the adapters', biases, scales and shifts."""
+        """The names of all parameters except the matrices: adapters, biases, scales and shifts."""
         matrices = {f"net.{name}" for name in self.matrices}
         return [name for name, _ in self.named_parameters() if name not in matrices]
 
@@ -55,7 +55,7 @@ class LowRank(Reparametrised):
         return params
 
     def product(self, params: Params, name: str) -> Tensor:
-        """up @ down of a matrix, [..., *shape of the matrix], for parameters with or without a task axis."""
+        """up @ down [..., *shape of the matrix], for parameters with or without a task axis."""
         product = params[f"up.{key_of(name)}"] @ params[f"down.{key_of(name)}"]
         return product.unflatten(-1, self.net.get_parameter(name).shape[1:])
 
@@ -68,14 +68,14 @@ def _uniform(shape: tuple[int, ...], limit: float, generator: torch.Generator) -
 class ReptileLoRAConfig(ReptileConfig):
     """Reptile + LoRA: low-rank adapters adapt, the initialisation of everything is meta-learned."""
 
-    rank: int = 4
+    rank: int = 4  # rank of the adapters
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.rank < 1:
             raise ValueError(f"rank is {self.rank}; must be at least 1")
         if self.batching == "batched":
-            raise ValueError("batching is 'batched'; nets with adapters need 'vmap', 'chunks' or 'loop'")
+            raise ValueError("batching is 'batched'; must be 'vmap', 'chunks' or 'loop' for nets with adapters")
 
     def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> ReptileLoRA:
         net = LowRank(self.make_net(problem, generator), self.rank, generator=generator)
@@ -83,7 +83,7 @@ class ReptileLoRAConfig(ReptileConfig):
 
 
 class ReptileLoRA(Reptile):
-    """Moves adapters, and the matrices under them by the mean of what the adapters' products came to."""
+    """Moves the adapters, and the matrices by the mean products of the adapters."""
 
     def _move(self, start: Params, reached: Params, share: float) -> None:
         net = self.adaptation.net

@@ -1,13 +1,13 @@
-"""Siamese networks: the state is the embedded examples; a net says of two images if they are of a class.
+"""Siamese networks: the state is the embedded examples; a net decides whether two images are of one class.
 
 Koch, Zemel, Salakhutdinov. Siamese neural networks for one-shot image recognition (2015).
 
-Deviations: 1. pairs are those of an episode's queries with its classes, and not drawn from all classes; as published,
-same and different ones weigh the same; 2. with several shots, a class is judged as it is at meta-test, by its likest
-example or by all; with one, that is each pair; 3. the net, and Adam in place of momenta by layer; images are not
-distorted; 4. differences count from a learned threshold, which says the same as a bias; where that grows from zero, the
-embedding shrinks before it has grown; 5. support and queries are embedded apart, so that running statistics see them
-one after the other; the published code normalises both together in meta-training.
+Deviations: 1. pairs are made of an episode's queries and its classes, not drawn from all classes; as published, same
+and different pairs have equal total weight; 2. with several shots, a class is scored as at meta-test, by its most
+similar example or by all; with one shot, this is each pair; 3. the net differs, Adam replaces momenta per layer, and
+images are not distorted; 4. differences count from a learned threshold, which is equivalent to a bias; if a bias grew
+from zero, the embedding would shrink first; 5. support and queries are embedded separately, so running statistics are
+updated by one, then the other; the published code normalises both together in meta-training.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from metarl.nets.mlp import linear
 from metarl.records import Examples
 
 Similarity = Literal["best", "mean"]
-_TYPICAL_DIFFERENCE = 0.15  # between a sigmoid's values for two images, of a net that has learned nothing
+_TYPICAL_DIFFERENCE = 0.15  # mean difference of a sigmoid's values for two images in an untrained net
 
 
 class SiameseAdaptation(ExampleAdaptation[EmbeddedExamples]):
-    """The odds that two images are of one class, from a weighted sum of the differences between their features.
+    """Log odds that two images are of one class, from a weighted sum of the differences between their features.
 
-    embed: images [N, K, ...] -> [N, K, size]; a layer of `feature_size` sigmoids, whose differences count, comes after
-    it. similarity: of a query to a class, that to its likest example, or the mean over them.
+    embed: images [N, K, ...] -> [N, K, size], followed by a layer of `feature_size` sigmoids, whose differences are
+    used.
+    similarity: a query's similarity to a class: that to the most similar example, or the mean over examples.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class SiameseAdaptation(ExampleAdaptation[EmbeddedExamples]):
     ) -> None:
         super().__init__()
         if similarity not in get_args(Similarity):
-            raise ValueError(f"similarity is {similarity!r}; allowed are {', '.join(get_args(Similarity))}")
+            raise ValueError(f"similarity is {similarity!r}; must be one of {', '.join(get_args(Similarity))}")
         self.feature_size, self.similarity = feature_size, similarity
         self.embed = nn.Sequential(embed, linear(size, feature_size, gain=1.0, generator=generator), nn.Sigmoid())
         self.weight = nn.Parameter(torch.full((feature_size,), -(feature_size**-0.5), device=generator.device))
@@ -53,14 +54,14 @@ class SiameseAdaptation(ExampleAdaptation[EmbeddedExamples]):
         return EmbeddedExamples.empty(num_tasks, self.feature_size, self.weight)
 
     def adapt(self, state: EmbeddedExamples, context: Examples) -> EmbeddedExamples:
-        """The examples of context [N, K, ...] beside those seen before."""
+        """The earlier examples and those of context [N, K, ...]."""
         return state.append(self.embed(context.x), context.y, context.valid)
 
     def predict(self, state: EmbeddedExamples, x: Tensor) -> Tensor:
         """Log odds [N, Q, W] that queries x [N, Q, ...] are of a class.
 
-        Where same and different pairs weigh the same, odds are ratios of likelihoods, so that their softmax is the
-        probability of each of several classes.
+        If same and different pairs have equal weight, the odds are likelihood ratios, so their softmax gives class
+        probabilities.
         """
         difference = (self.embed(x).unsqueeze(2) - state.x.unsqueeze(1)).abs()  # [N, Q, K, feature_size]
         pairs = ((difference - self.threshold) @ self.weight).unsqueeze(2)  # [N, Q, 1, K]
@@ -74,7 +75,7 @@ class SiameseAdaptation(ExampleAdaptation[EmbeddedExamples]):
         return self.losses
 
     def losses(self, prediction: Tensor, y: Tensor) -> Tensor:
-        """The negative log-likelihood of same and different, each of which counts half: [N, Q]."""
+        """The negative log-likelihood [N, Q] of same and different pairs, each with weight one half."""
         same = prediction.gather(-1, y.unsqueeze(-1)).squeeze(-1)
         different = nn.functional.softplus(prediction).sum(-1) - nn.functional.softplus(same)
         num_others = (prediction.isfinite().sum(-1) - 1).clamp(min=1)
@@ -83,10 +84,10 @@ class SiameseAdaptation(ExampleAdaptation[EmbeddedExamples]):
 
 @dataclass(frozen=True)
 class SiameseConfig(EmbeddingConfig):
-    """Siamese network: the odds that two images are of one class, by a weighted sum of differences of features."""
+    """Siamese network: log odds that two images are of one class, from differences between their features."""
 
-    feature_size: int = 256
-    similarity: Similarity = "best"  # similarity to a class: that of its most similar example, or the mean over all
+    feature_size: int = 256  # number of features that are compared
+    similarity: Similarity = "best"  # similarity to a class: to its most similar example, or the mean over all
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,8 +1,9 @@
-"""SNAIL: convolutions over the examples, and attention to any of them.
+"""SNAIL: temporal convolutions over the examples, and attention to them.
 
 Mishra et al. A simple neural attentive meta-learner (2018).
 
-Reading examples, and its deviations, are in metarl/fewshot/example_reader.py; the memory is metarl/adaptation/snail.py.
+The reading of examples, and its deviations, are in metarl/fewshot/example_reader.py; the memory is in
+metarl/adaptation/snail.py.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ OMNIGLOT_SNAIL = SnailConfig(filters=(128, 128), key_sizes=(64, 256, 512), value
 
 @dataclass(frozen=True)
 class SnailLearnerConfig(SequenceLearnerConfig):
-    """SNAIL: convolutions over the examples, and attention to any of them."""
+    """SNAIL: temporal convolutions over the examples, and attention to them."""
 
-    snail: SnailConfig = OMNIGLOT_SNAIL  # the paper's for Omniglot; its length is that of the support and a query
+    snail: SnailConfig = OMNIGLOT_SNAIL  # settings of the memory; the length covers the support and a query
 
     def make_memory(self, input_size: int, generator: torch.Generator) -> Any:
         return self.snail.make(input_size, generator=generator)

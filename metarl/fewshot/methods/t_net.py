@@ -1,10 +1,10 @@
-"""T-nets and MT-nets: linear maps between layers that do not adapt, and learned gates of what does.
+"""T-nets and MT-nets: linear maps between layers that do not adapt, and learned gates on the parameters that do.
 
 Lee, Choi. Gradient-based meta-learning with learned layerwise metric and subspace (2018).
 
-Deviations: 1. a gate is open for nine units in ten at first, and is tossed apart for a layer's weights, its biases and
-the scales and shifts of its normalisation, which adapt in both nets; 2. in meta-training gates are shut or open in
-value, with the slope of soft ones; at meta-test each is as it is likelier to be.
+Deviations: 1. gates are open with probability .9 at first, and are sampled separately for a layer's weights, its biases
+and the scales and shifts of its normalisation, which adapt in both nets; 2. in meta-training gates are hard, with
+straight-through gradients of soft ones; at meta-test each takes its more probable value.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from metarl.nets.mlp import key_of
 
 
 class Transformed(Reparametrised):
-    """A T-net: a linear map [out, out] after each linear layer or convolution, at first the identity."""
+    """A T-net: a linear map [out, out] after each linear layer or convolution, initialised with the identity."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__(net)
@@ -39,7 +39,7 @@ class Transformed(Reparametrised):
 
     @property
     def plain(self) -> list[str]:
-        """Names of all parameters but the maps."""
+        """The names of all parameters except the maps."""
         return [f"net.{name}" for name, _ in self.net.named_parameters()]
 
     def effective(self) -> Params:
@@ -54,11 +54,11 @@ class Transformed(Reparametrised):
 
 
 class GatedDescent(nn.Module):
-    """Gradient descent on the units of each layer that a learned gate lets adapt.
+    """Gradient descent on the units of each layer selected by a learned gate.
 
-    A gate is a coin for each unit, a filter or an output, that is tossed for each task in meta-training: shut or open
-    in value, with the slope of a soft one (Gumbel-softmax, Jang et al. 2017, at temperature one). At meta-test each
-    gate is as it is likelier to be. Units are the first axis of matrices, and all numbers of vectors.
+    A gate is a binary variable per unit (a filter or an output), sampled per task in meta-training with
+    straight-through gradients (Gumbel-softmax, Jang et al. 2017, at temperature one). At meta-test each gate takes its
+    more probable value. Units are the first axis of matrices, and all entries of vectors.
     """
 
     def __init__(self, params: Mapping[str, Tensor], inner_lr: float, *, open_share: float = 0.9) -> None:
@@ -94,8 +94,8 @@ class GatedDescent(nn.Module):
 class TNetConfig(OuterStepsConfig, InnerStepsConfig):
     """T-net: MAML with learned linear maps between the layers, which do not adapt."""
 
-    gated: bool = False  # whether learned gates decide which units adapt (the MT-net)
-    batching: Batching = "vmap"
+    gated: bool = False  # whether learned gates select the units that adapt (MT-net)
+    batching: Batching = "vmap"  # way of batching over tasks; results agree up to rounding
 
     def __post_init__(self) -> None:
         OuterStepsConfig.__post_init__(self)
@@ -128,7 +128,7 @@ class TNetConfig(OuterStepsConfig, InnerStepsConfig):
 
 
 class GatedLearner(GradientLearner):
-    """Tosses the gates of each task in meta-training."""
+    """A gradient learner that samples each task's gates in meta-training."""
 
     def _prior(self, num_tasks: int, generator: torch.Generator) -> Any:
         assert isinstance(self.adaptation, RuleAdaptation)

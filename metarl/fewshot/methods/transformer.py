@@ -1,6 +1,6 @@
-"""A transformer that reads a task's examples, and learns from them in context.
+"""A transformer that reads a task's examples and learns from them in context.
 
-Reading examples, and its deviations, are in metarl/fewshot/example_reader.py; the memory is
+The reading of examples, and its deviations, are in metarl/fewshot/example_reader.py; the memory is in
 metarl/adaptation/transformer.py.
 """
 
@@ -17,9 +17,9 @@ from metarl.fewshot.example_reader import SequenceLearnerConfig
 
 @dataclass(frozen=True)
 class TransformerLearnerConfig(SequenceLearnerConfig):
-    """A transformer that learns in context; without positions, as examples are a set."""
+    """A transformer that learns in context; without position encoding, because examples are a set."""
 
-    width: int = 128
+    width: int = 128  # width of the transformer
     transformer: TransformerConfig = field(default_factory=lambda: TransformerConfig(positions="none"))
 
     def __post_init__(self) -> None:

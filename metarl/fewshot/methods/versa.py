@@ -1,12 +1,12 @@
-"""VERSA: a net writes a Gaussian over the last layer's weights, class by class.
+"""VERSA: a net generates a Gaussian over the last layer's weights, class by class.
 
 Gordon et al. Meta-learning probabilistic inference for prediction (2019).
 
-Queries are answered by the mean over the Gaussian (metarl/fewshot/last_layer.py).
+Predictions average over the Gaussian (metarl/fewshot/last_layer.py).
 
-Deviations: 1. VERSA draws weights, at random; as logits under weights that are independent Gaussians are so too, points
-are drawn there; 2. its net says what to add to the mean of a class's features (metarl/fewshot/written_weights.py), and
-sees no number of shots.
+Deviations: 1. VERSA samples weights at random; logits under independent Gaussian weights are independent Gaussians too,
+so fixed points are taken there; 2. its net outputs a residual on the mean of a class's features
+(metarl/fewshot/written_weights.py), and does not see the number of shots.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from metarl.nets.conv import ConvNet
 from metarl.nets.mlp import mlp
 from metarl.records import Examples, Record
 
-_INITIAL_LOG_VARIANCE = -5.0  # of a weight
+_INITIAL_LOG_VARIANCE = -5.0  # log variance of a weight before any training
 
 
 @dataclass(frozen=True)
 class GaussianWeights(Record):
-    """What was seen of each class, and the distribution of its weights and bias."""
+    """Sums over each class's examples, and the distribution of its weights and bias."""
 
     seen: ClassSums
     mean: Tensor  # [N, W, D + 1]
@@ -38,10 +38,10 @@ class GaussianWeights(Record):
 
 
 class AmortisedPosterior(ExampleAdaptation[GaussianWeights]):
-    """Independent Gaussians over a last layer's weights, written from the mean features of each class (VERSA).
+    """Independent Gaussians over a last layer's weights, generated from the mean features of each class (VERSA).
 
-    embed: images [N, K, ...] -> [N, K, size]. num_points: of the distribution, a power of two, over which predictions
-    are averaged; 0: the mean weights alone, a plain softmax layer.
+    embed: images [N, K, ...] -> [N, K, size]. num_points: the number of points of the distribution over which
+    predictions are averaged, a power of two; 0: only the mean weights, a plain softmax layer.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class AmortisedPosterior(ExampleAdaptation[GaussianWeights]):
         return self._written(ClassSums.empty(num_tasks, self.size, next(self.parameters())))
 
     def adapt(self, state: GaussianWeights, context: Examples) -> GaussianWeights:
-        """The weights for the examples of context [N, K, ...] and for those seen before."""
+        """The weights for the examples of context [N, K, ...] and all earlier ones."""
         return self._written(state.seen.append(self.embed(context.x), context.y, context.valid))
 
     def predict(self, state: GaussianWeights, x: Tensor) -> Tensor:
-        """Log-probabilities [N, Q, W] for queries x [N, Q, ...]; without points, logits."""
+        """Log-probabilities [N, Q, W] for queries x [N, Q, ...]; if num_points is 0, logits."""
         features = self.embed(x)
         logits = linear_logits(features, state.mean)
         if not self.num_points:
@@ -85,9 +85,9 @@ class AmortisedPosterior(ExampleAdaptation[GaussianWeights]):
 
 @dataclass(frozen=True)
 class VersaConfig(BayesianConfig):
-    """VERSA: a net writes a Gaussian over the last layer's weights, class by class."""
+    """VERSA: a net generates a Gaussian over the last layer's weights, class by class."""
 
-    hidden_size: int = 64  # hidden units of the nets that write the last layer
+    hidden_size: int = 64  # number of hidden units of the nets that generate the last layer
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -123,7 +123,7 @@ def test_a_datum_that_is_certain_stays_finite():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"aggregation": "sum", "latent_size": 1}, "aggregation is 'sum'; allowed are product, "),
+        ({"aggregation": "sum", "latent_size": 1}, "aggregation is 'sum'; must be one of product, "),
         ({"aggregation": "mean", "latent_size": 0}, "latent_size is 0; must be at least 1"),
     ],
 )

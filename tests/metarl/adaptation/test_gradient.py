@@ -309,8 +309,8 @@ def test_learned_step_sizes_are_one_a_layer_and_step_or_one_a_number():
     [
         ({"num_steps": 0}, "num_steps is 0; must be at least 1"),
         ({"chunk_size": 0}, "chunk_size is 0; must be at least 1"),
-        ({"batching": "map"}, "batching is 'map'; allowed are batched, vmap, chunks, loop"),
-        ({"adapted": ["2.wieght"]}, "adapted has '2.wieght'; allowed are 0.weight"),
+        ({"batching": "map"}, "batching is 'map'; must be one of batched, vmap, chunks, loop"),
+        ({"adapted": ["2.wieght"]}, "adapted has '2.wieght'; must be among 0.weight"),
         ({"adapted": []}, "adapted is empty"),
     ],
 )
@@ -325,7 +325,7 @@ def test_a_loss_over_all_tasks_is_refused():
     learner = GradientAdaptation(
         module, supervised_loss(module, nn.functional.mse_loss), FixedStepSizes(0.1), batching="batched"
     )
-    with pytest.raises(ValueError, match=r"loss has shape \(\); 'batched' needs one number for each task"):
+    with pytest.raises(ValueError, match=r"loss has shape \(\); 'batched' needs one number per task"):
         learner.adapt(learner.prior(NUM_TASKS), SUPPORT)
 
 

@@ -160,7 +160,7 @@ def test_a_transformer_is_a_loop_over_items(positions: PositionKind):
 
 def test_items_beyond_learned_positions_are_refused():
     memory, x = made(TransformerConfig(num_heads=2, positions="learned", max_items=4), 8), items(5)
-    message = "max_items is 4, and this is item 5; must be larger, or positions not 'learned'"
+    message = "max_items is 4; must be at least 5, the number of this item, or positions other than 'learned'"
     with pytest.raises(ValueError, match=message):
         memory.read(memory.prior(2), x)
     state = memory.read(memory.prior(2), x[:4])[1]
@@ -272,18 +272,21 @@ def test_a_longer_span_keeps_the_first_item_longer(cell):
     ("make", "message"),
     [
         (lambda: RecurrentConfig(span=1), "span is 1; must be at least 2, or None"),
-        (lambda: RecurrentConfig("rnn"), "cell is 'rnn'; allowed are 'gru' and 'lstm'"),  # type: ignore[arg-type]
-        (lambda: SnailConfig(filters=()), r"filters is \(\); allowed are one or more positive numbers"),
-        (lambda: SnailConfig(key_sizes=(4,)), r"key_sizes is \(4,\) and value_sizes \(32, 32\); they must be as many"),
+        (lambda: RecurrentConfig("rnn"), "cell is 'rnn'; must be 'gru' or 'lstm'"),  # type: ignore[arg-type]
+        (lambda: SnailConfig(filters=()), r"filters is \(\); must be one or more positive numbers"),
+        (
+            lambda: SnailConfig(key_sizes=(4,)),
+            r"key_sizes is \(4,\) and value_sizes \(32, 32\); must have equal lengths",
+        ),
         (
             lambda: SnailConfig(filters=(1,) * 4),
-            r"filters is \(1, 1, 1, 1\) and key_sizes \(32, 32\); blocks alternate",
+            r"filters is \(1, 1, 1, 1\) and key_sizes \(32, 32\); must differ in length by at most 1",
         ),
         (lambda: SnailConfig(length=1), "length is 1; must be at least 2"),
         (lambda: TransformerConfig(num_layers=0), "num_layers is 0; must be at least 1"),
         (
             lambda: TransformerConfig(positions="sine"),  # type: ignore[arg-type]
-            "positions is 'sine'; allowed are 'none', 'learned', 'sinusoidal', 'rotary'",
+            "positions is 'sine'; must be one of 'none', 'learned', 'sinusoidal', 'rotary'",
         ),
         (
             lambda: made(TransformerConfig(num_heads=4), 12),

@@ -162,7 +162,7 @@ def test_gaussian_prototypes_know_how_often_they_are_right(shots):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (lambda: VersaConfig(num_points=12), "num_points is 12; allowed are 0 and powers of two"),
+        (lambda: VersaConfig(num_points=12), "num_points is 12; must be 0 or a power of two"),
         (lambda: VersaConfig(hidden_size=0), "hidden_size is 0; must be at least 1"),
         (lambda: LaplaceConfig(num_steps=0), "num_steps is 0; must be at least 1"),
     ],

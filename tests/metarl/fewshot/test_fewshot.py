@@ -206,7 +206,7 @@ def test_the_curve_of_a_belief_counts_examples():
     for count in range(6):
         few = replace(episode, support=episode.support.map(lambda value: value[:, :count]))  # noqa: B023
         torch.testing.assert_close(trainer.agent.predictions(few, count)[-1], curve[count])
-    with pytest.raises(ValueError, match="num_points is 6; the support has 5 examples"):
+    with pytest.raises(ValueError, match="num_points is 6; must be at most 5"):
         trainer.agent.predictions(episode, 6)
 
 
@@ -214,7 +214,7 @@ def test_the_curve_of_a_belief_counts_examples():
     ("make", "message"),
     [
         (lambda: Sinusoid(shots=0), "shots is 0; must be at least 1"),
-        (lambda: Sinusoid(x=(1.0, 1.0)), r"x is \(1.0, 1.0\); allowed are ranges"),
+        (lambda: Sinusoid(x=(1.0, 1.0)), r"x is \(1.0, 1.0\); must be a range"),
         (lambda: Harmonic(noise_std=-1), "noise_std is -1; must be 0 or more"),
         (lambda: MAMLConfig(inner_lr=0), "inner_lr is 0; must be positive"),
         (lambda: MAMLConfig(multi_step_share=2), r"multi_step_share is 2; must be in \[0, 1\]"),

@@ -110,7 +110,8 @@ def test_running_statistics_are_saved_and_decide_predictions():
     other.load_state_dict(one.state_dict())
     after = one.predictions(episode, 2)
     assert torch.equal(other.predictions(episode, 2), after)
-    statistics = {name: value for name, value in other.adaptation.net.named_buffers() if "running_mean" in name}
+    adaptation: Any = other.adaptation
+    statistics = {name: value for name, value in adaptation.named_buffers() if "running_mean" in name}
     assert statistics
     for value in statistics.values():
         value.add_(0.1)
@@ -119,7 +120,7 @@ def test_running_statistics_are_saved_and_decide_predictions():
 
 def test_what_each_step_has_of_its_own_does_not_adapt():
     learner = adaptation()
-    with pytest.raises(ValueError, match=r"adapted has 'body.blocks.0.norm.weight'; what each step has of its own"):
+    with pytest.raises(ValueError, match=r"adapted has 'body.blocks.0.norm.weight'; must not include per-step"):
         PerStepNormAdaptation(
             learner.net, learner.loss, learner.step_sizes, num_steps=2, adapted=per_step_names(learner.net)
         )

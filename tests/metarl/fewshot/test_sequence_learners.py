@@ -161,7 +161,7 @@ def test_late_labels_are_those_of_examples_that_tell_nothing_of_the_next():
 def test_meta_training_with_late_labels_meets_random_numbers_of_examples_in_their_place():
     family, config = replace(FAMILY, shots=4), NotebookConfig(embedding="pixels", late_labels=True)
     trainer = Trainer(family, config, TrainConfig(12, 5), agent_name="lstm", seed=0)
-    met, pages = [], trainer.agent.adaptation.memory.pages
+    met, pages = [], trainer.agent.adaptation.items.memory.pages
     for _ in range(12):
         before = len(pages)
         trainer.iterate()

@@ -162,8 +162,8 @@ def test_running_statistics_are_those_of_training_images_at_meta_test():
     ("make", "message"),
     [
         (lambda: ConvConfig(filters=0), "filters is 0; must be at least 1"),
-        (lambda: ConvConfig(num_downsampled=5), "num_downsampled is 5; allowed are numbers from 0 to num_blocks, 4"),
-        (lambda: Norm(3, "batch"), "normalisation is 'batch'; allowed are transductive, running,"),  # type: ignore
+        (lambda: ConvConfig(num_downsampled=5), "num_downsampled is 5; must be from 0 to num_blocks, 4"),
+        (lambda: Norm(3, "batch"), "normalisation is 'batch'; must be one of transductive, running,"),  # type: ignore
         (lambda: ConvNet(ConvConfig(), (1, 8, 8), generator=seeded()), "images of 8 x 8 are too small for 4 halvings"),
         (lambda: ImageClassifier(config(output="maps"), (1, 8, 8), 2, generator=seeded()), "output is 'maps'"),
     ],

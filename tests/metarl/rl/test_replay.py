@@ -81,7 +81,7 @@ def test_a_gap_in_a_window_and_an_empty_task_are_named():
     rings.add(task, items([[1, 2]]), valid, recent=False)
     with pytest.raises(ValueError, match="task 1 has no recent transition"):
         rings.sample(task, 1, seeded(), recent=True)
-    with pytest.raises(ValueError, match="must follow each other"):
+    with pytest.raises(ValueError, match="must be contiguous"):
         rings.add(task, items([[3, 4]]), valid, recent=True)
     with pytest.raises(ValueError, match="task 2 has no transition"):
         rings.sample(torch.tensor([1, 2]), 1, seeded())
@@ -89,7 +89,7 @@ def test_a_gap_in_a_window_and_an_empty_task_are_named():
 
 def test_too_much_memory_is_named_before_it_is_taken():
     with pytest.raises(
-        ValueError, match=r"100 tasks x 1000000 transitions x 169 bytes needs 16.9 GB; 4 GB are allowed"
+        ValueError, match=r"100 tasks x 1000000 transitions x 169 bytes needs 16.9 GB; max_gigabytes is 4"
     ):
         Replay(100, 1_000_000, 17, 6, max_gigabytes=4)
     with pytest.raises(ValueError, match="capacity is 0; must be at least 1"):
