@@ -108,7 +108,7 @@ def envpool(body: str, num_envs: int) -> Peer:
     from envs.simulators.cpu_count import available_cpus
 
     single = make_gymnasium(body)
-    ours = (single.observation_space.shape, single.action_space.shape)
+    ours = tuple(space.shape or (0,) for space in (single.observation_space, single.action_space))
     single.close()
     sizes = {}
     for task, options in _envpool_tasks(body, set(envpool.list_all_envs())):

@@ -159,10 +159,10 @@ def experiment_in(module: ModuleType, name: str) -> Experiment[Any, Any]:
 def _with_data_below(family: Any, folder: Path) -> Any:
     """The family with its `data_dir` absolute, where it has one: a relative one is below `folder`."""
     data_dir = getattr(family, "data_dir", None)
-    if not isinstance(data_dir, (str, Path)) or not is_dataclass(family):
+    if not isinstance(data_dir, (str, Path)):
         return family
     path = str((folder / Path(data_dir).expanduser()).absolute())
-    return replace(family, data_dir=type(data_dir)(path))  # pyright: ignore[reportCallIssue], the field is there
+    return replace(family, data_dir=type(data_dir)(path))
 
 
 def typed(family: Any, agent: Any) -> Any:

@@ -453,7 +453,7 @@ def _write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
 def _json_bytes(value: Mapping[str, Any], compact: str | None = None) -> bytes:
     """An object with a line for each number; compact: a key whose value is on one line, as it has thousands."""
     text = json.dumps({key: inner for key, inner in value.items() if key != compact}, indent=2)
-    if compact in value:
+    if compact is not None and compact in value:
         text = f"{text.removesuffix(chr(10) + '}')},\n  {json.dumps(compact)}: {json.dumps(value[compact])}\n}}"
     return (text + "\n").encode()
 

@@ -486,7 +486,9 @@ def test_a_failing_simulation_is_one_line_and_keeps_the_run(recipe, capsys, monk
     monkeypatch.setattr("metarl.trainer.Trainer.iterate", explode)
     status, _, errors = run(capsys, "train", recipe, "--run-dir", "run")
     assert status == 1
-    assert errors.splitlines()[1:] == ["metarl: reward at step 3 of row 1 is not finite; what was saved before is in run"]
+    assert errors.splitlines()[1:] == [
+        "metarl: reward at step 3 of row 1 is not finite; what was saved before is in run"
+    ]
 
 
 def test_baselines_print_a_table_or_one_object(capsys):

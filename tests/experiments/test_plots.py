@@ -1,6 +1,7 @@
 """The picture of a run: one colour for one point, hollow points beyond training, and intervals of bounds."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,8 +62,8 @@ def test_different_points_never_share_a_colour(axes, tmp_path, trained, tested):
 def curve(trained: int | None, num_points: int = 4, measure: Measure = RETURN) -> Evaluation:
     scores = torch.arange(num_points * 6.0).reshape(num_points, 6)
     bounds = {"exact": scores + 1, "mean": [3.0] * num_points}
-    labels = {"family": "a", "agent": "ours", "split": "test"}
-    return Evaluation.of(scores, measure=measure, bounds=bounds, trained_points=trained, **labels)
+    known: dict[str, Any] = {"family": "a", "agent": "ours", "split": "test", "bounds": bounds}
+    return Evaluation.of(scores, measure=measure, trained_points=trained, **known)
 
 
 @pytest.mark.parametrize(("trained", "solid"), [(2, 2), (4, 4), (9, 4), (None, 4), (1, 1)])

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,8 +132,15 @@ def test_deterministic_actions_are_the_policys_mode_and_repeat():
     agent = config.make(family.observation_space, family.action_space, num_iterations=1, generator=generator)
     spreads = []
     for deterministic in (True, False):
-        settings = {"split": "test", "num_tasks": 40, "num_points": 1, "tasks": tasks, "deterministic": deterministic}
-        curve = evaluate(_Paying(family), agent, agent_name="rl2", generator=generator, **settings)
+        settings: dict[str, Any] = {
+            "split": "test",
+            "num_tasks": 40,
+            "num_points": 1,
+            "tasks": tasks,
+            "deterministic": deterministic,
+        }
+        paying: Any = _Paying(family)
+        curve = evaluate(paying, agent, agent_name="rl2", generator=generator, deterministic=deterministic, **settings)
         assert curve.per_task is not None
         spreads.append(len(set(curve.per_task.scores[0])))
     assert spreads == [1, 3]  # the one arm; any of three
