@@ -10,6 +10,8 @@ reach it.
 Meta-test: z is sampled from the prior in each of the first `num_exploration_episodes`, then from the belief, which
 absorbs every episode when it ends; the policy acts by its mode.
 
+Discrete actions use the critics and losses of agents/discrete_soft_actor_critic.py.
+
 Deviations: 1. two critics with target copies, and no value net; the temperature may be learned. The published code has
 a fixed temperature of 1 and scaled rewards. 2. `kl_weight` is the weight of the divergence (summed over z) averaged
 over tasks, relative to the critics' errors averaged over tasks, independent of the number of tasks in a batch. The
@@ -29,6 +31,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from agents.discrete_soft_actor_critic import DiscreteSoftActorCritic
 from agents.soft_actor_critic import SoftActorCritic
 from metarl.adaptation.context import Aggregation, Belief, ContextBelief, factor_size
 from metarl.checks import at_least, in_range, not_negative, positive
@@ -109,10 +112,8 @@ class PEARLConfig:
         """A fresh agent.
 
         Raises:
-            ValueError: when actions are discrete.
+            ValueError: when actions have no bounds.
         """
-        if not isinstance(action_space, spaces.Box):
-            raise ValueError(f"action_space is {action_space}; must be a Box of continuous actions for PEARL")
         return PEARL(self, observation_space, action_space, generator=generator)
 
 
@@ -150,16 +151,18 @@ class PEARL:
         self,
         config: PEARLConfig,
         observation_space: spaces.Box,
-        action_space: spaces.Box,
+        action_space: spaces.Box | spaces.Discrete,
         *,
         generator: torch.Generator,
     ) -> None:
         self.config = config
-        obs_size, num_actions, device = observation_space.shape[0], action_space.shape[0], generator.device
+        is_discrete = isinstance(action_space, spaces.Discrete)
+        num_actions = int(action_space.n) if is_discrete else action_space.shape[0]
+        obs_size, device = observation_space.shape[0], generator.device
         item_size = obs_size + num_actions + 1 + (obs_size if config.next_obs_in_context else 0)
         sizes = (item_size, *config.encoder_sizes, factor_size(config.latent_size, config.aggregation))
         self.encoder = mlp(sizes, activation=config.activation, output_gain=1.0, generator=generator)
-        self.sac = SoftActorCritic(
+        self.sac = (DiscreteSoftActorCritic if is_discrete else SoftActorCritic)(
             obs_size + config.latent_size,
             config.hidden_sizes,
             action_space,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from gymnasium import spaces
@@ -21,7 +22,7 @@ from metarl.nets.distributions import TanhGaussian
 from metarl.nets.mlp import Activation, center_and_half_range, ensemble, mlp
 
 _LOG_STD_RANGE = (-20.0, 2.0)
-_NUM_CRITICS = 2
+NUM_CRITICS = 2
 
 
 class Actor(nn.Module):
@@ -62,18 +63,20 @@ class Actor(nn.Module):
 
 
 class SoftActorCritic(nn.Module):
-    """The nets and losses; an agent owns the optimisers.
+    """The nets and losses for actions in a box; an agent owns the optimisers.
 
     temperature: the fixed weight of entropy relative to reward; None: learned, with minus the number of action
     dimensions as the target of the policy's entropy. regularisation: L2 penalty on the policy's means and log standard
     deviations, before the tanh.
     """
 
+    actor_type: Any = Actor
+
     def __init__(
         self,
         num_features: int,
         hidden_sizes: Sequence[int],
-        action_space: spaces.Box,
+        action_space: spaces.Box | spaces.Discrete,
         *,
         activation: Activation,
         gamma: float,
@@ -83,11 +86,12 @@ class SoftActorCritic(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.actor = Actor(
+        self.actor = self.actor_type(
             num_features, hidden_sizes, action_space, activation=activation, gain=actor_gain, generator=generator
         )
-        sizes = (num_features + self.actor.num_actions, *hidden_sizes, 1)
-        nets = [mlp(sizes, activation=activation, output_gain=1.0, generator=generator) for _ in range(_NUM_CRITICS)]
+        num_inputs, num_outputs = self.critic_ends(num_features)
+        sizes = (num_inputs, *hidden_sizes, num_outputs)
+        nets = [mlp(sizes, activation=activation, output_gain=1.0, generator=generator) for _ in range(NUM_CRITICS)]
         self.critics = ensemble(nets)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.gamma, self.regularisation = gamma, regularisation
@@ -95,10 +99,19 @@ class SoftActorCritic(nn.Module):
         start = torch.tensor(math.log(1.0 if temperature is None else temperature), device=generator.device)
         self.log_temperature = nn.Parameter(start, requires_grad=self.learns_temperature)
 
+    def critic_ends(self, num_features: int) -> tuple[int, int]:
+        """The numbers of a critic's inputs and outputs."""
+        return num_features + self.actor.num_actions, 1
+
+    @property
+    def target_entropy(self) -> float:
+        """What a learned temperature keeps the policy's entropy near."""
+        return -self.actor.num_actions
+
     def values(self, critics: nn.Module, features: Tensor, action: Tensor) -> Tensor:
         """Each critic's values [2, K] of features [K, F] and actions [K, A]."""
         inputs = torch.cat([features, action], -1)
-        return critics(inputs.expand(_NUM_CRITICS, *inputs.shape)).squeeze(-1)
+        return critics(inputs.expand(NUM_CRITICS, *inputs.shape)).squeeze(-1)
 
     @torch.no_grad()
     def targets(self, reward: Tensor, terminated: Tensor, next_features: Tensor, generator: torch.Generator) -> Tensor:
@@ -123,7 +136,7 @@ class SoftActorCritic(nn.Module):
 
     def temperature_loss(self, log_prob: Tensor) -> Tensor:
         """The temperature's loss, which raises it when the entropy is below its target; log_prob: from `actor_loss`."""
-        return -self.log_temperature * (log_prob - self.actor.num_actions)
+        return -self.log_temperature * (log_prob + self.target_entropy)
 
     @torch.no_grad()
     def polyak_update(self, tau: float) -> None:

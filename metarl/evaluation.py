@@ -173,7 +173,7 @@ class Evaluation:
             points=points,
             total=Score.of(total) if measure.adds_up else points[-1],
             bounds={name: values.double().reshape(len(points), -1).mean(1).tolist() for name, values in known.items()},
-            metrics={name: values.mean(1).tolist() for name, values in metrics.items()},
+            metrics={name: values.nanmean(1).tolist() for name, values in metrics.items()},
             measure=measure,
             gain=Score.of(rise) if len(points) > 1 else None,
             bound_intervals={name: _intervals(values) for name, values in paired.items()},
@@ -259,21 +259,20 @@ class TrialScores(Record):
     """The results of trials in fresh tasks, by point of the adaptation curve."""
 
     returns: Tensor  # [points, N], means over the rows of a task
-    metrics: Tensor | None  # [points, N, M], means over steps and rows; None if the environment has no metrics
+    metrics: Tensor | None  # [points, N, M], means over the steps and rows that measured it; None without metrics
 
     @classmethod
     def of(cls, trajectory: Trajectory[Any], num_tasks: int, num_points: int) -> TrialScores:
         """The scores of one trajectory whose rows have a multiple of `num_points` episodes, averaged per point."""
         num_episodes = int(trajectory.episode_index.max()) + 1
 
-        def by_task(values: Tensor) -> Tensor:  # [episodes, B, ...] -> [points, N, ...]
+        def by_task(values: Tensor) -> Tensor:  # [episodes, B, ...] -> [points, episodes, N, rows, ...]
             episodes, rows = values.shape[:2]
-            rest = values.shape[2:]
-            shape = (num_points, episodes // num_points, num_tasks, rows // num_tasks, *rest)
-            return values.reshape(shape).mean((1, 3))
+            shape = (num_points, episodes // num_points, num_tasks, rows // num_tasks)
+            return values.reshape(*shape, *values.shape[2:])
 
-        metrics = trajectory.episode_metrics(num_episodes)
-        return cls(by_task(trajectory.episode_returns(num_episodes)), None if metrics is None else by_task(metrics))
+        returns, metrics = trajectory.episode_returns(num_episodes), trajectory.episode_metrics(num_episodes)
+        return cls(by_task(returns).mean((1, 3)), None if metrics is None else by_task(metrics).nanmean((1, 3)))
 
 
 def run_trials(
@@ -346,8 +345,8 @@ def metrics_by_name(env: VectorEnv, metrics: Tensor | None) -> dict[str, Tensor]
 
 
 def mean_metrics(env: VectorEnv, metrics: Tensor | None) -> dict[str, list[float]]:
-    """The mean over tasks of an environment's metrics [points, N, M], by name; empty where it has none."""
-    return {name: values.mean(1).tolist() for name, values in metrics_by_name(env, metrics).items()}
+    """The mean of an environment's metrics [points, N, M] over the tasks that have it, by name; empty without any."""
+    return {name: values.nanmean(1).tolist() for name, values in metrics_by_name(env, metrics).items()}
 
 
 def by_point(prefix: str, metrics: Mapping[str, list[float]], measure: Measure) -> dict[str, float]:

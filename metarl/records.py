@@ -61,7 +61,7 @@ class Record:
 
 
 class Digest:
-    """What tells lists of records apart: the beginning of a hash over all their numbers."""
+    """A short hash over all values of a list of records, to tell such lists apart."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
@@ -115,7 +115,7 @@ class Step(Record):
     reward: Tensor  # [B] float32
     terminated: Tensor  # [B] bool: the task ended the episode
     truncated: Tensor  # [B] bool: the time limit ended the episode
-    metrics: Tensor | None = None  # [B, M] float32, before any reset; None without `metric_names`
+    metrics: Tensor | None = None  # [B, M] float32, before any reset, NaN if not measured; None without `metric_names`
 
     @property
     def episode_end(self) -> Tensor:
@@ -183,16 +183,18 @@ class Trajectory(Record, Generic[D]):
         return reward.new_zeros(num_episodes, reward.shape[1]).scatter_add_(0, index, reward)
 
     def episode_metrics(self, num_episodes: int) -> Tensor | None:
-        """Each metric's mean over the steps of each episode of each row: [num_episodes, B, M], or None without any."""
+        """Each metric's mean over the steps of each episode of each row: [num_episodes, B, M], or None without any.
+
+        Steps that did not measure it, where it is NaN, do not count; an episode without any that did has NaN.
+        """
         if self.metrics is None:
             return None
         steps, rows, size = self.metrics.shape
         index = self.episode_index.clamp(0, num_episodes - 1)
-        count = self.metrics.new_zeros(num_episodes, rows).scatter_add_(0, index, self.valid.to(self.metrics.dtype))
-        metrics = torch.where(self.valid[..., None], self.metrics, 0.0)
-        total = metrics.new_zeros(num_episodes, rows, size)
-        total.scatter_add_(0, index[..., None].expand(steps, rows, size), metrics)
-        return total / count[..., None].clamp(min=1)
+        measured = self.valid[..., None] & ~self.metrics.isnan()
+        zeros, index = self.metrics.new_zeros(num_episodes, rows, size), index[..., None].expand(steps, rows, size)
+        total = zeros.scatter_add(0, index, torch.where(measured, self.metrics, 0.0))
+        return total / zeros.scatter_add(0, index, measured.to(zeros.dtype))
 
     def by_task(self, num_tasks: int) -> Self:
         """[T, B, ...] -> [N, K, ...] with K = T * E: all steps of all copies of a task, copy after copy."""

@@ -6,7 +6,7 @@ authors' package, rliable, currently fails to import on a fresh install.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,3 +58,69 @@ def bootstrap_interval(
         values.append(statistic(resamples.reshape(len(resamples), -1)))
     low, high = np.quantile(np.concatenate(values), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def performance_profile(scores: Scores, thresholds: Scores) -> Scores:
+    """The fraction [T] of the scores [K, S] above each of the thresholds [T]: rliable's run-score distribution."""
+    return (scores[..., None] > thresholds).mean((0, 1))
+
+
+def profile_interval(
+    scores: Scores, thresholds: Scores, *, level: float = 0.95, num_resamples: int = 2000, seed: int = 0
+) -> tuple[Scores, Scores]:
+    """Percentile bootstrap interval of the performance profile, at each threshold [T].
+
+    scores: [K, S], K runs in each of S strata, resampled within strata as by `bootstrap_interval`.
+    """
+    above = (scores[..., None] > thresholds).reshape(scores.size, -1).astype(np.float64)  # [K * S, T]
+    shares = [
+        counts.transpose(0, 2, 1).reshape(len(counts), -1) @ above / scores.size
+        for counts in _resampled_counts(scores.shape, num_resamples, np.random.default_rng(seed))
+    ]
+    low, high = np.quantile(np.concatenate(shares), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
+
+
+def probability_of_improvement(scores: Scores, others: Scores) -> float:
+    """The probability that a run of one agent [K, S] scores higher than one of another [L, S], averaged over S tasks.
+
+    The Mann-Whitney statistic of each task, divided by K L; an equal score counts one half.
+    """
+    return float(_wins(scores, others).mean())
+
+
+def improvement_interval(
+    scores: Scores, others: Scores, *, level: float = 0.95, num_resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the probability of improvement; the runs of both are resampled within tasks."""
+    wins = _wins(scores, others)
+    rng = np.random.default_rng(seed)
+    both = zip(
+        _resampled_counts(scores.shape, num_resamples, rng, width=wins.size),
+        _resampled_counts(others.shape, num_resamples, rng, width=wins.size),
+        strict=True,
+    )
+    # With c_i how often run i was drawn for a task, the mean over drawn pairs is the sum of c_i w_ij d_j / (K L).
+    values = [np.einsum("rsk,kls,rsl->r", counts, wins, drawn, optimize=True) / wins.size for counts, drawn in both]
+    low, high = np.quantile(np.concatenate(values), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _wins(scores: Scores, others: Scores) -> Scores:
+    """[K, L, S]: 1 where a score is higher than the other of its task, one half where they are equal."""
+    left, right = scores[:, None], others[None]
+    return (left > right) + 0.5 * (left == right)
+
+
+def _resampled_counts(
+    shape: tuple[int, ...], num_resamples: int, rng: np.random.Generator, width: int | None = None
+) -> Iterator[Scores]:
+    """How often each of K scores is drawn in each of S strata, [R, S, K] at a time, over all resamples.
+
+    width: numbers that a resample takes in memory; None: K S.
+    """
+    num_scores, num_strata = shape
+    size = max(1, _RESAMPLED_AT_ONCE // (width or num_scores * num_strata))
+    for start in range(0, num_resamples, size):
+        number = min(size, num_resamples - start)
+        yield rng.multinomial(num_scores, np.full(num_scores, 1 / num_scores), size=(number, num_strata)).astype(float)

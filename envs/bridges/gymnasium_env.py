@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from envs.catalog import make
 from envs.rows import close
-from metarl.protocols import Renders, Split, TaskFamily, VectorEnv
+from metarl.protocols import Measures, Renders, Split, TaskFamily, VectorEnv
 from metarl.records import Record, Step
 
 
@@ -84,7 +84,7 @@ class GymnasiumEnv(gymnasium.Env[NDArray[Any], Any]):
         return step.obs[0].numpy(), {"task": {name: value[0].numpy().copy() for name, value in vars(tasks).items()}}
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """One step; after an episode's end, call `reset` first.
+        """One step; after an episode's end, call `reset` first. `info` has the family's metrics.
 
         Raises:
             gymnasium.error.ResetNeeded: after the end of an episode.
@@ -94,7 +94,8 @@ class GymnasiumEnv(gymnasium.Env[NDArray[Any], Any]):
         step = self._env.step(_as_actions(self.action_space, np.asarray(action)[None]))
         self._ended = bool(step.episode_end[0])
         obs = step.next_obs[0].numpy()
-        return obs, float(step.reward[0]), bool(step.terminated[0]), bool(step.truncated[0]), {}
+        info = {name: float(value[0]) for name, value in metrics_by_name(self._env, step).items()}
+        return obs, float(step.reward[0]), bool(step.terminated[0]), bool(step.truncated[0]), info
 
     def render(self) -> NDArray[np.uint8] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """An image [H, W, 3] uint8 of the state after the last step, with the task's target."""
@@ -168,25 +169,45 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], Any, NDArray[A
     def step(
         self, actions: Any
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """One step of every row."""
+        """One step of every row; `infos` has the family's metrics, if there are any."""
         step = self._env.step(_as_actions(self.single_action_space, np.asarray(actions)))
         reward = step.reward.double().numpy()
-        return step.obs.numpy(), reward, step.terminated.numpy(), step.truncated.numpy(), _final(step)
+        metrics = metrics_by_name(self._env, step)
+        return step.obs.numpy(), reward, step.terminated.numpy(), step.truncated.numpy(), _infos(step, metrics)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Release resources; called once by `close`."""
         close(self._env)
 
 
-def _final(step: Step) -> dict[str, Any]:
-    """Gymnasium's report of ended episodes under same-step autoreset: an object array with None in other rows."""
-    ended = step.episode_end.numpy()
-    if not ended.any():
+def metrics_by_name(env: VectorEnv, step: Step) -> dict[str, NDArray[np.float32]]:
+    """An environment's metrics of a step, [B] by name; empty without any."""
+    if step.metrics is None or not isinstance(env, Measures):
         return {}
+    return dict(zip(env.metric_names, step.metrics.T.numpy(), strict=True))
+
+
+def _infos(step: Step, metrics: Mapping[str, NDArray[np.float32]]) -> dict[str, Any]:
+    """Metrics as Gymnasium's vector environments have them, and what its same-step autoreset reports of ended episodes.
+
+    The last observations are an object array with None in other rows; metrics of a row that has ended belong there too.
+    """
+    ended = step.episode_end.numpy()
+    measured = {name: np.where(ended, 0, value) for name, value in metrics.items()}
+    infos = measured | {f"_{name}": ~ended for name in metrics}
+    if not ended.any():
+        return infos
     final_obs = np.full(len(ended), None, dtype=object)
     for row in np.flatnonzero(ended):
         final_obs[row] = step.next_obs[row].numpy()
-    return {"final_obs": final_obs, "_final_obs": ended, "final_info": {}, "_final_info": ended.copy()}
+    final_info = {name: np.where(ended, value, 0) for name, value in metrics.items()}
+    final_info |= {f"_{name}": ended.copy() for name in metrics}
+    return infos | {
+        "final_obs": final_obs,
+        "_final_obs": ended,
+        "final_info": final_info,
+        "_final_info": ended.copy(),
+    }
 
 
 def _family(family: str | TaskFamily, variant: Mapping[str, Any]) -> TaskFamily:

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from envs.bridges.gymnasium_env import metrics_by_name
 from envs.rows import close
 from metarl.protocols import Restarts, Split, TaskFamily
 from metarl.records import Record, Step
@@ -138,7 +139,11 @@ class FamilyVecEnv(VecEnv):
         return env.restart(self.tasks, rows)
 
     def _reports(self, step: Step) -> list[dict[str, Any]]:
-        reports: list[dict[str, Any]] = [{"TimeLimit.truncated": False} for _ in range(self.num_envs)]
+        metrics = metrics_by_name(self._env, step)
+        reports: list[dict[str, Any]] = [
+            {"TimeLimit.truncated": False, **{name: float(value[row]) for name, value in metrics.items()}}
+            for row in range(self.num_envs)
+        ]
         rows = step.episode_end.nonzero().flatten().tolist()
         last = self._seen(step.next_obs) if rows else None
         for row in rows:

@@ -6,8 +6,13 @@ Rows run in worker processes, `envs.external`. Without a word on `apply`, a para
 the unwrapped environment, dots leading inside ("model.dt"); `apply={"gravity": "g"}` gives it another name; a function
 `apply(env, task)` does anything else, before every reset: `env` is the unwrapped environment, `task` a dict of numbers.
 
-1. Observations are flattened by `gymnasium.spaces.utils`, to float32; actions are a Discrete or a Box of floats.
+1. Observations are flattened to float32. Actions are a Discrete, or a Box of floats into which other spaces are
+   flattened: one number per choice, of which the largest wins; whole numbers are rounded.
 2. The time limit is Gymnasium's TimeLimit; an environment that truncates by itself may do so earlier.
+3. Numbers in the `info` of a step, such as "is_success", are metrics: means over the steps of an episode that have
+   them.
+4. The global streams of numpy, Python and torch are seeded for each row, as are its spaces. A generator that an
+   environment makes for itself and does not seed in `reset` is beyond reach: such runs cannot be repeated.
 """
 
 from __future__ import annotations
@@ -23,12 +28,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from envs.external.portable import check_portable
 from envs.external.rows import Apply, Maker, Probed, probe
 from envs.external.vector_env import ThirdPartyEnv, VisibleThirdPartyEnv
-from envs.external.workers import check_portable
 from envs.samplers import all_inside, attribute, check_sampler_split, check_samplers, task_record
 from envs.simulators.cpu_count import available_cpus
-from metarl.checks import at_least
+from metarl.checks import at_least, positive
 from metarl.protocols import Split
 from metarl.records import Record
 
@@ -47,12 +52,16 @@ class GymnasiumFamily:
     horizon: int = 0  # 0: the limit that the environment is registered with
     num_workers: int | None = None  # processes; None: one a processor; 0: all rows in this one
     max_crashes: int = 5  # crashes of a row in a row, with no complete episode between them, before training stops
+    step_timeout: float | None = 60.0  # seconds that a worker may take for one row's step or start; None: no limit
+    metrics: tuple[str, ...] | None = None  # numbers of a step's `info` to report; None: all that the first step has
+    flatten_images: bool = False  # whether images among the observations become one long vector
     num_episodes: int = 2
     name: str = ""  # "": made from the id
 
     def __post_init__(self) -> None:
         at_least(self, 1, "num_episodes", "max_crashes")
         at_least(self, 0, "horizon", "num_workers")
+        positive(self, "step_timeout")
         check_samplers(self.tasks)
         for name, sampler in self.tasks.items():
             if any(getattr(sampler, kind, ()) for kind in ("bodies", "joints", "geoms", "actuators")):
@@ -65,21 +74,25 @@ class GymnasiumFamily:
             try:
                 check_portable(self.maker)
             except ValueError as error:
-                raise ValueError(f"{self.env}: {error}") from error
+                raise ValueError(f"{self._described}: {error}") from error
 
     @cached_property
     def probed(self) -> Probed:
         """What an environment tells of itself, made and tried here once.
 
         Raises:
-            ValueError: when it cannot be made, given a task or spoken to.
+            ValueError: when it cannot be made, given a task, reset or stepped, or its spaces do not fit.
         """
         example = self.sample(1, "train", torch.Generator().manual_seed(0))
         task = {name: float(getattr(example, attribute(name))) for name in self.tasks}
         try:
-            return probe(Maker(self.env, self.options, self.horizon, self.apply), task)
+            return probe(Maker(self.env, self.options, self.horizon, self.apply), task, self.flatten_images)
         except ValueError as error:
-            raise ValueError(f"{self.env}: {error}") from error
+            raise ValueError(f"{self._described}: {error}") from error
+
+    @property
+    def _described(self) -> str:
+        return self.env if isinstance(self.env, str) else self.name
 
     @property
     def maker(self) -> Maker:
@@ -116,7 +129,16 @@ class GymnasiumFamily:
         num_workers = available_cpus() if self.num_workers is None else self.num_workers
         kind = ThirdPartyEnv if self.probed.seconds_per_step is None else VisibleThirdPartyEnv
         return kind(
-            self.name, self.maker, self.probed, tuple(self.tasks), num_rows, num_workers, self.max_crashes, generator
+            self.name,
+            self.maker,
+            self.probed,
+            tuple(self.tasks),
+            num_rows,
+            num_workers,
+            self.max_crashes,
+            self.step_timeout,
+            self.metrics,
+            generator,
         )
 
     def bounds(self, tasks: Record, num_episodes: int) -> dict[str, Tensor]:

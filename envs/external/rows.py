@@ -7,17 +7,27 @@ all of its environments always and falls with the first one that raises.
 from __future__ import annotations
 
 import difflib
+import multiprocessing
 import os
+import random
 import signal
+import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
+
+from envs.external.spaces import decode, encode, flat_spaces
+from envs.external.streams import own_spaces, seed_spaces, seed_streams, streams_kept
 
 Apply = Callable[[Any, Mapping[str, float]], None]  # (unwrapped environment, values by the parameters' names)
 
@@ -35,11 +45,17 @@ class Maker:
     visible: bool = False  # made to be rendered
 
     def make(self) -> gymnasium.Env[Any, Any]:
-        """
+        """An environment with spaces of its own.
+
         Raises:
             Exception: whatever making it raises.
             ValueError: for a horizon beyond the limit that is built in already.
         """
+        env = self._made()
+        own_spaces(env)
+        return env
+
+    def _made(self) -> gymnasium.Env[Any, Any]:
         if not isinstance(self.env, str):
             env = self.env()
             limit = env.spec.max_episode_steps if env.spec is not None else None
@@ -51,7 +67,8 @@ class Maker:
             options.setdefault("render_mode", "rgb_array")
         if self.horizon:
             options["max_episode_steps"] = self.horizon
-        return gymnasium.make(self.env, **options)
+        name = self.env.rpartition(":")[2]  # without the module that registers it
+        return gymnasium.make(name if name in gymnasium.registry else self.env, **options)
 
     def write(self, env: gymnasium.Env[Any, Any], task: Mapping[str, float]) -> None:
         """Write a task into an environment.
@@ -81,19 +98,28 @@ class Rows(gymnasium.Env[Any, Any]):
         num_rows: int,
         observation_space: spaces.Box,
         action_space: spaces.Space[Any],
+        metric_names: Sequence[str] = (),
         at_work: Any = None,
         owner: int | None = None,
+        registered: Mapping[str, Any] | None = None,
     ) -> None:
         """
-        at_work: what has a `value` that others see, set to the row that is being stepped. owner: the process that this
-        is made for, if it may be in another one; there, Ctrl-C is left to the owner, who stops when it sees fit.
+        metric_names: the numbers of `info` that are reported. at_work: what has a `value` that others see, set to the
+        row that is being stepped. owner: the process that this is made for, if it may be in another one; there, Ctrl-C
+        is left to the owner, who stops when it sees fit, and the process ends with its owner. registered: environments
+        that Gymnasium knows there, by their ids.
         """
-        if owner not in (None, os.getpid()):
+        self._is_worker = owner not in (None, os.getpid())
+        if self._is_worker:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            threading.Thread(target=_end_with_owner, daemon=True).start()
+            gymnasium.registry.update(registered or {})
         self.observation_space, self.action_space = observation_space, action_space
+        self._metric_names = tuple(metric_names)
         self._maker, self._at_work = maker, at_work
         self._envs: list[gymnasium.Env[Any, Any] | None] = [None] * num_rows
         self._tasks: list[Mapping[str, float]] = [{}] * num_rows
+        self._seeds = [random.Random(row) for row in range(num_rows)]  # of the global streams, by row
         self._obs = np.zeros((num_rows, *observation_space.shape), dtype=np.float32)  # to act on, [G, O]
         self._pictures: dict[int, Any] = {}  # of rows that are watched: of the end that the last step led to, or None
 
@@ -102,31 +128,36 @@ class Rows(gymnasium.Env[Any, Any]):
     ) -> tuple[NDArray[np.float32], dict[int, str]]:
         """Give rows their tasks and start a seeded episode in each; all observations [G, O], errors by row."""
         errors = {}
-        for row, task, seed in zip(rows, tasks, seeds, strict=True):
-            self._tasks[row] = task
-            self._pictures.pop(row, None)
-            error = self._guarded(row, lambda row=row, seed=seed: self._begin(row, seed))
-            if error is not None:
-                errors[row] = error
+        with self._streams():
+            for row, task, seed in zip(rows, tasks, seeds, strict=True):
+                self._tasks[row], self._seeds[row] = task, random.Random(seed)
+                self._pictures.pop(row, None)
+                error = self._guarded(row, lambda row=row, seed=seed: self._begin(row, seed))
+                if error is not None:
+                    errors[row] = error
         return self._obs.copy(), errors
 
     def step_rows(self, actions: NDArray[Any], active: NDArray[np.bool_]) -> tuple[Any, ...]:
         """One step of the rows where `active` [G] is true.
 
         Returns obs [G, O] to act on, next_obs [G, O] that the actions led to, reward [G], terminated [G],
-        truncated [G] and the errors by row.
+        truncated [G], metrics [G, M] with NaN where `info` lacks one, the errors by row, and the names of numbers in
+        `info` that are not among the metrics.
         """
         num_rows = len(self._envs)
         next_obs, reward = self._obs.copy(), np.zeros(num_rows, dtype=np.float32)
         terminated, truncated = np.zeros(num_rows, dtype=bool), np.zeros(num_rows, dtype=bool)
-        errors = {}
+        metrics = np.zeros((num_rows, len(self._metric_names)), dtype=np.float32)
+        errors, unreported = {}, set()
 
         def step(row: int) -> None:
             env = self._envs[row]
             assert env is not None
-            result = env.step(_as_action(env.action_space, actions[row]))
-            next_obs[row] = self._obs[row] = _flat(env.observation_space, result[0])
-            reward[row], terminated[row], truncated[row] = result[1], result[2], result[3]
+            result = read_step(env, env.step(decode(env.action_space, actions[row])))
+            next_obs[row] = self._obs[row] = result.obs
+            reward[row], terminated[row], truncated[row] = result.reward, result.terminated, result.truncated
+            metrics[row] = [result.numbers.get(name, np.nan) for name in self._metric_names]
+            unreported.update(result.numbers)
             if terminated[row] or truncated[row]:
                 if row in self._pictures:
                     self._pictures[row] = env.render()
@@ -134,12 +165,14 @@ class Rows(gymnasium.Env[Any, Any]):
             elif row in self._pictures:
                 self._pictures[row] = None
 
-        for row in np.flatnonzero(active).tolist():
-            error = self._guarded(row, lambda row=row: step(row))
-            if error is not None:
-                errors[row] = error
+        with self._streams():
+            for row in np.flatnonzero(active).tolist():
+                error = self._guarded(row, lambda row=row: step(row))
+                if error is not None:
+                    errors[row] = error
         truncated &= ~terminated  # an episode has one reason to end, and the task's comes first
-        return self._obs.copy(), next_obs, reward, terminated, truncated, errors
+        unreported.difference_update(self._metric_names)
+        return self._obs.copy(), next_obs, reward, terminated, truncated, metrics, errors, unreported
 
     def picture(self, row: int) -> tuple[Any, str | None]:
         """What the last step led to in a row, before any reset, and None; or None and an error.
@@ -170,14 +203,20 @@ class Rows(gymnasium.Env[Any, Any]):
         if env is None:
             env = self._envs[row] = self._maker.make()
         self._maker.write(env, self._tasks[row])
-        obs, _ = env.reset(seed=seed)
-        self._obs[row] = _flat(env.observation_space, obs)
+        if seed is not None:
+            seed_spaces(env, seed)
+        self._obs[row] = read_reset(env, env.reset(seed=seed))
+
+    def _streams(self) -> AbstractContextManager[None]:
+        """Whatever the process has beside the rows keeps its random streams; a worker has nothing beside them."""
+        return nullcontext() if self._is_worker else streams_kept()
 
     def _guarded(self, row: int, action: Callable[[], None]) -> str | None:
         """Do it; an error drops the environment and is returned as text."""
         if self._at_work is not None:
             self._at_work.value = row
         text = None
+        seed_streams(self._seeds[row].getrandbits(32))
         try:
             action()
         except (Exception, SystemExit) as error:  # whatever third-party code raises
@@ -196,6 +235,74 @@ class Rows(gymnasium.Env[Any, Any]):
             pass
 
 
+def _end_with_owner() -> None:
+    """End this process with the one that it works for, however that ends, even in the midst of a step."""
+    owner = multiprocessing.parent_process()
+    if owner is not None:
+        owner.join()
+        os._exit(1)
+
+
+class StepResult(NamedTuple):
+    """What a step of an environment led to, checked."""
+
+    obs: NDArray[np.float32]  # [O]
+    reward: float
+    terminated: bool
+    truncated: bool
+    numbers: dict[str, float]  # of `info`, by name
+
+
+def read_reset(env: gymnasium.Env[Any, Any], result: Any) -> NDArray[np.float32]:
+    """The observation [O] that `reset` returned.
+
+    Raises:
+        ValueError: when it returned anything else than an observation of its space and a dict.
+    """
+    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], Mapping):
+        raise ValueError("reset does not return two values, an observation and a dict")
+    return encode(env.observation_space, result[0])
+
+
+def read_step(env: gymnasium.Env[Any, Any], result: Any) -> StepResult:
+    """What `step` returned.
+
+    Raises:
+        ValueError: when it returned anything else than Gymnasium's five values, or one is of a wrong shape or kind.
+    """
+    obs, reward, terminated, truncated, info = result
+    ends = (_one_number("terminated", terminated), _one_number("truncated", truncated))
+    numbers = info_numbers(info) if info else {}
+    return StepResult(
+        encode(env.observation_space, obs), _one_number("reward", reward), bool(ends[0]), bool(ends[1]), numbers
+    )
+
+
+def _one_number(name: str, value: Any) -> float:
+    """A number or a truth value, or an array of one of them.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if isinstance(value, (float, int)):
+        return value
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} is {' '.join(repr(value).split())}; must be one number")
+    return array.item()
+
+
+def info_numbers(info: Mapping[str, Any]) -> dict[str, float]:
+    """The entries of `info` that are one number or truth value, by name."""
+    numbers = {}
+    for name, value in info.items():
+        if not isinstance(value, (float, int, np.generic, np.ndarray)):
+            continue
+        if np.size(value) == 1 and np.asarray(value).dtype.kind in "biuf":
+            numbers[name] = float(np.asarray(value).item())
+    return numbers
+
+
 @dataclass(frozen=True)
 class Probed:
     """What an environment tells of itself, as task families have it."""
@@ -204,28 +311,38 @@ class Probed:
     action_space: spaces.Box | spaces.Discrete  # flat, float32; or counted from zero
     horizon: int
     seconds_per_step: float | None  # on the screen; None: it cannot be seen
+    metric_names: tuple[str, ...]  # of the numbers in `info` of a step
 
 
-def probe(maker: Maker, task: Mapping[str, float]) -> Probed:
-    """Make an environment, try a task on it, and close it again.
+def probe(maker: Maker, task: Mapping[str, float], flatten_images: bool = False) -> Probed:
+    """Make an environment, try a task, a reset and a step on it, and close it again.
 
     Raises:
         ValueError: naming what fails, or what task families cannot deal with.
     """
-    env = _named("env", maker.make)
-    try:
-        limit = maker.horizon or (env.spec.max_episode_steps if env.spec is not None else None)
-        if limit is None:
-            raise ValueError("horizon is 0, but the environment has no time limit of its own: give it one")
-        observation_space, action_space = _flat_spaces(env)
-        _named("apply", lambda: maker.write(env, task))
-        obs, _ = _named("reset", lambda: env.reset(seed=0))
-        obs = _named("reset", lambda: _flat(env.observation_space, obs))
-        if obs.shape != observation_space.shape:
-            raise ValueError(f"reset gives {obs.shape} numbers where its space has {observation_space.shape}")
-        return Probed(observation_space, action_space, limit, _seconds_per_step(maker, env))
-    finally:
-        env.close()
+    with streams_kept():
+        seed_streams(0)
+        env = _named("env", maker.make)
+        try:
+            limit = maker.horizon or (env.spec.max_episode_steps if env.spec is not None else None)
+            if limit is None:
+                raise ValueError("horizon is 0, but the environment has no time limit of its own: give it one")
+            observation_space, action_space = flat_spaces(env, flatten_images)
+            _named("apply", lambda: maker.write(env, task))
+            seed_spaces(env, 0)
+            _named("reset", lambda: read_reset(env, env.reset(seed=0)))
+            result = _named("step", lambda: read_step(env, env.step(decode(env.action_space, _calm(action_space)))))
+            names = tuple(sorted(result.numbers))
+            return Probed(observation_space, action_space, limit, _seconds_per_step(maker, env), names)
+        finally:
+            env.close()
+
+
+def _calm(space: spaces.Box | spaces.Discrete) -> NDArray[Any]:
+    """An action of the smallest numbers."""
+    if isinstance(space, spaces.Discrete):
+        return np.zeros((), dtype=np.int64)
+    return np.clip(np.zeros(space.shape, dtype=np.float32), space.low, space.high)
 
 
 def _named(what: str, function: Callable[[], Any]) -> Any:
@@ -235,9 +352,7 @@ def _named(what: str, function: Callable[[], Any]) -> Any:
     """
     try:
         return function()
-    except ValueError as error:
-        raise ValueError(f"{what} fails: {' '.join(str(error).split())}") from error
-    except Exception as error:  # whatever third-party code raises
+    except (Exception, SystemExit) as error:  # whatever third-party code raises
         raise ValueError(f"{what} fails: {_text(error)}") from error
 
 
@@ -248,44 +363,20 @@ def _seconds_per_step(maker: Maker, env: gymnasium.Env[Any, Any]) -> float | Non
     return 1 / (env.metadata.get("render_fps") or 20)
 
 
-def _flat_spaces(env: gymnasium.Env[Any, Any]) -> tuple[spaces.Box, spaces.Box | spaces.Discrete]:
-    """
-    Raises:
-        ValueError: when they cannot be made flat.
-    """
-    try:
-        space = spaces.flatten_space(env.observation_space)
-    except NotImplementedError:
-        space = None
-    if not isinstance(space, spaces.Box) or not space.shape[0]:
-        raise ValueError(f"its observation space is {env.observation_space}; must be one that Gymnasium can flatten")
-    action_space = env.action_space
-    if isinstance(action_space, spaces.Discrete):
-        return _float_box(space), spaces.Discrete(int(action_space.n))
-    if not isinstance(action_space, spaces.Box) or not np.issubdtype(action_space.dtype, np.floating):
-        raise ValueError(f"its action space is {action_space}; must be Discrete or a Box of floats")
-    return _float_box(space), _float_box(spaces.flatten_space(action_space))
-
-
 def _text(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    """An error in one line: ours as it is; another with its type, and the file and line that it comes from."""
+    places = [(_file(frame), line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    theirs = [(file, line) for file, line in places if file.parent != Path(__file__).parent]
+    if not theirs and isinstance(error, ValueError):
+        return " ".join(str(error).split())
+    text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    return f"{text} ({theirs[-1][0].name}:{theirs[-1][1]})" if theirs else text
 
 
-def _float_box(space: Any) -> spaces.Box:
-    with np.errstate(over="ignore"):  # a limit of float64 may be infinite here
-        return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
-
-
-def _flat(space: spaces.Space[Any], obs: Any) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):
-        return np.asarray(spaces.flatten(space, obs)).astype(np.float32)
-
-
-def _as_action(space: Any, action: NDArray[Any]) -> Any:
-    """A row's flat action as the environment takes it; those of a Discrete count from zero."""
-    if isinstance(space, spaces.Discrete):
-        return space.start + action
-    return action.reshape(space.shape).astype(space.dtype)
+def _file(frame: FrameType) -> Path:
+    """The file of a frame's code; of a function that has travelled by value, that of its module."""
+    name = frame.f_code.co_filename
+    return Path(frame.f_globals.get("__file__", name) if name.startswith("<") else name)
 
 
 def _set(env: Any, name: str, path: str, value: float) -> None:

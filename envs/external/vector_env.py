@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,10 +29,11 @@ logger = logging.getLogger(__name__)
 class ThirdPartyEnv:
     """B rows of a third-party environment on some worker processes; implements `metarl.protocols.VectorEnv`.
 
-    Each `reset` seeds every row from the generator, so that the number of workers changes nothing. A row whose
-    environment raises, or takes its process with it, ends its episode as truncated, with a zero reward and the
-    observation of the step before, and starts a new one in a new environment; so do all rows of a process that is gone.
-    This is logged as a warning with the row, the task and the reason, and counted in `num_diverged`.
+    Each `reset` seeds every row from the generator: its environment and its spaces, and the global streams of numpy,
+    Python and torch whenever it is at work. So the number of workers changes nothing. A row whose environment raises,
+    hangs or takes its process with it ends its episode as truncated, with a zero reward and the observation and metrics
+    of the step before, and starts a new one in a new environment; so do all rows of a process that is gone. This is
+    logged as a warning with the row, the task and the reason, and counted in `num_diverged`.
     """
 
     def __init__(
@@ -45,18 +45,27 @@ class ThirdPartyEnv:
         num_rows: int,
         num_workers: int,
         max_crashes: int,
+        step_timeout: float | None,
+        metrics: tuple[str, ...] | None,
         generator: torch.Generator,
     ) -> None:
-        """`num_workers`: 0 keeps all rows in this process. `max_crashes`: see `GymnasiumFamily`."""
+        """`num_workers`: 0 keeps all rows in this process. Other settings are those of `GymnasiumFamily`."""
         self.num_rows, self.device = num_rows, generator.device
         at_least(self, 1, "num_rows")
         self.observation_space, self.action_space = probed.observation_space, probed.action_space
+        self.metric_names = probed.metric_names if metrics is None else metrics
+        self._tells_unreported = metrics is None
         self.num_diverged = 0  # episodes that were cut short by a crash
         self._name, self._parameters, self._max_crashes, self._generator = name, parameters, max_crashes, generator
         self._seconds_per_step = probed.seconds_per_step
         self._make_rows = functools.partial(
-            Rows, maker, observation_space=self.observation_space, action_space=self.action_space
+            Rows,
+            maker,
+            observation_space=self.observation_space,
+            action_space=self.action_space,
+            metric_names=self.metric_names,
         )
+        self._step_timeout = step_timeout
         self._in_process = num_workers == 0
         edges = np.linspace(0, num_rows, min(max(num_workers, 1), num_rows) + 1).astype(int).tolist()
         self._groups = [range(start, end) for start, end in pairwise(edges)]
@@ -69,6 +78,8 @@ class ThirdPartyEnv:
         self._values: list[dict[str, float]] = []  # the same as numbers, by row
         self._seeds = np.zeros(num_rows, dtype=np.int64)
         self._obs = np.zeros((num_rows, *self.observation_space.shape), dtype=np.float32)  # to act on
+        self._metrics = np.zeros((num_rows, len(self.metric_names)), dtype=np.float32)  # of each row's last step
+        self._unreported: set[str] = set()  # numbers of `info` that are not among the metrics
         self._starts = np.zeros(num_rows, dtype=np.int64)  # of seeded episodes since the last reset
         self._crashes = np.zeros(num_rows, dtype=np.int64)  # since the last episode that ended well
         self._lost = np.zeros(num_rows, dtype=bool)  # rows whose episode is gone, which their next step will tell
@@ -84,7 +95,7 @@ class ThirdPartyEnv:
         self._values = self._numbers(self._tasks)
         seeds = torch.randint(2**31 - 1, (self.num_rows,), generator=self._generator, device=self.device)
         self._seeds = seeds.cpu().numpy()
-        self._starts[:], self._lost[:] = 0, False
+        self._starts[:], self._lost[:], self._metrics[:] = 0, False, 0.0
         self._start(np.arange(self.num_rows))
         return self._step(self._obs, self._obs, *(np.zeros(self.num_rows, dtype) for dtype in (np.float32, bool, bool)))
 
@@ -102,8 +113,6 @@ class ThirdPartyEnv:
         if action.shape != shape:
             raise ValueError(f"action has shape {tuple(action.shape)}; must be {shape}")
         actions = action.detach().cpu().numpy()
-        if isinstance(self.action_space, spaces.Box):
-            actions = np.clip(actions, self.action_space.low, self.action_space.high)
         chosen = np.ones(self.num_rows, dtype=bool) if active is None else active.cpu().numpy()
         next_obs, reward = self._obs.copy(), np.zeros(self.num_rows, dtype=np.float32)
         terminated, truncated = np.zeros(self.num_rows, dtype=bool), np.zeros(self.num_rows, dtype=bool)
@@ -114,14 +123,18 @@ class ThirdPartyEnv:
         crashes: dict[int, str] = {}
         for index, group in enumerate(self._groups):
             try:
-                *answers, errors = self._holders[index].answer()
+                *answers, errors, unreported = self._holders[index].answer()
             except WorkerDied as death:
                 self._bury(index, death, simulated, crashes)
                 continue
             inside = np.flatnonzero(simulated[group.start : group.stop])
-            for array, answer in zip((self._obs, next_obs, reward, terminated, truncated), answers, strict=True):
+            arrays = (self._obs, next_obs, reward, terminated, truncated)
+            for array, answer in zip(arrays, answers[:-1], strict=True):
                 array[group.start + inside] = answer[inside]
+            measured = [row for row in inside.tolist() if row not in errors]
+            self._metrics[[group.start + row for row in measured]] = answers[-1][measured]
             crashes |= {group.start + row: text for row, text in errors.items()}
+            self._tell_unreported(unreported)
         self._crashes[(terminated | truncated) & ~self._is_among(crashes)] = 0
         cut_short = chosen & (self._lost | self._is_among(crashes)) & ~terminated & ~truncated
         truncated |= cut_short
@@ -181,7 +194,7 @@ class ThirdPartyEnv:
         """
         make_rows = functools.partial(self._make_rows, num_rows=len(group))
         try:
-            return InProcess(make_rows) if self._in_process else Worker(make_rows)
+            return InProcess(make_rows) if self._in_process else Worker(make_rows, self._step_timeout)
         except WorkerDied as death:
             raise RuntimeError(f"{self._name}: {death}") from death
 
@@ -235,6 +248,16 @@ class ThirdPartyEnv:
                     self._name, row, text, self._log_limiter.count, task,
                 )  # fmt: skip
 
+    def _tell_unreported(self, names: set[str]) -> None:
+        """Say once of each number in `info` that it is not reported."""
+        new = sorted(names - self._unreported)
+        self._unreported |= names
+        if new and self._tells_unreported:
+            logger.warning(
+                "%s: info has %s, which its first step did not have: metrics=%s reports it too",
+                self._name, ", ".join(new), (*self.metric_names, *new),
+            )  # fmt: skip
+
     def _new_seed(self, row: int) -> int:
         """Of an episode after a reset, or after a crash; each time another."""
         self._starts[row] += 1
@@ -246,7 +269,8 @@ class ThirdPartyEnv:
         return among
 
     def _step(self, *arrays: NDArray[Any]) -> Step:
-        return Step(*(torch.from_numpy(array.copy()).to(self.device) for array in arrays))
+        measured = (self._metrics,) if self.metric_names else ()
+        return Step(*(torch.from_numpy(array.copy()).to(self.device) for array in (*arrays, *measured)))
 
 
 class VisibleThirdPartyEnv(ThirdPartyEnv):

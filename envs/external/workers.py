@@ -11,24 +11,27 @@ it comes by value. So it starts at once, and a script needs no `if __name__ == "
 from __future__ import annotations
 
 import functools
+import math
 import multiprocessing
 import os
 import pickle
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.reduction import ForkingPickler
 from types import ModuleType
 from typing import Any, Protocol
 
-import cloudpickle
 from gymnasium.vector import AsyncVectorEnv
 from gymnasium.vector.async_vector_env import AsyncState
 
-from envs.external.rows import NOWHERE, Maker, Rows
+from envs.external.portable import registered_here
+from envs.external.rows import NOWHERE, Rows
 
 SECONDS_TO_CLOSE = 5.0  # that environments have, before their process is ended
+SECONDS_TO_LOOK = 1.0  # between two looks at which row a worker is at
 
 
 class WorkerDied(Exception):  # noqa: N818, it is what has happened
@@ -101,16 +104,19 @@ class InProcess:
 class Worker(AsyncVectorEnv[Any, Any]):
     """Rows in a process of their own; `RowsHolder`."""
 
-    def __init__(self, make_rows: Callable[..., Rows]) -> None:
+    def __init__(self, make_rows: Callable[..., Rows], step_timeout: float | None = None) -> None:
         """
+        step_timeout: seconds that one row's step or start may take, after which the process is ended; None: any number.
+
         Raises:
             WorkerDied: when the process ends before it is ready.
         """
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         if method == "forkserver":
             multiprocessing.set_forkserver_preload([Rows.__module__])  # imported once, not by each worker
+        self._step_timeout = step_timeout
         self._at_work = _RowAtWork(multiprocessing.get_context(method))
-        make = functools.partial(make_rows, at_work=self._at_work, owner=os.getpid())
+        make = functools.partial(make_rows, at_work=self._at_work, owner=os.getpid(), registered=registered_here())
         try:
             with _without_main_module():
                 super().__init__([make], shared_memory=False, copy=False, context=method)
@@ -125,10 +131,27 @@ class Worker(AsyncVectorEnv[Any, Any]):
 
     def answer(self) -> Any:
         try:
+            self._wait()
             return self.call_wait()[0]
         except (EOFError, OSError) as error:
             row = self._at_work.value
             raise WorkerDied(self._end(gone=True), None if row == NOWHERE else row) from error
+
+    def _wait(self) -> None:
+        """Wait for an answer, as long as no row takes too long.
+
+        Raises:
+            WorkerDied: when one does; its process is ended.
+        """
+        row, since = self._at_work.value, time.monotonic()
+        limit = math.inf if self._step_timeout is None else self._step_timeout
+        while not self.parent_pipes[0].poll(min(SECONDS_TO_LOOK, limit)):
+            now = time.monotonic()
+            if self._at_work.value != row:
+                row, since = self._at_work.value, now
+            elif now - since >= limit:
+                self._end()
+                raise WorkerDied(f"no answer within {limit:g} s (step_timeout)", None if row == NOWHERE else row)
 
     def stop(self) -> None:
         """Close the environments; end the process, with force if they don't let go."""
@@ -148,6 +171,7 @@ class Worker(AsyncVectorEnv[Any, Any]):
         if gone:
             self.processes[0].join(timeout=1.0)
         exit_code = self.processes[0].exitcode
+        self.processes[0].kill()  # as an environment may have changed what SIGTERM does
         self.close(terminate=True)
         if exit_code is not None and exit_code < 0:
             return f"its worker process was killed by {signal.Signals(-exit_code).name}"
@@ -163,26 +187,3 @@ def _without_main_module() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-
-
-def check_portable(maker: Maker) -> None:
-    """Make sure that the functions of a maker can travel to a worker, which may not find their module: a recipe's.
-
-    Raises:
-        ValueError: when they cannot be pickled.
-    """
-    for function in (maker.env, maker.apply):
-        module = sys.modules.get(getattr(function, "__module__", None) or "")
-        if module is not None and module.__name__ != "__main__" and not _can_be_imported(module.__name__):
-            cloudpickle.register_pickle_by_value(module)
-    try:
-        cloudpickle.dumps(maker)
-    except Exception as error:  # each type has its own way to refuse
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(f"it cannot be sent to a worker process: {reason}; num_workers=0 needs none") from error
-
-
-def _can_be_imported(name: str) -> bool:
-    """Whether a fresh process would find a module, whatever this one has loaded."""
-    top, _, _ = name.partition(".")
-    return any(finder.find_spec(top, None) is not None for finder in sys.meta_path)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 
 def available_cpus() -> int:
-    """CPUs this process may use, by its affinity and the quota of its container (cgroup v1 or v2)."""
+    """CPUs this process may use: its affinity, the quota of its container (cgroup v1 or v2), and OMP_NUM_THREADS."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_cpus(Path("/sys/fs/cgroup"))
-    return cpus if quota is None else max(1, min(cpus, int(quota)))
+    quota, threads = _cgroup_cpus(Path("/sys/fs/cgroup")), os.environ.get("OMP_NUM_THREADS", "")
+    limits = ([] if quota is None else [int(quota)]) + ([int(threads)] if threads.isdecimal() else [])
+    return max(1, min([cpus, *limits]))
 
 
 def _cgroup_cpus(root: Path) -> float | None:

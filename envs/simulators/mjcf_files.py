@@ -31,7 +31,7 @@ def _with_includes(mjcf: Path) -> dict[Path, ElementTree.Element]:
         path = waiting.pop()
         try:
             trees[path] = ElementTree.parse(path).getroot()
-        except (OSError, ElementTree.ParseError, ValueError):
+        except (OSError, ElementTree.ParseError, ValueError, LookupError):
             continue  # of another format, such as a binary model
         for element in (*trees[path].iter("include"), *trees[path].iter("model")):
             for folder in (mjcf.parent, path.parent):

@@ -12,7 +12,8 @@ from experiments.experiment.names import describe, in_columns, known
 from metarl._packages import require_own_packages
 from metarl.errors import UserError
 
-COMMANDS = ("list", "train", "resume", "evaluate", "play", "baselines", "benchmark", "doctor")  # modules of commands/
+# The modules of commands/.
+COMMANDS = ("list", "train", "launch", "resume", "evaluate", "compare", "play", "baselines", "benchmark", "doctor")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import cache
@@ -220,10 +221,9 @@ def from_config(
 ) -> Experiment[Any, Any]:
     """The experiment of a run in the directory `where`, every field checked.
 
-    Nothing that the config names is imported but the classes of our catalogs. A part of any other class, or with what
-    JSON cannot hold, is the recipe's own with what the config says otherwise. recipe: what loads it where it is needed;
-    None: the installed recipe of the config's name. any_environment: whether a Gymnasium environment may be another
-    than the recipe's, as one can import a module by its id.
+    Nothing that the config names is imported but the classes of our catalogs; any other class is the recipe's, and so
+    is what JSON cannot hold. recipe: what loads it where it is needed; None: the installed recipe of the config's name.
+    any_environment: whether a Gymnasium environment may be another than the recipe's, as its id can name a module.
 
     Raises:
         UserError: for an unknown, missing or wrong field; names it.
@@ -243,8 +243,10 @@ def from_config(
             config[part] = current(f"{cls.__module__}:{cls.__qualname__}", values)
     of_recipe: dict[str, Any] = {}
     for part, cls in (("family", family), ("agent", agent)):
-        if config[part].pop(OF_RECIPE, None) is not None or not _is_ours(f"{cls.__module__}:{cls.__qualname__}"):
-            of_recipe[part] = _part_of_recipe(part, config[part], cls, recipe(), where, any_environment)
+        if not _is_ours(f"{cls.__module__}:{cls.__qualname__}"):
+            _check_environments(config[part], getattr(recipe(), part), f"{where}/config.json: {part}", any_environment)
+        if config[part].pop(OF_RECIPE, None) is not None:
+            of_recipe[part] = _part_of_recipe(part, config[part], cls, recipe(), where)
             config[part], classes[part] = {}, Any
     for part, cls in {"": Experiment, **classes}.items():
         if cls is not Any:
@@ -269,28 +271,30 @@ def _installed(name: str) -> Experiment[Any, Any]:
 
 
 def _part_of_recipe(
-    part: str, values: dict[str, Any], cls: type[Any], recipe: Experiment[Any, Any], where: Path, any_environment: bool
+    part: str, values: dict[str, Any], cls: type[Any], recipe: Experiment[Any, Any], where: Path
 ) -> Any:
     """The recipe's own family or agent, with what the run's config says otherwise."""
     own = getattr(recipe, part)
     if type(own).__qualname__ != cls.__qualname__:  # a class of the recipe's own is made anew at each load
         raise UserError(f"{where}/config.json: the run needs a {cls.__name__}; the recipe has a {type(own).__name__}")
-    if not any_environment:
-        _check_environments(values, own, f"{where}/config.json: {part}")
     return merged(own, values, f"{where}/config.json: {part}")
 
 
-def _check_environments(values: Mapping[str, Any], of_recipe: Any, where: str) -> None:
-    """
+def _check_environments(values: Mapping[str, Any], of_recipe: Any, where: str, any_environment: bool) -> None:
+    """Refuse, or announce where any is allowed, a Gymnasium environment that is not the recipe's.
+
     Raises:
-        UserError: for a Gymnasium environment, by whose id a module can be imported, that is not the recipe's.
+        UserError: naming the environment, by whose id a module can be imported.
     """
     for name, value in values.items():
         own = getattr(of_recipe, name, None)
         if isinstance(value, dict):
-            _check_environments(value, own, f"{where}.{name}")
+            _check_environments(value, own, f"{where}.{name}", any_environment)
         elif name == "env" and isinstance(value, str) and value != own:
-            raise UserError(f"{where}.env is {value!r}, and the recipe's is {own!r}; --trust makes it all the same")
+            what = f"{where}.env is {value!r}, and the recipe's is {own!r}"
+            if not any_environment:
+                raise UserError(f"{what}; --trust makes it all the same")
+            print(f"metarl: {what}; making the former", file=sys.stderr)
 
 
 def _refuse_unknown(values: Any, cls: type[Any], where: str, part: str) -> None:

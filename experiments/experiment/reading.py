@@ -15,7 +15,7 @@ import ast
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class ReadRun:
     code: str  # "as trained", "unknown" for runs that keep no record, or what has changed: "changed: crane.py"
     has_changed: bool  # whether something is not as it was in training
     is_moved: bool  # whether the recipe is not the one that the run names
+    kept: KeptRecord | None  # what the run keeps of its code; None for runs of earlier versions
 
 
 def read(run: Run, choice: CodeChoice | None = None) -> ReadRun:
@@ -78,11 +79,11 @@ def read(run: Run, choice: CodeChoice | None = None) -> ReadRun:
         if kept is not None and not choice.as_trained:
             changed = differing(kept.record.files, places)
             _refuse_unless_chosen(run, changed, choice)
-        family, agent = (_moved(config[part], places) for part in ("family", "agent"))
-        recipe = _loader(name, kept, choice)
-        config = {**config, "family": family, "agent": agent}
-        experiment = from_config(config, run.path, recipe, any_environment=choice.trust)
+        config = _moved(config, places)
+        experiment = from_config(config, run.path, _loader(name, kept, choice), any_environment=choice.trust)
     else:
+        if choice.recipe is not None:
+            raise UserError(f"--recipe is {choice.recipe!r}; leave it out, as {run.path} needs no recipe")
         experiment = from_config(config, run.path)
     if kept is not None and kept.record.data:
         now = data_behind(experiment)
@@ -92,7 +93,7 @@ def read(run: Run, choice: CodeChoice | None = None) -> ReadRun:
         _refuse_unless_chosen(run, of_data, choice)
         changed += of_data
     code = "unknown" if kept is None else f"changed: {', '.join(changed)}" if changed else AS_TRAINED
-    return ReadRun(experiment, choice.recipe or name, code, bool(changed), choice.recipe is not None)
+    return ReadRun(experiment, choice.recipe or name, code, bool(changed), choice.recipe is not None, kept)
 
 
 def record_of(experiment: Experiment[Any, Any], name: str, iteration: int = 0) -> tuple[CodeRecord, dict[str, bytes]]:
@@ -122,6 +123,10 @@ def keep_new_code(run: Run, reading: ReadRun, iteration: int) -> None:
         UserError: when something cannot be read, or the disk refuses it.
     """
     record, copies = record_of(reading.experiment, reading.recipe, iteration)
+    if reading.kept is not None and record.file_of(record.module) is None:  # a run that needs no code, on other images
+        files = reading.kept.record.files
+        copies = {file.copy: reading.kept.content_of(file) for file in files if file.copy is not None}
+        record = signed(replace(record, files=files))
     run.keep_code(as_files(record, copies, number_of_records(run.path)))
     run.rewrite_config(to_config(reading.experiment, reading.recipe))
 

@@ -82,19 +82,22 @@ def importable(folder: Path) -> Iterator[None]:
     """Let modules in a folder be imported, before any other of their name but those of our own packages.
 
     A folder of the same name as one of ours adds to it the modules that it lacks, such as `envs.my_env`. Modules that
-    were imported for another recipe, or for this one before it was edited, are forgotten.
+    were imported for another recipe, or for this one before it was edited, are forgotten; no compiled ones are kept, as
+    Python takes these for current within the second of an edit.
     """
     folder = folder.resolve()
     ours = [importlib.import_module(package) for package in OUR_PACKAGES]
     _forget(set(_imported))
     before = set(sys.modules)
     importlib.invalidate_caches()
+    writes_nothing, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     sys.path.insert(0, str(folder))
     for package in ours:
         package.__path__.append(str(folder / package.__name__))
     try:
         yield
     finally:
+        sys.dont_write_bytecode = writes_nothing
         with contextlib.suppress(ValueError):  # where the recipe took it away itself
             sys.path.remove(str(folder))
         for package in ours:

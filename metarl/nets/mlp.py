@@ -133,7 +133,7 @@ def ensemble(nets: Sequence[nn.Sequential]) -> nn.Sequential:
 
 
 def center_and_half_range(box: spaces.Box, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The centre and half range of a box of actions, [A] each.
+    """The centre and half range of a box of actions, [A] each; the half range is 1 where low equals high.
 
     Raises:
         ValueError: when it is unbounded.
@@ -141,7 +141,8 @@ def center_and_half_range(box: spaces.Box, device: torch.device) -> tuple[Tensor
     low, high = (torch.as_tensor(limit, device=device) for limit in (box.low, box.high))
     if not torch.isfinite(high - low).all():
         raise ValueError(f"action_space is {box}; must be bounded")
-    return (high + low) / 2, (high - low) / 2
+    half_range = (high - low) / 2
+    return (high + low) / 2, torch.where(half_range == 0, 1.0, half_range)
 
 
 class PolicyHead(nn.Module):

@@ -22,7 +22,7 @@ class Transition(Record):
     """The stored fields of a step."""
 
     obs: Tensor  # [..., O]
-    action: Tensor  # [..., A], in environment units
+    action: Tensor  # [..., A], in environment units; [...] int64 if discrete
     reward: Tensor  # [...], the task's reward
     shaped_reward: Tensor  # [...], the critic's reward: the task's, or a denser one known in meta-training
     next_obs: Tensor  # [..., O], before any reset
@@ -36,15 +36,19 @@ class Transition(Record):
         return cls(*(by_task(field, num_tasks) for field in fields))
 
     @classmethod
-    def blank(cls, obs_size: int, action_size: int, device: torch.device | str) -> Transition:
-        """One transition of zeros."""
+    def blank(cls, obs_size: int, action_size: int | None, device: torch.device | str) -> Transition:
+        """One transition of zeros; action_size: None for discrete actions."""
         zero = torch.zeros((), device=device)
-        obs, action = torch.zeros(obs_size, device=device), torch.zeros(action_size, device=device)
+        obs = torch.zeros(obs_size, device=device)
+        discrete = torch.zeros((), dtype=torch.int64, device=device)
+        action = discrete if action_size is None else torch.zeros(action_size, device=device)
         return cls(obs, action, zero, zero, obs, torch.zeros((), dtype=torch.bool, device=device))
 
 
 class Replay:
     """Ring buffers of `capacity` transitions for `num_tasks` tasks, on the device of the sampling generator.
+
+    action_size: the number of action dimensions; None for discrete actions.
 
     Item numbers never wrap: item n of a task is stored at n modulo capacity, so a window of numbers stays meaningful
     after the ring has overwritten part of it.
@@ -58,7 +62,7 @@ class Replay:
         num_tasks: int,
         capacity: int,
         obs_size: int,
-        action_size: int,
+        action_size: int | None,
         *,
         max_gigabytes: float,
         device: torch.device | str = "cpu",

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from metarl.evaluation import RETURN, Evaluation, evaluate
@@ -142,7 +143,7 @@ class ReplaySource:
             config.num_train_tasks,
             config.capacity,
             self.family.observation_space.shape[0],
-            self.family.action_space.shape[0],  # pyright: ignore[reportOptionalSubscript], a Box
+            self.family.action_space.shape[0] if isinstance(self.family.action_space, spaces.Box) else None,
             max_gigabytes=config.max_gigabytes,
             device=self._generators["initialisation"].device,
         )

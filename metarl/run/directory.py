@@ -188,6 +188,8 @@ class Run:
         for name, content in code.items():
             file = self.path / name
             try:
+                if not file.parent.resolve().is_relative_to(self.path.resolve()):
+                    raise RunError(f"{file.parent} is a link out of the run's directory; remove it")
                 file.parent.mkdir(parents=True, exist_ok=True)
                 _write_whole(file, content)
             except OSError as error:

@@ -347,10 +347,6 @@ def test_training_tasks_are_those_of_the_checkpoint_wherever_it_is_read():
             "'speed'; must be a metric of this family: dense_reward",
         ),
         (lambda: trainer(replace(SMALL, max_gigabytes=1e-6)), "replay of 4 tasks x 200 transitions x 33 bytes needs"),
-        (
-            lambda: SMALL.make(FAMILY.observation_space, spaces.Discrete(2), num_iterations=1, generator=seeded()),
-            "must be a Box",
-        ),
     ],
 )
 def test_a_wrong_setting_is_named(make, message):

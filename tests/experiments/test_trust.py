@@ -18,6 +18,7 @@ import torch
 
 import metarl
 from experiments.cli.main import main
+from experiments.experiment.code_choice import CodeChoice
 from metarl.errors import UserError
 from metarl.run.kept_files import CodeRecord, last_record
 
@@ -195,6 +196,7 @@ PAYLOADS = {
     ),
     "a part of a recipe": both(recipe_in_run, NO_CODE, config(family__of_recipe=["reward"], experiment="evil.py")),
     "an environment of another module": config(experiment="pendulum/rl2", family={**GYMNASIUM, "of_recipe": ["x"]}),
+    "an environment with an empty list": config(experiment="pendulum/rl2", family={**GYMNASIUM, "of_recipe": []}),
     "an environment without a recipe": config(experiment="pendulum/rl2", family={**GYMNASIUM, "tasks": {}}),
     "a pickle as the checkpoint": both(NO_CODE, checkpoint(lambda path: path.write_bytes(pickle.dumps(Runs())))),
     "a pickled object in a checkpoint": both(NO_CODE, checkpoint(lambda path: torch.save({"agent": Runs()}, path))),
@@ -357,9 +359,9 @@ def test_a_record_that_was_edited_is_one_line_and_runs_nothing(run: Path, tmp_pa
     outcomes: list[str] = []
     for edited in edited_records(original):
         path.write_text(json.dumps(edited))
-        for words in ({}, {"as_trained": True}, {"with_current": True}):
+        for choice in (CodeChoice(), CodeChoice(as_trained=True), CodeChoice(with_current=True)):
             try:
-                metarl.load(run, **words)
+                metarl.load(run, as_trained=choice.as_trained, with_current=choice.with_current)
                 outcomes.append("read")
             except UserError as error:
                 outcomes.append(str(error))
@@ -367,3 +369,34 @@ def test_a_record_that_was_edited_is_one_line_and_runs_nothing(run: Path, tmp_pa
     assert len(outcomes) > 400
     assert len(set(outcomes)) > 20
     assert not (tmp_path / "mark").exists()
+
+
+def test_another_environment_than_the_recipes_is_made_for_whoever_trusts_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = {"family.horizon": 3, "family.num_workers": 0}
+    few = {"train.num_iterations": 1, "train.num_tasks": 2, "train.eval_tasks": 2}
+    metarl.train("pendulum/rl2", overrides={**small, **few}, run_dir="run", progress=False)
+    monkeypatch.chdir("run")
+    assert evaluated(capsys) == ""
+    config(family__env="gymnasium.envs.classic_control:Pendulum-v1")(tmp_path / "run")
+    status, _, errors = metarl_command(capsys, "evaluate", ".")
+    assert status == 2
+    assert "and the recipe's is 'Pendulum-v1'; --trust makes it all the same" in errors
+    assert "making the former" in evaluated(capsys, "--trust")
+
+
+def test_what_a_run_needs_no_recipe_for_takes_none(run, capsys):
+    NO_CODE(run)
+    status, _, errors = metarl_command(capsys, "evaluate", ".", "--recipe", "grid_navi/rl2")
+    assert status == 2
+    assert "leave it out, as . needs no recipe" in errors
+
+
+def test_new_code_is_not_written_through_a_link(run, trained, tmp_path, capsys):
+    (tmp_path / "elsewhere").mkdir()
+    (run / "code" / "1").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    words = ["resume", ".", "--num-iterations", "2", "--recipe", str(trained / "recipe.py")]
+    status, _, errors = metarl_command(capsys, *words)
+    assert status == 2
+    assert "is a link out of the run's directory" in errors
+    assert not list((tmp_path / "elsewhere").iterdir())

@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
     with run.lock():
         begun = _is_saved(run, experiment)
         trainer = restored(experiment, run, to_train=True) if begun else experiment.trainer()
-        if trainer.iteration >= experiment.train.num_iterations:
+        if trainer.iteration >= experiment.train.num_iterations and (run.path / "evaluation_test.json").is_file():
             print(
                 f"This run is finished: {trainer.iteration} iterations. "
                 f"Evaluate it with: {shell_command('metarl', 'evaluate', run.path)}; "

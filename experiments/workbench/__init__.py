@@ -1,0 +1,1 @@
+"""The workbench: work with many runs at once."""

@@ -1,0 +1,1 @@
+"""Runs compared: what differs between them, how well they do, and how certain that is."""

@@ -1,0 +1,241 @@
+"""Runs to compare: read from their files, grouped by what differs between them besides the seed, and comparable."""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metarl.errors import RunError, UserError
+from metarl.run.directory import Run
+from metarl.statistics import Scores
+
+_PLAIN_NAME = r"(_\d+x\d+_i\d+_s\d+)?\.json"  # of an evaluation under the settings of the training
+_UNCOMPARED = ("experiment", "seed", "device", "expected")  # of a config: what makes no other experiment
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """A run with the evaluation that is compared."""
+
+    path: Path
+    settings: dict[str, Any]  # by dotted name, the seed among them
+    evaluation: dict[str, Any]
+    scores: Scores  # [N, points] of its test tasks
+    rows: list[dict[str, float]]  # of its training
+
+    @property
+    def seed(self) -> int:
+        return self.settings["seed"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ only in the seed, or in what they are not grouped by."""
+
+    label: str
+    runs: list[EvaluatedRun]  # by seed
+    missing: list[int] = field(default_factory=list)  # seeds that other groups have
+
+    @property
+    def scores(self) -> Scores:
+        """[K, N, points]: seeds, tasks and points of the adaptation curve."""
+        return np.stack([run.scores for run in self.runs])
+
+
+@dataclass(frozen=True)
+class Runs:
+    """All groups, in the order of their labels."""
+
+    groups: list[Group]
+    split: str
+    unfinished: list[Path]  # runs that have no evaluation on the split
+    notes: list[str]  # what a reader must know to judge the comparison
+
+    @property
+    def measure(self) -> dict[str, Any]:
+        return self.groups[0].runs[0].evaluation["measure"]
+
+    @property
+    def family(self) -> str:
+        return self.groups[0].runs[0].evaluation["family"]
+
+
+def read_runs(patterns: Sequence[str], split: str, by: str | None = None) -> Runs:
+    """The runs that directories or patterns name, grouped and ready to be compared.
+
+    A directory stands for all runs below it where it is none itself. by: "agent", "family" or the dotted name of a
+    field; None: whatever differs but the seed.
+
+    Raises:
+        UserError: when a run cannot be read, or the runs cannot be compared; names what differs.
+    """
+    runs: list[EvaluatedRun] = []
+    unfinished: list[Path] = []
+    for path in sorted({path.resolve(): path for pattern in patterns for path in _matching(pattern)}.values()):
+        run = _read(Run.open(path), split)
+        if run is None:
+            unfinished.append(path)
+        else:
+            runs.append(run)
+    if not runs:
+        raise UserError(f"none of {len(unfinished)} runs has an evaluation on the split {split}")
+    runs.sort(key=lambda run: (run.seed, str(run.path)))
+    notes = _check_comparable(runs, by)
+    groups = _labelled(runs, by)
+    groups, doubles = _one_per_seed(groups) if by is None else (groups, [])
+    seeds = sorted({run.seed for group in groups for run in group.runs})
+    for_all = [Group(group.label, group.runs, _missing(group, seeds)) for group in groups]
+    return Runs(for_all, split, unfinished, notes + doubles)
+
+
+def _matching(pattern: str) -> list[Path]:
+    """The run directories that a word names."""
+    found = [Path(name) for name in glob.glob(pattern, recursive=True)] or [Path(pattern)]
+    runs: list[Path] = []
+    for path in found:
+        below = [] if (path / "config.json").is_file() else [file.parent for file in path.glob("**/config.json")]
+        if below or (path / "config.json").is_file() or len(found) == 1:
+            runs += below or [path]
+    return runs
+
+
+def _read(run: Run, split: str) -> EvaluatedRun | None:
+    """A run with its largest plain evaluation on a split of its last iteration; None where there is none.
+
+    Raises:
+        RunError: when a file of it cannot be read.
+    """
+    config = run.config()
+    try:
+        settings = _flat({key: value for key, value in config.items() if key != "expected"})
+        num_iterations = config["train"]["num_iterations"]
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{run.path}/config.json lacks {error}") from error
+    found = []
+    for file in sorted(run.path.glob(f"evaluation_{split}*.json")):
+        if re.fullmatch(f"evaluation_{split}{_PLAIN_NAME}", file.name) is None:
+            continue
+        try:
+            evaluation = json.loads(file.read_bytes())
+            if evaluation["iteration"] == num_iterations and evaluation.get("checkpoint", "latest") == "latest":
+                found.append((evaluation["num_tasks"], file, evaluation))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunError(f"cannot read {file}: {_reason(error)}") from error
+    if not found:
+        return None
+    _, file, evaluation = max(found, key=lambda entry: entry[:2])
+    if not evaluation.get("per_task") or not evaluation.get("tasks_hash"):
+        raise RunError(
+            f"{file} lacks the scores by task or the hash of the tasks, as it is of an earlier version; "
+            f"make another with: metarl evaluate {run.path} --split {split}"
+        )
+    scores = np.array(evaluation["per_task"]["scores"], dtype=float).T
+    if not np.isfinite(scores).all():
+        raise RunError(f"{file} has scores that are not finite: the learner diverged on some tasks")
+    return EvaluatedRun(run.path, settings, evaluation, scores, run.progress())
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        path = f"{prefix}{name}"
+        flat |= _flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    return flat
+
+
+def _check_comparable(runs: Sequence[EvaluatedRun], by: str | None) -> list[str]:
+    """Notes on what differs between the tasks of groups where that is what is compared.
+
+    Raises:
+        UserError: when runs differ in anything that makes their scores another quantity.
+    """
+    differences = []
+    compared = by == "family" or (by or "").startswith("family.")
+    for what, of in _conditions(runs).items():
+        values = {json.dumps(of(run)): run for run in runs}
+        if len(values) > 1:
+            (one, first), (other, second) = list(values.items())[:2]
+            differences.append((what, f"{what} is {one} in {first.path} and {other} in {second.path}"))
+    marked = [text for what, text in differences if compared and (what.startswith("family") or what == "test tasks")]
+    refused = [text for _, text in differences if text not in marked]
+    if refused:
+        raise UserError(f"these runs cannot be compared: {'; '.join(refused[:3])}")
+    return [f"not the same tasks: {text}" for text in marked]
+
+
+def _conditions(runs: Sequence[EvaluatedRun]) -> dict[str, Callable[[EvaluatedRun], Any]]:
+    """What must be equal in all runs, by the name that a message gives it."""
+    names = sorted({name for run in runs for name in run.settings if name.startswith("family.")})
+    conditions: dict[str, Callable[[EvaluatedRun], Any]] = {"family": lambda run: run.evaluation["family"]}
+    conditions |= {name: lambda run, name=name: run.settings.get(name) for name in names}
+    return conditions | {
+        "measure": lambda run: run.evaluation["measure"]["name"],
+        "what a point of the curve counts": lambda run: run.evaluation["measure"]["point"],
+        "number of points": lambda run: run.scores.shape[1],
+        "normalisation": lambda run: run.evaluation["facts"].get("normalisation"),
+        "number of test tasks": lambda run: run.scores.shape[0],
+        "test tasks": lambda run: run.evaluation["tasks_hash"],
+    }
+
+
+def _labelled(runs: Sequence[EvaluatedRun], by: str | None) -> list[Group]:
+    """Groups by what differs, each named by it, in the order of their names."""
+    if by in ("agent", "family"):
+        return _grouped(runs, lambda run: str(run.evaluation[by]))
+    if by is not None:
+        name = by.replace("-", "_")
+        if not any(name in run.settings for run in runs):
+            raise UserError(f"--by is {by!r}; no run has that field: give agent, family or a field such as agent.gamma")
+        return _grouped(runs, lambda run: f"{name}={run.settings.get(name)}")
+
+    def key(run: EvaluatedRun) -> str:
+        return json.dumps({name: value for name, value in run.settings.items() if name not in _UNCOMPARED})
+
+    by_agent: dict[str, list[EvaluatedRun]] = defaultdict(list)
+    for run in runs:
+        by_agent[run.evaluation["agent"]].append(run)
+    labels: dict[str, str] = {}
+    for agent, of_agent in by_agent.items():
+        names = sorted({name for run in of_agent for name in run.settings if name not in _UNCOMPARED})
+        different = [name for name in names if len({json.dumps(run.settings.get(name)) for run in of_agent}) > 1]
+        for run in of_agent:
+            own = (f"{name.removeprefix('agent.')}={run.settings.get(name)}" for name in different)
+            labels[key(run)] = " ".join((agent, *own))
+    return _grouped(runs, lambda run: labels[key(run)])
+
+
+def _grouped(runs: Iterable[EvaluatedRun], label: Callable[[EvaluatedRun], str]) -> list[Group]:
+    found: dict[str, list[EvaluatedRun]] = defaultdict(list)
+    for run in runs:
+        found[label(run)].append(run)
+    return [Group(name, found[name]) for name in sorted(found)]
+
+
+def _one_per_seed(groups: Sequence[Group]) -> tuple[list[Group], list[str]]:
+    """Groups in which each seed counts once, the last path of several; and notes that say so."""
+    single, notes = [], []
+    for group in groups:
+        by_seed = {run.seed: run for run in group.runs}
+        if len(by_seed) < len(group.runs):
+            notes.append(f"{group.label} has a seed more than once; the run of the last name counts")
+        single.append(Group(group.label, list(by_seed.values())))
+    return single, notes
+
+
+def _missing(group: Group, seeds: Iterable[int]) -> list[int]:
+    return sorted(set(seeds) - {run.seed for run in group.runs})
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
