@@ -391,9 +391,17 @@ def test_environments_that_use_the_global_streams_follow_the_seed_whatever_the_w
 
 
 def test_the_programs_own_streams_are_left_alone():
-    before = (np.random.get_state()[1].tolist(), random.getstate(), torch.get_rng_state().tolist())
+    before = (
+        np.random.get_state(legacy=False)["state"]["key"].tolist(),
+        random.getstate(),
+        torch.get_rng_state().tolist(),
+    )
     gusts(num_workers=0, kind=TorchGusts)
-    assert (np.random.get_state()[1].tolist(), random.getstate(), torch.get_rng_state().tolist()) == before
+    assert (
+        np.random.get_state(legacy=False)["state"]["key"].tolist(),
+        random.getstate(),
+        torch.get_rng_state().tolist(),
+    ) == before
 
 
 # Back again: metrics as `info` of other libraries
