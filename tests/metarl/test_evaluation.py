@@ -140,7 +140,7 @@ def test_deterministic_actions_are_the_policys_mode_and_repeat():
             "deterministic": deterministic,
         }
         paying: Any = _Paying(family)
-        curve = evaluate(paying, agent, agent_name="rl2", generator=generator, deterministic=deterministic, **settings)
+        curve = evaluate(paying, agent, agent_name="rl2", generator=generator, **settings)
         assert curve.per_task is not None
         spreads.append(len(set(curve.per_task.scores[0])))
     assert spreads == [1, 3]  # the one arm; any of three
