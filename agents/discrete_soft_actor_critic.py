@@ -1,8 +1,8 @@
-"""Soft actor-critic for a choice among actions: critics of all actions at once, and expectations in place of draws.
+"""Soft actor-critic with discrete actions: critics with one output per action, expectations in place of samples.
 
 Christodoulou. Soft actor-critic for discrete action settings (2019).
 
-Actions are one-hot [K, C] to the losses, and numbers [K] to the environment.
+The losses take one-hot actions [K, C], the environment int64 [K].
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agents.soft_actor_critic import NUM_CRITICS, SoftActorCritic
 from metarl.nets.distributions import Categorical
 from metarl.nets.mlp import Activation, mlp
 
-TARGET_ENTROPY = 0.98  # of a learned temperature, as a fraction of the largest entropy; as published
+TARGET_ENTROPY = 0.98  # target of a learned temperature, as a fraction of the uniform policy's; as published
 
 
 class DiscreteActor(nn.Module):
@@ -43,7 +43,7 @@ class DiscreteActor(nn.Module):
         return Categorical(self.net(features))
 
     def to_env(self, action: Tensor) -> Tensor:
-        """Sampled actions as they are."""
+        """The same actions: they have no units."""
         return action
 
     def from_env(self, action: Tensor) -> Tensor:
@@ -52,10 +52,10 @@ class DiscreteActor(nn.Module):
 
 
 class DiscreteSoftActorCritic(SoftActorCritic):
-    """Its critics take features alone and have an output for each action.
+    """The nets and losses for discrete actions.
 
-    temperature: None: learned, so that the policy's entropy becomes `TARGET_ENTROPY` of that of a uniform choice.
-    regularisation: of the policy's logits.
+    temperature: None: learned; the target is `TARGET_ENTROPY` times the uniform policy's entropy. regularisation: L2
+    penalty on the logits.
     """
 
     actor_type = DiscreteActor
@@ -68,11 +68,11 @@ class DiscreteSoftActorCritic(SoftActorCritic):
         return TARGET_ENTROPY * math.log(self.actor.num_actions)
 
     def all_values(self, critics: nn.Module, features: Tensor) -> Tensor:
-        """What each critic says of features [K, F] and every action: [2, K, C]."""
+        """Each critic's values [2, K, C] of features [K, F] and every action."""
         return critics(features.expand(NUM_CRITICS, *features.shape))
 
     def values(self, critics: nn.Module, features: Tensor, action: Tensor) -> Tensor:
-        """What each critic says of features [K, F] and one-hot actions [K, C]: [2, K]."""
+        """Each critic's values [2, K] of features [K, F] and one-hot actions [K, C]."""
         return (self.all_values(critics, features) * action).sum(-1)
 
     @torch.no_grad()
@@ -83,7 +83,7 @@ class DiscreteSoftActorCritic(SoftActorCritic):
         return reward + self.gamma * torch.where(terminated, 0.0, soft_value)
 
     def actor_loss(self, features: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """What the policy should lower, and its mean negative entropy, without a gradient."""
+        """The policy's loss, and its mean negative entropy without a gradient."""
         logits = self.actor(features).logits
         log_prob = logits.log_softmax(-1)
         with torch.no_grad():

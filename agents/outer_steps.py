@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from agents.meta_objective import MetaObjective
 from metarl.nets.matmul import fast_matmul
-from metarl.optim import gradient_step, trust_region_step
+from metarl.optim import gradient_step, load_adam, trust_region_step
 
 
 class OuterStep(Protocol):
@@ -169,7 +169,7 @@ class GradientEpochs:
         return {"optimizer": self.optimizer.state_dict(), "kl_penalties": list(self.kl_penalties)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_adam(self.optimizer, state["optimizer"])
         self.kl_penalties = list(state["kl_penalties"])
 
 

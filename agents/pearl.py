@@ -37,7 +37,7 @@ from metarl.adaptation.context import Aggregation, Belief, ContextBelief, factor
 from metarl.checks import at_least, in_range, not_negative, positive
 from metarl.nets.matmul import fast_matmul
 from metarl.nets.mlp import Activation, mlp
-from metarl.optim import gradient_step
+from metarl.optim import gradient_step, load_adam
 from metarl.protocols import TaskFamily
 from metarl.records import Decision, Step, Trajectory, by_task
 from metarl.rl.replay import Replay, Transition
@@ -314,7 +314,7 @@ class PEARL:
         self.encoder.load_state_dict(state["encoder"])
         self.sac.load_state_dict(state["sac"])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            load_adam(optimizer, state["optimizers"][name])
         self.num_updates = state["num_updates"]
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.checks import at_least, in_range, not_negative, positive
-from metarl.optim import check_finite, gradient_step
+from metarl.optim import gradient_step, load_adam
 from metarl.records import ActorCriticDecision, Record, Trajectory
 from metarl.rl.losses import (
     approximate_kl,
@@ -139,7 +139,6 @@ class PPO:
             num_steps += 1
             sums += torch.stack([*losses, norm]).detach()
         self.iteration += 1
-        check_finite(self.net, f"update {self.iteration}, at learning_rate {learning_rate}")
         names = ("policy_gradient_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
         metrics: dict[str, float] = dict(zip(names, (sums / num_steps).tolist(), strict=True))
         metrics["approx_kl"] = float(torch.stack(kls).mean())
@@ -159,7 +158,7 @@ class PPO:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.iteration = state["iteration"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_adam(self.optimizer, state["optimizer"])
 
 
 def losses_of(config: PPOConfig, batch: PPOBatch, now: Evaluated) -> Losses:

@@ -105,7 +105,7 @@ class SoftActorCritic(nn.Module):
 
     @property
     def target_entropy(self) -> float:
-        """What a learned temperature keeps the policy's entropy near."""
+        """The policy's entropy that a learned temperature aims at."""
         return -self.actor.num_actions
 
     def values(self, critics: nn.Module, features: Tensor, action: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ The message is "<field> is <value>; must be <what is allowed>".
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -66,4 +67,5 @@ def _check(settings: Any, names: Iterable[str], is_allowed: Any, must: str) -> N
         value = getattr(settings, name)
         values = value if isinstance(value, (tuple, list)) else (value,)
         if value is not None and not all(is_allowed(each) for each in values):
-            raise ValueError(f"{name} is {value}; {must}")
+            shown = reprlib.repr(value) if isinstance(value, int) else value  # short, however many digits it has
+            raise ValueError(f"{name} is {shown}; {must}")

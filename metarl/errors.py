@@ -8,6 +8,10 @@ class UserError(Exception):
     """An invalid request of the user; the message is one line."""
 
 
+class EnvironmentFailed(UserError):  # noqa: N818, it is what has happened
+    """An environment, or a user's function in it, failed in mid-trial; the message names it, the step and the tasks."""
+
+
 class RunError(UserError):
     """A problem with a run's directory or its disk."""
 

@@ -5,6 +5,7 @@ The result is the adaptation curve: the return of episode 1, 2, ... of a trial.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -17,8 +18,10 @@ from torch import Tensor
 from metarl.errors import UserError
 from metarl.protocols import Agent, Measures, Split, TaskFamily, VectorEnv
 from metarl.records import Digest, Record, Trajectory, cat
-from metarl.rl.rollouts import rows_per_task, run_trial
+from metarl.rl.rollouts import raised, rows_per_task, run_trial
 from metarl.statistics import bootstrap_interval, interquartile_mean
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Score:
     def of(cls, returns: Tensor) -> Score:
         """The score of returns [N], one per task."""
         values = returns.double().cpu().numpy()
-        return cls(float(np.mean(values)), float(interquartile_mean(values)), bootstrap_interval(values))
+        with np.errstate(invalid="ignore", over="ignore"):  # of a learner that diverged: check_finite tells
+            return cls(float(np.mean(values)), float(interquartile_mean(values)), bootstrap_interval(values))
 
 
 @dataclass(frozen=True)
@@ -192,10 +196,21 @@ class Evaluation:
         """The evaluation as JSON values; numbers that are not finite (errors of a diverged learner) become None."""
         return _finite_or_none(asdict(self))
 
-    def to_frame(self, *, per_task: bool = False) -> Any:
-        """The curve as a pandas DataFrame: a row for each point, its scores, and the bounds and metrics known there.
+    def check_finite(self) -> None:
+        """Refuse a curve that says nothing, as that of a learner that has diverged.
 
-        per_task: a row for each task and point instead, as `PerTask.rows` has them.
+        Raises:
+            FloatingPointError: when the mean is not finite at any point after the learner has begun to adapt.
+        """
+        adapted = self.points[1 - self.measure.first :] or self.points
+        if not any(math.isfinite(point.mean) for point in adapted):
+            where = f"at any {self.measure.point} of {self.num_tasks} {self.split} tasks of {self.family}"
+            raise FloatingPointError(f"{self.measure.name} of {self.agent} is not finite {where}")
+
+    def to_frame(self, *, per_task: bool = False) -> Any:
+        """The curve as a pandas DataFrame: one row per point, with its scores, known bounds and metrics.
+
+        per_task: one row per task and point instead, as `PerTask.rows` has them.
 
         Raises:
             UserError: when pandas is not installed.
@@ -329,7 +344,7 @@ def evaluate(
         split=split,
         measure=measure_of(agent),
         tasks=tasks,
-        bounds=family.bounds(tasks, num_points),
+        bounds=_bounds(family, tasks, num_points),
         metrics=metrics_by_name(env, scores.metrics),
         trained_points=trained_points,
         tasks_hash=str(digest),
@@ -342,6 +357,15 @@ def metrics_by_name(env: VectorEnv, metrics: Tensor | None) -> dict[str, Tensor]
     if metrics is None or not isinstance(env, Measures):
         return {}
     return dict(zip(env.metric_names, metrics.unbind(-1), strict=True))
+
+
+def _bounds(family: TaskFamily, tasks: Record, num_points: int) -> Mapping[str, Tensor | Sequence[float]]:
+    """What is known of the tasks; nothing, and a warning, where the family fails to say it: the scores are kept."""
+    try:
+        return family.bounds(tasks, num_points)
+    except Exception as error:  # whatever a search, or a family of the user's own, leads to
+        logger.warning("%s: no bounds are given: %s", family.name, raised(error))
+        return {}
 
 
 def mean_metrics(env: VectorEnv, metrics: Tensor | None) -> dict[str, list[float]]:

@@ -5,13 +5,16 @@ Schulman et al. Trust region policy optimization (2015).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 Params = dict[str, Tensor]
+_ADAM_SHAPES = {"step": False, "exp_avg": True, "exp_avg_sq": True}  # whether an entry has its parameter's shape
 
 
 def gradient_step(
@@ -31,6 +34,9 @@ def gradient_step(
     transposed gradients for layers, which Adam's fused implementation silently reads in the wrong order.
 
     Returns the gradient norm [] before clipping; NaN if it was not computed.
+
+    Raises:
+        FloatingPointError: when a parameter is no longer finite.
     """
     if learning_rate is not None:
         for group in optimizer.param_groups:
@@ -42,7 +48,16 @@ def gradient_step(
         part.backward(inputs=leaves)
     norm = torch.tensor(torch.nan) if max_norm is None else nn.utils.clip_grad_norm_(params, max_norm)
     optimizer.step()
+    if not _all_finite(params):
+        rate = optimizer.param_groups[0]["lr"]
+        raise FloatingPointError(f"a parameter is not finite after a gradient step at learning rate {rate:g}")
     return norm
+
+
+def _all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether all numbers are finite; their sum tells it in one go unless it overflows."""
+    sums = torch.stack([tensor.detach().sum() for tensor in tensors])
+    return bool(sums.isfinite().all()) or all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def check_finite(module: nn.Module, when: str) -> None:
@@ -54,6 +69,77 @@ def check_finite(module: nn.Module, when: str) -> None:
     bad = [name for name, value in module.named_parameters() if not bool(value.isfinite().all())]
     if bad:
         raise FloatingPointError(f"parameter {bad[0]} is not finite after {when}")
+
+
+def load_adam(optimizer: torch.optim.Adam, saved: Mapping[str, Any]) -> None:
+    """Give an optimiser its saved moments, after checking that they fit its parameters.
+
+    Its settings stay those that it was made with, the learning rate aside. torch itself takes moments of any shape and
+    type, which then end a later step in an error or in a crash of the whole process.
+
+    Raises:
+        KeyError: for what the saved state lacks.
+        ValueError: when a saved setting or moment does not fit; names it.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    if not isinstance(saved["param_groups"], list) or len(saved["param_groups"]) != len(groups):
+        raise ValueError(f"optimizer.param_groups must be a list of {len(groups)}")
+    rates = [_checked_group(group, before) for group, before in zip(groups, saved["param_groups"], strict=True)]
+    params = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if not isinstance(saved["state"], Mapping):
+        raise ValueError(f"optimizer.state is of type {type(saved['state']).__name__}; must be dict")
+    strange = [index for index in saved["state"] if index not in range(len(params))]
+    if strange:
+        raise ValueError(f"optimizer.state has parameter {strange[0]!r}; there are {len(params)}")
+    state = {index: _checked_moments(params[index], index, moments) for index, moments in saved["state"].items()}
+    groups = [{**group, "lr": rate} for group, rate in zip(groups, rates, strict=True)]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _checked_group(group: Mapping[str, Any], saved: Any) -> float:
+    """The learning rate of a saved group, whose other settings must be those of the optimiser's own.
+
+    Switches that an earlier torch did not have may be absent.
+    """
+    if not isinstance(saved, Mapping):
+        raise ValueError(f"optimizer.param_groups has a {type(saved).__name__}; must have a dict")
+    for name, value in group.items():
+        if name not in saved and (value is None or isinstance(value, bool)):
+            continue
+        if name not in saved:
+            raise KeyError(name)
+        if name != "lr" and (type(saved[name]) is not type(value) or saved[name] != value):
+            raise ValueError(f"optimizer.{name} is {saved[name]!r}; must be {value!r}")
+    rate = saved["lr"]
+    if type(rate) not in (int, float) or not 0 <= rate < math.inf:
+        raise ValueError(f"optimizer.lr is {rate!r}; must be zero or positive, and finite")
+    return float(rate)
+
+
+def _checked_moments(parameter: Tensor, index: int, saved: Any) -> dict[str, Tensor]:
+    """Adam's state of one parameter, laid out in memory as the parameter is."""
+    where = f"optimizer.state[{index}]"
+    if not isinstance(saved, Mapping) or set(saved) != set(_ADAM_SHAPES):
+        raise ValueError(f"{where} must have {', '.join(_ADAM_SHAPES)} and no other entry")
+    checked = {}
+    for name, like_parameter in _ADAM_SHAPES.items():
+        value, shape = saved[name], parameter.shape if like_parameter else torch.Size()
+        dtype = parameter.dtype if like_parameter else torch.float32
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.dtype != dtype:
+            raise ValueError(f"{where}.{name} must be a dense tensor of {dtype}")
+        if value.shape != shape:
+            raise ValueError(f"{where}.{name} has shape {list(value.shape)}; must be {list(shape)}")
+        if is_expanded(value):
+            raise ValueError(f"{where}.{name} is an expanded tensor; must have a number in memory for each entry")
+        if not bool(value.isfinite().all()) or (name != "exp_avg" and bool((value < 0).any())):
+            raise ValueError(f"{where}.{name} must be finite{'' if name == 'exp_avg' else ' and not negative'}")
+        checked[name] = torch.empty_like(parameter).copy_(value) if like_parameter else value.clone()
+    return checked
+
+
+def is_expanded(value: Tensor) -> bool:
+    """Whether several entries of a dense tensor share one place in memory."""
+    return any(size > 1 and stride == 0 for size, stride in zip(value.shape, value.stride(), strict=True))
 
 
 def conjugate_gradient(product: Callable[[Params], Params], right: Params, num_steps: int) -> Params:

@@ -201,6 +201,18 @@ class Trajectory(Record, Generic[D]):
         return self.map(lambda value: by_task(value, num_tasks))
 
 
+def describe(tasks: Any) -> str:
+    """Tasks in one line: how many, and each field with its range."""
+    fields_of = vars(tasks) if isinstance(tasks, Record) else {}
+    tensors = {name: value for name, value in fields_of.items() if isinstance(value, Tensor) and value.numel()}
+    ranges = []
+    for name, value in tensors.items():
+        low, high = (f"{end.item():.4g}" for end in (value.min(), value.max()))
+        ranges.append(f"{name} {low}" if low == high else f"{name} {low} to {high}")
+    count = "one task" if len(tasks) == 1 else f"{len(tasks)} tasks"
+    return f"{count} ({', '.join(ranges)})" if ranges else count
+
+
 def by_task(values: Tensor, num_tasks: int) -> Tensor:
     """[T, B, ...] -> [N, K, ...] with K = T * E: all steps of all copies of a task, copy after copy."""
     steps, rows = values.shape[:2]

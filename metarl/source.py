@@ -12,9 +12,11 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from metarl.checks import at_least
+from metarl.checks import at_least, in_range, positive
 from metarl.evaluation import Evaluation, Measure
 from metarl.protocols import Split
+
+MOST_ITERATIONS = 10**9  # of a training; more would never end
 
 L = TypeVar("L")
 E = TypeVar("E")
@@ -39,11 +41,14 @@ class TrainConfig:
     num_points: int | None = None  # points of the adaptation curve; None: the family's own number, or 10 steps
     eval_every: int = 50  # iterations between evaluations on held-out tasks; 0: only at the end
     eval_tasks: int = 100  # number of held-out tasks per evaluation
-    checkpoint_every: int = 25  # iterations between checkpoints
+    checkpoint_every: int = 25  # number of iterations between checkpoints
+    checkpoint_minutes: float = 5.0  # minutes after which a checkpoint is due though fewer iterations have passed
 
     def __post_init__(self) -> None:
         at_least(self, 1, "num_iterations", "num_tasks", "copies", "num_points", "eval_tasks", "checkpoint_every")
         at_least(self, 0, "eval_every")
+        in_range(self, 1, MOST_ITERATIONS, "num_iterations")
+        positive(self, "checkpoint_minutes")
 
 
 class Source(Protocol[L, E]):

@@ -60,6 +60,29 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def interval_over_rows(
+    scores: Scores,
+    statistic: Callable[[Scores], Scores] = mean,
+    *,
+    level: float = 0.95,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a statistic of [K, S] scores in which whole rows are drawn with replacement.
+
+    For rows whose scores go together, such as those of one trained agent on several tasks: `bootstrap_interval` would
+    take them to be independent, and be too narrow.
+    """
+    rng = np.random.default_rng(seed)
+    size = max(1, _RESAMPLED_AT_ONCE // scores.size)
+    values = []
+    for start in range(0, num_resamples, size):
+        picks = rng.integers(len(scores), size=(min(size, num_resamples - start), len(scores)))
+        values.append(statistic(scores[picks].reshape(len(picks), -1)))
+    low, high = np.quantile(np.concatenate(values), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def performance_profile(scores: Scores, thresholds: Scores) -> Scores:
     """The fraction [T] of the scores [K, S] above each of the thresholds [T]: rliable's run-score distribution."""
     return (scores[..., None] > thresholds).mean((0, 1))

@@ -6,8 +6,9 @@ Agents that act in trials and learners that predict share this loop; they differ
 from __future__ import annotations
 
 import math
+import reprlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainConfig", "Trainer", "train"]
 
 _STREAMS = ("initialisation", "task", "env", "policy", "update")  # one generator each, all derived from one seed
+_MOST = 2.0**63  # limit on whatever is counted
 _EVALUATION_SEED = 1_000_003  # seed of the held-out tasks, the same for every run
 
 
@@ -45,20 +47,17 @@ class Trainer:
         seed: int,
         device: str = "cpu",
     ) -> None:
-        self.family, self.config, self.agent_name, self.seed = family, config, agent_name, seed
-        seeds = np.random.SeedSequence(seed).generate_state(len(_STREAMS), np.uint64).tolist()
-        self.generators = {
-            name: torch.Generator(device).manual_seed(stream_seed % 2**63)
-            for name, stream_seed in zip(_STREAMS, seeds, strict=True)
-        }
+        self.family, self.config, self.agent_name = family, config, agent_name
+        self.generators = _generators(device, seed)
         self.source: Source[Any, Any] = agent_config.make_source(family, config, self.generators)
         self.agent = self.source.make_learner(config.num_iterations)
         self.num_points = self.source.num_points
-        self.device = device
+        self.device, self.seed = device, seed
         self.iteration = 0
         self.num_samples = 0  # in the source's unit, e.g. environment steps or examples
         self.seconds = 0.0  # duration of meta-training, without evaluations
         self.best_return = self.source.measure.worst  # best mean score of a window between two checkpoints
+        self.metrics: dict[str, float] = {}  # metrics of the last iteration by their logged tags, without its speed
         self._window: list[float] = []  # scores, e.g. returns of whole trials, of iterations since the last checkpoint
 
     @property
@@ -70,7 +69,7 @@ class Trainer:
         """One meta-iteration; returns its metrics by their logged tags.
 
         Raises:
-            FloatingPointError: when a reward or an error is not finite.
+            FloatingPointError: when a reward, an error or something learned is not finite.
         """
         started = time.perf_counter()
         draw = self.source.draw(self.agent)
@@ -81,19 +80,33 @@ class Trainer:
         score = metrics[self.source.score_tag]
         if not math.isfinite(score):
             raise FloatingPointError(f"{self.source.score_tag} of iteration {self.iteration + 1} is {score}")
+        spoilt = next(_not_numbers(self.agent.state_dict()), None)
+        if spoilt is not None:
+            raise FloatingPointError(f"{spoilt} is not a number after iteration {self.iteration + 1}")
         self._window.append(score)
         self.iteration += 1
         self.num_samples += draw.amount
         self.seconds += ended - started
-        return {
-            **metrics,
+        self.metrics = {name: float(value) for name, value in metrics.items()}  # plain, to be saved
+        speed = {
             "time/fps": draw.amount / (ended - started),
             "time/collect_fps": draw.amount / (drawn - started),
             "time/collect_share": (drawn - started) / (ended - started),
+        }
+        return {**metrics, **speed, **self._clock()}
+
+    def _clock(self) -> dict[str, float]:
+        """How far training is, by logged tags."""
+        return {
             "time/time_elapsed": self.seconds,
             "time/iterations": float(self.iteration),
             "time/total_timesteps": float(self.num_samples),
         }
+
+    @property
+    def last_row(self) -> dict[str, float]:
+        """What was logged of the last iteration, its speed aside."""
+        return {**self.metrics, **self._clock()}
 
     def evaluate(
         self,
@@ -109,8 +122,12 @@ class Trainer:
 
         family: the family to evaluate on, e.g. with more classes; None: the training family. deterministic: act by the
         policy's mode.
+
+        Raises:
+            FloatingPointError: when the learner has diverged: no point of the curve is finite, or an observation, a
+                reward or an action is not.
         """
-        return self.source.evaluate(
+        evaluation = self.source.evaluate(
             self.agent,
             agent_name=self.agent_name,
             split=split,
@@ -120,6 +137,8 @@ class Trainer:
             family=family,
             deterministic=deterministic,
         )
+        evaluation.check_finite()
+        return evaluation
 
     def close_window(self) -> bool:
         """Start a new window of iterations; returns whether the last one was the best so far, on training tasks."""
@@ -138,9 +157,18 @@ class Trainer:
             "seconds": self.seconds,
             "best_return": self.best_return,
             "window": list(self._window),
+            "metrics": dict(self.metrics),
             "agent": self.agent.state_dict(),
             "generators": {name: generator.get_state() for name, generator in self.generators.items()},
         }
+
+    def streams_after(self, iteration: int, saved: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Random streams' states to go on with after an iteration on another kind of device than they were saved on.
+
+        A state that does not fit this kind is replaced by one that comes from the seed and the iteration.
+        """
+        fresh = {name: stream.get_state() for name, stream in _generators(self.device, self.seed, iteration).items()}
+        return {name: saved[name] if saved[name].shape == state.shape else state for name, state in fresh.items()}
 
     def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
         """Restore a saved state.
@@ -149,9 +177,20 @@ class Trainer:
 
         Raises:
             KeyError: names what the state lacks.
+            ValueError: when a number in it is impossible.
         """
+        for name in ("iteration", "num_samples", "seconds"):
+            if not 0 <= state[name] <= _MOST:
+                raise ValueError(f"{name} is {reprlib.repr(state[name])}; must be zero or positive, and finite")
+        numbers = [*state["window"], *state.get("metrics", {}).values()]
+        if not all(type(number) in (int, float) for number in numbers):
+            raise ValueError("window and metrics must hold numbers")
+        spoilt = next(_not_numbers(state), None)
+        if spoilt is not None:
+            raise ValueError(f"{spoilt} is not a number")
         self.iteration = state["iteration"]
         self.num_samples = state["num_samples"]
+        self.metrics = dict(state.get("metrics", {}))  # older checkpoints have none
         self.source.load_state_dict(state["source"], to_train=to_train)
         self.seconds = state["seconds"]
         self.best_return = state["best_return"]
@@ -162,6 +201,15 @@ class Trainer:
                 self.generators[name].set_state(generator_state.cpu())
 
 
+def _generators(device: str, *seed: int) -> dict[str, torch.Generator]:
+    """One generator for each random stream, all from one seed."""
+    seeds = np.random.SeedSequence(seed).generate_state(len(_STREAMS), np.uint64).tolist()
+    return {
+        name: torch.Generator(device).manual_seed(stream_seed % 2**63)
+        for name, stream_seed in zip(_STREAMS, seeds, strict=True)
+    }
+
+
 def train(
     trainer: Trainer,
     run: Run,
@@ -170,6 +218,9 @@ def train(
 ) -> Evaluation:
     """Meta-train from the trainer's iteration to the last one, logging and saving into the run; then evaluate.
 
+    Checkpoints are saved at the start, every `checkpoint_every` iterations or `checkpoint_minutes`, and after the last
+    iteration. If the last iteration was done before, only its row and its evaluation are made, where they are missing.
+
     `best` is the checkpoint with the best return, or error, over a window of training tasks; it never depends on test
     tasks. `progress` is called after each iteration, `evaluate` every `eval_every` iterations and at the end. An
     exception from either ends the training; the log is complete then, but a checkpoint for that iteration exists only
@@ -177,6 +228,9 @@ def train(
     """
     config = trainer.config
     evaluation = None
+    if trainer.iteration == 0:
+        run.save("latest", trainer.state_dict())  # what cannot be saved is known at once
+    saved_at = time.monotonic()
     while trainer.iteration < config.num_iterations:
         metrics = trainer.iterate()
         is_last = trainer.iteration == config.num_iterations
@@ -186,13 +240,28 @@ def train(
         try:
             if is_last or (config.eval_every and trainer.iteration % config.eval_every == 0):
                 evaluation = evaluate(trainer)
-                metrics |= _evaluation_metrics(evaluation)
+                metrics |= evaluation_metrics(evaluation)
         finally:
             run.log(metrics, trainer.num_samples)
         if not is_last and trainer.iteration % config.checkpoint_every == 0:
             _save(trainer, run)
-        progress(trainer, metrics)  # last, because it may stop the training after the window is closed
-    return evaluate(trainer) if evaluation is None else evaluation
+            saved_at = time.monotonic()
+        elif not is_last and time.monotonic() - saved_at > 60 * config.checkpoint_minutes:
+            run.save("latest", trainer.state_dict())  # the window stays open: what is `best` does not depend on time
+            saved_at = time.monotonic()
+        progress(trainer, metrics)  # last, as it may stop the training: then the window is closed as it would have been
+    return _finish(trainer, run, evaluate) if evaluation is None else evaluation
+
+
+def _finish(trainer: Trainer, run: Run, evaluate: Callable[[Trainer], Evaluation]) -> Evaluation:
+    """The evaluation after the last iteration, and the row of both, where a kill came before them."""
+    metrics = trainer.last_row
+    try:
+        evaluation = evaluate(trainer)
+        metrics = {**metrics, **evaluation_metrics(evaluation)}
+    finally:
+        run.log_anew(metrics, trainer.num_samples)
+    return evaluation
 
 
 def _save(trainer: Trainer, run: Run) -> None:
@@ -202,7 +271,8 @@ def _save(trainer: Trainer, run: Run) -> None:
     run.save("latest", trainer.state_dict())
 
 
-def _evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
+def evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
+    """What is logged of an evaluation, by tags."""
     points, measure = evaluation.points, evaluation.measure
     logged = logged_points(measure, len(points))
     metrics = {f"meta_test/{measure.tag}{k}": points[k - measure.first].mean for k in logged}
@@ -210,3 +280,13 @@ def _evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
         metrics["meta_test/return/total"] = evaluation.total.mean
     metrics["meta_test/iqm"] = points[-1].iqm
     return metrics | by_point("meta_test", evaluation.metrics, measure)
+
+
+def _not_numbers(state: Any, where: str = "") -> Iterator[str]:
+    """Where in nested mappings and lists tensors hold what is not a number (NaN)."""
+    if isinstance(state, torch.Tensor):
+        if state.is_floating_point() and bool(state.isnan().any()):
+            yield where
+    elif isinstance(state, (Mapping, list, tuple)):
+        for key, value in state.items() if isinstance(state, Mapping) else enumerate(state):
+            yield from _not_numbers(value, f"{where}.{key}" if where else str(key))

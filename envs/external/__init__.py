@@ -2,4 +2,4 @@
 
 
 class CrashedTooOften(RuntimeError):  # noqa: N818, it is what has happened
-    """An environment does nothing but crash; the message names the row, the task and the last reason in one line."""
+    """An environment does nothing but crash, or its worker does not start; the message has the reason in one line."""

@@ -6,21 +6,22 @@ Rows run in worker processes, `envs.external`. Without a word on `apply`, a para
 the unwrapped environment, dots leading inside ("model.dt"); `apply={"gravity": "g"}` gives it another name; a function
 `apply(env, task)` does anything else, before every reset: `env` is the unwrapped environment, `task` a dict of numbers.
 
-1. Observations are flattened to float32. Actions are a Discrete, or a Box of floats into which other spaces are
-   flattened: one number per choice, of which the largest wins; whole numbers are rounded.
+1. Observations are flattened to float32. Actions are a Discrete, or a Box of floats; other spaces are flattened to one:
+   one number per choice, the largest of which is chosen; integers are rounded.
 2. The time limit is Gymnasium's TimeLimit; an environment that truncates by itself may do so earlier.
 3. Numbers in the `info` of a step, such as "is_success", are metrics: means over the steps of an episode that have
    them.
-4. The global streams of numpy, Python and torch are seeded for each row, as are its spaces. A generator that an
-   environment makes for itself and does not seed in `reset` is beyond reach: such runs cannot be repeated.
+4. Spaces and the global streams of numpy, Python and torch are seeded for each row. An environment with a generator of
+   its own must seed it in `reset`, or runs cannot be repeated.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import gymnasium
@@ -37,6 +38,8 @@ from metarl.checks import at_least, positive
 from metarl.protocols import Split
 from metarl.records import Record
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class GymnasiumFamily:
@@ -45,18 +48,18 @@ class GymnasiumFamily:
     Workers that crash are started again, and cost the row its episode; see `ThirdPartyEnv`.
     """
 
-    env: str | Callable[[], gymnasium.Env[Any, Any]]  # an id, or a function that makes one
-    tasks: Mapping[str, Any]  # a `Sampler` by the parameter's name
-    apply: Apply | Mapping[str, str] | None = None
+    env: str | Callable[[], gymnasium.Env[Any, Any]]  # id of the environment, or a function that makes it
+    tasks: Mapping[str, Any]  # samplers by parameter name
+    apply: Apply | Mapping[str, str] | None = None  # setter of parameters: function or attribute names; None: by name
     options: Mapping[str, Any] = field(default_factory=dict)  # keyword arguments of `gymnasium.make`
-    horizon: int = 0  # 0: the limit that the environment is registered with
-    num_workers: int | None = None  # processes; None: one a processor; 0: all rows in this one
-    max_crashes: int = 5  # crashes of a row in a row, with no complete episode between them, before training stops
+    horizon: int = 0  # number of steps per episode; 0: the registered time limit
+    num_workers: int | None = None  # number of worker processes; None: one per CPU; 0: all rows in this process
+    max_crashes: int = 5  # number of successive crashes of a row, without a complete episode, that stop training
     step_timeout: float | None = 60.0  # seconds that a worker may take for one row's step or start; None: no limit
     metrics: tuple[str, ...] | None = None  # numbers of a step's `info` to report; None: all that the first step has
     flatten_images: bool = False  # whether images among the observations become one long vector
-    num_episodes: int = 2
-    name: str = ""  # "": made from the id
+    num_episodes: int = 2  # number of episodes per trial
+    name: str = ""  # name of the family; "": derived from the id
 
     def __post_init__(self) -> None:
         at_least(self, 1, "num_episodes", "max_crashes")
@@ -70,6 +73,8 @@ class GymnasiumFamily:
             raise ValueError(f"apply has {unknown[0]!r}; must be one of {', '.join(self.tasks)}")
         object.__setattr__(self, "name", self.name or _name_of(self.env))
         object.__setattr__(self, "horizon", self.probed.horizon)
+        if not self.probed.repeats:
+            _warn_of_chance(self._described)
         if self.num_workers != 0:
             try:
                 check_portable(self.maker)
@@ -124,7 +129,7 @@ class GymnasiumFamily:
         """`num_rows` environments, whose tensors are on the generator's device.
 
         Raises:
-            RuntimeError: when a worker process does not start.
+            CrashedTooOften: when a worker process does not start.
         """
         num_workers = available_cpus() if self.num_workers is None else self.num_workers
         kind = ThirdPartyEnv if self.probed.seconds_per_step is None else VisibleThirdPartyEnv
@@ -144,6 +149,15 @@ class GymnasiumFamily:
     def bounds(self, tasks: Record, num_episodes: int) -> dict[str, Tensor]:
         """Empty: nobody knows."""
         return {}
+
+
+@cache
+def _warn_of_chance(name: str) -> None:
+    """Warn once that an environment does not follow its seed."""
+    logger.warning(
+        "%s: two starts from one seed differ, so runs with one seed will: draw from self.np_random in reset and step",
+        name,
+    )
 
 
 def _name_of(env: Any) -> str:

@@ -1,7 +1,7 @@
-"""What a worker process needs of this one: functions, and environments that are registered here.
+"""Sending functions and registered environments to worker processes.
 
-A fresh process knows installed packages and what lies on `sys.path`; it knows neither a recipe, nor the modules beside
-it, nor the main module of a script. Whatever is defined there travels by value.
+A worker can import installed packages and modules on `sys.path`, but neither a recipe, nor the modules in its folder,
+nor the main module of a script. Code from those is pickled by value.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from envs.external.rows import Maker
 
 
 def check_portable(maker: Maker) -> None:
-    """Make sure that a maker, and the environment that its id stands for, can travel to a worker.
+    """Check that a maker, and the registered environment of its id, can be sent to a worker.
 
     Raises:
         ValueError: when they cannot be pickled.
@@ -33,7 +33,7 @@ def check_portable(maker: Maker) -> None:
 
 
 def registered_here() -> dict[str, EnvSpec]:
-    """Environments by id that Gymnasium itself does not bring, as workers can know them; others are left out."""
+    """The registered environments by id, without Gymnasium's own and those that cannot be pickled."""
     _send_by_value()
     found = {}
     for name, spec in gymnasium.registry.items():
@@ -42,14 +42,14 @@ def registered_here() -> dict[str, EnvSpec]:
         try:
             portable = _portable(spec)
             cloudpickle.dumps(portable)
-        except Exception:  # such as a class with an open file; only who asks for it needs to know
+        except Exception:  # such as a class with an open file; `check_portable` reports the one that is used
             continue
         found[name] = portable
     return found
 
 
 def _portable(spec: EnvSpec) -> EnvSpec:
-    """A registered environment with its class itself, in place of a path that a worker could not import."""
+    """A registered environment whose entry point is the class itself where a worker could not import its path."""
     entry = spec.entry_point
     if not isinstance(entry, str):
         return spec
@@ -59,7 +59,7 @@ def _portable(spec: EnvSpec) -> EnvSpec:
 
 
 def _send_by_value() -> None:
-    """Make all modules travel by value that a fresh process would not find."""
+    """Pickle by value all modules that a fresh process would not find."""
     for name, module in list(sys.modules.items()):
         top = name.partition(".")[0]
         if name != "__main__" and getattr(module, "__file__", None) and not _can_be_imported(top):
@@ -67,7 +67,7 @@ def _send_by_value() -> None:
 
 
 def _can_be_imported(top: str) -> bool:
-    """Whether a fresh process would find a package or module, whatever this one has loaded."""
+    """Whether a fresh process would find a top-level package or module."""
     return top != "__main__" and _is_found(top, tuple(sys.path))
 
 

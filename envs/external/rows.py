@@ -31,6 +31,7 @@ from envs.external.streams import own_spaces, seed_spaces, seed_streams, streams
 
 Apply = Callable[[Any, Mapping[str, float]], None]  # (unwrapped environment, values by the parameters' names)
 
+SCORES = ("return", "mean", "iqm", "ci95_low", "ci95_high")  # names that logs and evaluations use themselves
 NOWHERE = -1  # of the row at work: none is
 
 
@@ -45,11 +46,11 @@ class Maker:
     visible: bool = False  # made to be rendered
 
     def make(self) -> gymnasium.Env[Any, Any]:
-        """An environment with spaces of its own.
+        """A fresh environment with its own spaces.
 
         Raises:
-            Exception: whatever making it raises.
-            ValueError: for a horizon beyond the limit that is built in already.
+            Exception: any exception raised by the environment's constructor.
+            ValueError: for a horizon beyond the environment's own time limit.
         """
         env = self._made()
         own_spaces(env)
@@ -104,10 +105,9 @@ class Rows(gymnasium.Env[Any, Any]):
         registered: Mapping[str, Any] | None = None,
     ) -> None:
         """
-        metric_names: the numbers of `info` that are reported. at_work: what has a `value` that others see, set to the
-        row that is being stepped. owner: the process that this is made for, if it may be in another one; there, Ctrl-C
-        is left to the owner, who stops when it sees fit, and the process ends with its owner. registered: environments
-        that Gymnasium knows there, by their ids.
+        metric_names: the numbers of `info` to report. at_work: an object whose `value`, seen by the owner, is set to
+        the row that is being stepped. owner: the id of the process that these rows work for, if they may be in another
+        one; a worker ignores Ctrl-C and ends with its owner. registered: environments to register in a worker, by id.
         """
         self._is_worker = owner not in (None, os.getpid())
         if self._is_worker:
@@ -208,7 +208,7 @@ class Rows(gymnasium.Env[Any, Any]):
         self._obs[row] = read_reset(env, env.reset(seed=seed))
 
     def _streams(self) -> AbstractContextManager[None]:
-        """Whatever the process has beside the rows keeps its random streams; a worker has nothing beside them."""
+        """Keep the random streams of a process that does other work too; a worker steps rows only."""
         return nullcontext() if self._is_worker else streams_kept()
 
     def _guarded(self, row: int, action: Callable[[], None]) -> str | None:
@@ -236,7 +236,7 @@ class Rows(gymnasium.Env[Any, Any]):
 
 
 def _end_with_owner() -> None:
-    """End this process with the one that it works for, however that ends, even in the midst of a step."""
+    """Wait for the end of the owner, however it ends, and end this process too, even in the middle of a step."""
     owner = multiprocessing.parent_process()
     if owner is not None:
         owner.join()
@@ -244,7 +244,7 @@ def _end_with_owner() -> None:
 
 
 class StepResult(NamedTuple):
-    """What a step of an environment led to, checked."""
+    """The result of an environment's step, checked."""
 
     obs: NDArray[np.float32]  # [O]
     reward: float
@@ -257,7 +257,7 @@ def read_reset(env: gymnasium.Env[Any, Any], result: Any) -> NDArray[np.float32]
     """The observation [O] that `reset` returned.
 
     Raises:
-        ValueError: when it returned anything else than an observation of its space and a dict.
+        ValueError: unless it returned an observation of its space and a dict.
     """
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], Mapping):
         raise ValueError("reset does not return two values, an observation and a dict")
@@ -268,7 +268,7 @@ def read_step(env: gymnasium.Env[Any, Any], result: Any) -> StepResult:
     """What `step` returned.
 
     Raises:
-        ValueError: when it returned anything else than Gymnasium's five values, or one is of a wrong shape or kind.
+        ValueError: unless it returned Gymnasium's five values, each of the right shape and kind.
     """
     obs, reward, terminated, truncated, info = result
     ends = (_one_number("terminated", terminated), _one_number("truncated", truncated))
@@ -279,10 +279,10 @@ def read_step(env: gymnasium.Env[Any, Any], result: Any) -> StepResult:
 
 
 def _one_number(name: str, value: Any) -> float:
-    """A number or a truth value, or an array of one of them.
+    """A number or boolean, or an array with one of them.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for other values.
     """
     if isinstance(value, (float, int)):
         return value
@@ -293,13 +293,13 @@ def _one_number(name: str, value: Any) -> float:
 
 
 def info_numbers(info: Mapping[str, Any]) -> dict[str, float]:
-    """The entries of `info` that are one number or truth value, by name."""
+    """The entries of `info` that are one number or boolean, by name; those named as a score get the prefix "info_"."""
     numbers = {}
     for name, value in info.items():
-        if not isinstance(value, (float, int, np.generic, np.ndarray)):
+        if not isinstance(name, str) or not isinstance(value, (float, int, np.generic, np.ndarray)):
             continue
         if np.size(value) == 1 and np.asarray(value).dtype.kind in "biuf":
-            numbers[name] = float(np.asarray(value).item())
+            numbers[f"info_{name}" if name in SCORES else name] = float(np.asarray(value).item())
     return numbers
 
 
@@ -312,10 +312,11 @@ class Probed:
     horizon: int
     seconds_per_step: float | None  # on the screen; None: it cannot be seen
     metric_names: tuple[str, ...]  # of the numbers in `info` of a step
+    repeats: bool  # whether two starts from one seed are equal
 
 
 def probe(maker: Maker, task: Mapping[str, float], flatten_images: bool = False) -> Probed:
-    """Make an environment, try a task, a reset and a step on it, and close it again.
+    """Make an environment, try a task, a reset and a step on it twice, and close it again.
 
     Raises:
         ValueError: naming what fails, or what task families cannot deal with.
@@ -328,27 +329,45 @@ def probe(maker: Maker, task: Mapping[str, float], flatten_images: bool = False)
             if limit is None:
                 raise ValueError("horizon is 0, but the environment has no time limit of its own: give it one")
             observation_space, action_space = flat_spaces(env, flatten_images)
-            _named("apply", lambda: maker.write(env, task))
-            seed_spaces(env, 0)
-            _named("reset", lambda: read_reset(env, env.reset(seed=0)))
-            result = _named("step", lambda: read_step(env, env.step(decode(env.action_space, _calm(action_space)))))
+            (start, result), (start_again, again) = (_try(maker, env, task, action_space) for _ in range(2))
+            repeats = all(
+                np.array_equal(one, other, equal_nan=True)
+                for one, other in ((start, start_again), (result.obs, again.obs), (result.reward, again.reward))
+            )
             names = tuple(sorted(result.numbers))
-            return Probed(observation_space, action_space, limit, _seconds_per_step(maker, env), names)
+            return Probed(observation_space, action_space, limit, _seconds_per_step(maker, env), names, repeats)
         finally:
             env.close()
 
 
+def _try(
+    maker: Maker, env: gymnasium.Env[Any, Any], task: Mapping[str, float], action_space: spaces.Box | spaces.Discrete
+) -> tuple[NDArray[np.float32], StepResult]:
+    """The observation [O] that a seeded episode starts with, and its first step.
+
+    Raises:
+        ValueError: naming what fails.
+    """
+    seed_streams(0)
+    seed_spaces(env, 0)
+    _named("apply", lambda: maker.write(env, task))
+    obs = _named("reset", lambda: read_reset(env, env.reset(seed=0)))
+    action = _calm(action_space)
+    return obs, _named("step", lambda: read_step(env, env.step(decode(env.action_space, action))))
+
+
 def _calm(space: spaces.Box | spaces.Discrete) -> NDArray[Any]:
-    """An action of the smallest numbers."""
+    """The action nearest to zero."""
     if isinstance(space, spaces.Discrete):
         return np.zeros((), dtype=np.int64)
     return np.clip(np.zeros(space.shape, dtype=np.float32), space.low, space.high)
 
 
 def _named(what: str, function: Callable[[], Any]) -> Any:
-    """
+    """The function's result.
+
     Raises:
-        ValueError: when the function raises anything.
+        ValueError: when the function raises any exception.
     """
     try:
         return function()
@@ -364,7 +383,7 @@ def _seconds_per_step(maker: Maker, env: gymnasium.Env[Any, Any]) -> float | Non
 
 
 def _text(error: BaseException) -> str:
-    """An error in one line: ours as it is; another with its type, and the file and line that it comes from."""
+    """An error in one line: the message of one of our own, or else the type, message, file and line."""
     places = [(_file(frame), line) for frame, line in traceback.walk_tb(error.__traceback__)]
     theirs = [(file, line) for file, line in places if file.parent != Path(__file__).parent]
     if not theirs and isinstance(error, ValueError):
@@ -374,7 +393,7 @@ def _text(error: BaseException) -> str:
 
 
 def _file(frame: FrameType) -> Path:
-    """The file of a frame's code; of a function that has travelled by value, that of its module."""
+    """The file of a frame's code; the module's file if the function was pickled by value, without its own."""
     name = frame.f_code.co_filename
     return Path(frame.f_globals.get("__file__", name) if name.startswith("<") else name)
 

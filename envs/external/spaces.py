@@ -1,7 +1,7 @@
-"""Spaces of third-party environments as task families have them: flat observations and actions, there and back.
+"""Flat observations and actions for third-party environments, whatever their spaces.
 
 A discrete part of a larger space takes one number per choice: one-hot in an observation; in an action, the largest
-number wins. Whole numbers of an action are rounded. Order and sizes are those of `gymnasium.spaces.utils.flatten`.
+number is the choice. Integers of an action are rounded. Order and sizes are those of `gymnasium.spaces.utils.flatten`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-MAX_NUMBERS = 1000  # of an array with several axes, which is taken for an image beyond that
+MAX_NUMBERS = 1000  # of an array with two or more axes; a larger one is treated as an image
 
 _ACTIONS = "Discrete, MultiDiscrete, MultiBinary, a Box, or a Tuple or Dict of these"
 
@@ -37,8 +37,8 @@ def flat_spaces(
     image = next(filter(_is_image, _boxes(space)), None)
     if image is not None and not flatten_images:
         raise ValueError(
-            f"its observations contain an image, {image}, which would become {image.low.size} numbers in a row: "
-            "wrap it in an environment that observes a vector of features, or set flatten_images=True"
+            f"its observations contain an image, {image}, which is {image.low.size} numbers when flattened: "
+            "wrap the environment in one that observes a vector of features, or set flatten_images=True"
         )
     action_space = env.action_space
     if isinstance(action_space, spaces.Discrete):
@@ -57,8 +57,12 @@ def encode(space: spaces.Space[Any], value: Any, name: str = "observation") -> N
         ValueError: when it does not fit its space; names the part.
     """
     if isinstance(space, spaces.Box):
-        with np.errstate(over="ignore"):
-            numbers = np.asarray(value, dtype=np.float32).ravel()
+        numbers = np.asarray(value).ravel()
+        if numbers.dtype != np.float32:
+            if numbers.dtype.kind not in "biuf":
+                raise ValueError(f"{name} is {_short(value)}; must be numbers of shape {space.shape}")
+            with np.errstate(over="ignore"):
+                numbers = numbers.astype(np.float32)
         if numbers.size != space.low.size:
             raise ValueError(f"{name} has shape {np.shape(value)}; must be {space.shape}")
         return numbers
@@ -91,7 +95,7 @@ def decode(space: Any, numbers: NDArray[Any]) -> Any:
     if isinstance(space, spaces.MultiBinary):
         return (numbers > 0.5).astype(space.dtype).reshape(space.shape)
     if isinstance(space, spaces.Box):
-        is_whole = not np.issubdtype(space.dtype, np.floating)
+        is_whole = space.dtype.kind != "f"
         values = (np.rint(numbers) if is_whole else numbers).reshape(space.shape)
         return np.asarray(np.minimum(np.maximum(values, space.low), space.high), dtype=space.dtype)
     parts = tuple(space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces)
@@ -101,7 +105,7 @@ def decode(space: Any, numbers: NDArray[Any]) -> Any:
 
 
 def _action_limits(space: spaces.Space[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """The low and high ends of an action space's flat parts, [A] each; whole numbers reach half of one further.
+    """The low and high limits of an action space's flat parts, [A] each; half an integer wider for integers.
 
     Raises:
         ValueError: for a space that cannot be made flat.
@@ -110,7 +114,7 @@ def _action_limits(space: spaces.Space[Any]) -> Iterator[tuple[NDArray[Any], NDA
         for part in space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces:
             yield from _action_limits(part)
     elif isinstance(space, spaces.Box):
-        margin = 0.0 if np.issubdtype(space.dtype, np.floating) else 0.5
+        margin = 0.0 if space.dtype.kind == "f" else 0.5
         low = np.where(space.bounded_below, space.low - margin, -np.inf)
         yield low.ravel(), np.where(space.bounded_above, space.high + margin, np.inf).ravel()
     elif isinstance(space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
@@ -129,7 +133,7 @@ def _boxes(space: spaces.Space[Any]) -> Iterator[spaces.Box]:
 
 
 def _is_image(box: spaces.Box) -> bool:
-    """Whether an array is an image: of bytes from 0 to 255, or large, with two axes or more."""
+    """Whether an array of two or more axes is an image: of bytes from 0 to 255, or large."""
     if len(box.shape) < 2:
         return False
     is_of_bytes = box.dtype == np.uint8 and bool((box.low == 0).all() and (box.high == 255).all())

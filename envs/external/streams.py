@@ -1,7 +1,8 @@
-"""The random streams that some environments share with the whole process, set for one row at a time.
+"""Seeding of the random streams that some environments share with the whole process, for one row at a time.
 
-Gymnasium seeds an environment's own generator. Some draw from the global streams of numpy, Python or torch, or sample
-their spaces, as well. What one row draws must not depend on the rows beside it, or the number of workers would decide.
+Gymnasium seeds an environment's own generator only, but some environments draw from the global streams of numpy, Python
+or torch, or sample their spaces. The draws of a row must not depend on other rows of its process, or results would
+change with the number of workers.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def seed_streams(seed: int) -> None:
 
 @contextmanager
 def streams_kept() -> Iterator[None]:
-    """The context that leaves the global streams as it found them."""
+    """Restore the global streams at the end of the context."""
     torch = sys.modules.get("torch")
     python, numpy = random.getstate(), np.random.get_state()
     state = None if torch is None else torch.default_generator.get_state()
@@ -44,7 +45,7 @@ def streams_kept() -> Iterator[None]:
 
 
 def own_spaces(env: gymnasium.Env[Any, Any]) -> None:
-    """Give an environment copies of the spaces that its class has, which would be sampled by all rows in turn."""
+    """Give an environment its own copies of spaces that are class attributes, which all rows would sample in turn."""
     for layer in _layers(env):
         for name in ("action_space", "observation_space"):
             space = inspect.getattr_static(type(layer), name, None)
@@ -53,14 +54,14 @@ def own_spaces(env: gymnasium.Env[Any, Any]) -> None:
 
 
 def seed_spaces(env: gymnasium.Env[Any, Any], seed: int) -> None:
-    """Seed what `action_space.sample()` and `observation_space.sample()` draw from."""
+    """Seed the generators of `action_space.sample()` and `observation_space.sample()`, in wrappers too."""
     for layer in _layers(env):
         layer.action_space.seed(seed)
         layer.observation_space.seed(seed)
 
 
 def _layers(env: gymnasium.Env[Any, Any]) -> Iterator[gymnasium.Env[Any, Any]]:
-    """An environment's wrappers from the outermost inwards, and itself."""
+    """An environment's wrappers, the outermost first, and the environment itself."""
     while isinstance(env, gymnasium.Wrapper):
         yield env
         env = env.env

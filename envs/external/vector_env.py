@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 class ThirdPartyEnv:
     """B rows of a third-party environment on some worker processes; implements `metarl.protocols.VectorEnv`.
 
-    Each `reset` seeds every row from the generator: its environment and its spaces, and the global streams of numpy,
-    Python and torch whenever it is at work. So the number of workers changes nothing. A row whose environment raises,
+    Each `reset` seeds every row from the generator: the environment, its spaces, and the global streams of numpy,
+    Python and torch during its steps. Results do not depend on the number of workers. A row whose environment raises,
     hangs or takes its process with it ends its episode as truncated, with a zero reward and the observation and metrics
     of the step before, and starts a new one in a new environment; so do all rows of a process that is gone. This is
     logged as a warning with the row, the task and the reason, and counted in `num_diverged`.
@@ -188,15 +188,16 @@ class ThirdPartyEnv:
         return [{name: columns[name][row] for name in columns} for row in range(self.num_rows)]
 
     def _hold(self, group: range) -> RowsHolder:
-        """
+        """Start the worker processes.
+
         Raises:
-            RuntimeError: when a worker process does not start.
+            CrashedTooOften: when a worker process does not start.
         """
         make_rows = functools.partial(self._make_rows, num_rows=len(group))
         try:
             return InProcess(make_rows) if self._in_process else Worker(make_rows, self._step_timeout)
         except WorkerDied as death:
-            raise RuntimeError(f"{self._name}: {death}") from death
+            raise CrashedTooOften(f"{self._name}: {death}; num_workers=0 needs no worker process") from death
 
     def _start(self, rows: NDArray[np.int64]) -> None:
         """Start an episode in these rows, again and again where that crashes."""
@@ -232,9 +233,10 @@ class ThirdPartyEnv:
         self._holders[index] = self._hold(group)
 
     def _report(self, crashes: Mapping[int, str]) -> None:
-        """
+        """Log and count crashes.
+
         Raises:
-            CrashedTooOften: when a row has, in succession.
+            CrashedTooOften: when a row has crashed too often in succession.
         """
         for row, text in crashes.items():
             self._crashes[row] += 1
@@ -249,7 +251,7 @@ class ThirdPartyEnv:
                 )  # fmt: skip
 
     def _tell_unreported(self, names: set[str]) -> None:
-        """Say once of each number in `info` that it is not reported."""
+        """Warn once of each number in `info` that is not reported."""
         new = sorted(names - self._unreported)
         self._unreported |= names
         if new and self._tells_unreported:

@@ -31,7 +31,7 @@ from envs.external.portable import registered_here
 from envs.external.rows import NOWHERE, Rows
 
 SECONDS_TO_CLOSE = 5.0  # that environments have, before their process is ended
-SECONDS_TO_LOOK = 1.0  # between two looks at which row a worker is at
+SECONDS_TO_LOOK = 1.0  # between two looks at the row that a worker is stepping
 
 
 class WorkerDied(Exception):  # noqa: N818, it is what has happened
@@ -105,8 +105,9 @@ class Worker(AsyncVectorEnv[Any, Any]):
     """Rows in a process of their own; `RowsHolder`."""
 
     def __init__(self, make_rows: Callable[..., Rows], step_timeout: float | None = None) -> None:
-        """
-        step_timeout: seconds that one row's step or start may take, after which the process is ended; None: any number.
+        """Start the process and wait until it is ready.
+
+        step_timeout: seconds that one row's step or start may take, after which the process is ended; None: no limit.
 
         Raises:
             WorkerDied: when the process ends before it is ready.
@@ -138,10 +139,10 @@ class Worker(AsyncVectorEnv[Any, Any]):
             raise WorkerDied(self._end(gone=True), None if row == NOWHERE else row) from error
 
     def _wait(self) -> None:
-        """Wait for an answer, as long as no row takes too long.
+        """Wait for an answer.
 
         Raises:
-            WorkerDied: when one does; its process is ended.
+            WorkerDied: when one row takes too long; the process is ended.
         """
         row, since = self._at_work.value, time.monotonic()
         limit = math.inf if self._step_timeout is None else self._step_timeout

@@ -1,1 +1,1 @@
-"""Locomotion: task families whose dynamics are MuJoCo's."""
+"""Locomotion: task families simulated by MuJoCo."""

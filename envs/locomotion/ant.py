@@ -1,15 +1,15 @@
-"""The ant's task families: run in a direction, to a place, or at a velocity.
+"""The ant's task families: run in a direction, to a goal, or at a velocity.
 
-Direction: Rothfuss et al. 2019 (ProMP) and Rakelly et al. 2019 (PEARL); place: the same and Zintgraf et al. 2021
-(HyperX) for the sparse reward; velocity: Finn et al. 2017 (MAML). Mechanics, start and limits of the torso's height are
-those of Gymnasium's Ant-v5, dt = 0.05 s, actions in [-1, 1].
+Direction: Rothfuss et al. 2019 (ProMP) and Rakelly et al. 2019 (PEARL); goal: both, and Zintgraf et al. 2021 (HyperX)
+for the sparse reward; velocity: Finn et al. 2017 (MAML). Mechanics, start and limits of the torso's height are those of
+Gymnasium's Ant-v5, dt = 0.05 s, actions in [-1, 1].
 
-Deviations and choices, where the published codes differ:
-1. No contact forces: they are neither observed (27 and 29 numbers instead of 111 and 113) nor paid for. With
-   `contact_forces=True` they are, as in Ant-v5: 105 and 107 numbers, as the world's own are left out.
-2. Velocities are those of the torso's place as MuJoCo last computed it, one substep behind, as in Gymnasium.
-3. Where falling ends the episode, that step earns no bonus for being alive (as in Gymnasium; the papers' codes pay it).
-4. In the code that VariBAD published, "forward and backward" are two directions 57° to the left and right: not so here.
+Deviations and choices, where published code differs:
+1. No contact forces: they are neither observed (27 and 29 numbers instead of 111 and 113) nor penalised. With
+   `contact_forces=True` they are, as in Ant-v5: 105 and 107 numbers, without the world's own.
+2. Velocities are computed from the torso's position, which is one substep behind, as in Gymnasium.
+3. If falling ends the episode, that step earns no alive bonus (as in Gymnasium; the papers' code pays it).
+4. In VariBAD's published code, "forward and backward" are two directions 57° to the left and right; not here.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from metarl.checks import at_least, one_of, positive
 from metarl.protocols import Split
 
 TORSO = 1
-LOWEST, HIGHEST = 0.2, 1.0  # of the torso, m
+LOWEST, HIGHEST = 0.2, 1.0  # limits of the torso's height, m
 
 
 @dataclass(frozen=True)
 class Ant(RobotFamily[T]):
-    """What the ant's families share."""
+    """Base class of the ant's families."""
 
-    contact_forces: bool = False  # observed, and paid for with 0.0005 of their squares
+    contact_forces: bool = False  # whether contact forces are observed and penalised, by 0.0005 of their squares
 
     robot: ClassVar[Robot] = ANT
     contacts: ClassVar[Contacts | None] = ANT_CONTACTS
@@ -51,13 +51,13 @@ class Ant(RobotFamily[T]):
 
 
 def stands(state: State) -> Tensor:
-    """Whether the torso is neither on the ground nor flung up: [B] bool."""
+    """Whether the torso's height is within its limits: [B] bool."""
     height = state.qpos[:, 2]
     return (height >= LOWEST) & (height <= HIGHEST)
 
 
 def plane_velocity(before: State, after: State, dt: float) -> Tensor:
-    """Of the torso, [B, 2] m/s."""
+    """The torso's velocity in the plane, [B, 2] m/s."""
     return (after.xpos[:, TORSO, :2] - before.xpos[:, TORSO, :2]) / dt
 
 
@@ -65,14 +65,14 @@ def plane_velocity(before: State, after: State, dt: float) -> Tensor:
 class AntDir(Ant[HeadingTasks]):
     """Run in a direction d; reward d.v - control_cost |a|² + alive_bonus, until the ant falls.
 
-    directions: "forward_backward", "axes", or "circle" for any in the plane; see `envs.locomotion.headings`, also for
-    the split "ood". MAML's weights are `control_cost=0.005, alive_bonus=0.05`.
+    directions: "forward_backward", "axes", or "circle" for any in the plane; for this and the
+    split "ood", see `envs.locomotion.headings`. MAML's weights are `control_cost=0.005, alive_bonus=0.05`.
     """
 
-    control_cost: float = 0.5
-    alive_bonus: float = 1.0
-    directions: Directions = "forward_backward"
-    hold_out_diagonals: bool = False
+    control_cost: float = 0.5  # weight of the squared norm of the action in the cost
+    alive_bonus: float = 1.0  # reward per step in which the robot has not fallen
+    directions: Directions = "forward_backward"  # set of directions: forward and backward, four axes, or a circle
+    hold_out_diagonals: bool = False  # whether training excludes the diagonals, for split "ood"; for "circle" only
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,13 +109,13 @@ class AntDir(Ant[HeadingTasks]):
 class AntVel(Ant[VelocityTasks]):
     """Run along x at a velocity v* ~ U[0, max_velocity]; reward -|v - v*| + 1 - control_cost |a|² + alive_bonus.
 
-    The episode ends when the ant falls. ood: see `envs.locomotion.ranges`.
+    The episode ends when the ant falls. For the split "ood", see `envs.locomotion.ranges`.
     """
 
-    control_cost: float = 0.005
-    alive_bonus: float = 0.05
-    max_velocity: float = 3.0  # m/s
-    ood: Ood = "extrapolation"
+    control_cost: float = 0.005  # weight of the squared norm of the action in the cost
+    alive_bonus: float = 0.05  # reward per step in which the robot has not fallen
+    max_velocity: float = 3.0  # largest target velocity in training, in m/s
+    ood: Ood = "extrapolation"  # position of split "ood": beyond the training range, or its middle third
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -150,17 +150,17 @@ class AntVel(Ant[VelocityTasks]):
 
 @dataclass(frozen=True)
 class AntGoal(Ant[GoalTasks]):
-    """Go to a place g and stay there; the ant's own place is observed, and falling ends nothing.
+    """Go to a goal g and stay there; the ant's own position is observed, and falling does not end the episode.
 
-    Dense: reward -|x - g_x| - |y - g_y| - control_cost |a|². Sparse: with the distance s to the place in a straight
-    line, 1 - s where s <= 0.75 and -0.75 elsewhere, less the control cost, which HyperX has at 0.01. Places lie within
-    `radius`, uniformly: at radius sqrt(u), u ~ U[0, 1]. Of the split "ood", u is what `envs.locomotion.ranges` says.
+    Dense: reward -|x - g_x| - |y - g_y| - control_cost |a|². Sparse: with the Euclidean distance s to the goal, 1 - s
+    where s <= 0.75 and -0.75 elsewhere, minus the control cost, whose weight is 0.01 in HyperX. Goals are uniform
+    within `radius`: at radius sqrt(u), u ~ U[0, 1]. For u in the split "ood", see `envs.locomotion.ranges`.
     """
 
-    control_cost: float = 0.1
-    radius: float = 3.0  # m
-    sparse: bool = False
-    ood: Ood = "extrapolation"
+    control_cost: float = 0.1  # weight of the squared norm of the action in the cost
+    radius: float = 3.0  # largest distance of goals from the start in training, in m
+    sparse: bool = False  # whether the reward depends on the distance only near the goal
+    ood: Ood = "extrapolation"  # position of split "ood": beyond the training range, or its middle third
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -183,7 +183,7 @@ class AntGoal(Ant[GoalTasks]):
         return spaces.Box(-float("inf"), float("inf"), (size,))
 
     def observation(self, state: State, tasks: GoalTasks) -> Tensor:
-        """All positions and velocities: [B, 29] float32; then contact forces, if any."""
+        """All positions and velocities [B, 29] float32, then contact forces, if any."""
         return self.with_contacts(torch.cat((state.qpos, state.qvel), dim=1), state).float()
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> GoalTasks:
@@ -197,7 +197,7 @@ class AntGoal(Ant[GoalTasks]):
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        return ("distance_to_goal",)  # m, in a straight line
+        return ("distance_to_goal",)  # m, Euclidean
 
     def reward(self, before: State, after: State, action: Tensor, tasks: GoalTasks, dt: float) -> Tensor:
         offset = after.qpos[:, :2] - tasks.goal

@@ -1,7 +1,7 @@
-"""Contact forces as Gymnasium's v5 environments observe them and have them paid for.
+"""Contact forces as observed and penalised in Gymnasium's v5 environments.
 
-A force and torque on each body but the world, `cfrc_ext`, which MuJoCo computes when it is asked to after a step; see
-`envs.simulators.make_physics`. At the start of an episode they are zero, as there.
+A force and torque on each body except the world, `cfrc_ext`, which MuJoCo computes on request after a step; see
+`envs.simulators.make_physics`. At the start of an episode they are zero, as in Gymnasium.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ FIELD = "cfrc_ext"  # MuJoCo's name: [B, bodies, 6]
 
 @dataclass(frozen=True)
 class Contacts:
-    """How a robot's contact forces are observed and paid for."""
+    """The observation and the cost of a robot's contact forces."""
 
-    num_bodies: int  # without the world
-    weight: float  # of the squared forces, as a cost
-    limit: float = math.inf  # forces are clipped to ± this, before all else
+    num_bodies: int  # number of bodies without the world
+    weight: float  # weight of the squared forces in the cost
+    limit: float = math.inf  # limit to which forces are clipped first, in absolute value
     max_cost: float = math.inf  # largest cost per step
 
     @property
@@ -31,7 +31,7 @@ class Contacts:
         return 6 * self.num_bodies
 
     def observed(self, state: State) -> Tensor:
-        """[B, 6 x bodies] in the engine's dtype."""
+        """The observed forces [B, 6 x bodies], in the engine's dtype."""
         return self._forces(state)[:, 1:].flatten(1)
 
     def cost(self, state: State) -> Tensor:

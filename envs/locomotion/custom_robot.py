@@ -1,4 +1,4 @@
-"""A robot of one's own as a task family: an MJCF file, a few torch functions and a range for each parameter.
+"""A custom robot as a task family: an MJCF file, a few torch functions and a range per parameter.
 
     MujocoFamily(
         mjcf="crane.xml",
@@ -53,18 +53,18 @@ class MujocoFamily:
     as an attribute of `task`, where dots are underscores ("opt.gravity" is `task.opt_gravity`).
     """
 
-    mjcf: str | Path
-    observe: Observe
-    reward: Reward
-    tasks: Mapping[str, Any]  # a `Sampler` by the parameter's name
-    horizon: int
-    terminated: Observe | None = None  # where the task ends an episode
-    metrics: Mapping[str, Reward] = field(default_factory=dict)  # by name: what tells skill from reward
-    goal: Callable[[Any], Tensor] | None = None  # (task) -> [B, 3], where pictures show a ball
-    frame_skip: int = 1  # steps of the simulation to a step of the agent
-    start_noise: float = 0.1  # uniform, on every position and velocity of the model's own start
-    num_episodes: int = 2
-    name: str = "own_robot"
+    mjcf: str | Path  # path of the MJCF file
+    observe: Observe  # function (physics, task) that returns observations [B, O]
+    reward: Reward  # function (physics, action, task) that returns rewards [B]
+    tasks: Mapping[str, Any]  # samplers by parameter name
+    horizon: int  # number of steps per episode
+    terminated: Observe | None = None  # function (physics, task) that returns the end of episodes [B]; None: no end
+    metrics: Mapping[str, Reward] = field(default_factory=dict)  # functions like `reward` for further metrics, by name
+    goal: Callable[[Any], Tensor] | None = None  # function (task) that returns a ball's position in videos, [B, 3]
+    frame_skip: int = 1  # simulation steps per environment step
+    start_noise: float = 0.1  # half-width of the uniform noise on the initial positions and velocities
+    num_episodes: int = 2  # number of episodes per trial
+    name: str = "own_robot"  # name of the family
 
     def __post_init__(self) -> None:
         at_least(self, 1, "horizon", "frame_skip", "num_episodes")
@@ -149,9 +149,10 @@ class CustomDynamics:
     """A family's functions as `envs.locomotion.mujoco_env.Locomotion`, after they were tried on a few rows at rest."""
 
     def __init__(self, family: MujocoFamily) -> None:
-        """
+        """Try the family's functions.
+
         Raises:
-            ValueError: when a function fails, or gives something of another shape or type than it must.
+            ValueError: when a function fails, or returns a wrong shape or type.
         """
         self.name, self.body = family.name, family.body
         self.frame_skip, self.horizon = family.frame_skip, family.horizon
@@ -239,7 +240,8 @@ def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Tensor:
 
 
 def _refuse(obs: Tensor, state: State, tasks: Any) -> None:
-    """
+    """Check that observations are finite.
+
     Raises:
         FloatingPointError: for a row whose observation is not finite though its simulation is.
     """

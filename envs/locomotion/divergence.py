@@ -1,4 +1,4 @@
-"""Simulations that diverge: counted, and reported with their task and step without flooding the log."""
+"""Diverged simulations: counted, and logged with task and step, at a limited rate."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ logger = logging.getLogger(__name__)
 
 
 class Divergences:
-    """What has diverged in B rows; `note` only writes on the device, `report` waits for it."""
+    """The diverged simulations of B rows; `note` only writes on the device, `report` waits for it."""
 
     def __init__(self, family_name: str, num_rows: int, device: torch.device) -> None:
-        self.count = 0  # rows that were reported, every time
+        self.count = 0  # number of reported divergences
         self._family_name = family_name
         self._log_limiter = LogLimiter()
-        with torch.inference_mode(False):  # to be written to in and out of it
+        with torch.inference_mode(False):  # modified inside and outside inference mode
             self._times = torch.zeros(num_rows, dtype=torch.int64, device=device)  # [B], since the last report
-            self._step = torch.zeros(num_rows, dtype=torch.int64, device=device)  # [B], of the last one's episode
+            self._step = torch.zeros(num_rows, dtype=torch.int64, device=device)  # [B], episode step of the last one
             self._bad_action = torch.zeros(num_rows, dtype=torch.bool, device=device)  # [B], since the last report
 
     def note(self, diverged: Tensor, step: Tensor, bad_action: Tensor) -> None:
-        """Rows that diverged, the steps of their episodes, and rows whose action was not finite; all [B]."""
+        """Record rows that diverged, their episode steps, and rows whose action was not finite; all [B]."""
         self._times += diverged
         self._step.copy_(torch.where(diverged, step, self._step))
         self._bad_action |= bad_action
 
     def report(self, tasks: Record | None) -> None:
-        """Log and count what was noted since the last report; `tasks` has one task a row.
+        """Log and count the divergences since the last report; `tasks` has one task per row.
 
         Raises:
-            ValueError: when an action was not finite, which is the caller's mistake and was noted only.
+            ValueError: when an action was not finite, which is the caller's error.
         """
         if bool(self._bad_action.any()):
             row = int(self._bad_action.nonzero()[0])

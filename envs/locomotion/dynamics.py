@@ -1,14 +1,15 @@
-"""Robots whose dynamics differ from task to task: mass, damping, friction and the length of limbs; all run forward.
+"""Robots whose dynamics differ between tasks: mass, damping, friction and the length of limbs; all run forward.
 
-After the live families of Greenberg et al. 2023 (RoML), which multiply mass, damping and a length by 2^U(-1, 1). Each
-number holds for the whole robot; for every element apart, see the families named "rand_params".
+After the families of Greenberg et al. 2023 (RoML), which multiply mass, damping and a length by 2^U(-1, 1). Each
+multiplier applies to the whole robot; for multipliers per element, see the families named "rand_params".
 
 Deviations and choices:
-1. Friction and limbs are ours. Limbs are longer or shorter by a quarter at most, as these robots fall beyond that.
-2. The length is that of the limbs, where RoML has the torso's, and takes one of 48 values, evenly spaced on a
-   logarithmic scale: each is a model compiled once.
-3. Rewards and ends are those of Gymnasium's v5 environments, but for the half cheetah's control cost of 0.05; RoML pays
-   the half cheetah for its pitch, too.
+1. Friction and limbs are our additions. Limb lengths differ by a quarter at most, because these robots fall beyond
+that. 2. The length is that of the limbs instead of the torso, and takes one of 48 values, evenly spaced on a
+logarithmic
+   scale; each is a model compiled once.
+3. Rewards and ends are those of Gymnasium's v5 environments, except for the half cheetah's control cost of 0.05; RoML
+   also rewards the half cheetah for its pitch.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ from metarl.records import Record
 
 Quantity = Literal["mass", "damping", "friction", "limb_length"]
 
-NUM_LENGTHS = 48  # in the range of training; a multiple of three, for "interpolation"
+NUM_LENGTHS = 48  # number of lengths in the training range; a multiple of three, for "interpolation"
 
 
 @dataclass(frozen=True)
 class DynamicsTasks(Record):
-    """Multipliers, one of each for the whole robot; ones where a family does not vary them."""
+    """Multipliers for the whole robot; one for quantities that do not vary."""
 
     mass: Tensor  # [N] float32, inertia follows
     damping: Tensor  # [N] float32, of all joints
@@ -51,20 +52,20 @@ class DynamicsTasks(Record):
 
 @dataclass(frozen=True)
 class _Dynamics(RobotFamily[DynamicsTasks]):
-    """What these families share.
+    """Base class of these families.
 
-    Multipliers are limit^U(-1, 1) with the limits `max_scale` and, for limbs, `max_limb_scale`. ood, about each of the
-    exponents: see `envs.locomotion.ranges`.
+    Multipliers are limit^U(-1, 1) with the limits `max_scale` and, for limbs, `max_limb_scale`. For the exponents in
+    the split "ood", see `envs.locomotion.ranges`.
     """
 
-    vary: tuple[Quantity, ...] = ("mass", "damping", "friction", "limb_length")
-    max_scale: float = 2.0
-    max_limb_scale: float = 1.25
-    ood: Ood = "extrapolation"
+    vary: tuple[Quantity, ...] = ("mass", "damping", "friction", "limb_length")  # quantities that differ between tasks
+    max_scale: float = 2.0  # largest multiplier of mass, damping and friction; its inverse is the smallest
+    max_limb_scale: float = 1.25  # largest multiplier of limb lengths; its inverse is the smallest
+    ood: Ood = "extrapolation"  # position of split "ood": beyond the training range, or its middle third
 
-    limbs: ClassVar[tuple[str, ...]]  # names of bodies
-    height: ClassVar[int]  # the place in qpos of how high the robot is
-    leg_height: ClassVar[float]  # of what stretches as limbs do, between floor and torso at the start, m
+    limbs: ClassVar[tuple[str, ...]]  # names of the limbs' bodies
+    height: ClassVar[int]  # index of the robot's height in qpos
+    leg_height: ClassVar[float]  # part of the torso's initial height that scales with the limbs, m
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,10 +97,10 @@ class _Dynamics(RobotFamily[DynamicsTasks]):
         return inside
 
     def models(self, tasks: DynamicsTasks) -> Sequence[Any] | None:
-        """A model for each row, where limbs vary; see `envs.locomotion.limbs`."""
+        """One model per row if limbs vary, else None; see `envs.locomotion.limbs`."""
         if "limb_length" not in self.vary:
             return None
-        from envs.locomotion.limbs import model_with_limbs  # here, so that tasks can be sampled without a simulator
+        from envs.locomotion.limbs import model_with_limbs  # imported here: tasks can be sampled without a simulator
 
         return [model_with_limbs(self.body, self.limbs, round(scale, 6)) for scale in tasks.limb_length.tolist()]
 
@@ -109,7 +110,7 @@ class _Dynamics(RobotFamily[DynamicsTasks]):
 
         def scaled(field: str, multiplier: Tensor) -> Tensor:
             value = nominal(field)
-            if own is not None:  # the mass of a longer limb is another
+            if own is not None:  # a longer limb has a different mass
                 rows = {id(model): torch.from_numpy(getattr(model, field)) for model in own}
                 value = torch.stack([rows[id(model)] for model in own]).to(value.device)
             else:
@@ -128,7 +129,7 @@ class _Dynamics(RobotFamily[DynamicsTasks]):
     def initial_state(
         self, tasks: DynamicsTasks, qpos: Tensor, qvel: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """With Gymnasium's noise, as high above the floor as the robot with its own limbs."""
+        """The initial state with Gymnasium's noise, at the usual height of the feet above the floor."""
         qpos = qpos.clone()
         qpos[:, self.height] += self.leg_height * (tasks.limb_length.to(qpos.dtype) - 1)
         return self.robot.noise.add(qpos, qvel, generator)
@@ -142,7 +143,7 @@ class _Dynamics(RobotFamily[DynamicsTasks]):
 class HalfCheetahDynamics(HalfCheetah[DynamicsTasks], _Dynamics):
     """Run forward on a half cheetah whose mass, damping, friction or limbs differ; reward v - control_cost |a|².
 
-    `vary` says which; the rest is as the body has it. Multipliers are max_scale^U(-1, 1), or max_limb_scale^U(-1, 1).
+    `vary` selects them; all others are the body's own. Multipliers are max_scale^U(-1, 1) or max_limb_scale^U(-1, 1).
     """
 
     limbs: ClassVar[tuple[str, ...]] = ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
@@ -162,12 +163,12 @@ class HalfCheetahDynamics(HalfCheetah[DynamicsTasks], _Dynamics):
 class AntDynamics(Ant[DynamicsTasks], _Dynamics):
     """Run forward on an ant whose mass, damping, friction or legs differ, until it falls.
 
-    Reward v - control_cost |a|² + alive_bonus. `vary` says which; the rest is as the body has it. Multipliers are
+    Reward v - control_cost |a|² + alive_bonus. `vary` selects them; all others are the body's own. Multipliers are
     max_scale^U(-1, 1), or max_limb_scale^U(-1, 1).
     """
 
-    control_cost: float = 0.5
-    alive_bonus: float = 1.0
+    control_cost: float = 0.5  # weight of the squared norm of the action in the cost
+    alive_bonus: float = 1.0  # reward per step in which the robot has not fallen
 
     limbs: ClassVar[tuple[str, ...]] = tuple(
         f"{side}_{part}"
@@ -175,7 +176,7 @@ class AntDynamics(Ant[DynamicsTasks], _Dynamics):
         for part in ("hip", "thigh", "shin")
     )
     height: ClassVar[int] = 2
-    leg_height: ClassVar[float] = 0.0  # at the start, they stick out
+    leg_height: ClassVar[float] = 0.0  # the legs stick out initially
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -198,7 +199,7 @@ class AntDynamics(Ant[DynamicsTasks], _Dynamics):
 class HumanoidDynamics(Humanoid[DynamicsTasks], _Dynamics):
     """Run forward on a humanoid whose mass, damping, friction or limbs differ, until it falls.
 
-    Reward 1.25 v - control_cost |a|² + alive_bonus. `vary` says which; the rest is as the body has it. Multipliers are
+    Reward 1.25 v - control_cost |a|² + alive_bonus. `vary` selects them; all others are the body's own. Multipliers are
     max_scale^U(-1, 1), or max_limb_scale^U(-1, 1).
     """
 

@@ -1,17 +1,17 @@
 """The half cheetah's task families: run at a velocity, in a direction, or with changed physics.
 
 Velocity and direction: Finn et al. 2017, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks". Changed
-physics: the random-parameter benchmarks of Rothfuss et al. 2019 (ProMP) and Rakelly et al. 2019 (PEARL), carried from
-Hopper and Walker2d to this body.
+physics: the random-parameter benchmarks of Rothfuss et al. 2019 (ProMP) and Rakelly et al. 2019 (PEARL), transferred
+from Hopper and Walker2d to this body.
 
 All families use Gymnasium's HalfCheetah-v5 mechanics, its 17 observations (positions without x, then velocities) and
 dt = 0.05 s; v is (x_after - x_before) / dt, and actions are torques in [-1, 1].
 
-Deviations and choices, where the published codes differ:
+Deviations and choices, where published code differs:
 1. The control cost is the meta-RL papers' 0.05 |a|², not Gymnasium's 0.1.
-2. Observations leave out the torso's world position, which some codes include and which shows x.
+2. Observations exclude the torso's world position, which some implementations include and which contains x.
 3. Velocities are U[0, 3] (ProMP, PEARL, VariBAD); `max_velocity=2` gives MAML's. Episodes last 200 steps, a trial two.
-4. With changed physics, a body's inertia follows its mass; the published codes draw it independently.
+4. With changed physics, a body's inertia scales with its mass; published code samples it independently.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MASS_BASE, DAMPING_BASE, FRICTION_BASE = 1.5, 1.3, 1.5
 
 @dataclass(frozen=True)
 class PhysicsTasks(Record):
-    """Multipliers on the body's own physics, named by the fields of MuJoCo's model they scale."""
+    """Multipliers on the body's own physics, named after the fields of MuJoCo's model that they scale."""
 
     body_mass: Tensor  # [N, 7] float32, of the torso and the six leg segments; inertia follows
     dof_damping: Tensor  # [N, 6] float32, of the leg joints
@@ -49,9 +49,9 @@ class PhysicsTasks(Record):
 
 @dataclass(frozen=True)
 class HalfCheetah(RobotFamily[T]):
-    """What the three families share."""
+    """Base class of the three families."""
 
-    control_cost: float = 0.05
+    control_cost: float = 0.05  # weight of the squared norm of the action in the cost
 
     robot: ClassVar[Robot] = HALF_CHEETAH
 
@@ -60,12 +60,12 @@ class HalfCheetah(RobotFamily[T]):
 class HalfCheetahVel(HalfCheetah[VelocityTasks]):
     """Run at a velocity v* ~ U[0, max_velocity]; reward -|v - v*| - control_cost |a|².
 
-    The "ood" split asks for velocities up to a third beyond the range of training, or, with `ood="interpolation"`, for
-    the middle third of it, which training then leaves out; see `envs.locomotion.ranges`.
+    The "ood" split has velocities up to a third beyond the training range or, with `ood="interpolation"`, in its middle
+    third, which training then excludes; see `envs.locomotion.ranges`.
     """
 
-    max_velocity: float = 3.0  # m/s
-    ood: Ood = "extrapolation"
+    max_velocity: float = 3.0  # largest target velocity in training, in m/s
+    ood: Ood = "extrapolation"  # position of split "ood": beyond the training range, or its middle third
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,7 +79,7 @@ class HalfCheetahVel(HalfCheetah[VelocityTasks]):
         return VelocityTasks(self.max_velocity * draw_shares((num_tasks,), split, self.ood, generator))
 
     def in_training_range(self, tasks: VelocityTasks) -> Tensor:
-        """Which velocities training can draw: [N] bool."""
+        """Whether each velocity can occur in training: [N] bool."""
         return in_training(tasks.velocity / self.max_velocity, self.ood)
 
     @property
@@ -98,12 +98,12 @@ class HalfCheetahVel(HalfCheetah[VelocityTasks]):
 class HalfCheetahDir(HalfCheetah[DirectionTasks]):
     """Run forward or backward; reward direction * v - control_cost |a|².
 
-    There are only these two tasks, so those of "test" are those of "train" (as in every paper), and there is nothing
-    outside the range of training: "ood" is not declared. With `balanced`, half of the sampled tasks are forward, in
-    random order (an odd one falls to either); without, each is drawn on its own.
+    There are only these two tasks, so "test" equals "train" (as in every paper), and "ood" is not declared. With
+    `balanced`, half of the sampled tasks are forward, in random order (an odd one is random); otherwise each is sampled
+    independently.
     """
 
-    balanced: bool = True
+    balanced: bool = True  # whether half of the sampled tasks are forward, rather than each at random
 
     name = "half_cheetah_dir"
 
@@ -117,7 +117,7 @@ class HalfCheetahDir(HalfCheetah[DirectionTasks]):
         return DirectionTasks(2.0 * coin - 1.0)
 
     def in_training_range(self, tasks: DirectionTasks) -> Tensor:
-        """Which directions training can draw: [N] bool."""
+        """Whether each direction can occur in training: [N] bool."""
         return tasks.direction.abs() == 1
 
     @property
@@ -140,7 +140,7 @@ class HalfCheetahRandParams(HalfCheetah[PhysicsTasks]):
     u ~ U(-log_scale_limit, log_scale_limit). In the "ood" split |u| lies up to a third beyond that limit.
     """
 
-    log_scale_limit: float = 3.0
+    log_scale_limit: float = 3.0  # largest exponent of the multipliers, in absolute value
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -164,7 +164,7 @@ class HalfCheetahRandParams(HalfCheetah[PhysicsTasks]):
         )
 
     def in_training_range(self, tasks: PhysicsTasks) -> Tensor:
-        """Which physics training can draw: [N] bool."""
+        """Whether each task's physics can occur in training: [N] bool."""
         inside = torch.ones(len(tasks), dtype=torch.bool, device=tasks.body_mass.device)
         for multiplier, base in (
             (tasks.body_mass, MASS_BASE),

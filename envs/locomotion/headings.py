@@ -1,9 +1,9 @@
-"""Sampling of directions in the plane, which the ant's and the humanoid's families share.
+"""Sampling of directions in the plane, for the ant's and the humanoid's families.
 
-1. "forward_backward": ±x, as many forward as backward. Out of distribution are directions at least 45° from both.
-2. "axes": ±x and ±y. Out of distribution are the four diagonals (Lee and Chung 2021, LDM).
-3. "circle": all angles. Nothing lies outside, so that "ood" is declared only with `hold_out_diagonals`: then training
-   leaves out the angles within 15° of the four diagonals, and "ood" asks for these.
+1. "forward_backward": ±x in equal numbers. Out of distribution: directions at least 45° from both.
+2. "axes": ±x and ±y. Out of distribution: the four diagonals (Lee and Chung 2021, LDM).
+3. "circle": all angles. "ood" is declared only with `hold_out_diagonals`: training then excludes angles within 15° of
+   the four diagonals, and "ood" consists of these.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from metarl.protocols import Split
 
 Directions = Literal["forward_backward", "axes", "circle"]
 
-_SECTOR = math.radians(15)  # to either side of a diagonal
+_SECTOR = math.radians(15)  # held-out angle on each side of a diagonal
 _QUARTER = math.pi / 2
 
 
@@ -29,7 +29,7 @@ def check_directions(family: Any) -> None:
     """Check a family's fields `directions` and `hold_out_diagonals`.
 
     Raises:
-        ValueError: for unknown directions, or for diagonals to hold out where directions are not a circle.
+        ValueError: for unknown directions, or held-out diagonals if directions are not a circle.
     """
     one_of(family, "directions", get_args(Directions))
     if family.hold_out_diagonals and family.directions != "circle":
@@ -44,9 +44,10 @@ def sample_headings(
     directions: Directions,
     hold_out_diagonals: bool,
 ) -> HeadingTasks:
-    """
+    """Directions of a split.
+
     Raises:
-        ValueError: for an unknown split, or "ood" where nothing is held out.
+        ValueError: for an unknown split, or "ood" if it is not declared.
     """
     has_ood = directions != "circle" or hold_out_diagonals
     check_split(family, split, has_ood=has_ood, reason="" if has_ood else "hold_out_diagonals=True adds ood")
@@ -70,7 +71,7 @@ def sample_headings(
 
 
 def headings_in_training(tasks: HeadingTasks, directions: Directions, hold_out_diagonals: bool) -> Tensor:
-    """Which directions training can draw: [N] bool."""
+    """Whether each direction can occur in training: [N] bool."""
     x, y = tasks.direction.unbind(dim=1)
     if directions == "forward_backward":
         return y.abs() < 1e-6

@@ -1,15 +1,15 @@
-"""The humanoid that has to run in a direction: Rothfuss et al. 2019 (ProMP), Rakelly et al. 2019 (PEARL).
+"""The humanoid's task family, running in a direction: Rothfuss et al. 2019 (ProMP), Rakelly et al. 2019 (PEARL).
 
 Mechanics, start, weights and limits of the torso's height are those of Gymnasium's Humanoid-v5; dt = 0.015 s, and
 actions are in [-0.4, 0.4].
 
-Deviations and choices, where the published codes differ:
-1. No contact forces: they are neither observed (270 numbers instead of 348) nor paid for. With `contact_forces=True`
+Deviations and choices, where published code differs:
+1. No contact forces: they are neither observed (270 numbers instead of 348) nor penalised. With `contact_forces=True`
    they are, as in Humanoid-v5.
-2. The velocity is that of the centre of mass as MuJoCo last computed it, one substep behind, as in Gymnasium.
-3. The step in which the humanoid falls earns no bonus for being alive (as in Gymnasium; the papers' codes pay it).
+2. The velocity is computed from the centre of mass, which is one substep behind, as in Gymnasium.
+3. The step in which the humanoid falls earns no alive bonus (as in Gymnasium; the papers' code pays it).
 
-The bonus dominates: 200 steps of standing still return 1000 in every task. Judge by the metrics.
+The bonus dominates: 200 steps of standing still return 1000 in every task, so look at the metrics.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from metarl.checks import at_least
 from metarl.protocols import Split
 
 FORWARD_WEIGHT = 1.25
-LOWEST, HIGHEST = 1.0, 2.0  # of the torso, m
+LOWEST, HIGHEST = 1.0, 2.0  # limits of the torso's height, m
 
 
 @dataclass(frozen=True)
 class Humanoid(RobotFamily[T]):
-    """What the humanoid's families share."""
+    """Base class of the humanoid's families."""
 
-    control_cost: float = 0.1
-    alive_bonus: float = 5.0
-    contact_forces: bool = False  # observed, and paid for with 5e-7 of their squares, at most 10
+    control_cost: float = 0.1  # weight of the squared norm of the action in the cost
+    alive_bonus: float = 5.0  # reward per step in which the robot has not fallen
+    contact_forces: bool = False  # whether contact forces are observed and penalised, by 5e-7 of their squares
 
     robot: ClassVar[Robot] = HUMANOID
     contacts: ClassVar[Contacts | None] = HUMANOID_CONTACTS
@@ -65,13 +65,13 @@ class Humanoid(RobotFamily[T]):
 
 
 def stands(state: State) -> Tensor:
-    """Whether the torso is at a height of standing: [B] bool."""
+    """Whether the torso's height is within its limits: [B] bool."""
     height = state.qpos[:, 2]
     return (height > LOWEST) & (height < HIGHEST)
 
 
 def com_velocity(before: State, after: State, dt: float) -> Tensor:
-    """Of the centre of mass of the whole body, [B, 2] m/s."""
+    """The velocity of the body's centre of mass, [B, 2] m/s."""
     return (after.subtree_com[:, 0, :2] - before.subtree_com[:, 0, :2]) / dt
 
 
@@ -79,12 +79,12 @@ def com_velocity(before: State, after: State, dt: float) -> Tensor:
 class HumanoidDir(Humanoid[HeadingTasks]):
     """Run in a direction d; reward 1.25 d.v - control_cost |a|² + alive_bonus, until the humanoid falls.
 
-    directions: "circle" for any in the plane, "forward_backward" or "axes"; see `envs.locomotion.headings`, also for
-    the split "ood".
+    directions: "circle" for any in the plane, "forward_backward" or "axes"; for this and the
+    split "ood", see `envs.locomotion.headings`.
     """
 
-    directions: Directions = "circle"
-    hold_out_diagonals: bool = False
+    directions: Directions = "circle"  # set of directions: a circle, forward and backward, or four axes
+    hold_out_diagonals: bool = False  # whether training excludes the diagonals, for split "ood"; for "circle" only
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,6 +1,6 @@
-"""Robots with longer or shorter limbs: models compiled from one description, a few dozen in all, each once.
+"""Robots with longer or shorter limbs: a few dozen models compiled from one description, each once.
 
-The length of every limb is multiplied, its thickness and its material stay; masses and inertias follow.
+Limb lengths are multiplied; thickness and density stay, and masses and inertias change accordingly.
 """
 
 # MuJoCo's compiled module has no type stubs.
@@ -22,12 +22,12 @@ from envs.simulators.model import load_model
 
 @lru_cache(maxsize=256)
 def model_with_limbs(body: Path, limbs: tuple[str, ...], scale: float) -> Any:
-    """The compiled model of an MJCF file, the bodies `limbs` being `scale` times as long."""
+    """The compiled model of an MJCF file with the bodies `limbs` `scale` times as long."""
     return load_model(body, partial(lengthen, limbs=limbs, scale=scale))
 
 
 def lengthen(spec: mujoco.MjSpec, limbs: Collection[str], scale: float) -> None:
-    """Multiply the length of capsules in the bodies `limbs`, and the places of all that is attached to them.
+    """Multiply the length of capsules in the bodies `limbs`, and the positions of everything attached to them.
 
     Raises:
         ValueError: for a body that the description lacks.
@@ -55,9 +55,9 @@ def lengthen(spec: mujoco.MjSpec, limbs: Collection[str], scale: float) -> None:
 
 
 def _let_inertia_follow(body: Any) -> None:
-    """Give the capsules of a body the density that its stated mass means, in place of the stated inertia."""
+    """Replace a body's stated inertia by the density of its capsules that gives its stated mass."""
     volume = sum(math.pi * geom.size[0] ** 2 * (2 * geom.size[1] + 4 / 3 * geom.size[0]) for geom in body.geoms)
     for geom in body.geoms:
         geom.density = body.mass / volume
     body.explicitinertial = False
-    body.ipos = [math.nan] * 3  # undefined: the compiler takes the geoms
+    body.ipos = [math.nan] * 3  # undefined: the compiler uses the geoms

@@ -1,8 +1,8 @@
-"""What a locomotion task asks for, as arrows and balls in the scene; read from the names of the task's fields.
+"""Markers of a locomotion task's target, as arrows and balls in the scene, by the names of the task's fields.
 
-`goal` [2] is a ball at a place of the floor, and an arrow above the body that points there. `velocity` [] (along x) and
-`direction` [] or [2] are an arrow above the body, over another that shows how it really moves: as long as the first
-when it is as fast, or a metre a second fast where no speed is asked for. Other fields have no picture of their own.
+`goal` [2] is shown as a ball on the floor, and an arrow above the body that points to it. `velocity` [] (along x) and
+`direction` [] or [2] are shown as an arrow above the body, over another arrow of its actual motion, which has the same
+length at the target speed, or at one metre per second if there is no target speed. Other fields have no marker.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from envs.simulators.rendering import ACTUAL, TARGET, Arrow, Ball
 from metarl.records import Record
 
-ARROW_LENGTH = 0.7  # metres, of what is asked for
-ARROW_HEIGHT = 0.75  # above the body's centre
-GAP = 0.13  # between the two arrows
+ARROW_LENGTH = 0.7  # length of the target's arrow, m
+ARROW_HEIGHT = 0.75  # height above the body's centre, m
+GAP = 0.13  # distance between the two arrows, m
 BALL_HEIGHT = 0.1
 
 
 def task_markers(task: Record, place: Sequence[float], motion: Sequence[float]) -> list[Arrow | Ball]:
-    """Markers of one task (no leading axis) for a body at `place` [3] that moves with `motion` [3] metres a second."""
+    """Markers of one task (no leading axis) for a body at `place` [3] with velocity `motion` [3], m/s."""
     values = {name: value.flatten().tolist() for name, value in vars(task).items() if value is not None}
     above = (place[0], place[1], place[2] + ARROW_HEIGHT)
     if len(goal := values.get("goal", ())) == 2:

@@ -1,4 +1,4 @@
-"""The one vectorised environment behind every locomotion family.
+"""The vectorised environment of all locomotion families.
 
 A family states its body, reward, observation and each task's physics as functions of batched tensors; rows, the time
 limit, same-step autoreset, rows that are not active and diverged simulations are handled here, once.
@@ -28,10 +28,10 @@ T_contra = TypeVar("T_contra", bound=Record, contravariant=True)
 
 
 class Locomotion(Protocol[T_contra]):
-    """What a family must say about itself; pure functions of tensors, the same for every engine.
+    """The definition of a family; pure functions of tensors, the same for every engine.
 
-    Tasks are expanded to one task a row. A `State` holds `qpos` [B, nq], `qvel` [B, nv] and the family's `fields`, live
-    and in the engine's dtype; what is kept of it must be copied. Positions and velocities are current, fields that
+    Tasks are expanded to one task per row. A `State` holds `qpos` [B, nq], `qvel` [B, nv] and the family's `fields`,
+    live and in the engine's dtype; what is kept of it must be copied. Positions and velocities are current, fields that
     derive from them are one substep behind, as in Gymnasium.
     """
 
@@ -54,7 +54,7 @@ class Locomotion(Protocol[T_contra]):
     def action_space(self) -> spaces.Box: ...
 
     @property
-    def fields(self) -> tuple[str, ...]: ...  # of MuJoCo's data, that the functions below read beside qpos and qvel
+    def fields(self) -> tuple[str, ...]: ...  # further fields of MuJoCo's data read by the functions below
 
     @property
     def fields_before(self) -> tuple[str, ...]: ...  # all that `before` holds, such as ("qpos",)
@@ -81,7 +81,7 @@ class Locomotion(Protocol[T_contra]):
         ...
 
     def metrics(self, before: State, after: State, action: Tensor, tasks: T_contra, dt: float) -> Tensor | None:
-        """What tells skill apart from reward, [B, M] float32 by `metric_names`; None where there is none."""
+        """Metrics besides the reward, [B, M] float32 by `metric_names`; None if there are none."""
         ...
 
     def terminated(self, state: State, tasks: T_contra) -> Tensor | None:
@@ -91,7 +91,7 @@ class Locomotion(Protocol[T_contra]):
 
 @runtime_checkable
 class HasModels(Protocol):
-    """What a family has beside, where tasks differ in more than numbers that MuJoCo's model holds."""
+    """An optional method of a family whose tasks differ in more than the numbers in MuJoCo's model."""
 
     def models(self, tasks: Any) -> Sequence[Any] | None:
         """A compiled model for each row, for `Physics.set_models`; None where the body's own will do for all."""

@@ -1,8 +1,8 @@
-"""What training leaves out: values beyond a range, or in its middle.
+"""Values excluded from training: beyond a range, or in its middle.
 
-Tasks are drawn as shares of a range, [0, 1). With "extrapolation", training covers all of it, and the split "ood" a
-band beyond, a third as wide; ranges with two open ends have half of their band at either. With "interpolation",
-training leaves out the middle third, which "ood" asks for.
+Tasks are drawn as fractions of a range, [0, 1). With "extrapolation", training covers the whole range, and the split
+"ood" a band beyond it, a third as wide; ranges with two open ends have half of the band at each. With "interpolation",
+training excludes the middle third, which is the split "ood".
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from metarl.protocols import Split
 
 Ood = Literal["extrapolation", "interpolation"]
 
-_MARGIN = 1e-4  # of a band, so that rounding never puts a value of it into the range of training
+_MARGIN = 1e-4  # fraction of a band that keeps rounded values outside the training range
 
 
 def draw_shares(
     shape: Sequence[int], split: Split, ood: Ood, generator: torch.Generator, *, two_ended: bool = False
 ) -> Tensor:
-    """Shares of a range for the tasks of a split, [*shape] float32 on the generator's device."""
+    """Fractions of a range for the tasks of a split, [*shape] float32 on the generator's device."""
     share = torch.rand(tuple(shape), generator=generator, device=generator.device)
     if ood == "interpolation":
         if split == "ood":
@@ -40,7 +40,7 @@ def draw_shares(
 
 
 def in_training(shares: Tensor, ood: Ood) -> Tensor:
-    """Which shares training can draw: [...] bool; values that were turned into shares may be rounded."""
+    """Whether each fraction can occur in training: [...] bool; with a tolerance for rounding."""
     slack = 1e-5
     inside = (shares >= -slack) & (shares <= 1 + slack)
     if ood == "interpolation":

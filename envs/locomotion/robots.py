@@ -1,8 +1,8 @@
-"""The robots, and what all their task families share.
+"""The robots, and the base class of their task families.
 
-A family names its robot and states its tasks, its reward and, for robots that fall, when that is. Mechanics, start and
-observation are those of Gymnasium's v5 environments, by default without contact forces: with MuJoCo 2, in which most
-results of the literature were made, these were zero. The ant and the humanoid have `contact_forces=True`.
+A family defines its robot, its tasks, its reward and, for robots that fall, the end of the episode. Mechanics, start
+and observation are those of Gymnasium's v5 environments, by default without contact forces: with MuJoCo 2, used for
+most published results, these were zero. The ant and the humanoid support `contact_forces=True`.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ T = TypeVar("T", bound=Record)
 
 @dataclass(frozen=True)
 class Robot:
-    """A body and how Gymnasium drives and observes it."""
+    """A body, with its actuation and observation as in Gymnasium."""
 
     file: str  # in bodies/
     num_positions: int  # nq
     num_velocities: int  # nv
     num_actions: int  # nu
-    frame_skip: int
-    num_hidden: int  # leading positions that observations leave out: where the robot is
-    noise: StartNoise
-    action_limit: float = 1.0
-    velocity_limit: float | None = None  # observed velocities are clipped to ± this
+    frame_skip: int  # simulation steps per environment step
+    num_hidden: int  # number of leading positions (the robot's location) excluded from observations
+    noise: StartNoise  # noise on the initial state
+    action_limit: float = 1.0  # bound on the absolute value of each action
+    velocity_limit: float | None = None  # limit to which observed velocities are clipped; None: no limit
     fields: tuple[str, ...] = ()  # fields of MuJoCo's data that its families read
-    num_observed: int = 0  # entries of an observation beside positions and velocities
+    num_observed: int = 0  # entries of an observation besides positions and velocities
 
     @property
     def body(self) -> Path:
@@ -69,10 +69,10 @@ SWIMMER = Robot("swimmer.xml", 5, 5, 2, 4, 2, StartNoise(0.1))
 
 @dataclass(frozen=True)
 class RobotFamily(Generic[T]):
-    """What the families of all robots share."""
+    """Base class of all robots' families."""
 
-    horizon: int = 200
-    control_cost: float = 0.0  # times |a|²
+    horizon: int = 200  # number of steps per episode
+    control_cost: float = 0.0  # weight of the squared norm of the action in the cost
 
     name = ""  # set by each family
     robot: ClassVar[Robot]
@@ -111,15 +111,15 @@ class RobotFamily(Generic[T]):
 
     @property
     def observed_contacts(self) -> Contacts | None:
-        """What is to be made of contact forces; None where they are left out, as is the default."""
+        """The use of contact forces; None, the default, to leave them out."""
         return self.contacts if getattr(self, "contact_forces", False) else None
 
     def contact_cost(self, after: State) -> Tensor | float:
-        """[B], or zero where contact forces are left out."""
+        """The cost of contact forces [B]; zero if they are left out."""
         return 0.0 if self.observed_contacts is None else self.observed_contacts.cost(after)
 
     def with_contacts(self, obs: Tensor, state: State) -> Tensor:
-        """An observation [B, O] with contact forces behind it, where these are observed."""
+        """An observation [B, O] with contact forces appended, if they are observed."""
         return (
             obs if self.observed_contacts is None else torch.cat((obs, self.observed_contacts.observed(state)), dim=1)
         )
@@ -140,7 +140,7 @@ class RobotFamily(Generic[T]):
         return self.robot.noise.add(qpos, qvel, generator)
 
     def observation(self, state: State, tasks: T) -> Tensor:
-        """Positions without those that say where the robot is, then all velocities: [B, O] float32."""
+        """Positions without the robot's location, then all velocities: [B, O] float32."""
         qvel, limit = state.qvel, self.robot.velocity_limit
         if limit is not None:
             qvel = qvel.clamp(-limit, limit)
@@ -155,7 +155,7 @@ class RobotFamily(Generic[T]):
 
 
 def x_velocity(before: State, after: State, dt: float) -> Tensor:
-    """Of the root, [B] m/s."""
+    """The root's velocity along x, [B] m/s."""
     return (after.qpos[:, 0] - before.qpos[:, 0]) / dt
 
 
@@ -165,5 +165,5 @@ def squared(action: Tensor) -> Tensor:
 
 
 def cosine(velocity: Tensor, direction: Tensor) -> Tensor:
-    """Between motion and direction, unit vectors, both [B, 2]: 1 straight there, -1 straight away, [B]."""
+    """The cosine [B] between a velocity and a direction (unit vectors), both [B, 2]."""
     return (velocity * direction).sum(dim=1) / velocity.norm(dim=1).clamp(min=1e-6)

@@ -1,9 +1,9 @@
-"""The swimmer that has to swim at a velocity: Rothfuss et al. 2019, "ProMP: Proximal Meta-Policy Search".
+"""The swimmer's task family, swimming at a velocity: Rothfuss et al. 2019, "ProMP: Proximal Meta-Policy Search".
 
 Mechanics and start are those of Gymnasium's Swimmer-v5, dt = 0.04 s, actions in [-1, 1].
 
-Deviation: the published reward is +|v - v*| - 1e-4 |a|², which pays for missing the velocity. Ours has the sign that
-was meant; `published_sign` gives theirs.
+Deviation: the published reward is +|v - v*| - 1e-4 |a|², which rewards missing the velocity. Ours has the intended
+sign; `published_sign` selects theirs.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from metarl.protocols import Split
 class SwimmerVel(RobotFamily[VelocityTasks]):
     """Swim along x at a velocity v* ~ U[min_velocity, max_velocity]; reward -|v - v*| - control_cost |a|².
 
-    ood: see `envs.locomotion.ranges`.
+    For the split "ood", see `envs.locomotion.ranges`.
     """
 
-    control_cost: float = 1e-4
-    min_velocity: float = 0.1  # m/s
-    max_velocity: float = 0.2
-    published_sign: bool = False
-    ood: Ood = "extrapolation"
+    control_cost: float = 1e-4  # weight of the squared norm of the action in the cost
+    min_velocity: float = 0.1  # smallest target velocity in training, in m/s
+    max_velocity: float = 0.2  # largest target velocity in training, in m/s
+    published_sign: bool = False  # whether the reward has the published sign, which rewards missing the velocity
+    ood: Ood = "extrapolation"  # position of split "ood": beyond the training range, or its middle third
 
     robot: ClassVar[Robot] = SWIMMER
 

@@ -4,12 +4,12 @@ Changed physics: the random-parameter benchmarks of Rothfuss et al. 2019 (ProMP)
 Velocity: Rothfuss et al. 2019. Mechanics, start, clipped velocities in the observation and the limits of standing are
 those of Gymnasium's Walker2d-v5 and Hopper-v5; actions are in [-1, 1].
 
-Deviations and choices, where the published codes differ:
-1. A step is 8 substeps of 2 ms, the papers' dt = 0.016 s; theirs with changed physics are 4 of 4 ms. `frame_skip=4` is
-   Gymnasium's.
+Deviations and choices, where published code differs:
+1. A step has 8 substeps of 2 ms, the papers' dt = 0.016 s; theirs with changed physics has 4 of 4 ms. `frame_skip=4`
+   is Gymnasium's.
 2. Gymnasium's version 5 gives both of the walker's feet a friction of 1.9; the papers' right foot has 0.9.
-3. Tasks are drawn afresh from the distribution; the papers draw 40 for training and 10 for testing, once.
-4. The step in which the robot falls earns no bonus for being alive (as in Gymnasium; the papers' codes pay it).
+3. Tasks are sampled afresh from the distribution; the papers sample 40 for training and 10 for testing, once.
+4. The step in which the robot falls earns no alive bonus (as in Gymnasium; the papers' code pays it).
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class ElementTasks(Record):
 
 @dataclass(frozen=True)
 class _Planar(RobotFamily[T]):
-    """What robots that stand in the plane of x and z share."""
+    """Base class of robots that stand in the plane of x and z."""
 
-    control_cost: float = 1e-3
-    alive_bonus: float = 1.0
+    control_cost: float = 1e-3  # weight of the squared norm of the action in the cost
+    alive_bonus: float = 1.0  # reward per step in which the robot has not fallen
     frame_skip: int = 8  # pyright: ignore[reportIncompatibleMethodOverride], a field and no property of the robot
 
     def __post_init__(self) -> None:
@@ -74,13 +74,13 @@ class _RandParams(_Planar[ElementTasks]):
     """Run forward with changed physics; reward v - control_cost |a|² + alive_bonus, until the robot falls.
 
     Every element of mass, inertia and friction is multiplied by 1.5^u and of damping by 1.3^u, each with its own
-    u ~ U(-log_scale_limit, log_scale_limit). With `inertia_follows_mass`, a body's inertia changes as its mass does.
-    ood, about every u: see `envs.locomotion.ranges`.
+    u ~ U(-log_scale_limit, log_scale_limit). With `inertia_follows_mass`, a body's inertia has its mass's multiplier.
+    For u in the split "ood", see `envs.locomotion.ranges`.
     """
 
-    log_scale_limit: float = 3.0
-    inertia_follows_mass: bool = False
-    ood: Ood = "extrapolation"
+    log_scale_limit: float = 3.0  # largest exponent of the multipliers, in absolute value
+    inertia_follows_mass: bool = False  # whether a body's inertia has the multiplier of its mass
+    ood: Ood = "extrapolation"  # position of split "ood": beyond the training range, or its middle third
 
     num_bodies: ClassVar[int]
     num_geoms: ClassVar[int]
@@ -167,12 +167,12 @@ class HopperRandParams(_RandParams):
 class Walker2dVel(_Planar[VelocityTasks]):
     """Run at a velocity v* ~ U[0, max_velocity]; reward -|v - v*| - control_cost |a|² + alive_bonus, until it falls.
 
-    ood: see `envs.locomotion.ranges`.
+    For the split "ood", see `envs.locomotion.ranges`.
     """
 
-    alive_bonus: float = 15.0
-    max_velocity: float = 10.0  # m/s
-    ood: Ood = "extrapolation"
+    alive_bonus: float = 15.0  # reward per step in which the robot has not fallen
+    max_velocity: float = 10.0  # largest target velocity in training, in m/s
+    ood: Ood = "extrapolation"  # position of split "ood": beyond the training range, or its middle third
 
     robot: ClassVar[Robot] = WALKER2D
 

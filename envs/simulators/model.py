@@ -68,7 +68,11 @@ def model_field(model: mujoco.MjModel, name: str) -> Any:
 
 
 def check_fields(model: mujoco.MjModel, num_rows: int, fields: Mapping[str, Tensor]) -> None:
-    """Raises ValueError for a field MuJoCo does not have, of another shape than [B, *its own], or not finite."""
+    """Check the values of model fields.
+
+    Raises:
+        ValueError: for an unknown field, a shape other than [B, *the field's own], or values that are not finite.
+    """
     for name, value in fields.items():
         expected = (num_rows, *np.shape(model_field(model, name)))
         if tuple(value.shape) != expected:
@@ -80,7 +84,11 @@ def check_fields(model: mujoco.MjModel, num_rows: int, fields: Mapping[str, Tens
 
 
 def check_models(model: mujoco.MjModel, num_rows: int, models: Sequence[mujoco.MjModel]) -> None:
-    """Raises ValueError unless there is a model for each row, with the sizes of the body's own."""
+    """Check the models of all rows.
+
+    Raises:
+        ValueError: unless there is one model per row, with the sizes of the body's own.
+    """
     if len(models) != num_rows:
         raise ValueError(f"models has {len(models)} entries; must have one for each of the {num_rows} rows")
     for size in ("nq", "nv", "nu", "na", "nbody", "njnt", "ngeom", "nsite", "ntendon", "neq", "nsensordata"):

@@ -35,7 +35,7 @@ def bayes_optimal_returns(
     search = _Search(size, horizon, num_episodes, goal_reward, step_reward)
     try:
         _, found = search.best(0, search.candidates)
-    except (_TooManyNodesError, RecursionError):  # the depth grows with horizon and episodes
+    except (_TooManyNodesError, RecursionError):  # the latter where paths of many episodes are nested too deeply
         return None
     never = (num_episodes, horizon)
     cells = _members(search.candidates)

@@ -54,27 +54,24 @@ class _ActionRepeatEnv(WrappedEnv):
     def step(self, action: Tensor, active: Tensor | None = None) -> Step:
         step = self.env.step(action, active)
         going_on = ~step.episode_end if active is None else active & ~step.episode_end  # [B]
-        num_steps = torch.ones(self.num_rows, device=self.device)
+        metrics = [] if step.metrics is None else [step.metrics]  # of each of the steps, NaN where a row took none
         for _ in range(self._repeat - 1):
             if self.device.type == "cpu" and not bool(going_on.any()):
                 break
             later = self.env.step(action, going_on)
-            num_steps = num_steps + going_on
             step = _joined(step, later, going_on)
+            if later.metrics is not None:
+                metrics.append(torch.where(going_on[:, None], later.metrics, math.nan))
             going_on = going_on & ~later.episode_end
-        return step if step.metrics is None else replace(step, metrics=step.metrics / num_steps[:, None])
+        return replace(step, metrics=torch.stack(metrics).nanmean(0)) if metrics else step
 
 
 def _joined(step: Step, later: Step, rows: Tensor) -> Step:
-    """Two steps combined into one, the second of which was taken only by `rows` [B]; metrics are summed."""
-    metrics = step.metrics
-    if metrics is not None and later.metrics is not None:
-        metrics = metrics + torch.where(rows[:, None], later.metrics, 0.0)
+    """Two steps combined into one, the second of which was taken only by `rows` [B]; without metrics."""
     return Step(
         obs=later.obs,
         next_obs=torch.where(rows[:, None], later.next_obs, step.next_obs),
         reward=step.reward + torch.where(rows, later.reward, 0.0),
         terminated=step.terminated | (later.terminated & rows),
         truncated=step.truncated | (later.truncated & rows),
-        metrics=metrics,
     )

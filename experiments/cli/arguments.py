@@ -1,7 +1,7 @@
-"""A command's arguments from a dataclass, by tyro; whatever is wrong with them is one line.
+"""A command's arguments from a dataclass, by tyro, with one-line errors.
 
-Tyro reports a mistake as a framed panel of many lines; the line is made of what such a panel holds. A field named
-`experiment` is taken to have no prefix of its own: its seed is --seed.
+Tyro reports an error as a framed panel of many lines, from which one line is made. A field named `experiment` has no
+prefix: its seed is --seed.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ def with_help(kind: Any, text: str) -> Any:
 
 
 def check_seed(seed: int) -> None:
-    """
+    """Check the argument --seed.
+
     Raises:
-        UserError: when --seed is not a number that generators take.
+        UserError: when it is outside the range of generators.
     """
     if not 0 <= seed < 2**62:
         raise UserError(f"--seed is {seed}; allowed are 0 to 2^62 - 1")
@@ -88,7 +89,7 @@ def _boolean_flags(value: Any, prefix: str = "--") -> set[str]:
 
 
 def _one_line(panel: str, argv: Sequence[str]) -> str:
-    """What tyro says in a framed panel: its first paragraph, then what is allowed or was perhaps meant."""
+    """One line from tyro's framed panel: its first paragraph, then the allowed values or a suggestion."""
     lines = [line.strip("│ ") for line in panel.splitlines() if line.startswith(("│", "  "))]  # in UTF-8 or not
     rows = ["" if set(line) <= {"─", "-"} else line for line in lines]
     paragraph: list[str] = []

@@ -1,7 +1,8 @@
-"""How an agent explores and what it makes of it, in one picture: tasks from top to bottom, episodes side by side."""
+"""An image of an agent's exploration and adaptation: one row per task, one column per episode."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from metarl.evaluation import measure_of
 from metarl.protocols import Agent, TaskFamily
 from metarl.rl.rollouts import rows_per_task
 from metarl.run.directory import RunError
+from metarl.run.files import reason, write_whole
 
 NUM_TASKS = 4
 MAX_EPISODES = 6  # side by side
@@ -23,7 +25,7 @@ MAX_EPISODES = 6  # side by side
 def draw_exploration(
     family: TaskFamily, agent: Agent[Any, Any], num_episodes: int, path: Path, *, device: str = "cpu", seed: int = 0
 ) -> Path | None:
-    """Write a PNG of the whole way of each episode on a few test tasks; returns its path.
+    """Write a PNG of the trajectories of each episode on a few test tasks; returns its path.
 
     None where the family's pictures do not show a way, as those of robots, or none are made. At most six episodes.
     All randomness comes from the seed.
@@ -31,7 +33,7 @@ def draw_exploration(
     Raises:
         RunError: when the disk refuses it.
     """
-    if not hasattr(_innermost(family), "picture"):
+    if not can_draw_exploration(family):
         return None
     tasks = family.sample(NUM_TASKS, "test", torch.Generator().manual_seed(seed))
     num_episodes = min(num_episodes, MAX_EPISODES)
@@ -39,10 +41,17 @@ def draw_exploration(
     try:
         from PIL import Image
 
-        Image.fromarray(np.concatenate([np.concatenate(row, 1) for row in rows])).save(path)
+        buffer = io.BytesIO()
+        Image.fromarray(np.concatenate([np.concatenate(row, 1) for row in rows])).save(buffer, "png")
+        write_whole(path, buffer.getvalue())
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}") from error
+        raise RunError(f"cannot write {path}: {reason(error)}") from error
     return path
+
+
+def can_draw_exploration(family: Any) -> bool:
+    """Whether the family's pictures show a way, as those of robots do not."""
+    return hasattr(_innermost(family), "picture")
 
 
 def _innermost(family: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One agent in one task, watched step by step: for a film, or in MuJoCo's viewer."""
+"""One agent in one task, watched step by step, for a video or in MuJoCo's viewer."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from metarl.protocols import Agent, Renders, TaskFamily, VectorEnv
 from metarl.records import Record, Step
 from metarl.rl.rollouts import rows_per_task
 
-MAX_FPS = 25.0  # of a film: robots step faster than that, and pictures cost more than steps
-SECONDS_BETWEEN_EPISODES = 0.8  # for which the end of an episode stands still
+MAX_FPS = 25.0  # frame rate limit of a video: robots step faster, and rendering costs more than steps
+SECONDS_BETWEEN_EPISODES = 0.8  # pause at the end of an episode
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a trial is."""
+    """The current position in a trial."""
 
     episode: int  # from one
     step: int  # of the episode; zero before the first
@@ -73,11 +73,11 @@ class WatchedEnv:
 
 @dataclass(frozen=True)
 class Film:
-    """A film that was made."""
+    """A recorded video."""
 
     path: Path
     returns: tuple[float, ...]  # by episode
-    animated_image: bytes  # the same, small, as a GIF
+    animated_image: bytes  # a small version, as a GIF
     image_size: tuple[int, int]  # of the GIF: width, height
 
 
@@ -114,9 +114,9 @@ def film(
     seed: int = 0,
     deterministic: bool = False,
 ) -> Film:
-    """Film an agent that knows nothing of `task` (leading axis 1) through a trial.
+    """Record a trial of an agent in `task` (leading axis 1), starting from its prior.
 
-    The film has an episode for each point of the adaptation curve: of a block of episodes side by side, one.
+    The video has one episode per point of the adaptation curve, i.e. one of each block.
     device: the agent's. All randomness comes from the seed; no random stream of a training is touched.
 
     Raises:

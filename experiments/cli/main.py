@@ -1,7 +1,8 @@
-"""The `metarl` command: finds the subcommand's module and turns every mistake of the user's into one line."""
+"""The `metarl` command: finds the subcommand's module and turns every user error into one line."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -17,7 +18,7 @@ COMMANDS = ("list", "train", "launch", "resume", "evaluate", "compare", "play", 
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run one command line and leave with its exit status: 0, 2 after a mistake, 128 + n after signal n."""
+    """Run one command line and exit with its status: 0, 2 after a user error, 128 + n after signal n."""
     argv = sys.argv[1:] if argv is None else argv
     show_in_any_encoding()
     # Before torch is imported: our tensors are small, and OpenMP threads that spin while they wait for one another take
@@ -28,15 +29,21 @@ def main(argv: list[str] | None = None) -> None:
     except ImportError as error:
         _fail(error)
     try:
-        sys.exit(_run(argv))
+        status = _run(argv)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        sys.exit(status)
     except UserError as error:
         _fail(error)
     except KeyboardInterrupt:
         print("metarl: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # whoever read our output, such as `head`, has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush would complain
+        _discard_output()
         sys.exit(141)
+    except OSError as error:  # of a full disk that our output goes to, or a terminal that has gone
+        _discard_output()
+        _fail(error)
 
 
 def _run(argv: list[str]) -> int:
@@ -67,6 +74,13 @@ def _help() -> str:
     )
 
 
+def _discard_output() -> None:
+    """What is left of our output goes nowhere, or the last flush would complain of it again."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _fail(error: Exception) -> NoReturn:
-    print(f"metarl: {' '.join(str(error).split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # of a full disk that our errors go to
+        print(f"metarl: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(2)

@@ -1,7 +1,8 @@
-"""A run as a picture: how the agent adapts within a trial, and how it learned to."""
+"""A plot of a run: the agent's adaptation within a trial, and its meta-training."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +14,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from experiments.cli.report import MEASURES
 from metarl.evaluation import Evaluation, Measure
-from metarl.run.directory import STEP_TAG, Run, RunError
+from metarl.run.directory import STEP_TAG, Run
 
 _CURVE_POINTS = 200  # of a line of training, at most
 _MARKED_POINTS = 20  # of an adaptation curve, whose points are marked one by one up to that many
@@ -37,12 +38,9 @@ def plot_run(run: Run, evaluation: Evaluation, name: str | None = None, *, of_ru
     draw = _draw_learning if evaluation.measure.name == "return" else _draw_scores
     draw(right, run, evaluation.measure)
     figure.suptitle(f"{evaluation.family} · {evaluation.agent} · {run.path.name}", fontsize=10)
-    path = run.path / f"{name or f'evaluation_{evaluation.split}'}.png"
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror}") from error
-    return path
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return run.save_picture(name or f"evaluation_{evaluation.split}", buffer.getvalue())
 
 
 def _along_curve(baselines: Mapping[str, list[float]], evaluation: Evaluation) -> dict[str, list[float]]:

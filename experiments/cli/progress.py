@@ -1,4 +1,4 @@
-"""What one sees of a training while it runs: a bar on a terminal, now and then a line anywhere else."""
+"""The progress of a training: a bar on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TrainingProgress:
         self._unit_rate = trainer.source.unit_rate
         self._score_tag = None if acts else trainer.source.score_tag
         count = TextColumn("{task.completed:.0f}/{task.total:.0f}")
-        text = TextColumn("{task.description}", table_column=Column(no_wrap=False))
+        text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=False))
         columns = (count, BarColumn(bar_width=24), TaskProgressColumn(), TimeElapsedColumn(), text)
         if self._console.width < _WIDTH_FOR_BAR:
             columns = (count, text)
@@ -69,7 +69,7 @@ class TrainingProgress:
         if enough or now - self._line_at >= _SECONDS_BETWEEN_LINES or trainer.iteration == self._total:
             share = trainer.iteration / self._total
             line = f"{trainer.iteration}/{self._total} ({share:.0%})  {text}"
-            self._console.print(line, highlight=False, soft_wrap=True)
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
             self._line_at, self._line_iteration = now, trainer.iteration
 
     def evaluate(self, trainer: Trainer) -> Evaluation:

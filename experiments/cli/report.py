@@ -1,4 +1,4 @@
-"""The adaptation curve as a table, beside what is known about its tasks."""
+"""The adaptation curve as a table, with known bounds on its tasks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from experiments.experiment.definition import Expected
@@ -26,7 +27,7 @@ _FRAME = 3  # characters around a cell
 
 
 def print_evaluation(evaluation: Evaluation, expected: Expected | None = None, console: Console | None = None) -> None:
-    """Print the curve point by point, over the trial, and its gain; beside them, bounds and the family's metrics.
+    """Print the curve by point, over the trial, and its gain, with bounds and the family's mean metrics.
 
     Points that training did not have are marked. The gain is that of the last point over the first; its interval is
     that of the differences in each task, which is narrower than the intervals of the two points suggest.
@@ -54,7 +55,7 @@ def print_evaluation(evaluation: Evaluation, expected: Expected | None = None, c
     print_table(title, columns, rows, console, num_apart=len(rows) - num_points_rows)
     lines = [_beyond_training(evaluation), _gaps(evaluation, digits), _stated(evaluation.facts)]
     for line in filter(None, [*lines, "" if expected is None else _verdict(evaluation, expected)]):
-        console.print(line, highlight=False, soft_wrap=not console.is_terminal)
+        console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def print_table(
@@ -76,13 +77,13 @@ def print_table(
     widths = [max(map(cell_len, cells)) for cells in zip(columns, *rows, strict=True)]
     needed = [min(width, _TEXT_WIDTH) if name in text else width for name, width in zip(columns, widths, strict=True)]
     for part in _parts([width + _FRAME for width in needed], console.width - 1):
-        table = Table(title=title, title_justify="left")
+        table = Table(title=escape(title), title_justify="left")
         title = ""  # of the first one only
         for index in part:
             is_text = columns[index] in text
-            table.add_column(columns[index], justify="left" if is_text else "right", no_wrap=not is_text)
+            table.add_column(escape(columns[index]), justify="left" if is_text else "right", no_wrap=not is_text)
         for number, row in enumerate(rows, start=1):
-            table.add_row(*(row[index] for index in part), end_section=number == len(rows) - num_apart)
+            table.add_row(*(escape(row[index]) for index in part), end_section=number == len(rows) - num_apart)
         console.print(table)
 
 
@@ -144,7 +145,7 @@ def _gaps(evaluation: Evaluation, digits: int) -> str:
 
 
 def _stated(facts: Mapping[str, Any]) -> str:
-    """What the scores rest on, in a line."""
+    """The facts behind the scores, in one line."""
     values = {name: f"{value:,.3g}" if isinstance(value, float) else str(value) for name, value in facts.items()}
     return "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in values.items())
 

@@ -14,19 +14,24 @@ from typing import Any, NamedTuple, Self
 import torch
 
 from envs.external import CrashedTooOften
-from experiments.cli.exploration import draw_exploration
+from experiments.cli.exploration import can_draw_exploration, draw_exploration
 from experiments.cli.film import film, visible_env
+from experiments.cli.output import tolerant_output
 from experiments.cli.plots import plot_run
 from experiments.cli.progress import TrainingProgress
 from experiments.cli.report import identity, print_evaluation
 from experiments.experiment.definition import Experiment, to_config
 from experiments.experiment.reading import project_of, record_of
-from metarl.errors import UserError, shell_command
+from metarl.errors import EnvironmentFailed, RunError, UserError, shell_command
 from metarl.evaluation import Evaluation
-from metarl.run.directory import Run
+from metarl.rl.rollouts import raised
+from metarl.run.directory import STEP_TAG, Run
 from metarl.run.kept_files import as_files
 from metarl.run.log_writers import DEFAULT_LOG
 from metarl.trainer import Trainer, train
+
+_EXPLORATION = "exploration.png"
+_SIGHUP = getattr(signal, "SIGHUP", None)  # not on Windows
 
 
 class _Stopped(BaseException):
@@ -34,7 +39,7 @@ class _Stopped(BaseException):
 
 
 class Filming:
-    """Films of one and the same held-out task, made while an agent is trained; they touch no stream of the training."""
+    """Records videos of one held-out task during training, without using the training's random streams."""
 
     def __init__(self, experiment: Experiment[Any, Any], every: int) -> None:
         """every: iterations from one film to the next; 0 for none.
@@ -54,14 +59,9 @@ class Filming:
             return
         try:
             self._film(trainer, run)
-        except (
-            UserError,
-            RuntimeError,
-            ValueError,
-            OSError,
-        ) as error:  # a disk, a renderer or a task of the user's own
+        except Exception as error:  # of a disk, a renderer or a task of the user's own
             self._every = 0
-            print(f"\nmetarl: {error}; training continues without further videos", file=sys.stderr)
+            print(f"\nmetarl: {one_line(error)}; training continues without further videos", file=sys.stderr)
 
     def _film(self, trainer: Trainer, run: Run) -> None:
         task = trainer.family.sample(1, "test", torch.Generator().manual_seed(0))
@@ -94,30 +94,60 @@ def new_run(
 
 
 class Results(NamedTuple):
-    """The files that a finished training leaves beside its evaluation."""
+    """The files that a finished training leaves in addition to its evaluation."""
 
-    plot: Path
+    plot: Path | None
     exploration: Path | None  # where the family's trajectories can be drawn
+    all_made: bool  # if not, what failed was reported
 
 
 def save_results(trainer: Trainer, run: Run, evaluation: Evaluation) -> Results:
     """Write the evaluation at the end of a training, its plot and a picture of how the agent explores.
 
+    A picture that fails is reported, and costs none of the others.
+
     Raises:
-        RunError: when the disk refuses it.
+        RunError: when the disk refuses the evaluation.
     """
     run.save_evaluation(evaluation, identity(trainer, "latest"))
-    plot = plot_run(run, evaluation)
-    path = run.path / "exploration.png"
-    ways = draw_exploration(trainer.family, trainer.agent, trainer.num_points, path, device=trainer.device)
-    return Results(plot, ways)
+    path = run.path / _EXPLORATION
+    draw = {
+        "plot": lambda: plot_run(run, evaluation),
+        "picture of exploration": lambda: draw_exploration(
+            trainer.family, trainer.agent, trainer.num_points, path, device=trainer.device
+        ),
+    }
+    drawn: dict[str, Path | None] = {}
+    for what, make in draw.items():
+        try:
+            drawn[what] = make()
+        except Exception as error:  # of a disk, a renderer or a task of the user's own
+            print(f"metarl: there is no {what}: {one_line(error)}", file=sys.stderr)
+    return Results(drawn.get("plot"), drawn.get("picture of exploration"), len(drawn) == len(draw))
 
 
+def has_results(trainer: Trainer, run: Run) -> bool:
+    """Whether a training that had its last iteration has also left its last row, its evaluation and its pictures."""
+    rows = run.progress()
+    is_logged = bool(rows) and rows[-1][STEP_TAG] == trainer.num_samples and "meta_test/iqm" in rows[-1]
+    pictures = ["evaluation_test.png", *([_EXPLORATION] if can_draw_exploration(trainer.family) else [])]
+    is_drawn = all((run.path / name).is_file() for name in pictures)
+    return is_logged and is_drawn and run.evaluated_iteration() == trainer.iteration
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@tolerant_output()
 def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, filming: Filming) -> int:
     """Train to the end, print the adaptation curve and where to look further; returns the exit status.
 
-    At Ctrl-C or SIGTERM the iteration is finished, a checkpoint saved and the status is 128 + the signal's number. The
-    evaluation after the last iteration is not finished.
+    At Ctrl-C, SIGTERM or SIGHUP the iteration is finished, a checkpoint saved and the status is 128 + the signal's
+    number. The evaluation after the last iteration is not finished; a later call makes it.
+
+    Whatever can be saved is saved before anything is printed, and output that fails ends nothing.
     """
     num_iterations = trainer.config.num_iterations
     with _Signals() as signals, quiet_threads(), TrainingProgress(trainer, run) as show:
@@ -142,27 +172,44 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
                     file=sys.stderr,
                 )
             else:
-                evaluate_it = shell_command("metarl", "evaluate", run.path)
-                print(f"Training is complete and saved. Evaluate it with: {evaluate_it}", file=sys.stderr)
+                what = "Training is complete and saved. Make its evaluation and pictures with:"
+                print(f"{what} {shell_command('metarl', 'resume', run.path)}", file=sys.stderr)
             assert signals.first is not None
             return 128 + signals.first
         except (FloatingPointError, CrashedTooOften) as error:
-            print(f"metarl: {error}; what was saved before is in {run.path}", file=sys.stderr)
+            print(f"metarl: {one_line(error)}; what was saved before is in {run.path}", file=sys.stderr)
+            return 1
+        except Exception as error:  # of a user's function, or a mistake of ours: both are looked for in the traceback
+            if isinstance(error, UserError) and not isinstance(error, EnvironmentFailed):
+                raise
+            what = one_line(error) if isinstance(error, EnvironmentFailed) else raised(error)
+            print(f"metarl: {what}; what was saved before is in {run.path}, {_kept(run, error)}", file=sys.stderr)
             return 1
         finally:
             run.close()
-    print_evaluation(evaluation, experiment.expected)
-    results = save_results(trainer, run, evaluation)
+    try:
+        results = save_results(trainer, run, evaluation)
+    finally:
+        print_evaluation(evaluation, experiment.expected)
     if trainer.num_diverged:
         what = "environments diverged or crashed; their episodes were truncated and the rows reset"
         print(f"Diverged:    {trainer.num_diverged} {what}")
     print(f"Run:         {run.path}")
-    print(f"Plot:        {results.plot}")
+    if results.plot is not None:
+        print(f"Plot:        {results.plot}")
     if results.exploration is not None:
         print(f"Exploration: {results.exploration}")
     if "tensorboard" in run.log_names:
         print(f"TensorBoard: {shell_command('tensorboard', '--logdir', run.path)}")
-    return 0
+    return 0 if results.all_made else 1
+
+
+def _kept(run: Run, error: BaseException) -> str:
+    """Where the traceback of an error is, in words."""
+    try:
+        return f"the traceback in {run.save_traceback(error).name}"
+    except RunError as failure:
+        return str(failure)
 
 
 @contextmanager
@@ -181,14 +228,21 @@ def quiet_threads() -> Iterator[None]:
 
 
 class _Signals:
-    """The context in which SIGINT and SIGTERM are noted; a second one ends the program at once."""
+    """The context in which SIGINT, SIGTERM and SIGHUP are noted; a second one ends the program at once.
+
+    A terminal that vanishes may send SIGHUP more than once, so its second one ends nothing. Where it was to be ignored,
+    as under nohup, it is ignored.
+    """
 
     def __init__(self) -> None:
         self.first: int | None = None  # the number of the first signal
         self._at_once = False
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = {signal.SIGINT, signal.SIGTERM}
+        if _SIGHUP is not None and signal.getsignal(_SIGHUP) != signal.SIG_IGN:
+            numbers.add(_SIGHUP)
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
         return self
 
     def __exit__(self, *failure: object) -> None:
@@ -208,6 +262,8 @@ class _Signals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.first is not None:
+            if number == _SIGHUP:
+                return
             raise KeyboardInterrupt
         self.first = number
         if self._at_once:

@@ -1,4 +1,4 @@
-"""A task with fields of one's own choice, as words of a command line give them."""
+"""A task with fields given on the command line."""
 
 from __future__ import annotations
 

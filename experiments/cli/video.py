@@ -1,4 +1,4 @@
-"""Films on disk and in TensorBoard: captioned pictures as an mp4, and a small animated image of the same.
+"""Videos on disk and in TensorBoard: captioned images as an mp4, and as a small animated image.
 
 The mp4 is written by the ffmpeg program that the package imageio-ffmpeg brings along, as a process of its own.
 TensorBoard's own add_video needs moviepy, which holds back Pillow; its image summaries show animated GIFs as they are.
@@ -7,8 +7,8 @@ TensorBoard's own add_video needs moviepy, which holds back Pillow; its image su
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metarl.errors import UserError
+from metarl.run.files import reason, scratch_file
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,7 +34,7 @@ _BACKGROUND = (28, 32, 42)
 
 def captioned(picture: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
     """The picture [H, W, 3] under up to three lines of text: [H + 80, W, 3]; what is too long ends in dots."""
-    from PIL import Image, ImageDraw, ImageFont  # here, as only films need it
+    from PIL import Image, ImageDraw, ImageFont  # imported here: only videos need it
 
     height, width = picture.shape[:2]
     image = Image.new("RGB", (width, height + CAPTION_HEIGHT), _BACKGROUND)
@@ -50,12 +51,17 @@ def captioned(picture: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.ui
 
 
 class Mp4:
-    """An mp4 file that appears, whole, when the context is left without an error."""
+    """An mp4 file that appears, whole, when the context is left without an error.
+
+    Whole is what ffmpeg reads all frames of again: on a disk that is full it ends without a word.
+    """
 
     def __init__(self, path: Path, frames_per_second: float) -> None:
         self.path = path
-        self._partial = path.with_name(f".{path.stem}.partial.mp4")
         self._fps = frames_per_second
+        self._num_frames = 0
+        self._files = ExitStack()
+        self._scratch: Path | None = None
         self._writer: Any = None
 
     def add(self, frame: NDArray[np.uint8]) -> None:
@@ -68,16 +74,17 @@ class Mp4:
             if self._writer is None:
                 self._writer = self._open(frame.shape[1], frame.shape[0])
             self._writer.send(np.ascontiguousarray(frame))
+            self._num_frames += 1
         except OSError as error:
-            raise UserError(f"cannot write {self.path}: {str(error).strip().splitlines()[0]}") from error
+            raise UserError(f"cannot write {self.path}: {reason(error)}") from error
 
     def _open(self, width: int, height: int) -> Any:
-        import imageio_ffmpeg  # here, as only films need it
+        import imageio_ffmpeg  # imported here: only videos need it
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._partial.touch()  # so that a folder that cannot be written is reported by its own error
+        self._scratch = self._files.enter_context(scratch_file(self.path))
         writer = imageio_ffmpeg.write_frames(
-            str(self._partial),
+            str(self._scratch),
             (width, height),
             fps=self._fps,  # pyright: ignore[reportArgumentType], fractions are taken too
             quality=8,
@@ -94,20 +101,36 @@ class Mp4:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        if self._writer is None:
-            return
-        self._writer.close()
-        whole = kind is None and self._partial.is_file() and self._partial.stat().st_size > 0
-        if whole:
-            os.replace(self._partial, self.path)
-            return
-        self._partial.unlink(missing_ok=True)
-        if kind is None:
-            raise UserError(f"cannot write {self.path}: ffmpeg wrote nothing")
+        try:
+            with self._files:
+                if self._writer is not None:
+                    self._writer.close()
+                if error is not None:
+                    raise error
+                self._check_whole()
+        except OSError as failure:
+            if failure is not error:
+                raise UserError(f"cannot write {self.path}: {reason(failure)}") from failure
+            raise
+
+    def _check_whole(self) -> None:
+        """
+        Raises:
+            UserError: when not all frames can be read again.
+        """
+        import imageio_ffmpeg
+
+        try:
+            num_frames = imageio_ffmpeg.count_frames_and_secs(str(self._scratch))[0] if self._scratch else 0
+        except RuntimeError:  # ffmpeg cannot make anything of the file
+            num_frames = 0
+        if num_frames != self._num_frames:
+            what = f"ffmpeg wrote {num_frames} of {self._num_frames} frames; is the disk full?"
+            raise UserError(f"cannot write {self.path}: {what}")
 
 
 class AnimatedImage:
-    """A film as a small GIF: every frame is offered, and as many are kept as a page can hold."""
+    """A video as a small GIF: every frame is offered, and as many are kept as a page can hold."""
 
     def __init__(self, frames_per_second: float) -> None:
         self._seconds = 1 / frames_per_second  # between two of the frames that are kept
@@ -131,7 +154,7 @@ class AnimatedImage:
             self._every, self._seconds = 2 * self._every, 2 * self._seconds
 
     def encoded(self) -> bytes:
-        """The GIF, playing for ever at the film's own speed."""
+        """The GIF, looping at the video's own speed."""
         buffer = io.BytesIO()
         first, *rest = self._frames
         milliseconds = max(20, round(1000 * self._seconds))

@@ -1,4 +1,4 @@
-"""What an experiment is, how it is found by name or path, and how it is written to JSON and read back."""
+"""Experiments: their definition, finding them by name or path, and writing them to JSON and reading them back."""
 
 from typing import TYPE_CHECKING
 

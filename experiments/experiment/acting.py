@@ -1,4 +1,4 @@
-"""A trained agent in a loop of the user's own, and a trained few-shot learner on examples of the user's own."""
+"""A trained agent in the user's own loop, and a trained few-shot learner on the user's own examples."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ class ActingAgent:
         action = agent.act(obs)
         agent.observe(next_obs, action, reward, terminated, truncated)
 
-    `observe` takes what the action led to: after the end of an episode that is its last observation, and the next
-    `act` is given the first one of the next episode. Each environment has one task; `new_task` forgets what was
-    learned of it. Whatever has numpy arrays or tensors in gets the same out. Continuous actions are the policy's own;
-    clip them where the environment does not do so itself.
+    `observe` takes the result of the action: at the end of an episode, that is its last observation, and the next `act`
+    gets the first one of the next episode. Each environment has one task; `new_task` forgets what was learned about it.
+    Numpy arrays in give numpy arrays out, and tensors give tensors. Continuous actions are not clipped; clip them if
+    the environment does not.
 
-    An agent that adapts after blocks of episodes does so by itself once every environment has had its episodes;
-    further episodes of those that have had theirs earlier are not part of the block.
+    An agent that adapts after blocks of episodes does so automatically once every environment has run its episodes;
+    further episodes of environments that finished earlier are not part of the block.
     """
 
     def __init__(self, trainer: Trainer, *, deterministic: bool = False, seed: int = 0) -> None:
-        """deterministic: act by the policy's mode. seed: of whatever is random in acting."""
+        """deterministic: act by the policy's mode. seed: seed of all randomness in acting."""
         self.agent: Agent[Any, Any] = trainer.agent
         self.observation_space: spaces.Box = trainer.family.observation_space
         self.action_space: spaces.Box | spaces.Discrete = trainer.family.action_space
@@ -56,13 +56,13 @@ class ActingAgent:
         self.reset()
 
     def reset(self, num_envs: int | None = None, *, envs_per_task: int = 1) -> None:
-        """Start anew, knowing nothing, in one environment or in `num_envs` of them.
+        """Start from the prior, in one environment or in `num_envs` of them.
 
-        envs_per_task: how many neighbouring environments have the same task and share what is learned of it, for
+        envs_per_task: the number of neighbouring environments that have the same task and share the adaptation, for
         agents that adapt after blocks of episodes.
 
         Raises:
-            UserError: when the environments cannot be shared out like this.
+            UserError: when the numbers do not divide.
         """
         rows = 1 if num_envs is None else num_envs
         if rows < 1 or envs_per_task < 1 or rows % envs_per_task:
@@ -73,7 +73,7 @@ class ActingAgent:
         self.new_task()
 
     def new_task(self) -> None:
-        """Forget everything about the present task, or tasks; the next `act` is given a first observation."""
+        """Forget everything about the current task, or tasks; the next `act` gets a first observation."""
         self._block_state = self._state = self.agent.prior(self._rows // self._envs_per_task, self._envs_per_task)
         self.num_adaptations = 0  # blocks absorbed so far in this task
         self._begin_block()
@@ -81,7 +81,7 @@ class ActingAgent:
         self._pending: _Transition | None = None
 
     def act(self, obs: Any, *, deterministic: bool | None = None) -> Any:
-        """Decide on an observation [O], or on one of each environment [B, O]; deterministic: None for the agent's own.
+        """The action for an observation [O], or one per environment [B, O]; deterministic: None for the default.
 
         Raises:
             UserError: when the observation has another shape than the agent's.
@@ -96,7 +96,7 @@ class ActingAgent:
         return action if isinstance(obs, Tensor) else action.cpu().numpy()[()]
 
     def observe(self, obs: Any, action: Any, reward: Any, terminated: Any, truncated: Any) -> None:
-        """Report what `action` led to; the agent learns from it at the next `act`, which knows what follows.
+        """Report the result of `action`; the agent absorbs it at the next `act`, once the next observation is known.
 
         Raises:
             UserError: when `act` was not called before, or something has another shape than the agent's.
@@ -117,7 +117,7 @@ class ActingAgent:
         self._acted = None
 
     def _tensor(self, value: Any, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A copy [B, ...] of what the user gave."""
+        """A copy [B, ...] of the user's value."""
         given = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
         wanted = shape if self._num_envs is None else (self._num_envs, *shape)
         if tuple(given.shape) != wanted:
@@ -152,7 +152,7 @@ class ActingAgent:
         self._has_begun = True
 
     def _draw(self, episode_start: Tensor) -> None:
-        """A new hypothesis about the task where an episode starts, for agents that act by one."""
+        """A new posterior sample where an episode starts, for agents that act on one."""
         if isinstance(self.agent, PosteriorSampling) and bool(episode_start.any()):
             generator = None if self.deterministic else self.generator
             self._state = self.agent.resample_latent(self._state, episode_start, generator)
@@ -242,7 +242,7 @@ class Predictor:
                 raise UserError(f"{name} has shape {list(value.shape)[is_one:]}; must be {list(shape)[is_one:]}")
         if classes:
             x, y = _shot_after_shot(x, y)
-        blank = torch.zeros((*asked.shape[:2], *y.shape[2:]), dtype=y.dtype, device=self.device)  # nobody knows it yet
+        blank = torch.zeros((*asked.shape[:2], *y.shape[2:]), dtype=y.dtype, device=self.device)  # unknown
         episode = FewShotEpisode(Examples(x, y), Examples(asked, blank))
         try:
             result = self.learner.predictions(episode, self._num_points(y, steps))[-1].detach()

@@ -14,10 +14,11 @@ class CodeChoice:
     recipe: str | None = None  # the name or path of the recipe to use in place of the one that the run names
     trust: bool = False  # whether to run code that the run names or keeps and that you have never run; prints its files
     as_trained: bool = False  # whether to use the copies of code and robots that the run keeps
-    with_current: bool = False  # whether to go on with code, robots and images that have changed since training
+    with_current: bool = False  # whether to continue with code, robots and images that have changed since training
 
     def check(self) -> None:
-        """
+        """Check that the choices are consistent.
+
         Raises:
             UserError: when two of them exclude each other.
         """

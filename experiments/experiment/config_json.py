@@ -1,4 +1,4 @@
-"""Settings as JSON, and back: what JSON cannot hold, such as a function, stays with the recipe that has it."""
+"""Settings as JSON, and back; values that JSON cannot hold (functions) stay in the recipe."""
 
 from __future__ import annotations
 

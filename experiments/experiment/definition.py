@@ -21,6 +21,7 @@ import torch
 import tyro
 from pydantic import TypeAdapter, ValidationError
 
+from envs.external import CrashedTooOften
 from experiments.experiment.config_json import MOVED, OF_RECIPE, current, merged, to_json
 from experiments.experiment.names import (
     AGENTS,
@@ -35,6 +36,7 @@ from experiments.experiment.recipe_file import RECIPE_MODULE, load_file
 from metarl._lazy import imported
 from metarl.errors import UserError
 from metarl.fewshot.episode import FewShotFamily
+from metarl.optim import is_expanded
 from metarl.protocols import TaskFamily
 from metarl.run.directory import Run
 from metarl.source import NamesSource
@@ -48,7 +50,7 @@ A = TypeVar("A", bound=NamesSource)
 
 @dataclass(frozen=True)
 class Expected:
-    """What a recipe should reach on test tasks, and who says so."""
+    """The expected result of a recipe on test tasks, and its source."""
 
     source: str
     at_least: float | None = None  # the mean undiscounted return
@@ -76,7 +78,7 @@ class Experiment(Generic[F, A]):
     family: F
     agent: A
     train: TrainConfig
-    seed: int = 0  # the seed of everything random
+    seed: int = 0  # the seed of all randomness
     device: Literal["cpu", "cuda"] = "cpu"  # the device of environments and networks
     expected: tyro.conf.Suppress[Expected | None] = None
 
@@ -110,7 +112,7 @@ class Experiment(Generic[F, A]):
                 seed=self.seed,
                 device=self.device,
             )
-        except ValueError as error:
+        except (ValueError, OverflowError, CrashedTooOften) as error:
             raise UserError(str(error)) from error
 
 
@@ -178,7 +180,7 @@ def argument_type(experiment: Experiment[Any, Any]) -> Any:
 
 
 def to_config(experiment: Experiment[Any, Any], name: str) -> dict[str, Any]:
-    """What a run's config.json holds: every field of every part, and the classes to read them back with.
+    """The content of a run's config.json: every field of every part, and the classes to read them back with.
 
     What only Python can hold, such as a family's reward function, stays in the recipe and is found there again.
     """
@@ -293,7 +295,7 @@ def _check_environments(values: Mapping[str, Any], of_recipe: Any, where: str, a
         elif name == "env" and isinstance(value, str) and value != own:
             what = f"{where}.env is {value!r}, and the recipe's is {own!r}"
             if not any_environment:
-                raise UserError(f"{what}; --trust makes it all the same")
+                raise UserError(f"{what}; --trust makes it anyway")
             print(f"metarl: {what}; making the former", file=sys.stderr)
 
 
@@ -331,10 +333,18 @@ def _class_of(part: str, path: Any, recipe: Callable[[], Experiment[Any, Any]], 
     return type(own)
 
 
-def restored(experiment: Experiment[Any, Any], run: Run, checkpoint: str = "latest", *, to_train: bool) -> Trainer:
+def restored(
+    experiment: Experiment[Any, Any],
+    run: Run,
+    checkpoint: str = "latest",
+    *,
+    to_train: bool,
+    other_device: bool = False,
+) -> Trainer:
     """The experiment's trainer as a checkpoint of its run left it.
 
     to_train: with the state of its random streams, which fits only the kind of device that it was saved on.
+    other_device: go on with fresh streams where the saved ones do not fit.
 
     Raises:
         UserError: when there is no such checkpoint, it is damaged, or it does not fit the run's config.
@@ -343,12 +353,16 @@ def restored(experiment: Experiment[Any, Any], run: Run, checkpoint: str = "late
     state = run.load(checkpoint)
     fresh = trainer.state_dict()
     try:
+        if other_device:
+            state = {**state, "generators": trainer.streams_after(state["iteration"], state["generators"])}
         reason = _misfit(fresh, state if to_train else {**state, "generators": {}})
         if reason is None:
             trainer.load_state_dict(state, to_train=to_train)
             return trainer
     except KeyError as error:
         reason = f"it lacks {error}"
+    except ValueError as error:
+        reason = " ".join(str(error).split())
     except Exception as error:  # whatever a learner's own loading leads to
         lines = str(error).strip().splitlines()  # the first of torch's many lines is a heading
         reason = f"{type(error).__name__}: {' '.join(lines[:2])}"
@@ -362,9 +376,21 @@ def _misfit(fresh: Any, saved: Any, where: str = "") -> str | None:
         inside = ((key, f"{where}.{key}" if where else str(key)) for key in fresh if key in saved)
         found = (_misfit(fresh[key], saved[key], name) for key, name in inside)
         return next((reason for reason in found if reason is not None), None)
-    kinds = (int, float) if type(fresh) in (int, float) else (type(fresh),)
-    if fresh is not None and type(saved) not in kinds and not isinstance(saved, type(fresh)):
+    kinds = (int, float) if type(fresh) is float else (type(fresh),)
+    if isinstance(fresh, torch.Tensor) and isinstance(saved, torch.Tensor):
+        return _tensor_misfit(fresh, saved, where)
+    if fresh is not None and type(saved) not in kinds:
         return f"{where} is of type {type(saved).__name__}; must be {type(fresh).__name__}"
-    if isinstance(fresh, torch.Tensor) and fresh.shape != saved.shape:
+    return None
+
+
+def _tensor_misfit(fresh: torch.Tensor, saved: torch.Tensor, where: str) -> str | None:
+    """What a saved tensor differs in from a fresh one but for its numbers."""
+    if fresh.shape != saved.shape:
         return f"{where} has shape {list(saved.shape)}; must be {list(fresh.shape)}"
+    if (fresh.dtype, fresh.layout) != (saved.dtype, saved.layout):
+        kinds = (f"{tensor.dtype} and {tensor.layout}".replace("torch.", "") for tensor in (saved, fresh))
+        return "{} is {}; must be {}".format(where, *kinds)
+    if is_expanded(saved):
+        return f"{where} is an expanded tensor; must have a number in memory for each entry"
     return None

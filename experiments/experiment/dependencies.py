@@ -8,12 +8,14 @@ import importlib.util
 import math
 import sys
 import sysconfig
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from envs.simulators.mjcf_files import files_of
+from experiments.experiment.recipe_file import RECIPE_MODULE, imported_modules
 from metarl._packages import OUR_PACKAGES
 from metarl.fewshot.images.family import ImageFamily
 
@@ -31,7 +33,9 @@ def files_behind(experiment: Any, recipe_module: str | None) -> dict[Path, str |
     classes and functions are where the search begins.
     """
     parts = list(_parts(experiment, "experiment"))
-    roots = {_module_of(part) for _, part in parts} if recipe_module is None else {recipe_module}
+    roots = sorted({_module_of(part) for _, part in parts}) if recipe_module is None else [recipe_module]
+    if recipe_module == RECIPE_MODULE:
+        roots += sorted(imported_modules())
     package = None if recipe_module is None else _package_around(recipe_module)
     modules: dict[Path, str | None] = {path: name for name, path in _user_modules(roots, package).items()}
     robots = {file: None for _, part in parts for path in _mjcf(part) for file in files_of(path)}
@@ -86,9 +90,9 @@ def _user_modules(roots: Iterable[str], package: Path | None) -> dict[str, Path]
     package: the folder of an installed package whose modules count among them.
     """
     found: dict[str, Path] = {}
-    waiting = sorted(roots)
+    waiting = deque(roots)
     while waiting:
-        name = waiting.pop()
+        name = waiting.popleft()
         module = sys.modules.get(name)
         file = getattr(module, "__file__", None)
         if name in found or file is None or not _is_the_users(Path(file), package):

@@ -20,7 +20,7 @@ SIZES = {"ways": "ways", "shots": "shots", "queries": "test_queries"}  # of a fe
 
 @dataclass(frozen=True)
 class Evaluated:
-    """An evaluation, and what it was made of."""
+    """An evaluation, and its settings."""
 
     evaluation: Evaluation
     trainer: Trainer
@@ -53,14 +53,14 @@ def evaluate_run(
     trainer, family = _restored(trained, asked, run, checkpoint)
     try:
         evaluation = trainer.evaluate(split, tasks, points, seed, family=family, deterministic=deterministic)
-    except (ValueError, FloatingPointError, CrashedTooOften) as error:
+    except (ValueError, OverflowError, FloatingPointError, CrashedTooOften) as error:
         raise UserError(str(error)) from error
     evaluation = replace(evaluation, facts={**evaluation.facts, **settings})
     return Evaluated(evaluation, trainer, settings)
 
 
 def _differences(before: Experiment[Any, Any], after: Experiment[Any, Any]) -> dict[str, Any]:
-    """What is set otherwise in the family or the agent, by name."""
+    """The settings of family and agent that differ, by name."""
 
     def flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
         named = {f"{prefix}.{name}": value for name, value in values.items()}

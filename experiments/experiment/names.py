@@ -1,4 +1,4 @@
-"""What can be asked for by name, found by reading folders and source text: nothing is imported, so it is instant.
+"""Everything that has a name, found by reading folders and source text without imports, so it is instant.
 
 An installed package adds recipes by entry points. In its pyproject.toml:
 
@@ -33,7 +33,7 @@ def _catalog(file: str, name: str) -> dict[str, str]:
 
 FAMILIES = _catalog("envs/catalog.py", "FAMILIES")
 AGENTS = _catalog("agents/catalog.py", "AGENTS")
-FUNCTION_FAMILIES = _catalog("metarl/fewshot/catalog.py", "FAMILIES")  # of functions to regress, not of worlds
+FUNCTION_FAMILIES = _catalog("metarl/fewshot/catalog.py", "FAMILIES")  # families of supervised tasks
 LEARNERS = _catalog("metarl/fewshot/catalog.py", "LEARNERS")
 OUR_CLASSES = frozenset(
     path for catalog in (FAMILIES, FUNCTION_FAMILIES, AGENTS, LEARNERS) for path in catalog.values()
@@ -91,7 +91,7 @@ def described(kind: str) -> dict[str, str]:
 
 
 def in_columns(described: Mapping[str, str]) -> list[str]:
-    """Lines of names and what they are, the names as wide as the longest of them."""
+    """Lines of names and descriptions, aligned to the longest name."""
     width = max((len(name) for name in described), default=0)
     return [f"  {name:<{width}}  {description}".rstrip() for name, description in described.items()]
 
@@ -126,7 +126,7 @@ def _source_of(module: str) -> Path | None:
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """What to say of a name that is not among these."""
+    """The hint for an unknown name."""
     names = list(names)
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]}?" if near else f"allowed are {', '.join(names) or 'none'}"

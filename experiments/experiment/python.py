@@ -1,4 +1,4 @@
-"""MetaRL from Python: what `import metarl` offers, on the same footing as the `metarl` command.
+"""MetaRL from Python: the functions that `import metarl` offers, equivalent to the `metarl` command.
 
 import metarl
 
@@ -55,7 +55,7 @@ def train(
 
     experiment: a name such as "grid_navi/rl2", the path of a recipe, or an `Experiment`. seed, device: the
     experiment's own where left out. overrides: other values by dotted name, such as {"agent.learning_rate": 3e-4}.
-    run_dir: an empty or new directory; if left out, one below runs/. log: what the progress is written to, such as
+    run_dir: an empty or new directory; if left out, one below runs/. log: the writers of the progress, e.g.
     ("tensorboard", "wandb"); csv and json are always written. progress: whether to show a progress bar, or
     what to call with the trainer and its metrics after each iteration.
 

@@ -79,7 +79,8 @@ def read(run: Run, choice: CodeChoice | None = None) -> ReadRun:
         if kept is not None and not choice.as_trained:
             changed = differing(kept.record.files, places)
             _refuse_unless_chosen(run, changed, choice)
-        config = _moved(config, places)
+        resolved = {str(Path(path).resolve()): place for path, place in places.items()}  # as paths are in config.json
+        config = _moved(config, {**places, **resolved})
         experiment = from_config(config, run.path, _loader(name, kept, choice), any_environment=choice.trust)
     else:
         if choice.recipe is not None:
@@ -152,7 +153,7 @@ def _places(run: Run, name: str, kept: KeptRecord | None, choice: CodeChoice) ->
             kept.content_of(file)  # checks its hash
         return {file.path: kept.copy_of(file).resolve() for file in files}
     if choice.recipe is not None:
-        return _beside(files, kept, Path(choice.recipe).absolute())
+        return _taken_along(files, kept, Path(choice.recipe).absolute())
     if name == IN_PYTHON:
         raise UserError(
             f"{run.path} was trained from Python, and has parts that only Python can hold; name a recipe that has them "
@@ -165,7 +166,7 @@ def _places(run: Run, name: str, kept: KeptRecord | None, choice: CodeChoice) ->
     return {file.path: Path(file.path) for file in files}
 
 
-def _beside(files: Iterable[KeptFile], kept: KeptRecord | None, recipe: Path) -> dict[str, Path]:
+def _taken_along(files: Iterable[KeptFile], kept: KeptRecord | None, recipe: Path) -> dict[str, Path]:
     """Where files are now, when the recipe may have taken them along to another folder; or else where they were."""
     places: dict[str, Path] = {}
     own = None if kept is None else kept.record.file_of(kept.record.module)
@@ -212,7 +213,7 @@ def _check_recipe(path: Path) -> None:
     bound = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     bound |= {node.asname or node.name for node in ast.walk(tree) if isinstance(node, ast.alias)}
     if not bound & {"experiment", "*"}:
-        raise UserError(f"{path} is not a recipe: nothing in it is named `experiment`; it is not run")
+        raise UserError(f"{path} is not a recipe: it defines no `experiment`, and is not run")
 
 
 def _refuse_unless_chosen(run: Run, changed: list[str], choice: CodeChoice) -> None:

@@ -1,4 +1,4 @@
-"""A recipe from a file of the user's own, wherever it lies, with the modules that lie beside it."""
+"""A recipe from a file of the user's own, wherever it lies, with the modules in its folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from metarl.run.kept_files import KeptRecord
 
 RECIPE_MODULE = "metarl_recipe"  # what such a recipe is called in sys.modules
 
-_imported: set[str] = set()  # modules that were imported for a recipe, from beside it or from a run's copies
+_imported: set[str] = set()  # modules that were imported for a recipe, from its folder or from the copies of a run
 
 
 def load_file(path: Path) -> ModuleType:
@@ -70,6 +70,11 @@ def load_kept(kept: KeptRecord) -> ModuleType:
     return recipe
 
 
+def imported_modules() -> frozenset[str]:
+    """The modules that the recipe file which was loaded last has imported from its folder, in whatever way."""
+    return frozenset(_imported)
+
+
 def _does_not_load(recipe: Path, error: BaseException) -> UserError:
     """What to raise when a recipe fails with an error."""
     message = getattr(error, "msg", None) or str(error)  # a syntax error's text would repeat its place
@@ -102,7 +107,7 @@ def importable(folder: Path) -> Iterator[None]:
             sys.path.remove(str(folder))
         for package in ours:
             package.__path__.pop()
-        new = [name for name in set(sys.modules) - before if _is_beside(folder, name)]
+        new = [name for name in set(sys.modules) - before if _is_the_users(folder, name)]
         _imported.update(new)
         for name in new:  # a worker process would not find it by its name
             cloudpickle.register_pickle_by_value(sys.modules[name])
@@ -119,7 +124,7 @@ def _forget(names: Iterable[str]) -> None:
             delattr(sys.modules[parent], child)  # or `from parent import child` would find it still
 
 
-def _is_beside(folder: Path, module: str) -> bool:
+def _is_the_users(folder: Path, module: str) -> bool:
     """Whether a module, or the package that it is in, lies in a folder itself and is not ours."""
     top = module.split(".")[0]
     if top == RECIPE_MODULE:

@@ -43,18 +43,18 @@ def _signature(record: CodeRecord, key: bytes) -> str:
 def _key() -> bytes | None:
     try:
         key = key_file().read_bytes()
-    except OSError:
+    except (OSError, RuntimeError):  # a user without a home directory, for one
         return None
     return key if len(key) == _KEY_SIZE else None
 
 
 def _new_key() -> bytes | None:
     """A key that is whole once it has its name; the one of another process where that was first."""
-    path = key_file()
     try:
+        path = key_file()
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor, scratch = tempfile.mkstemp(dir=path.parent)  # which only the user can read
-    except OSError:
+    except (OSError, RuntimeError):
         return None
     try:
         with open(descriptor, "wb") as file:

@@ -33,9 +33,9 @@ _MIN_SQUARED_LENGTH = 1e-4  # squared length below which a vector is not scaled 
 class ExternalMemoryConfig:
     """Settings of an external memory; the defaults are the paper's for Omniglot."""
 
-    num_slots: int = 128
-    slot_size: int = 40
-    num_heads: int = 4
+    num_slots: int = 128  # number of memory slots
+    slot_size: int = 40  # size of a slot
+    num_heads: int = 4  # number of read and write heads; at most `num_slots`
     usage_decay: float = 0.99  # decay of a slot's usage per step
 
     def __post_init__(self) -> None:

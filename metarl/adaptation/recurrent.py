@@ -23,7 +23,7 @@ Cell = Literal["gru", "lstm"]
 class RecurrentConfig:
     """Settings of a GRU or LSTM."""
 
-    cell: Cell = "gru"
+    cell: Cell = "gru"  # kind of recurrent cell
     span: int | None = None  # items that the untrained memory keeps, at most; None: about two
 
     def __post_init__(self) -> None:

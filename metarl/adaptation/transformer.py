@@ -29,7 +29,7 @@ _LONGEST_WAVE = 10_000.0  # longest wavelength of sinusoids and rotations, in it
 class TransformerConfig:
     """Settings of a transformer; its width is the size of its output."""
 
-    num_layers: int = 2
+    num_layers: int = 2  # number of transformer layers
     num_heads: int = 4  # number of attention heads, a divisor of the width
     feedforward_ratio: int = 2  # width of the hidden feed-forward layer, as a multiple of the transformer's width
     positions: PositionKind = "rotary"  # position encoding; "none" for an unordered set of examples

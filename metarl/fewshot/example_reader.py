@@ -37,7 +37,7 @@ class SequenceLearnerConfig(OuterConfig):
     """The common settings of learners that read examples in order."""
 
     embedding: Literal["conv", "pixels"] = "conv"  # view of an image that the memory reads: net features, or pixels
-    conv: ConvConfig = EMBEDDING
+    conv: ConvConfig = EMBEDDING  # settings of the net that embeds images
     hidden_sizes: tuple[int, ...] = (64, 64)  # hidden layers of the net that embeds numbers for the memory
     late_labels: bool = False  # whether an example's label comes with the next one
 

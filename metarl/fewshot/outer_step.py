@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.fewshot.source import LearnsFromEpisodes
-from metarl.optim import gradient_step
+from metarl.optim import gradient_step, load_adam
 
 
 @dataclass(frozen=True)
@@ -72,5 +72,5 @@ class OuterStep:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.module.load_state_dict(state["adaptation"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_adam(self.optimizer, state["optimizer"])
         self.num_updates = state["num_updates"]

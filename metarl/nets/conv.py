@@ -22,7 +22,7 @@ class ConvConfig:
 
     filters: int = 64  # number of filters per block
     num_blocks: int = 4  # number of convolution blocks
-    downsampling: Literal["pool", "stride"] = "pool"  # how a block halves the image: 2 x 2 max pooling or stride two
+    downsampling: Literal["pool", "stride"] = "pool"  # way of halving images in a block: max pooling or stride two
     num_downsampled: int | None = None  # number of blocks, from the first, that halve the image; None: all
     output: Literal["flat", "mean", "maps"] = "flat"  # features returned: flattened maps, their means, or the maps
     normalisation: Normalisation = "transductive"  # source of the normalisation statistics (see metarl/nets/norm.py)

@@ -26,8 +26,8 @@ from metarl.evaluation import RETURN, Evaluation, evaluate
 from metarl.protocols import Agent, AgentConfig, Measures, Split, TaskFamily, VectorEnv
 from metarl.records import Trajectory, by_task
 from metarl.rl.replay import Replay, Transition
-from metarl.rl.rollouts import collect
-from metarl.rl.trials import DivergenceCount, check_finite
+from metarl.rl.rollouts import check_finite, collect
+from metarl.rl.trials import DivergenceCount
 from metarl.source import Draw, TrainConfig, check_kinds
 
 
@@ -181,7 +181,7 @@ class ReplaySource:
             state = learner.collecting(len(tasks), self.copies, context)
             trajectory = collect(env, learner, met, length, generator=generator, state=state)
             shaped_reward = self._shaped_reward(trajectory)
-            check_finite(trajectory, met, shaped_reward)
+            check_finite({"shaped reward": shaped_reward}, trajectory.valid, met)
             self._remember(tasks, trajectory, shaped_reward, recent=phase != "extra")
             collected.append(Collected(phase, trajectory))
         return collected

@@ -1,18 +1,25 @@
-"""Collecting experience: the only loop that steps an environment."""
+"""Collection of experience, in the only loop that steps environments."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from metarl.errors import EnvironmentFailed, UserError
 from metarl.protocols import Agent, PosteriorSampling, VectorEnv
-from metarl.records import Decision, Record, Step, Trajectory, stack
+from metarl.records import Decision, Record, Step, Trajectory, describe, stack
 
 D = TypeVar("D", bound=Decision)
+
+_LIBRARIES = {"torch", "numpy", "gymnasium", "mujoco", *sys.stdlib_module_names}  # whose functions somebody else calls
 
 
 def collect(
@@ -34,12 +41,15 @@ def collect(
 
     Raises:
         ValueError: when num_episodes is below one.
+        EnvironmentFailed: when the environment raises anything, or gives tensors of another shape than it must; names
+            the function, the step and the tasks.
+        FloatingPointError: when an observation, a reward or an action is not finite; names the task and the step.
     """
     if num_episodes < 1:
         raise ValueError(f"num_episodes is {num_episodes}; must be at least 1")
     steps: list[tuple[Tensor, D, Step, Tensor]] = []
     with torch.inference_mode(), _one_torch_thread(env.device):
-        step = env.reset(tasks)
+        step = _stepped(env, tasks, 0, lambda: env.reset(tasks))
         if state is None:
             state = agent.prior(len(tasks), env.num_rows // len(tasks))
         state = agent.observe(state, None, step)
@@ -53,7 +63,10 @@ def collect(
         while any_active:
             obs = step.obs
             decision = agent.act(state, obs, generator)
-            step = env.step(decision.action, None if all_active else active)
+            action, simulated = decision.action, None if all_active else active
+            if sync_every == 1 and action.is_floating_point() and not math.isfinite(float(action.sum())):
+                _check_before_step(step, action, active, tasks, len(steps))
+            step = _stepped(env, tasks, len(steps), lambda: env.step(action, simulated))  # noqa: B023, called at once
             state = agent.observe(state, decision.action, step)
             steps.append((obs, decision, step, active))
             episode_end = step.episode_end
@@ -65,7 +78,73 @@ def collect(
                 all_active = sync_every == 1 and bool(active.all())
             if not all_active and len(steps) % sync_every == 0:
                 any_active = bool(active.any())
-    return _as_trajectory(steps)
+    trajectory = _as_trajectory(steps)
+    numbers = {"observation": trajectory.obs, "next observation": trajectory.next_obs, "reward": trajectory.reward}
+    check_finite({**numbers, "action": trajectory.decision.action}, trajectory.valid, tasks)
+    return trajectory
+
+
+def _stepped(env: VectorEnv, tasks: Record, number: int, call: Callable[[], Step]) -> Step:
+    """What a call of the environment returns, after a look at its shapes.
+
+    Raises:
+        EnvironmentFailed, FloatingPointError: as `collect`.
+    """
+    try:
+        step = call()
+    except UserError:
+        raise
+    except FloatingPointError as error:
+        raise FloatingPointError(f"{error}, at step {number}") from error
+    except Exception as error:  # whatever an environment or a user's function in it raises
+        raise EnvironmentFailed(f"{raised(error)}, at step {number} in {describe(tasks)}") from error
+    rows, obs_shape = (env.num_rows,), (env.num_rows, *env.observation_space.shape)
+    shapes = {"obs": obs_shape, "next_obs": obs_shape, "reward": rows, "terminated": rows, "truncated": rows}
+    for name, shape in shapes.items():
+        value = getattr(step, name)
+        if not isinstance(value, Tensor) or value.shape != shape:
+            form = f"has shape {list(value.shape)}" if isinstance(value, Tensor) else f"is a {type(value).__name__}"
+            must = f"must be a tensor of shape {list(shape)}, at step {number} in {describe(tasks)}"
+            raise EnvironmentFailed(f"{name} of the environment {form}; {must}")
+    return step
+
+
+def raised(error: BaseException) -> str:
+    """What was raised and by which function, in one line; functions of libraries are passed over for their caller."""
+    text = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if str(frame.f_globals.get("__name__")).split(".")[0] not in _LIBRARIES:
+            return f"{frame.f_code.co_name} ({Path(frame.f_code.co_filename).name}, line {line}) raises {text}"
+    return text
+
+
+def _check_before_step(step: Step, action: Tensor, active: Tensor, tasks: Record, number: int) -> None:
+    """Name what is not finite where an action is not: the observation or the reward that led to it, if they are not.
+
+    Raises:
+        FloatingPointError: when any of them is not finite in an active row; names the task and the step.
+    """
+    numbers = {"observation": step.obs, "reward before the action": step.reward, "action": action}
+    check_finite({name: value[None] for name, value in numbers.items()}, active[None], tasks, first_step=number)
+
+
+def check_finite(numbers: Mapping[str, Tensor], valid: Tensor, tasks: Record, *, first_step: int = 0) -> None:
+    """Refuse numbers that nothing can be learned from: each [T, B] or [T, B, size], where valid [T, B] is true.
+
+    first_step: the number of the first of the T steps.
+
+    Raises:
+        FloatingPointError: when one is not finite; names the task and the step.
+    """
+    for name, value in numbers.items():
+        finite = value.isfinite() if value.ndim == 2 else value.isfinite().flatten(2).all(-1)
+        bad = ~finite & valid
+        if bool(bad.any()):
+            step, row = bad.nonzero()[0].tolist()
+            task = " ".join(str(tasks[row // (bad.shape[1] // len(tasks))]).split())
+            raise FloatingPointError(
+                f"{name} at step {first_step + step} of row {row} is not finite; its task is {task}"
+            )
 
 
 def run_trial(

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from metarl.evaluation import (
     RETURN,
@@ -19,7 +18,7 @@ from metarl.evaluation import (
     measure_of,
 )
 from metarl.protocols import Agent, AgentConfig, Split, TaskFamily, VectorEnv
-from metarl.records import Record, Trajectory, cat
+from metarl.records import Trajectory, cat
 from metarl.rl.rollouts import rows_per_task, run_trial
 from metarl.source import Draw, TrainConfig, check_kinds
 
@@ -92,10 +91,7 @@ class TrialSource:
         """
         tasks = self.family.sample(self.num_tasks, "train", self._generators["task"])
         num_points = self.num_points if learner.training_blocks is None else learner.training_blocks
-        trial = []
-        for trajectory in run_trial(self.env, learner, tasks, num_points, generator=self._generators["policy"]):
-            check_finite(trajectory, tasks)
-            trial.append(trajectory)
+        trial = list(run_trial(self.env, learner, tasks, num_points, generator=self._generators["policy"]))
         return Draw(trial, _num_steps(trial), self._metrics(trial))
 
     def _metrics(self, trial: Trial) -> dict[str, float]:
@@ -166,25 +162,3 @@ class DivergenceCount:
 
 def _num_steps(trial: Trial) -> int:
     return sum(trajectory.num_steps for trajectory in trial)
-
-
-def check_finite(trajectory: Trajectory[Any], tasks: Record, shaped_reward: Tensor | None = None) -> None:
-    """Check that observations and rewards are finite.
-
-    shaped_reward: [T, B]; None if there is none.
-
-    Raises:
-        FloatingPointError: when an observation or a reward is not finite; names the task and the step.
-    """
-    finite = {
-        "observation": trajectory.obs.isfinite().all(-1) & trajectory.next_obs.isfinite().all(-1),
-        "reward": trajectory.reward.isfinite(),
-    }  # [T, B] each
-    if shaped_reward is not None:
-        finite["shaped reward"] = shaped_reward.isfinite()
-    for name, good in finite.items():
-        bad = ~good & trajectory.valid
-        if bool(bad.any()):
-            step, row = bad.nonzero()[0].tolist()
-            task = tasks[row // (bad.shape[1] // len(tasks))]
-            raise FloatingPointError(f"{name} at step {step} of row {row} is not finite; its task is {task}")

@@ -1,15 +1,16 @@
-"""The run directory: what a run was asked to do, what it logged, its checkpoints and its evaluations.
+"""The run directory: a run's settings, logs, checkpoints and evaluations.
 
 runs/<family>/<agent>/<time>_s<seed>/
-  config.json  meta.json                    what was asked for; the command, package versions, git commits
+  config.json  meta.json                    settings; the command, package versions, git commits
   code/                                     the user's code and robots, as they were; see metarl/run/kept_files.py
-  progress.csv  progress.json  events.*     what was logged, through stable-baselines3's logger
-  checkpoints/{latest,best}.pt              tensors and plain Python only, written whole or not at all
+  progress.csv  progress.json  events.*     the logs, through stable-baselines3's logger
+  checkpoints/{latest,best}.pt              tensors and plain Python only, written atomically
   evaluation_test.json                      the adaptation curve at the training's end
-  evaluation_<split>_<tasks>x<episodes>_i<iteration>_s<seed>.json   those that were asked for later
-  baselines.json                            what other methods reach on the family, where that was asked for
-  evaluation_....csv                        scores and parameters of each task, where that was asked for
-  videos/                                   films, and their animated images for TensorBoard
+  evaluation_<split>_<tasks>x<episodes>_i<iteration>_s<seed>.json   later evaluations
+  evaluation_....csv                        scores and parameters of each task
+  baselines.json                            what other methods reach on the run's family
+  traceback.txt                             of an error that ended the training, such as one in a user's function
+  videos/                                   videos, and their animated images for TensorBoard
 """
 
 from __future__ import annotations
@@ -18,17 +19,18 @@ import contextlib
 import csv
 import io
 import json
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from metarl.errors import RunError, shell_command
-from metarl.run.log_writers import DEFAULT_LOG, STEP_TAG, check_log, csv_of, open_logger, rows_of
+from metarl.run.files import is_scratch, open_lock, read_file, reason, write_whole
+from metarl.run.log_writers import DEFAULT_LOG, STEP_TAG, WRITERS, check_log, csv_of, open_logger, rows_of
 from metarl.run.provenance import provenance
 
 try:
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
     from stable_baselines3.common.logger import Logger
 
     from metarl.evaluation import Evaluation
+
+
+_BEFORE_CONFIG = {"meta.json", "checkpoints", "code"}  # what is made before config.json, which makes a directory a run
 
 
 class Run:
@@ -84,7 +89,7 @@ class Run:
                 except FileExistsError:
                     attempt += 1
         except OSError as error:
-            raise RunError(f"cannot create a run below {parent}: {_reason(error)}") from error
+            raise RunError(f"cannot create a run below {parent}: {reason(error)}") from error
         return cls.create_at(path, config, command, log, **kept)
 
     @classmethod
@@ -98,9 +103,9 @@ class Run:
         project: Path | None = None,
         code: Mapping[str, bytes] | None = None,
     ) -> Run:
-        """A new run in exactly this directory, which must be empty or absent.
+        """A new run in exactly this directory, which must be empty or absent, or have been left before it was a run.
 
-        project: a folder of the user's project, whose commit is noted beside our own. code: what the run keeps of its
+        project: a folder of the user's project, whose commit is noted next to our own. code: what the run keeps of its
         code, by file name; see metarl/run/kept_files.py.
 
         Raises:
@@ -115,14 +120,14 @@ class Run:
                 raise RunError(
                     f"{path} holds a run already; continue it with: {shell_command('metarl', 'resume', path)}"
                 )
-            if any(path.iterdir()):
+            if not _is_blank(path):
                 raise RunError(f"{path} is not empty; a new run needs an empty directory or one that does not exist")
-            (path / "checkpoints").mkdir()
-            _write_whole(path / "meta.json", _json_bytes({**provenance(command, project), "log": list(log)}))
+            (path / "checkpoints").mkdir(exist_ok=True)
+            write_whole(path / "meta.json", _json_bytes({**provenance(command, project), "log": list(log)}))
             cls(path).keep_code(code or {})
-            _write_whole(path / "config.json", _json_bytes(config))  # last: what makes a directory a run
+            write_whole(path / "config.json", _json_bytes(config))  # last: what makes a directory a run
         except OSError as error:
-            raise RunError(f"cannot create a run in {path}: {_reason(error)}") from error
+            raise RunError(f"cannot create a run in {path}: {reason(error)}") from error
         return cls(path)
 
     @classmethod
@@ -143,19 +148,29 @@ class Run:
 
     @property
     def videos(self) -> Path:
-        """Where films of this run are."""
-        return self.path / "videos"
+        """The folder of this run's videos.
+
+        Raises:
+            RunError: when it is a symbolic link, which may lead out of the run.
+        """
+        return self._own_folder("videos")
+
+    def _own_folder(self, name: str) -> Path:
+        path = self.path / name
+        if path.is_symlink():
+            raise RunError(f"{path} is a symbolic link; must be a folder of the run's own")
+        return path
 
     def config(self) -> dict[str, Any]:
-        """What the run was asked to do.
+        """The run's settings.
 
         Raises:
             RunError: when config.json cannot be read.
         """
         try:
-            config = json.loads((self.path / "config.json").read_text())
+            config = json.loads(read_file(self.path / "config.json"))
         except (OSError, ValueError, RecursionError) as error:
-            raise RunError(f"cannot read {self.path / 'config.json'}: {_reason(error)}") from error
+            raise RunError(f"cannot read {self.path / 'config.json'}: {reason(error)}") from error
         if not isinstance(config, dict):
             raise RunError(f"{self.path / 'config.json'} holds a {type(config).__name__}; must hold one object")
         return config
@@ -163,21 +178,21 @@ class Run:
     def meta(self) -> dict[str, Any]:
         """Where the run came from: its command, commit and machine; empty where that cannot be read."""
         try:
-            meta = json.loads((self.path / "meta.json").read_text())
+            meta = json.loads(read_file(self.path / "meta.json"))
         except (OSError, ValueError, RecursionError):
             return {}
         return meta if isinstance(meta, dict) else {}
 
     def rewrite_config(self, config: Mapping[str, Any]) -> None:
-        """Change what the run was asked to do, such as to train for longer.
+        """Change the run's settings, e.g. to train for longer.
 
         Raises:
             RunError: when the disk refuses it.
         """
         try:
-            _write_whole(self.path / "config.json", _json_bytes(config))
+            write_whole(self.path / "config.json", _json_bytes(config))
         except OSError as error:
-            raise RunError(f"cannot write {self.path / 'config.json'}: {_reason(error)}") from error
+            raise RunError(f"cannot write {self.path / 'config.json'}: {reason(error)}") from error
 
     def keep_code(self, code: Mapping[str, bytes]) -> None:
         """Write what the run keeps of its code, by file name, in this order.
@@ -191,32 +206,37 @@ class Run:
                 if not file.parent.resolve().is_relative_to(self.path.resolve()):
                     raise RunError(f"{file.parent} is a link out of the run's directory; remove it")
                 file.parent.mkdir(parents=True, exist_ok=True)
-                _write_whole(file, content)
+                write_whole(file, content)
             except OSError as error:
-                raise RunError(f"cannot write {file}: {_reason(error)}") from error
+                raise RunError(f"cannot write {file}: {reason(error)}") from error
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from training in this run; a kill of any kind releases it.
+        """Prevent other processes from training in this run; any kind of kill releases the lock.
+
+        Whoever has it removes what a killed training left of a checkpoint that it was writing.
 
         Raises:
-            RunError: when another process is at it, or nothing can be written there.
+            RunError: when another process is training in it, or the lock file cannot be written.
         """
         if fcntl is None:
             yield
             return
         path = self.path / ".lock"
         try:
-            file = path.open("w")
+            file = open_lock(path)
         except OSError as error:
-            raise RunError(f"cannot lock {path}: {_reason(error)}; must be a file that can be written") from error
+            raise RunError(f"cannot lock {path}: {reason(error)}; must be a file that can be written") from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise RunError(f"another process is training in {self.path}; stop it first") from error
             except OSError as error:  # of a network's file system without locks
-                raise RunError(f"cannot lock {path}: {_reason(error)}") from error
+                raise RunError(f"cannot lock {path}: {reason(error)}") from error
+            for scratch in filter(is_scratch, self._own_folder("checkpoints").glob(".*")):
+                with contextlib.suppress(OSError):
+                    scratch.unlink()
             yield
 
     # Metrics
@@ -225,7 +245,8 @@ class Run:
     def log_names(self) -> tuple[str, ...]:
         """What the progress is written to, as was asked for when the run was made; earlier runs have the default."""
         try:
-            return tuple(self.meta()["log"])
+            log = self.meta()["log"]
+            return tuple(log) if isinstance(log, list) and set(log) <= set(WRITERS) else DEFAULT_LOG
         except (KeyError, TypeError):
             return DEFAULT_LOG
 
@@ -242,13 +263,28 @@ class Run:
                 logger.record(tag, value)
             logger.dump(step)
         except OSError as error:
-            raise RunError(f"cannot log into {self.path}: {_reason(error)}") from error
+            raise RunError(f"cannot log into {self.path}: {reason(error)}") from error
+
+    def log_anew(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log a row unless the last one is of this many environment steps and has all its tags.
+
+        A last row of this step with fewer tags, as a kill before the evaluation leaves it, is written anew with them.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        rows = self.progress()
+        last = rows[-1] if rows and rows[-1][STEP_TAG] == step else {}
+        if last.keys() >= {*metrics, STEP_TAG}:
+            return
+        self.rewind(step - 1)
+        self.log({**last, **metrics}, step)
 
     def log_animation(self, tag: str, gif: bytes, size: tuple[int, int], step: int) -> None:
         """Show an animated image (an encoded GIF of this width and height) under `tag` in TensorBoard.
 
-        It goes into the directory `videos`: TensorBoard follows one growing file in a directory, and a second one
-        beside the training's own would end that.
+        It is written to the directory `videos`: TensorBoard follows only one growing file per directory, which is the
+        training's own in the run directory.
 
         Raises:
             RunError: when the disk refuses it.
@@ -266,7 +302,7 @@ class Run:
             writer.add_event(event)
             writer.close()
         except OSError as error:
-            raise RunError(f"cannot log into {self.path}: {_reason(error)}") from error
+            raise RunError(f"cannot log into {self.path}: {reason(error)}") from error
 
     def rewind(self, step: int) -> None:
         """Forget the rows after this many environment steps, before a resumed run appends its own.
@@ -277,10 +313,10 @@ class Run:
         self.close()
         rows = [row for row in self.progress() if row[STEP_TAG] <= step]
         try:
-            _write_whole(self.path / "progress.json", "".join(f"{json.dumps(row)}\n" for row in rows).encode())
-            _write_whole(self.path / "progress.csv", csv_of(rows).encode())
+            write_whole(self.path / "progress.json", "".join(f"{json.dumps(row)}\n" for row in rows).encode())
+            write_whole(self.path / "progress.csv", csv_of(rows).encode())
         except OSError as error:
-            raise RunError(f"cannot rewrite the progress of {self.path}: {_reason(error)}") from error
+            raise RunError(f"cannot rewrite the progress of {self.path}: {reason(error)}") from error
         self._forget_after = step
 
     def progress(self) -> list[dict[str, float]]:
@@ -291,11 +327,11 @@ class Run:
         """
         path = self.path / "progress.json"
         try:
-            content = path.read_bytes()
+            content = read_file(path)
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise RunError(f"cannot read {path}: {_reason(error)}") from error
+            raise RunError(f"cannot read {path}: {reason(error)}") from error
         return rows_of(content)
 
     def close(self) -> None:
@@ -307,7 +343,7 @@ class Run:
             try:
                 output.close()
             except OSError as error:
-                raise RunError(f"cannot log into {self.path}: {_reason(error)}") from error
+                raise RunError(f"cannot log into {self.path}: {reason(error)}") from error
 
     # Checkpoints
 
@@ -321,13 +357,13 @@ class Run:
         check_plain(state, name)
         path = self._checkpoint(name)
         try:
-            _write_whole(path, lambda file: torch.save(state, file))
+            write_whole(path, lambda file: torch.save(state, file))
         except (OSError, RuntimeError) as error:
-            reason = error if isinstance(error, OSError) else error.__context__  # of torch, which closes in vain
-            if not isinstance(reason, OSError):
+            cause = error if isinstance(error, OSError) else error.__context__  # of torch, which closes in vain
+            if not isinstance(cause, OSError):
                 raise
             kept = "the checkpoint before it is kept" if path.exists() else "there is no earlier one"
-            raise RunError(f"cannot write checkpoint {path}: {_reason(reason)}; {kept}") from error
+            raise RunError(f"cannot write checkpoint {path}: {reason(cause)}; {kept}") from error
 
     def has(self, name: str) -> bool:
         """Whether there is a checkpoint of this name."""
@@ -343,21 +379,22 @@ class Run:
         if not path.is_file():
             raise RunError(f"{self.path} has no checkpoint named {name!r}")
         try:
-            content = io.BytesIO(path.read_bytes())
+            file = path.open("rb")
         except OSError as error:
-            raise RunError(f"cannot read checkpoint {path}: {_reason(error)}") from error
+            raise RunError(f"cannot read checkpoint {path}: {reason(error)}") from error
         try:
-            state = torch.load(content, map_location="cpu", weights_only=True)
+            with file:
+                state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged archive raises whatever its first bad byte leads to
             kind = type(error).__name__
-            reason = f"it is corrupt or not a checkpoint ({kind} from torch.load)"
-            raise RunError(f"cannot read checkpoint {path}: {reason}") from error
+            what = f"it is corrupt or not a checkpoint ({kind} from torch.load)"
+            raise RunError(f"cannot read checkpoint {path}: {what}") from error
         if not isinstance(state, dict):
             raise RunError(f"{path} is not a checkpoint: it holds a {type(state).__name__}; must hold a dict")
         return state
 
     def _checkpoint(self, name: str) -> Path:
-        return self.path / "checkpoints" / f"{name}.pt"
+        return self._own_folder("checkpoints") / f"{name}.pt"
 
     # Evaluations
 
@@ -373,9 +410,9 @@ class Run:
         """
         path = self.path / f"{name or f'evaluation_{evaluation.split}'}.json"
         try:
-            _write_whole(path, _json_bytes({**evaluation.as_json(), **(subject or {})}, compact="per_task"))
+            write_whole(path, _json_bytes({**evaluation.as_json(), **(subject or {})}, compact="per_task"))
         except OSError as error:
-            raise RunError(f"cannot write {path}: {_reason(error)}") from error
+            raise RunError(f"cannot write {path}: {reason(error)}") from error
         return path
 
     def save_baselines(self, baselines: Mapping[str, Any]) -> Path:
@@ -386,15 +423,15 @@ class Run:
         """
         path = self.path / "baselines.json"
         try:
-            _write_whole(path, _json_bytes(baselines))
+            write_whole(path, _json_bytes(baselines))
         except OSError as error:
-            raise RunError(f"cannot write {path}: {_reason(error)}") from error
+            raise RunError(f"cannot write {path}: {reason(error)}") from error
         return path
 
     def baselines(self) -> dict[str, list[float]]:
         """The mean return of each episode under other methods, by name; empty where none are saved or readable."""
         try:
-            results = json.loads((self.path / "baselines.json").read_text())["baselines"]
+            results = json.loads(read_file(self.path / "baselines.json"))["baselines"]
             return {str(result["name"]): [float(value) for value in result["episodes"]] for result in results}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return {}
@@ -411,14 +448,56 @@ class Run:
         writer.writeheader()
         writer.writerows(rows)
         try:
-            _write_whole(path, text.getvalue().encode())
+            write_whole(path, text.getvalue().encode())
         except OSError as error:
-            raise RunError(f"cannot write {path}: {_reason(error)}") from error
+            raise RunError(f"cannot write {path}: {reason(error)}") from error
+        return path
+
+    def evaluated_iteration(self) -> int | None:
+        """The iteration at which the training's own evaluation was made; None where there is none to be read."""
+        try:
+            evaluation = json.loads(read_file(self.path / "evaluation_test.json"))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return evaluation.get("iteration") if isinstance(evaluation, dict) else None
+
+    def save_traceback(self, error: BaseException) -> Path:
+        """Write where an error of a user's function or of ours came from, as traceback.txt; returns its path.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        path = self.path / "traceback.txt"
+        try:
+            write_whole(path, "".join(traceback.format_exception(error)).encode(errors="replace"))
+        except OSError as failure:
+            raise RunError(f"cannot write {path}: {reason(failure)}") from failure
+        return path
+
+    def save_picture(self, name: str, png: bytes) -> Path:
+        """Write an encoded picture as <name>.png; returns its path.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        path = self.path / f"{name}.png"
+        try:
+            write_whole(path, png)
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {reason(error)}") from error
         return path
 
 
+def _is_blank(path: Path) -> bool:
+    """Whether a directory holds no more than what a training that was killed at its start leaves."""
+    made = [found for found in path.iterdir() if not is_scratch(found)]
+    checkpoints = path / "checkpoints"
+    is_empty = not checkpoints.exists() or (checkpoints.is_dir() and not any(checkpoints.iterdir()))
+    return {found.name for found in made} <= _BEFORE_CONFIG and is_empty and not checkpoints.is_symlink()
+
+
 def check_plain(state: Any, where: str = "state") -> None:
-    """Refuse anything that torch.load(weights_only=True) would refuse, naming where it is.
+    """Check that torch.load(weights_only=True) can load a state; the error names the position of anything else.
 
     Raises:
         TypeError: when something is neither a tensor nor plain Python.
@@ -434,33 +513,9 @@ def check_plain(state: Any, where: str = "state") -> None:
         raise TypeError(f"{where} is a {type(state).__name__}; a checkpoint holds tensors and plain Python only")
 
 
-def _write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
-    """Write a file so that a reader, or a kill at any moment, finds the old content or the new, never a part.
-
-    content: or what writes it, as it may be too large to be in memory a second time.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content) if isinstance(content, bytes) else content(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
-
-
 def _json_bytes(value: Mapping[str, Any], compact: str | None = None) -> bytes:
     """An object with a line for each number; compact: a key whose value is on one line, as it has thousands."""
     text = json.dumps({key: inner for key, inner in value.items() if key != compact}, indent=2)
     if compact is not None and compact in value:
         text = f"{text.removesuffix(chr(10) + '}')},\n  {json.dumps(compact)}: {json.dumps(value[compact])}\n}}"
     return (text + "\n").encode()
-
-
-def _reason(error: Exception) -> str:
-    """One line that says what went wrong."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return (text.strip().splitlines() or [type(error).__name__])[0]

@@ -37,7 +37,7 @@ class KeptFile:
 
 @dataclass(frozen=True)
 class CodeRecord:
-    """What a stretch of training was made from."""
+    """The files behind a stretch of training."""
 
     recipe: str  # a name, the absolute path of a file, or what stands for an experiment made in Python
     module: str | None  # the module of the recipe; None for an experiment made in Python
@@ -79,10 +79,7 @@ class KeptRecord:
             RunError: when there is no copy, or it is not what was kept.
         """
         path = self.copy_of(file)
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+        content = _content(path)
         if hashlib.sha256(content).hexdigest() != file.sha256:
             raise RunError(f"{path} has been changed since it was kept: its hash is not the one in {_RECORD}")
         return content
@@ -96,7 +93,7 @@ def keep(record_files: Mapping[Path, str | None]) -> tuple[tuple[KeptFile, ...],
     Raises:
         RunError: when one of them cannot be read.
     """
-    paths = {path.absolute(): module for path, module in record_files.items()}
+    paths = {_plain(path): module for path, module in record_files.items()}
     root = Path(os.path.commonpath([path.parent for path in paths])) if paths else Path()
     kept: list[KeptFile] = []
     contents: dict[str, bytes] = {}
@@ -113,6 +110,12 @@ def keep(record_files: Mapping[Path, str | None]) -> tuple[tuple[KeptFile, ...],
             contents[copy] = content
         kept.append(KeptFile(str(path), digest, copy, module))
     return tuple(kept), contents
+
+
+def _plain(path: Path) -> Path:
+    """An absolute path without "..", by the links in it where possible: relative paths stay as recipes have them."""
+    plain = Path(os.path.normpath(path.absolute()))
+    return plain if plain.exists() and plain.samefile(path) else path.resolve()
 
 
 def hash_of(path: Path) -> str | None:
@@ -136,8 +139,8 @@ def as_files(record: CodeRecord, contents: Mapping[str, bytes], number: int) -> 
 
 def number_of_records(run_path: Path) -> int:
     """How many records a run has."""
-    numbers = [int(path.parent.name) for path in run_path.glob(f"{_FOLDER}/*/{_RECORD}") if path.parent.name.isdigit()]
-    return max(numbers, default=-1) + 1
+    names = [path.parent.name for path in run_path.glob(f"{_FOLDER}/*/{_RECORD}")]
+    return max((int(name) for name in names if name.isascii() and name.isdigit()), default=-1) + 1
 
 
 def last_record(run_path: Path) -> KeptRecord | None:
@@ -152,9 +155,7 @@ def last_record(run_path: Path) -> KeptRecord | None:
     folder = run_path / _FOLDER / str(number - 1)
     path = folder / _RECORD
     try:
-        record = TypeAdapter(CodeRecord).validate_json(path.read_bytes(), strict=True)
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+        record = TypeAdapter(CodeRecord).validate_json(_content(path), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -165,6 +166,19 @@ def last_record(run_path: Path) -> KeptRecord | None:
         if file.module is not None and file.module.split(".")[0] in sys.stdlib_module_names:
             raise RunError(f"{path}: module is {file.module!r}; must not be one of Python's own")
     return KeptRecord(folder, record)
+
+
+def _content(path: Path) -> bytes:
+    """
+    Raises:
+        RunError: when there is no such file, or it cannot be read.
+    """
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise RunError(f"cannot read {path}: there is no such file")
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _is_inside(path: Path, folder: Path) -> bool:

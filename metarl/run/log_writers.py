@@ -1,4 +1,4 @@
-"""A run's progress, row by row: what it is written to, and what of the files can be read back.
+"""A run's progress, row by row: writing it, and reading it back from the files.
 
 Each writer has a name in `WRITERS`; those of experiment trackers import their package when they are used.
 """
@@ -18,6 +18,7 @@ from typing import Any, Literal
 from stable_baselines3.common.logger import JSONOutputFormat, KVWriter, Logger, TensorBoardOutputFormat
 
 from metarl.errors import UserError
+from metarl.run.files import write_whole
 
 STEP_TAG = "time/total_timesteps"  # the tag that orders all rows: environment steps so far
 PROJECT = "metarl"  # the name under which experiment trackers file runs
@@ -32,13 +33,14 @@ def open_logger(path: Path, forget_after: int | None, log: Sequence[str] = DEFAU
     """Stable-baselines3's logger, appending to what is there; TensorBoard is told to forget later steps.
 
     Raises:
-        UserError: when a tracker's package is not installed; names the extra that brings it.
+        UserError: when a tracker's package is not installed; names the extra to install.
     """
     return Logger(str(path), [WRITERS[name](path, forget_after) for name in dict.fromkeys((*ALWAYS, *log))])
 
 
 def check_log(log: Sequence[str]) -> None:
-    """
+    """Check the argument --log.
+
     Raises:
         UserError: for an unknown writer, or one whose package is not installed.
     """
@@ -99,7 +101,7 @@ def _tensorboard_writer(path: Path, forget_after: int | None) -> KVWriter:
 
 
 class _WandbWriter(KVWriter):
-    """Weights & Biases, or Trackio, which has the same functions. A resumed run goes on in the same tracked run."""
+    """Weights & Biases, or Trackio, which has the same functions. A resumed run continues its tracked run."""
 
     def __init__(self, module: str, path: Path, **settings: Any) -> None:
         self._module = _extra(module)
@@ -114,7 +116,7 @@ class _WandbWriter(KVWriter):
 
 
 class _MlflowWriter(KVWriter):
-    """MLflow, at its own default address. A resumed run goes on in the same tracked run, whose id is in a file."""
+    """MLflow, at its default address. A resumed run continues its tracked run, whose id is in a file."""
 
     def __init__(self, path: Path) -> None:
         self._module = _extra("mlflow")
@@ -124,7 +126,7 @@ class _MlflowWriter(KVWriter):
             self._module.start_run(run_id=file.read_text().strip())
             return
         started = self._module.start_run(run_name=_name_of(path))
-        file.write_text(started.info.run_id)
+        write_whole(file, started.info.run_id.encode())
         self._module.log_dict(_config_of(path), "config.json")
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
@@ -161,7 +163,7 @@ def _numbers(key_values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _name_of(path: Path) -> str:
-    """What trackers call a run: its directory below runs/."""
+    """A run's name in trackers: its directory below runs/."""
     return "/".join(path.resolve().parts[-3:])
 
 
@@ -173,7 +175,7 @@ def _config_of(path: Path) -> dict[str, Any]:
 
 
 def _id_of(path: Path) -> str:
-    """The same for a run whenever it is resumed: from its name, its command and the time when it was started."""
+    """An identifier that stays when a run is resumed: from its name, command and starting time."""
     meta = path / "meta.json"
     content = meta.read_bytes() if meta.is_file() else b""
     return hashlib.sha256(path.resolve().name.encode() + content).hexdigest()[:16]
@@ -186,7 +188,7 @@ def rows_of(content: bytes) -> list[dict[str, float]]:
 
 
 def _row(line: bytes) -> dict[str, float] | None:
-    """One line of progress.json; None for what is no row, as a kill in the middle of a write leaves it."""
+    """One line of progress.json; None if it is not a row, e.g. after a kill in the middle of a write."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

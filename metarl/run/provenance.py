@@ -1,4 +1,4 @@
-"""Where a result came from: the command, the code, the packages and the machine."""
+"""The provenance of a result: the command, the code, the packages and the machine."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from envs.external.gymnasium_family import GymnasiumFamily
 from envs.external.spaces import decode, encode, flat_spaces
 from envs.samplers import Uniform
 from envs.wrappers import ActionRepeat
-from metarl.evaluation import evaluate
+from metarl.evaluation import Evaluation, evaluate
 from metarl.protocols import Measures
 from metarl.trainer import TrainConfig, Trainer
 
@@ -60,7 +60,7 @@ class Toy(gymnasium.Env[Any, Any]):
 
 def family_of(make: Any = None, **settings: Any) -> GymnasiumFamily:
     """A family of toys; `settings` of the toy, but for those of the family."""
-    ours = {name: settings.pop(name) for name in ("metrics", "flatten_images", "horizon") if name in settings}
+    ours = {name: settings.pop(name) for name in ("name", "metrics", "flatten_images", "horizon") if name in settings}
     return GymnasiumFamily(
         make or (lambda: Toy(**settings)),
         {"gain": Uniform(1, 2)},
@@ -191,6 +191,7 @@ def test_observations_are_as_gymnasium_flattens_them():
         (NESTED, {"kind": 1, "place": [0, 0]}, r"observation\['place'\]\[0\] has shape \(\); must be \(2,\)"),
         (BOX, [0.0], r"observation has shape \(1,\); must be \(2,\)"),
         (BOX, [[0.0, 1.0, 2.0]], r"observation has shape \(1, 3\); must be \(2,\)"),
+        (spaces.Box(-1, 1, (1,)), None, r"observation is None; must be numbers of shape \(1,\)"),
         (spaces.Discrete(2), 2, r"observation is 2; must be in Discrete\(2\)"),
     ],
 )
@@ -213,9 +214,7 @@ BYTES = spaces.Box(0, 255, (8, 8, 3), np.uint8)
     ids=["colours", "grey", "floats", "inside"],
 )
 def test_images_are_refused_with_the_way_out_unless_they_are_asked_for(space):
-    with pytest.raises(
-        ValueError, match=r"contain an image, Box.+ \d+ numbers in a row: wrap it .+ set flatten_images"
-    ):
+    with pytest.raises(ValueError, match=r"contain an image, Box.+ \d+ numbers when flattened: wrap .+ set flatten_im"):
         family_of(observations=space, obs=space.sample())
     family = family_of(observations=space, obs=space.sample(), flatten_images=True)
     assert family.observation_space.shape == (spaces.flatdim(space),)
@@ -306,6 +305,13 @@ def test_numbers_of_info_are_metrics_of_logs_and_evaluations():
     assert trainer.evaluate().metrics == {"force": [2.0], "is_success": [1.0], "reward_run": [0.5]}
 
 
+def test_numbers_with_the_names_of_scores_and_names_that_are_no_text_do_no_harm():
+    family = family_of(reward=1.0, info={"return": 7.0, "mean": 8.0, 3: 9.0, "a/b": 2.0, "nothing": None})
+    result = evaluation_of(family)
+    assert result.metrics == {"a/b": [2.0], "info_mean": [8.0], "info_return": [7.0]}
+    assert result.total.mean == 4.0
+
+
 def test_a_number_that_comes_late_is_pointed_out_and_reported_where_it_is_named(caplog):
     def info(clock: int) -> dict[str, float]:
         return {"speed": 1.0} | ({"is_success": 1.0} if clock == 4 else {})
@@ -317,13 +323,18 @@ def test_a_number_that_comes_late_is_pointed_out_and_reported_where_it_is_named(
     assert metrics_of(family_of(info=info, metrics=("is_success",))) == {"is_success": [1.0]}
     assert metrics_of(family_of(info=info, metrics=())) == {}
     assert len(caplog.messages) == 1
-    assert metrics_of(ActionRepeat(family_of(info=info, metrics=("speed",)), repeat=2)) == {"speed": [1.0]}
+    repeated = ActionRepeat(family_of(info=info, metrics=("speed", "is_success")), repeat=3)
+    assert metrics_of(repeated) == {"speed": [1.0], "is_success": [1.0]}
 
 
 def metrics_of(family: Any) -> dict[str, list[float]]:
+    return evaluation_of(family).metrics
+
+
+def evaluation_of(family: Any) -> Evaluation:
     agent = AGENTS["rl2"].make(family.observation_space, family.action_space, num_iterations=1, generator=generator())
     arguments: Any = {"agent_name": "rl2", "split": "test", "num_tasks": 2, "num_points": 1}
-    return evaluate(family, agent, **arguments, generator=generator()).metrics
+    return evaluate(family, agent, **arguments, generator=generator())
 
 
 # Random streams
@@ -390,18 +401,30 @@ def test_environments_that_use_the_global_streams_follow_the_seed_whatever_the_w
     assert len(reference[:, 0, :4].unique()) == 40  # nothing repeats from step to step
 
 
+def test_a_generator_that_no_seed_reaches_is_warned_of_once(caplog):
+    class Own(Toy):
+        def __init__(self) -> None:
+            super().__init__()
+            self.random = np.random.default_rng()
+
+        def reset(self, **arguments: Any) -> Any:
+            super().reset(**arguments)
+            return self.random.normal(size=2), {}
+
+    for _ in range(2):
+        family_of(Own, name="own")
+    assert [line.split(":")[0] for line in caplog.messages] == ["own"]
+    assert "two starts from one seed differ, so runs with one seed will" in caplog.messages[0]
+
+
 def test_the_programs_own_streams_are_left_alone():
-    before = (
-        np.random.get_state(legacy=False)["state"]["key"].tolist(),
-        random.getstate(),
-        torch.get_rng_state().tolist(),
-    )
+    before = state_of_streams()
     gusts(num_workers=0, kind=TorchGusts)
-    assert (
-        np.random.get_state(legacy=False)["state"]["key"].tolist(),
-        random.getstate(),
-        torch.get_rng_state().tolist(),
-    ) == before
+    assert state_of_streams() == before
+
+
+def state_of_streams() -> tuple[Any, ...]:
+    return str(np.random.get_state(legacy=False)), random.getstate(), torch.get_rng_state().tolist()
 
 
 # Back again: metrics as `info` of other libraries

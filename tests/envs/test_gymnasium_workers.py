@@ -19,10 +19,13 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from agents.rl2 import RL2Config
 from envs.external import CrashedTooOften
 from envs.external.gymnasium_family import GymnasiumFamily
 from envs.samplers import Choice, Uniform
-from experiments.experiment.definition import load
+from experiments.experiment.definition import Experiment, load
+from metarl.errors import UserError
+from metarl.trainer import TrainConfig
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers need not import the tests
 
@@ -101,6 +104,27 @@ def test_workers_know_what_a_recipe_and_the_modules_beside_it_register(lines, be
 
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+class OnlyHere:
+    """Makes an environment, in this process alone."""
+
+    def __init__(self, pid: int) -> None:
+        assert pid == os.getpid()
+        self.pid = pid
+
+    def __call__(self) -> Any:
+        return gymnasium.make("Pendulum-v1")
+
+    def __reduce__(self) -> Any:
+        return OnlyHere, (self.pid,)
+
+
+def test_a_worker_that_does_not_start_is_one_line():
+    family = GymnasiumFamily(OnlyHere(os.getpid()), {"g": Uniform(5, 15)}, horizon=3, num_workers=1, name="here")
+    experiment = Experiment(family, RL2Config(), TrainConfig(num_iterations=1, num_tasks=1))
+    with pytest.raises(UserError, match=r"^here: its worker process ended with exit code 1 before it was ready; num"):
+        experiment.trainer()
 
 
 # Environments that hang

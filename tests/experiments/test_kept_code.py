@@ -12,7 +12,8 @@ from PIL import Image
 
 import metarl
 from experiments.cli.main import main
-from experiments.experiment.definition import Experiment
+from experiments.experiment.definition import Experiment, load
+from experiments.experiment.reading import record_of
 from experiments.experiment.recipe_file import load_file
 from metarl.errors import UserError
 from metarl.fewshot.images import photos
@@ -389,3 +390,32 @@ def test_kept_functions_reach_worker_processes(tmp_path, monkeypatch):
     Path("lengths.py").write_text("LENGTH = 3.0\n")
     assert metarl.evaluate(run.path, tasks=2, as_trained=True) == before
     assert metarl.evaluate(run.path, tasks=2, with_current=True) != before
+
+
+def test_files_above_the_recipe_and_behind_links_are_kept_too(tmp_path, monkeypatch, capsys):
+    for name, text in FILES.items():
+        folder = tmp_path / "real" / ("" if name.startswith("robot") else "recipes")
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_text(text.replace('.parent / "robot"', '.parent / ".." / "robot"'))
+    (tmp_path / "link").symlink_to("real", target_is_directory=True)
+    monkeypatch.chdir(tmp_path / "link")
+    metarl.train("recipes/slider.py", run_dir="run", progress=False)
+    before = evaluation(capsys)
+    assert {path.name for path in Path("run/code/0/files").iterdir()} == {"recipes", "robot"}
+    for name in ("robot/slider.xml", "robot/parts/actuators.xml"):
+        edit(name)
+    status, _, errors = metarl_command(capsys, "evaluate", "run")
+    assert status == 2
+    assert "changed since run was trained: slider.xml, actuators.xml; " in errors
+    assert evaluation(capsys, "--as-trained")["points"] == before["points"]
+    assert evaluation(capsys, "--with-current")["points"] != before["points"]
+    monkeypatch.chdir(tmp_path / "real")
+    assert evaluation(capsys, "--as-trained")["points"] == before["points"]
+
+
+def test_a_module_that_is_imported_by_a_string_is_kept(tmp_path):
+    (tmp_path / "first.py").write_text("import importlib\nsecond = importlib.import_module('second')\n")
+    (tmp_path / "second.py").write_text("")
+    (tmp_path / "recipe.py").write_text(f"import first\n{BANDIT}")
+    record, _ = record_of(load(str(tmp_path / "recipe.py")), str(tmp_path / "recipe.py"))
+    assert [file.module for file in record.files] == ["metarl_recipe", "first", "second"]

@@ -1,4 +1,4 @@
-"""A project with packages of the names of ours: its modules are found beside a recipe, or what hides them is said."""
+"""A project with packages of the names of ours: a recipe finds its modules, or is told what hides them."""
 
 import subprocess
 import sys
@@ -100,7 +100,7 @@ def test_a_former_place_of_a_module_is_said(tmp_path):
         load(str(project(tmp_path, {}, "from envs.bandits import BernoulliBandit as Mine")))
 
 
-def test_a_script_beside_such_a_package_is_told(tmp_path):
+def test_a_script_next_to_such_a_package_is_told(tmp_path):
     (tmp_path / "envs").mkdir()
     (tmp_path / "envs" / "__init__.py").write_text("")
     (tmp_path / "script.py").write_text("import metarl\nmetarl.list_experiments()\n")

@@ -381,7 +381,7 @@ def test_another_environment_than_the_recipes_is_made_for_whoever_trusts_it(tmp_
     config(family__env="gymnasium.envs.classic_control:Pendulum-v1")(tmp_path / "run")
     status, _, errors = metarl_command(capsys, "evaluate", ".")
     assert status == 2
-    assert "and the recipe's is 'Pendulum-v1'; --trust makes it all the same" in errors
+    assert "and the recipe's is 'Pendulum-v1'; --trust makes it anyway" in errors
     assert "making the former" in evaluated(capsys, "--trust")
 
 
@@ -400,3 +400,32 @@ def test_new_code_is_not_written_through_a_link(run, trained, tmp_path, capsys):
     assert status == 2
     assert "is a link out of the run's directory" in errors
     assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def no_record(run: Path) -> Path:
+    path = run / "code" / "0" / "record.json"
+    path.unlink()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda run: os.mkfifo(no_record(run)), "record.json: there is no such file"),
+        (lambda run: no_record(run).mkdir(), "record.json: there is no such file"),
+        (lambda run: no_record(run).symlink_to("/dev/zero"), "record.json: there is no such file"),
+        (lambda run: no_record(run).write_bytes(b"\xff" * 9), "record.json: Invalid JSON"),
+        (lambda run: no_record(run).write_text("[" * 100_000), "record.json: Invalid JSON"),
+        (lambda run: (run / "code" / "0").rename(run / "code" / "007"), "code/7/record.json: there is no such file"),
+        (lambda run: (run / "code" / "0").rename(run / "code" / "\u00b2"), "needs code that you have not run here"),
+        (lambda run: shutil.rmtree(run / "code" / "0" / "files"), None),
+    ],
+)
+def test_records_that_are_no_files_are_one_line(run, capsys, change, message):
+    change(run)
+    status, _, errors = metarl_command(capsys, "evaluate", ".", "--tasks", "2")
+    assert status == (0 if message is None else 2)
+    assert message is None or message in errors
+    status, _, errors = metarl_command(capsys, "evaluate", ".", "--tasks", "2", "--as-trained")
+    assert status == 2
+    assert errors.count("\n") == 1

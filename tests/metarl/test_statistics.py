@@ -9,6 +9,7 @@ from metarl.statistics import (
     bootstrap_interval,
     improvement_interval,
     interquartile_mean,
+    interval_over_rows,
     performance_profile,
     probability_of_improvement,
     profile_interval,
@@ -77,6 +78,17 @@ def test_the_interval_of_the_probability_of_improvement_agrees_with_one_resample
     low, high = plain_interval(plain_improvement, scores, others)
     assert 0.5 < low < high < 1
     assert improvement_interval(scores, others) == pytest.approx((low, high), abs=0.08 * (high - low))
+
+
+def test_rows_whose_scores_go_together_are_drawn_as_wholes():
+    scores = np.array([[1.0, 1.2, 0.9], [5.0, 5.1, 5.2], [9.0, 9.3, 9.1], [3.0, 3.1, 2.9]])
+    chance = random.Random(4)
+    values = [plain_iqm(np.array([chance.choice(scores.tolist()) for _ in scores])) for _ in range(2000)]
+    low, high = np.percentile(values, [2.5, 97.5])
+    narrow = bootstrap_interval(scores, interquartile_mean)
+    wide = interval_over_rows(scores, interquartile_mean)
+    assert wide == pytest.approx((low, high), abs=0.08 * (high - low))
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
 
 
 def test_a_profile_is_the_fraction_of_scores_above_each_threshold_with_its_interval():

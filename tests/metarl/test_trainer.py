@@ -2,7 +2,8 @@
 
 import copy
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -10,7 +11,13 @@ import torch
 from agents.rl2 import RL2Config
 from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.gridworld import GridNavi
+from envs.torch_families.navigation import PointNavigation
+from metarl.errors import EnvironmentFailed
 from metarl.evaluation import RETURN, logged_points
+from metarl.fewshot.methods.anil import ANILConfig
+from metarl.fewshot.methods.maml import MAMLConfig
+from metarl.fewshot.methods.reptile import ReptileConfig
+from metarl.fewshot.regression import Sinusoid
 from metarl.records import Step
 from metarl.trainer import TrainConfig, Trainer, train
 
@@ -40,8 +47,8 @@ def test_a_run_logs_every_iteration_and_saves_on_time():
     trainer = small_trainer(eval_every=2, checkpoint_every=3)
     evaluation = train(trainer, run)  # type: ignore[arg-type]
     assert [step for step, _ in run.rows] == [96, 192, 288, 384]  # 8 rows x 4 episodes x 3 steps each
-    assert [tag for tag in run.saved if tag.startswith("latest")] == ["latest@3", "latest@4"]
-    assert run.saved[0] == "best@3"
+    assert [tag for tag in run.saved if tag.startswith("latest")] == ["latest@0", "latest@3", "latest@4"]
+    assert run.saved[1] == "best@3"
     assert evaluation.points[-1].iqm == run.rows[-1][1]["meta_test/iqm"]
     tags = [set(row) for _, row in run.rows]
     assert {"meta_train/return/ep_1", "meta_train/return/ep_4", "rollout/ep_rew_mean", "time/fps"} <= tags[0]
@@ -146,9 +153,9 @@ def test_an_update_that_spoils_the_network_is_not_saved_over_a_good_one():
         if trainer.iteration == 2:
             next(trainer.agent.net.parameters()).register_hook(lambda gradient: gradient * torch.nan)
 
-    with pytest.raises(FloatingPointError, match=r"parameter .* is not finite after update 3, at learning_rate"):
+    with pytest.raises(FloatingPointError, match="a parameter is not finite after a gradient step at learning rate"):
         train(trainer, run, spoil)  # type: ignore[arg-type]
-    assert [tag for tag in run.saved if tag.startswith("latest")] == ["latest@1", "latest@2"]
+    assert [tag for tag in run.saved if tag.startswith("latest")] == ["latest@0", "latest@1", "latest@2"]
 
 
 def test_the_last_iteration_is_saved_before_its_evaluation_and_logged_where_that_is_stopped():
@@ -159,7 +166,7 @@ def test_the_last_iteration_is_saved_before_its_evaluation_and_logged_where_that
 
     with pytest.raises(KeyboardInterrupt):
         train(trainer, run, evaluate=stop)  # type: ignore[arg-type]
-    assert run.saved == ["best@2", "latest@2"]
+    assert run.saved == ["latest@0", "best@2", "latest@2"]
     assert len(run.rows) == 2
 
 
@@ -195,3 +202,141 @@ def test_a_training_stopped_at_a_checkpoint_goes_on_as_if_it_had_not_been():
 def test_a_setting_of_rl2_out_of_range_is_named(field, value):
     with pytest.raises(ValueError, match=f"^{field} is {re.escape(str(value))}; "):
         RL2Config(**{field: value})
+
+
+# What a user's functions may do
+
+
+def bandit_whose_step(change: Callable[[Step, int], Step]) -> BernoulliBandit:
+    """A family whose environment's step, counted from zero, is changed on its way out."""
+
+    @dataclass(frozen=True)
+    class Changed(BernoulliBandit):
+        def make_env(self, num_rows, generator):
+            env = super().make_env(num_rows, generator)
+            step, number = env.step, iter(range(10**6))
+            env.step = lambda action, active=None: change(step(action, active), next(number))  # type: ignore[method-assign]
+            return env
+
+    return Changed(num_arms=2, num_pulls=2)
+
+
+def price_of_nothing(step: Step, number: int) -> Step:
+    if number == 1:
+        {}["price"]
+    return step
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (price_of_nothing, r"price_of_nothing \(test_trainer.py, line \d+\) raises KeyError: 'price', at step 1 in 8"),
+        (
+            lambda step, _: replace(step, reward=step.reward[:, None]),
+            r"reward .* has shape \[8, 1\]; must be .* step 0",
+        ),
+        (lambda step, _: replace(step, next_obs=step.next_obs[:, None]), r"next_obs .* has shape \[8, 1, "),
+        (lambda step, _: replace(step, truncated=step.truncated[:3]), r"truncated .* has shape \[3\]; must be .*\[8\]"),
+        (lambda step, _: replace(step, reward=3.0), r"reward .* is a float; must be a tensor of shape \[8\]"),
+    ],
+)
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_a_function_that_fails_in_mid_trial_is_named_with_step_and_tasks(change, message, evaluated):
+    trainer = small_trainer(bandit_whose_step(change), eval_tasks=8)
+    with pytest.raises(EnvironmentFailed, match=message) as failed:
+        trainer.evaluate() if evaluated else trainer.iterate()
+    assert "\n" not in str(failed.value)
+
+
+def spoilt(step: Step, name: str, number: int, at: int) -> Step:
+    value = getattr(step, name)
+    return replace(step, **{name: torch.full_like(value, torch.nan)}) if number == at else step
+
+
+@pytest.mark.parametrize(("name", "message"), [("obs", "observation"), ("reward", "reward")])
+def test_an_action_that_is_not_finite_names_what_made_it_so(name, message):
+    trainer = continuous_trainer(lambda step, number: spoilt(step, name, number, 1))
+    with pytest.raises(FloatingPointError, match=f"{message}.* at step 2 of row 0 is not finite; its task is"):
+        trainer.iterate()
+
+
+def test_an_action_that_is_not_finite_for_want_of_a_finite_policy_is_named():
+    trainer = continuous_trainer(lambda step, number: step)
+    trainer.agent.net.policy.log_std.data.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="action at step 0 of row 0 is not finite; its task is"):
+        trainer.evaluate()
+
+
+def continuous_trainer(change: Callable[[Step, int], Step]) -> Trainer:
+    @dataclass(frozen=True)
+    class Changed(PointNavigation):
+        def make_env(self, num_rows, generator):
+            env = super().make_env(num_rows, generator)
+            step, number = env.step, iter(range(10**6))
+            env.step = lambda action, active=None: change(step(action, active), next(number))  # type: ignore[method-assign]
+            return env
+
+    return small_trainer(Changed(horizon=4))
+
+
+def test_bounds_that_fail_cost_the_evaluation_nothing_else(caplog):
+    @dataclass(frozen=True)
+    class Boundless(BernoulliBandit):
+        def bounds(self, tasks, num_episodes):
+            return self.bounds(tasks, num_episodes)
+
+    evaluation = small_trainer(Boundless(num_arms=2, num_pulls=2)).evaluate()
+    assert evaluation.bounds == {}
+    assert evaluation.points
+    assert "no bounds are given" in caplog.text
+    assert "RecursionError" in caplog.text
+
+
+def test_the_exact_bound_of_many_episodes_is_left_out_not_an_error():
+    family = GridNavi()
+    tasks = family.sample(2, "train", torch.Generator().manual_seed(0))
+    assert set(family.bounds(tasks, 64)) == {"oracle", "random"}
+
+
+# Few-shot learners that diverge
+
+
+@pytest.mark.parametrize("config", [ANILConfig(inner_lr=1e9), MAMLConfig(inner_lr=1e3), ReptileConfig(inner_lr=1e3)])
+def test_a_learner_that_diverges_is_not_saved_over_a_good_one(config):
+    run = Notebook()
+    train_config = TrainConfig(num_iterations=40, num_tasks=4, eval_every=0, eval_tasks=4, checkpoint_every=1)
+    trainer = Trainer(Sinusoid(), config, train_config, agent_name="learner", seed=0)
+
+    def look(trainer: Trainer, metrics: object) -> None:
+        assert all(bool(value.isfinite().all()) for value in trainer.agent.adaptation.parameters())
+
+    with pytest.raises(FloatingPointError):
+        train(trainer, run, look)  # type: ignore[arg-type]
+
+
+def test_an_evaluation_without_a_finite_point_is_an_error():
+    config = TrainConfig(num_iterations=1, num_tasks=4, eval_tasks=4)
+    trainer = Trainer(Sinusoid(), MAMLConfig(inner_lr=1e30), config, agent_name="maml", seed=0)
+    with pytest.raises(FloatingPointError, match="mse of maml is not finite at any step of 4 test tasks of sinusoid"):
+        trainer.evaluate()
+
+
+# When checkpoints are saved
+
+
+def test_checkpoints_come_by_time_too_and_leave_the_window_open(monkeypatch):
+    minutes = iter(range(0, 600, 2))
+    monkeypatch.setattr("metarl.trainer.time.monotonic", lambda: 60.0 * next(minutes))
+    run, by_iterations = Notebook(), Notebook()
+    trainer = small_trainer(num_iterations=6, checkpoint_every=5, checkpoint_minutes=3.0)
+    train(trainer, run)  # type: ignore[arg-type]
+    other = small_trainer(num_iterations=6, checkpoint_every=5)
+    train(other, by_iterations)  # type: ignore[arg-type]
+    assert {"latest@0", "latest@2", "best@5"} <= set(run.saved)
+    assert other.best_return == trainer.best_return
+
+
+def test_more_iterations_than_ever_end_are_refused():
+    with pytest.raises(ValueError, match=r"num_iterations is 10000.*must be in") as refused:
+        small_trainer(num_iterations=10**400)
+    assert len(str(refused.value)) < 100

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
         ("family", type(family)),
         ("trials", with_help(int, "the number of test tasks")),
         ("ppo_steps", with_help(int, "the number of training steps of each PPO policy; 0: no PPO")),
-        ("seed", with_help(int, "the seed of the tasks and of everything random")),
+        ("seed", with_help(int, "the seed of all randomness")),
         ("json", with_help(bool, "whether to print one JSON object and nothing else")),
     ]
     arguments_class: Any = make_dataclass("Arguments", fields)

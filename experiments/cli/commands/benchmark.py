@@ -18,7 +18,7 @@ from metarl.errors import UserError
 class Arguments:
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]  # the benchmark to run
     json: bool = False  # whether to print one JSON object and nothing else
-    bodies: tuple[str, ...] = ()  # the bodies that simulation measures, such as half_cheetah ant; none given: all
+    bodies: tuple[str, ...] = ()  # the bodies that simulation measures, e.g. half_cheetah ant; none given: all
 
 
 def main(argv: list[str]) -> None:

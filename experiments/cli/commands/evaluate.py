@@ -31,14 +31,14 @@ _Code = Annotated[CodeChoice, tyro.conf.arg(name="")]  # whose flags have no pre
 @dataclass(frozen=True)
 class Arguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
-    split: Literal["train", "val", "test", "ood"] = "test"  # the tasks' split; ood: outside the range of training
+    split: Literal["train", "val", "test", "ood"] = "test"  # the tasks' split; ood: outside the training range
     tasks: int = 1000  # the number of tasks (the agent starts from its prior in each)
-    points: _Points = None  # the number of points of the curve: episodes, or steps of adaptation; None: as in training
+    points: _Points = None  # the number of points of the curve: episodes, or adaptation steps; None: as in training
     ways: int | None = None  # the number of classes per task, for families of images; None: the run's own
     shots: int | None = None  # the number of examples per class, for families of images; None: the run's own
     queries: int | None = None  # the number of queries per class, for families of images; None: the run's own
     checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint to evaluate
-    seed: int = 0  # the seed of the tasks and of everything random; one seed gives one result
+    seed: int = 0  # the seed of the tasks and of all randomness; one seed gives one result
     device: Literal["cpu", "cuda"] | None = None  # the device to evaluate on; None: the one of training
     deterministic: bool = False  # whether to act by the policy's mode
     per_task: Literal["csv"] | None = None  # the form in which to save the scores of each task too, beside the JSON
@@ -86,17 +86,22 @@ def main(argv: list[str]) -> None:
     if arguments.json:
         print(json_format.dumps({**evaluation.as_json(), **subject}))
         return
-    print_evaluation(evaluation)
     num_points = len(evaluation.points) - (1 - evaluation.measure.first)
     suffix = "".join(f"_{value}{name}" for name, value in sizes.items())
     suffix += "".join("_" + re.sub(r"[^\w.=-]", "", f"{name}={value}") for name, value in evaluated.settings.items())
     suffix += "_deterministic" if arguments.deterministic else ""
     suffix += f"_i{trainer.iteration}_s{arguments.seed}{'_with_current' if reading.has_changed else ''}"
     name = f"evaluation_{arguments.split}_{arguments.tasks}x{num_points}{suffix}"
-    print(f"Saved: {run.save_evaluation(evaluation, subject, name)}")
-    if arguments.per_task is not None:
-        print(f"Tasks: {run.save_per_task(evaluation, name)}")
-    print(f"Plot:  {plot_run(run, evaluation, name, of_run=asked.family == trained.family)}")
+    try:
+        saved = run.save_evaluation(evaluation, subject, name)
+        table = None if arguments.per_task is None else run.save_per_task(evaluation, name)
+        plot = plot_run(run, evaluation, name, of_run=asked.family == trained.family)
+    finally:
+        print_evaluation(evaluation)  # saved before, and shown even where it cannot be saved
+    print(f"Saved: {saved}")
+    if table is not None:
+        print(f"Tasks: {table}")
+    print(f"Plot:  {plot}")
 
 
 def _apart(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -28,8 +28,8 @@ _USAGE = "metarl launch EXPERIMENT... [--seeds N] [--jobs N] [--PART.FIELD VALUE
 class Arguments:
     experiments: _Names  # the names of experiments, or paths of recipes or plans
     seeds: str | None = None  # the number of seeds, or a list such as 0,3,7; None: the experiments' own seed
-    jobs: int | None = None  # the number of runs at once; None: as many as there are processors for, or GPUs
-    executor: Literal["local", "slurm", "ray"] = "local"  # what executes the runs; slurm and ray are extras
+    jobs: int | None = None  # the number of runs at once; None: as many as the CPUs or GPUs allow
+    executor: Literal["local", "slurm", "ray"] = "local"  # executor of the runs; slurm and ray are extras
     threads_per_run: int = 1  # the number of threads of each run
     dry_run: bool = False  # whether to print the plan and start no run
 
@@ -97,7 +97,7 @@ def _num_at_once(arguments: Arguments, gpus: int, num_runs: int) -> int:
 
 
 def _conclude(jobs: Sequence[Job], status: int, argv: Sequence[str]) -> None:
-    """Say what failed, and the command that goes on with what is not finished."""
+    """Print what failed, and the command that resumes unfinished runs."""
     from experiments.workbench.launching.board import line
     from experiments.workbench.launching.launcher import State
 

@@ -35,7 +35,7 @@ class Arguments:
     viewer: bool = False  # whether to open MuJoCo's viewer instead, on a machine with a display
     checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint to play
     deterministic: bool = False  # whether to act by the policy's mode
-    seed: int = 0  # the seed of the task and of everything random; one seed gives one video
+    seed: int = 0  # the seed of the task and of all randomness; one seed gives one video
     code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with
 
 

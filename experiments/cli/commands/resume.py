@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -15,6 +16,7 @@ from metarl.errors import UserError, shell_command
 if TYPE_CHECKING:
     from experiments.experiment.definition import Experiment
     from metarl.run.directory import Run
+    from metarl.trainer import Trainer
 
 _Code = Annotated[CodeChoice, tyro.conf.arg(name="")]  # whose flags have no prefix
 
@@ -22,6 +24,7 @@ _Code = Annotated[CodeChoice, tyro.conf.arg(name="")]  # whose flags have no pre
 @dataclass(frozen=True)
 class Arguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
+    device: Literal["cpu", "cuda"] | None = None  # the device to go on with; None: the run's own
     num_iterations: int | None = None  # the total number of iterations, to train for longer; None: the run's own
     video_every: int = 0  # the number of iterations between two videos of a trial; 0: no videos
     code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with
@@ -29,7 +32,7 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     arguments = parse(Arguments, argv, prog="metarl resume", description=__doc__ or "")
-    from experiments.cli.session import Filming, meta_train
+    from experiments.cli.session import Filming, has_results, meta_train
     from experiments.experiment.definition import restored
     from experiments.experiment.reading import keep_new_code, read
     from metarl.run.directory import Run
@@ -43,12 +46,19 @@ def main(argv: list[str]) -> int:
                 f"--num-iterations is {arguments.num_iterations}; "
                 f"it must be more than the run's own {experiment.train.num_iterations}"
             )
-        experiment = replace(experiment, train=replace(experiment.train, num_iterations=arguments.num_iterations))
+        try:
+            experiment = replace(experiment, train=replace(experiment.train, num_iterations=arguments.num_iterations))
+        except ValueError as error:
+            raise UserError(f"--{str(error).replace('_', '-', 1)}") from error
+    moves = arguments.device not in (None, experiment.device)
+    if moves:
+        experiment = replace(experiment, device=arguments.device)
     filming = Filming(experiment, arguments.video_every)
     with run.lock():
         begun = _is_saved(run, experiment)
-        trainer = restored(experiment, run, to_train=True) if begun else experiment.trainer()
-        if trainer.iteration >= experiment.train.num_iterations and (run.path / "evaluation_test.json").is_file():
+        trainer = restored(experiment, run, to_train=True, other_device=moves) if begun else experiment.trainer()
+        is_complete = trainer.iteration >= experiment.train.num_iterations
+        if is_complete and has_results(trainer, run):
             print(
                 f"This run is finished: {trainer.iteration} iterations. "
                 f"Evaluate it with: {shell_command('metarl', 'evaluate', run.path)}; "
@@ -57,11 +67,35 @@ def main(argv: list[str]) -> int:
             return 0
         if reading.has_changed or reading.is_moved:
             keep_new_code(run, reading, trainer.iteration)
-        if arguments.num_iterations is not None:
+        if moves:
+            run.save("latest", trainer.state_dict())  # before the config names the device that its streams are of
+        if moves or arguments.num_iterations is not None:
             config = run.config()
-            run.rewrite_config({**config, "train": {**config["train"], "num_iterations": arguments.num_iterations}})
+            train = {**config["train"], "num_iterations": experiment.train.num_iterations}
+            run.rewrite_config({**config, "device": experiment.device, "train": train})
         run.rewind(trainer.num_samples)
+        _say(_situation(trainer, run, arguments.device if moves else None))
         return meta_train(experiment, trainer, run, filming)
+
+
+def _situation(trainer: Trainer, run: Run, new_device: str | None) -> str:
+    """Where the run goes on, in a line."""
+    if trainer.iteration >= trainer.config.num_iterations:
+        return f"All {trainer.iteration} iterations are done: the evaluation and pictures of {run.path} are made again."
+    if trainer.iteration == 0:
+        where = f"No iteration of {run.path} was saved: it starts from the beginning"
+    else:
+        where = f"{run.path} goes on after iteration {trainer.iteration}"
+    if new_device is None:
+        return f"{where}."
+    return f"{where}, now on {new_device}: from here on it is not bit for bit what it would have been."
+
+
+def _say(text: str) -> None:
+    from experiments.cli.output import tolerant_output
+
+    with tolerant_output():
+        print(text, file=sys.stderr)
 
 
 def _is_saved(run: Run, experiment: Experiment[Any, Any]) -> bool:

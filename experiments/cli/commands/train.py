@@ -16,7 +16,7 @@ _USAGE = """usage: metarl train EXPERIMENT [--seed N] [--device cpu|cuda] [--run
 EXPERIMENT is one of these, or the path of your own recipe (a .py file):
 {experiments}
 
-  --seed N              the seed of everything random; one seed gives one run, bit for bit on a CPU
+  --seed N              the seed of all randomness; one seed gives one run, bit for bit on a CPU
   --device cpu|cuda     the device of environments and networks
   --run-dir D           the directory of this run; if left out: runs/<family>/<agent>/<time>_s<seed>
   --video-every N       record a video of a trial after every N iterations, also in TensorBoard; 0: never
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
 
 
 def _choices(variants: Mapping[str, Mapping[str, Any]]) -> str:
-    """What the help says of the agent's fields that hold one of several configurations."""
+    """The help on the agent's fields that hold one of several configurations."""
     lines = [f"--agent.{name.replace('_', '-')} {{{','.join(allowed)}}}" for name, allowed in variants.items()]
     return "\n".join(f"{line} chooses among configurations; its fields are listed below" for line in lines) or " "
 
@@ -68,7 +68,7 @@ def _train(name: str, argv: list[str], command: list[str]) -> int:
         ("experiment", argument_type(recipe)),
         ("run_dir", with_help(Path | None, "the directory of this run; None: runs/<family>/<agent>/<time>_s<seed>")),
         ("video_every", with_help(int, "the number of iterations between two videos of a trial; 0: no videos")),
-        ("log", with_help(tuple[LogName, ...], "what the progress is written to; csv and json are always written")),
+        ("log", with_help(tuple[LogName, ...], "the writers of the progress; csv and json are always written")),
     ]
     arguments_class: Any = make_dataclass("Arguments", fields)
     prog, default = f"metarl train {name}", arguments_class(recipe, None, 0, DEFAULT_LOG)

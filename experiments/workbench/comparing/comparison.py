@@ -1,8 +1,8 @@
 """The numbers of a comparison: interquartile means, profiles and probabilities of improvement, with their intervals.
 
 As Agarwal et al. (2021) and their package rliable have them: the scores of K seeds on N tasks, resampled within tasks.
-That takes the scores of one seed on several tasks to be independent, which those of one meta-learner are not quite; the
-range over seeds stands with them. With a single seed, tasks are resampled.
+That takes the scores of one seed on several tasks to be independent, and those of one meta-learner are not: a second
+interval, of whole seeds, says what another set of seeds might give. With a single seed, tasks are resampled.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from metarl.statistics import (
     bootstrap_interval,
     improvement_interval,
     interquartile_mean,
+    interval_over_rows,
     performance_profile,
     probability_of_improvement,
     profile_interval,
@@ -54,10 +55,10 @@ class Row:
     label: str
     seeds: list[int]
     missing: list[int]  # seeds that other groups have
-    first: Estimate  # at the first point of the adaptation curve
-    last: Estimate  # at the last one
-    gain: Estimate | None  # of the last point over the first, paired by task and seed; None: one point
-    seed_range: tuple[float, float]  # the lowest and the highest seed's own interquartile mean at the last point
+    first: Estimate  # the first point of the adaptation curve
+    last: Estimate  # the last one
+    gain: Estimate | None  # the last point minus the first, paired by task and seed; None: one point
+    over_seeds: Estimate  # the last point, with the interval of whole seeds
     adaptation: Curve
     profile: Curve  # the fraction of scores above a threshold, at the last point
     learning: dict[str, Curve]  # against "samples" and "seconds"; without those that were not logged
@@ -115,7 +116,7 @@ def _row(group: Group, thresholds: Scores, sign: int) -> Row:
     first = group.runs[0].evaluation["measure"]["first"]
     numbers = [float(first + index) for index in range(scores.shape[-1])]
     adaptation = [_iqm(scores[..., index]) for index in range(scores.shape[-1])]
-    by_seed = interquartile_mean(scores[..., -1])
+    over_seeds = interval_over_rows(scores[..., -1], interquartile_mean) if len(scores) > 1 else (None, None)
     learning = {"samples": _learning(group.runs, STEP_TAG), "seconds": _learning(group.runs, SECONDS_TAG)}
     return Row(
         label=group.label,
@@ -124,7 +125,7 @@ def _row(group: Group, thresholds: Scores, sign: int) -> Row:
         first=adaptation[0],
         last=adaptation[-1],
         gain=_iqm(sign * (scores[..., -1] - scores[..., 0])) if len(numbers) > 1 else None,
-        seed_range=(float(by_seed.min()), float(by_seed.max())),
+        over_seeds=Estimate(adaptation[-1].value, *over_seeds),
         adaptation=Curve(numbers, adaptation),
         profile=_profile(scores[..., -1], thresholds),
         learning={name: curve for name, curve in learning.items() if curve is not None},

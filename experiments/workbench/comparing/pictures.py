@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from experiments.cli.report import MEASURES
-from experiments.workbench.comparing.comparison import Comparison, Curve
+from experiments.workbench.comparing.comparison import Comparison, Curve, Estimate
 from experiments.workbench.comparing.tables import title_of
 from metarl.errors import RunError, UserError
 
@@ -20,9 +20,10 @@ _MOST_PAIRS = 15  # of groups whose probability of improvement is drawn
 
 
 def check_format(path: Path) -> None:
-    """
+    """Check the suffix of a file name for figures.
+
     Raises:
-        UserError: when a picture cannot have this name.
+        UserError: when it is not a supported format.
     """
     if path.suffix.lower() not in FORMATS:
         raise UserError(f"--out is {str(path)!r}; must end in {', '.join(FORMATS)}")
@@ -57,6 +58,9 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
     ):
         axes.set(xlabel=x, ylabel=y)
         _finish(axes, title)
+    if not comparison.measure["higher_is_better"]:  # an error
+        for axes in (adaptation, samples, seconds):
+            axes.set_yscale("log")
     for axes in (samples, seconds):
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         if not axes.lines:
@@ -88,23 +92,21 @@ def _draw(axes: Axes, curve: Curve, colour: str, style: str, label: str | None =
 
 
 def _draw_last(axes: Axes, comparison: Comparison, what: str) -> None:
-    """Each group at the last point: its interval, its interquartile mean and those of its seeds' extremes."""
+    """Each group at the last point: its interquartile mean, and its intervals within tasks and over whole seeds."""
     for place, (row, (colour, _)) in enumerate(zip(comparison.rows, _looks(len(comparison.rows)), strict=True)):
-        axes.plot(row.seed_range, [place, place], color=colour, linewidth=1, marker="|", markersize=9)
-        if row.last.low is not None and row.last.high is not None:
-            axes.plot([row.last.low, row.last.high], [place, place], color=colour, linewidth=6, alpha=0.45)
+        for interval, width, alpha in ((row.over_seeds, 1.2, 1.0), (row.last, 6.0, 0.45)):
+            _bar(axes, interval, place, colour, width, alpha)
         axes.plot([row.last.value], [place], "o", color=colour, markersize=5)
     _name_rows(axes, [row.label for row in comparison.rows])
     axes.set(xlabel=f"{what} after adaptation")
-    _finish(axes, "last point (thick: 95 % interval, thin: lowest to highest seed)")
+    _finish(axes, "last point (thin: interval of whole seeds)")
 
 
 def _draw_improvements(axes: Axes, comparison: Comparison) -> None:
     pairs = comparison.improvements[:_MOST_PAIRS]
     for place, pair in enumerate(pairs):
-        if pair.probability.low is not None and pair.probability.high is not None:
-            axes.plot([pair.probability.low, pair.probability.high], [place, place], color="#0072b2", lw=6, alpha=0.4)
-        axes.plot([pair.probability.value], [place], "o", color="#0072b2", markersize=5)
+        _bar(axes, pair.probability, place, _COLOURS[0], 6.0, 0.45)
+        axes.plot([pair.probability.value], [place], "o", color=_COLOURS[0], markersize=5)
     axes.axvline(0.5, color="#888888", linewidth=1)
     _name_rows(axes, [f"{pair.group} > {pair.over}" for pair in pairs])
     axes.set(xlim=(-0.02, 1.02), xlabel="probability")
@@ -112,6 +114,11 @@ def _draw_improvements(axes: Axes, comparison: Comparison) -> None:
     _finish(axes, f"probability of improvement{f' ({more} more pairs not shown)' if more else ''}")
     if not pairs:
         _say(axes, "needs two groups on the same tasks")
+
+
+def _bar(axes: Axes, interval: Estimate, place: int, colour: str, width: float, alpha: float) -> None:
+    if interval.low is not None and interval.high is not None:
+        axes.hlines(place, interval.low, interval.high, color=colour, linewidth=width, alpha=alpha)
 
 
 def _name_rows(axes: Axes, names: list[str]) -> None:

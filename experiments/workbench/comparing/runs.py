@@ -28,8 +28,8 @@ class EvaluatedRun:
     path: Path
     settings: dict[str, Any]  # by dotted name, the seed among them
     evaluation: dict[str, Any]
-    scores: Scores  # [N, points] of its test tasks
-    rows: list[dict[str, float]]  # of its training
+    scores: Scores  # [N, points], N test tasks
+    rows: list[dict[str, float]]  # the log of its training
 
     @property
     def seed(self) -> int:

@@ -41,7 +41,7 @@ def columns_of(comparison: Comparison) -> tuple[str, ...]:
         "missing",
         *dict.fromkeys(ends),
         "95 % interval",
-        "by seed",
+        "95 %, whole seeds",
         "gain",
         "95 % interval of gain",
     )
@@ -64,12 +64,12 @@ def as_csv(comparison: Comparison) -> str:
     point = comparison.measure["point"]
     first, last = (f"{point}_{comparison.rows[0].adaptation.places[index]:.0f}" for index in (0, -1))
     header = ["agent", "seeds", "missing", *_named(first), *(_named(last) if last != first else ())]
-    header += ["lowest_seed", "highest_seed", *_named("gain")]
+    header += ["whole_seeds_low", "whole_seeds_high", *_named("gain")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     for row in comparison.rows:
-        numbers = [*row.first, *(row.last if last != first else ()), *row.seed_range, *(row.gain or (None,) * 3)]
+        numbers = [*row.first, *(row.last if last != first else ()), *row.over_seeds[1:], *(row.gain or (None,) * 3)]
         writer.writerow([row.label, len(row.seeds), " ".join(map(str, row.missing)), *numbers])
     return text.getvalue()
 
@@ -101,7 +101,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         ", ".join(map(str, row.missing)),
         *(_number(end.value) for end in ends),
         _interval(row.last),
-        f"{_number(row.seed_range[0])} to {_number(row.seed_range[1])}",
+        _interval(row.over_seeds),
         "" if row.gain is None else _number(row.gain.value),
         "" if row.gain is None else _interval(row.gain),
     )

@@ -1,4 +1,4 @@
-"""What one sees of a launch: a live table on a terminal, plain lines anywhere else."""
+"""The display of a launch: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ class Board:
 
 def line(job: Job) -> str:
     """What a job does, in one line."""
-    if job.state is State.RUNNING and job.standing.iteration:
+    if job.label == "running" and job.standing.iteration:
         iteration, score, _, speed, left = _cells(job)
         return f"{job.title}: {iteration}, score {score}, {speed} samples/s, {left} left"
     if job.state is State.FINISHED and job.standing.test_score is not None:
         return f"{job.title}: finished, {_number(job.standing.test_score)} on test tasks ({job.path})"
     if job.state is State.FAILED:
         return "\n".join((f"{job.title}: failed ({job.path or 'not begun'})", *(f"    {text}" for text in job.failure)))
-    return f"{job.title}: {job.state}{f' ({job.path})' if job.path else ''}"
+    return f"{job.title}: {job.label}{f' ({job.path})' if job.path else ''}"
 
 
 def table(jobs: Sequence[Job], height: int | None = None) -> Table:
@@ -84,7 +84,7 @@ def table(jobs: Sequence[Job], height: int | None = None) -> Table:
     for name in ("seed", "state", "iteration", "score", "test", "samples/s", "left"):
         columns.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
     for job in shown:
-        state = f"[{_STYLES[job.state]}]{job.state}[/]" if job.state in _STYLES else str(job.state)
+        state = f"[{_STYLES[job.state]}]{job.label}[/]" if job.state in _STYLES else job.label
         columns.add_row(job.planned.title.replace("[", r"\["), str(job.planned.seed), state, *_cells(job))
     return columns
 

@@ -1,4 +1,4 @@
-"""Executes a plan: so many runs at once until all are finished, going on from whatever is there already."""
+"""Executes a plan: several runs at once until all are finished, resuming existing ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Job:
     """One run of a plan, and how it fares."""
 
     planned: PlannedRun
-    path: Path | None = None  # of the run; None until it has one
+    path: Path | None = None  # the run's directory; None until it has one
     state: State = State.WAITING
     task: Task | None = None
     standing: Standing = field(default_factory=Standing)
@@ -49,6 +49,12 @@ class Job:
     @property
     def title(self) -> str:
         return f"{self.planned.title}, seed {self.planned.seed}"
+
+    @property
+    def label(self) -> str:
+        """The state in words; a run whose iterations are done is still evaluated."""
+        is_trained = self.standing.iteration >= self.planned.num_iterations
+        return "evaluating" if self.state is State.RUNNING and is_trained else str(self.state)
 
     def look(self) -> None:
         """Read from its files how far it is."""

@@ -32,7 +32,7 @@ class PlannedExperiment:
 
     name: str  # a recipe's name or path, or the plan's file and a place in its list
     words: tuple[str, ...] = ()  # overrides, as on the command line
-    place: tuple[Path, int] | None = None  # of an experiment that is a value in a plan's file
+    place: tuple[Path, int] | None = None  # file and position of an experiment that is a value in a plan's file
 
     def settings(self) -> tuple[Experiment[Any, Any], tuple[LogName, ...]]:
         """The experiment, loaded afresh, and what its progress is written to.
@@ -43,7 +43,7 @@ class PlannedExperiment:
         experiment = load(self.name) if self.place is None else _listed(self.place[0])[self.place[1]]
         fields = [
             ("experiment", argument_type(experiment)),
-            ("log", with_help(tuple[LogName, ...], "what the progress is written to")),
+            ("log", with_help(tuple[LogName, ...], "the writers of the progress")),
         ]
         arguments_class: Any = make_dataclass("Arguments", fields)
         default = arguments_class(experiment, DEFAULT_LOG)
@@ -79,7 +79,7 @@ class PlannedRun:
     """An experiment with one seed."""
 
     experiment: PlannedExperiment
-    config: dict[str, Any]  # of its run
+    config: dict[str, Any]  # the content of its run's config.json
 
     @property
     def seed(self) -> int:

@@ -24,9 +24,9 @@ class Standing:
     """How far a run is, and how well it does; None where that is not known yet."""
 
     iteration: int = 0
-    score: float | None = None  # of the last iteration, on training tasks
+    score: float | None = None  # score of the last iteration, on training tasks
     speed: float | None = None  # samples per second
-    seconds_left: float | None = None  # of meta-training
+    seconds_left: float | None = None  # remaining duration of meta-training
     test_score: float | None = None  # at the last point of the adaptation curve, once the run is finished
     is_finished: bool = False
 

@@ -1,4 +1,4 @@
-"""Decoded images on the disk: decoded once, then mapped into memory."""
+"""A cache of decoded images on disk, which are memory-mapped."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from torch import Tensor
 
 from metarl.fewshot.images.pixels import Pixels
 
-FORMAT = 1  # of what is kept; a new number makes the old files worthless
-MANY = 20000  # images, which take long enough to say so
+FORMAT = 1  # version of the file format; a new number invalidates old files
+MANY = 20000  # number of images from which a message is printed
 
 
 def home() -> Path:
-    """Where MetaRL keeps what it can make again, and looks for data unless told otherwise: ~/.cache/metarl."""
+    """MetaRL's folder for caches and, by default, data: ~/.cache/metarl."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "metarl"
 
 
 def decoded(
     name: str, settings: Mapping[str, object], shape: tuple[int, int, int, int], decode: Callable[[], Iterable[Pixels]]
 ) -> Tensor:
-    """Images [M, C, H, W] uint8 of a data set in certain settings; `decode` makes them where they are not kept yet.
+    """Images [M, C, H, W] uint8 of a data set in the given settings; `decode` makes them if they are not cached.
 
-    The tensor is a private map of the file, so that large sets take memory as they are looked at. Where the file
-    cannot be written, the images are held in memory. What `decode` raises comes through, and then nothing is kept.
+    The tensor is a private memory map of the file, so large sets take memory only as they are read. If the file cannot
+    be written, the images are held in memory. If `decode` raises, the exception propagates and no file is kept.
     """
     text = json.dumps({"format": FORMAT, "shape": shape, **settings}, sort_keys=True)
     path = home() / "decoded" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"
@@ -50,16 +50,16 @@ def decoded(
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> Tensor | None:
-    """The images of a file, or None where there is no such file or a damaged one."""
+    """The images of a file, or None if it is missing or damaged."""
     try:
-        images = np.load(path, mmap_mode="c")  # writing to the tensor never reaches the file
+        images = np.load(path, mmap_mode="c")  # writes to the tensor do not change the file
     except (OSError, ValueError, EOFError):
         return None
     return torch.from_numpy(images) if images.shape == shape and images.dtype == np.uint8 else None
 
 
 def _written(path: Path, shape: tuple[int, ...], decode: Callable[[], Iterable[Pixels]]) -> bool:
-    """Whether the images could be written; the file appears under its name only when it is whole."""
+    """Write the images to a file, which appears only when complete; returns whether that was possible."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-")
@@ -75,6 +75,6 @@ def _written(path: Path, shape: tuple[int, ...], decode: Callable[[], Iterable[P
     except OSError:  # a full disk
         return False
     finally:
-        with contextlib.suppress(OSError):  # gone, once it has its name
+        with contextlib.suppress(OSError):  # already renamed
             os.unlink(scratch)
     return True

@@ -1,4 +1,4 @@
-"""Images by class: one tensor of bytes, and the classes of it that a split may draw from."""
+"""Images by class: one tensor of bytes, and the classes that belong to a split."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class ImageClasses:
-    """All images of a data set, those of one class side by side."""
+    """All images of a data set, ordered by class."""
 
     images: Tensor  # [M, C, H, W] uint8
-    counts: Tensor  # [P] int64, images in each class
-    names: tuple[str, ...]  # of the P classes
-    groups: tuple[str, ...]  # what each class belongs to, such as its alphabet or superclass; "" where there is none
+    counts: Tensor  # [P] int64, number of images per class
+    names: tuple[str, ...]  # names of the P classes
+    groups: tuple[str, ...]  # group of each class, e.g. its alphabet or superclass; "" for none
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
@@ -35,7 +35,7 @@ class ImageClasses:
 
     @property
     def starts(self) -> Tensor:
-        """Where the images of each class begin: [P] int64."""
+        """The index of each class's first image: [P] int64."""
         return self.counts.cumsum(0) - self.counts
 
     def to(self, device: torch.device | str) -> ImageClasses:
@@ -44,18 +44,18 @@ class ImageClasses:
 
 @dataclass(frozen=True, eq=False)
 class ClassPool:
-    """What the ways of an episode are drawn from: classes of a set, each with quarter turns of its own.
+    """The classes from which the ways of an episode are drawn, each with a fixed number of quarter turns.
 
-    A class in four orientations is four members of a pool.
+    A class in four orientations counts as four members of a pool.
     """
 
     source: ImageClasses
-    classes: Tensor  # [P] int64, of the source
-    turns: Tensor  # [P] int64, quarter turns counterclockwise that belong to the member
-    groups: Tensor | None = None  # [P] int64: all ways of an episode come from one of these; None: from anywhere
-    turned_by: str | None = None  # beside those: None, or at random by "class" or by "episode"
-    mean: Tensor | None = None  # [C] of values in [0, 1], taken off every image
-    std: Tensor | None = None  # [C], which the rest is divided by
+    classes: Tensor  # [P] int64, indices into the source's classes
+    turns: Tensor  # [P] int64, counterclockwise quarter turns of each member
+    groups: Tensor | None = None  # [P] int64; all ways of an episode come from one group; None: no groups
+    turned_by: str | None = None  # additional random turns per "class" or per "episode"; None: none
+    mean: Tensor | None = None  # [C], subtracted from every image (values in [0, 1])
+    std: Tensor | None = None  # [C], divisor of every image after subtracting the mean
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -73,7 +73,7 @@ def pool_of(
     by_group: bool = False,
     turned_by: str | None = None,
 ) -> ClassPool:
-    """A pool of some classes of a set; with `all_turns`, of each class in its four orientations."""
+    """A pool of some classes of a set; all_turns: each class in its four orientations."""
     index = torch.tensor(list(classes), dtype=torch.int64)
     number = {group: i for i, group in enumerate(dict.fromkeys(source.groups[c] for c in classes))}
     groups = torch.tensor([number[source.groups[c]] for c in classes], dtype=torch.int64)
@@ -88,9 +88,9 @@ def pool_of(
 
 
 def channel_statistics(pool: ClassPool) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel, two [C], of values in [0, 1] over all images of a pool's classes."""
+    """Mean and standard deviation per channel, [C] each, of values in [0, 1] over all images of a pool's classes."""
     source = pool.source
-    counts = torch.zeros(source.image_shape[0], 256, dtype=torch.float64)  # images by value, exact for any number
+    counts = torch.zeros(source.image_shape[0], 256, dtype=torch.float64)  # exact histogram of values
     for index in pool.classes.unique().tolist():
         start = int(source.starts[index])
         for channel, values in enumerate(source.images[start : start + int(source.counts[index])].unbind(1)):

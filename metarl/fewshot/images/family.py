@@ -26,14 +26,14 @@ class ImageFamily:
     paper), and `shots` has no meaning.
     """
 
-    ways: int = 5
-    shots: int = 1
+    ways: int = 5  # number of classes per task
+    shots: int = 1  # number of support images per class
     queries: int = 15  # queries per class in training
     test_queries: int = 15  # queries per class in evaluation
-    train_ways: int | None = None  # where meta-training has others; None: the same
-    train_shots: int | None = None
-    sampler: SamplerName = "fixed"
-    data_dir: str | None = None  # None: $METARL_DATA, or else ~/.cache/metarl
+    train_ways: int | None = None  # number of classes per task in meta-training; None: `ways`
+    train_shots: int | None = None  # number of support images per class in meta-training; None: `shots`
+    sampler: SamplerName = "fixed"  # sizes of tasks: fixed, or varying as in Meta-Dataset
+    data_dir: str | None = None  # folder of the data; None: $METARL_DATA, or else ~/.cache/metarl
 
     name: ClassVar[str]
     splits: ClassVar[tuple[Split, ...]]

@@ -58,15 +58,15 @@ class Omniglot(ImageFamily):
     With the sampler "meta_dataset", all ways of an episode are from one alphabet in every split.
     """
 
-    queries: int = 5
-    class_split: Literal["vinyals", "lake", "meta_dataset", "random"] = "vinyals"
+    queries: int = 5  # number of query images per class in training
+    class_split: Literal["vinyals", "lake", "meta_dataset", "random"] = "vinyals"  # split of the characters
     random_sizes: tuple[int, int, int] = (1100, 100, 423)  # classes of train, val and test in the random split
     split_seed: int = 0  # seed of the random split
-    rotations: Literal["classes", "augment", "none"] = "classes"
-    test_rotations: Literal["same", "episode", "none"] = "same"
-    size: int = 28  # pixels a side
-    resize: Resize = "lanczos"
-    ink: Literal["bright", "dark"] = "bright"
+    rotations: Literal["classes", "augment", "none"] = "classes"  # use of rotated images in training
+    test_rotations: Literal["same", "episode", "none"] = "same"  # use of rotated images in other splits
+    size: int = 28  # height and width of images, in pixels
+    resize: Resize = "lanczos"  # resampling filter
+    ink: Literal["bright", "dark"] = "bright"  # value of ink: 1 on 0 (bright) or 0 on 1 (dark)
 
     name = "omniglot"
     splits = ("train", "val", "test", "ood")

@@ -35,10 +35,10 @@ class PhotoFamily(ImageFamily):
     images of the training classes ("train").
     """
 
-    size: int = 84  # pixels a side
-    resize: Resize = "lanczos"
-    fit: Fit = "stretch"  # what is not square; "crop": cut to its middle
-    normalisation: Literal["none", "imagenet", "train"] = "none"
+    size: int = 84  # height and width of images, in pixels
+    resize: Resize = "lanczos"  # resampling filter
+    fit: Fit = "stretch"  # handling of images that are not square: stretched, or cropped to their middle
+    normalisation: Literal["none", "imagenet", "train"] = "none"  # source of the statistics that normalise channels
 
     splits = ("train", "val", "test")
     folders: ClassVar[tuple[str, ...]]  # in the data folder, where the data set is looked for
@@ -125,7 +125,7 @@ class CIFARFS(PhotoFamily):
     Read from its binary version, or from folders that are named by class (apple, ...), on whatever level.
     """
 
-    size: int = 32
+    size: int = 32  # height and width of images, in pixels
     images_per_class: int | None = 600  # images that each class must have; None: any number
 
     name = "cifar_fs"
@@ -143,7 +143,7 @@ class FC100(PhotoFamily):
     Read as CIFAR-FS is.
     """
 
-    size: int = 32
+    size: int = 32  # height and width of images, in pixels
     images_per_class: int | None = 600  # images that each class must have; None: any number
 
     name = "fc100"
@@ -164,9 +164,9 @@ class ImageFolder(PhotoFamily):
     Without a folder train, classes are dealt out at random by `split_shares` and `split_seed`.
     """
 
-    channels: Literal[1, 3] = 3  # 1: grey
+    channels: Literal[1, 3] = 3  # number of colour channels; 1: grey
     split_shares: tuple[float, float, float] = (0.64, 0.16, 0.2)  # fractions of the classes for train, val and test
-    split_seed: int = 0
+    split_seed: int = 0  # seed of the random split
 
     name = "image_folder"
     splits = ("train", "val", "test", "ood")

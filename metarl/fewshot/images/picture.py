@@ -1,4 +1,4 @@
-"""An episode as a picture: its support on the left, its queries on the right, a line for each class."""
+"""An episode as an image: its support on the left, its queries on the right, one row per class."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from metarl.fewshot.episode import FewShotEpisode
 from metarl.records import Examples
 
 _GAP, _DIVIDE = 2, 10  # pixels between images, and between support and queries
-_SMALLEST = 56  # pixels that an image has at least
+_SMALLEST = 56  # smallest size of an image, in pixels
 _GROUND = (140, 160, 190)  # neither ink nor paper
 
 
 def episode_picture(episode: FewShotEpisode, task: int = 0) -> Image.Image:
-    """One task of an episode of images, to be saved as PNG or looked at.
+    """An image of one task of an episode.
 
-    Values are shown between the least and the greatest of the task, as images may be normalised.
+    Values are scaled to the task's range, because images may be normalised.
     """
     support, query = episode.support[task], episode.query[task]
     low, high = (float(limit) for limit in torch.cat([_present(support), _present(query)]).aminmax())
@@ -36,7 +36,7 @@ def _present(data: Examples) -> Tensor:
 
 
 def _grid(data: Examples, low: float, spread: float) -> np.ndarray:
-    """The images of one task, those of a class in a row: [height, width, 3] uint8."""
+    """The images of one task, one row per class: [height, width, 3] uint8."""
     x, y = _present(data), data.y if data.valid is None else data.y[data.valid]
     pixels = ((x - low) / spread * 255).round().byte().cpu()
     enlarged = max(1, -(-_SMALLEST // x.shape[-1]))

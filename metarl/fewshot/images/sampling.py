@@ -69,11 +69,11 @@ class FixedSampler:
 class MetaDatasetSampler:
     """Ways, and shots that differ between the ways of one episode, after Meta-Dataset."""
 
-    most_ways: int = 50
+    most_ways: int = 50  # largest number of classes per task
     queries: int = 10  # most queries per class; every class of an episode has as many
     support: int = 500  # most support examples per episode
-    support_of_class: int = 100  # what one class adds to the size of a support at most
-    least_ways: int = 5
+    support_of_class: int = 100  # largest contribution of one class to the size of a support
+    least_ways: int = 5  # smallest number of classes per task
     log_weight: float = math.log(2)  # largest log-weight of a class's share of the support, up and down
 
     varies = True

@@ -24,7 +24,7 @@ class LSTMConfig(SequenceLearnerConfig):
     """An LSTM or GRU, as in RL2."""
 
     hidden_size: int = 200  # number of hidden units
-    recurrent: RecurrentConfig = field(default_factory=lambda: RecurrentConfig("lstm"))
+    recurrent: RecurrentConfig = field(default_factory=lambda: RecurrentConfig("lstm"))  # settings of the cell
     late_labels: bool = True  # whether an example's label comes with the next one
 
     def make_memory(self, input_size: int, generator: torch.Generator) -> Any:

@@ -27,6 +27,7 @@ from metarl.fewshot.gradient_learner import AdaptsBySteps, NetConfig, check_ways
 from metarl.fewshot.normalising import absorb_statistics, in_evaluation, normalisation_facts, with_context
 from metarl.fewshot.problem import Problem
 from metarl.fewshot.source import LearnsFromEpisodes
+from metarl.optim import check_finite
 from metarl.records import Examples, cat
 
 
@@ -150,7 +151,7 @@ class Reptile:
     def facts(self) -> Mapping[str, Any]:
         facts = gradient_facts(self.adaptation)
         if self._one_by_one:
-            facts["normalised"] = "each query beside the support"
+            facts["normalised"] = "each query with the support"
         return facts
 
     @property
@@ -165,6 +166,7 @@ class Reptile:
 
         Raises:
             ValueError: when the mini-batch size does not divide the episode's examples.
+            FloatingPointError: when a parameter is no longer finite.
         """
         check_ways(self.problem, experience)
         batches = mini_batches(experience, self.config.inner_batch)
@@ -176,6 +178,7 @@ class Reptile:
             state = self.adaptation.adapt(state, batch, 1)
         share = self.config.outer_lr * (1 - self.num_updates / self.num_iterations)
         self._move(params_of(start), params_of(state), share)
+        check_finite(self.adaptation.net, f"update {self.num_updates + 1}")
         if isinstance(self.adaptation, RuleAdaptation):
             self.adaptation.rule.hand_on(state.memory)
         absorb_statistics(self.adaptation.net, experience)

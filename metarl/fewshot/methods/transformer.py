@@ -20,7 +20,9 @@ class TransformerLearnerConfig(SequenceLearnerConfig):
     """A transformer that learns in context; without position encoding, because examples are a set."""
 
     width: int = 128  # width of the transformer
-    transformer: TransformerConfig = field(default_factory=lambda: TransformerConfig(positions="none"))
+    transformer: TransformerConfig = field(  # settings of the transformer
+        default_factory=lambda: TransformerConfig(positions="none")
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

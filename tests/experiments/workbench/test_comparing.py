@@ -254,7 +254,8 @@ def test_the_numbers_are_those_of_all_seeds_and_tasks():
     assert better.last.low < better.last.value < (better.last.high or 0)
     assert better.gain is not None
     assert better.gain.value == pytest.approx(4, abs=1)
-    assert worse.seed_range[0] < worse.last.value < worse.seed_range[1]
+    assert worse.over_seeds.low is not None
+    assert worse.over_seeds.low < worse.last.value < (worse.over_seeds.high or 0)
     (improvement,) = comparison.improvements
     assert (improvement.group, improvement.over) == ("maml_trpo", "promp")
     assert improvement.probability.value > 0.8

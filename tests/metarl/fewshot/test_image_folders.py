@@ -566,7 +566,7 @@ def test_examples_that_fill_a_mini_batch_up_teach_nothing():
 
 def test_a_curve_over_shots_is_refused_where_their_number_varies_before_anything_is_trained(tmp_path):
     family, one = uneven_folders(tmp_path), TrainConfig(num_iterations=1, num_tasks=3, num_points=2)
-    with pytest.raises(ValueError, match="num_points is 2; tasks have different numbers of shots"):
+    with pytest.raises(ValueError, match="num_points is 2; must be 1, because tasks have different"):
         Trainer(family, ABSORBING["prototypical"], one, agent_name="prototypical", seed=0)
     reptile = ReptileConfig(conv=CONV)
     Trainer(family, reptile, one, agent_name="reptile", seed=0)  # it counts steps

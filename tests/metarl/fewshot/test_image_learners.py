@@ -231,5 +231,5 @@ def test_functions_have_no_classes(tmp_path, capsys):
 
 @pytest.mark.parametrize("config", [PrototypicalConfig, SnailLearnerConfig])
 def test_statistics_of_the_support_are_refused_where_queries_are_embedded_without_it(config):
-    with pytest.raises(ValueError, match=r"normalisation is 'tasknorm', and .* embeds queries without the support"):
+    with pytest.raises(ValueError, match=r"normalisation is 'tasknorm'; must be .* embeds queries without the support"):
         config(conv=TASKNORM).make_learner(Patterns().problem, num_iterations=1, generator=seeded())

@@ -343,7 +343,7 @@ def test_without_transduction_each_query_is_answered_beside_the_support_alone():
     answers = learner.predictions(asked, 2)
     few = replace(asked, query=asked.query.map(lambda value: value[:, 4:7]))
     torch.testing.assert_close(learner.predictions(few, 2), answers[:, :, 4:7])
-    assert learner.facts["normalised"] == "each query beside the support"
+    assert learner.facts["normalised"] == "each query with the support"
     together = replace(config, transduction=True).make_learner(PROBLEM, num_iterations=2, generator=seeded())
     assert not torch.allclose(together.predictions(few, 2), together.predictions(asked, 2)[:, :, 4:7])
     beside = together.adaptation.predict(
@@ -377,7 +377,7 @@ def test_mini_batches_of_meta_test_take_turns():
         (lambda: ReptileConfig(test_batch=0), "test_batch is 0; must be at least 1"),
         (lambda: ReptileConfig(outer_lr=-1), "outer_lr is -1; must be positive"),
         (lambda: ReptileLoRAConfig(rank=0), "rank is 0; must be at least 1"),
-        (lambda: ReptileLoRAConfig(batching="batched"), "batching is 'batched'; nets with adapters need"),
+        (lambda: ReptileLoRAConfig(batching="batched"), "batching is 'batched'; must be 'vmap', 'chunks' or 'loop'"),
         (lambda: TNetConfig(num_inner_steps=0), "num_inner_steps is 0; must be at least 1"),
         (lambda: LearnedOptimizerConfig(scale=0), "scale is 0; must be positive"),
         (lambda: LearnedOptimizerConfig(hidden_size=0), "hidden_size is 0; must be at least 1"),

@@ -100,7 +100,7 @@ def test_what_is_saved_is_exact_and_no_larger_than_what_is_written():
     rings, tasks = replay(), torch.tensor([0, 2])
     rings.add(tasks, items([[1, 2, 3], [4, 5, 6]]), torch.tensor([[True, True, False], [True] * 3]), recent=True)
     state = rings.state_dict()
-    assert [len(values) for values in state["rings"]] == [5] * 6
+    assert {len(values) for values in state["packed"]} == {5}
     other = replay()
     other.add(torch.tensor([1]), items([[9]]), torch.ones(1, 1, dtype=torch.bool), recent=False)
     other.load_state_dict(state)
@@ -110,3 +110,44 @@ def test_what_is_saved_is_exact_and_no_larger_than_what_is_written():
         one, two = (which.sample(tasks, 50, seeded(), recent=recent) for which in (rings, other))
         assert torch.equal(one.reward, two.reward)
     assert torch.equal(other.num_items, torch.tensor([3, 0, 4]))
+
+
+def chained(first: int, last: int, reward: float = 1.0) -> Transition:
+    """An episode of one task, whose next observations are the observations that follow: [1, K, ...]."""
+    obs = torch.arange(first, last + 1.0).expand(1, 2, -1).transpose(1, 2)
+    value = torch.full((1, last - first), reward)
+    return Transition(obs[:, :-1], value[..., None], value, value, obs[:, 1:], value > 5)
+
+
+def test_next_observations_and_rewards_are_saved_once():
+    rings, valid = replay(1, 6), torch.ones(1, 4, dtype=torch.bool)
+    rings.add(torch.tensor([0]), chained(0, 4), valid, recent=True)
+    rings.add(torch.tensor([0]), chained(10, 14, -0.0), valid, recent=True)  # over the first two of the ring
+    state = rings.state_dict()
+    assert state["packed"][3] is None
+    assert len(state["packed"][-1]) == 3  # of the ring's seam, of the first episode's end and of the ring's own
+    other = replay(1, 6)
+    other.load_state_dict(state)
+    for name, ring in vars(rings._rings).items():
+        assert torch.equal(getattr(other._rings, name), ring), name
+    assert torch.equal(other._rings.reward.signbit(), rings._rings.reward.signbit())
+
+
+def test_a_replay_from_before_it_was_packed_is_read():
+    rings, other = replay(1, 6), replay(1, 6)
+    rings.add(torch.tensor([0]), chained(0, 4), torch.ones(1, 4, dtype=torch.bool), recent=True)
+    written = rings._rings[rings._places()]
+    other.load_state_dict({"rings": list(vars(written).values()), "marks": rings.state_dict()["marks"]})
+    assert torch.equal(other._rings.next_obs, rings._rings.next_obs)
+
+
+@pytest.mark.parametrize("index", range(7))
+def test_a_replay_that_does_not_fit_is_refused(index):
+    rings = replay(1, 6)
+    rings.add(torch.tensor([0]), items([[1, 2, 3]]), torch.ones(1, 3, dtype=torch.bool), recent=True)
+    state = rings.state_dict()
+    state["packed"][index] = state["packed"][index][:1]
+    with pytest.raises(ValueError, match="replay"):
+        replay(1, 6).load_state_dict(state)
+    with pytest.raises(ValueError, match=r"replay\.marks must be in order"):
+        replay(1, 6).load_state_dict({**rings.state_dict(), "marks": torch.tensor([[3], [-1], [5]])})

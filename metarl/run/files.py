@@ -1,0 +1,80 @@
+"""Files written whole: a reader, or a kill at any moment, finds the old content or the new, never a part.
+
+What is written first is a scratch file beside the target, with a name of its own. It is made exclusively, and the
+target is replaced, never opened; a symbolic link that somebody put in the place of either is not followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_SCRATCH = ".partial"  # how the name of a scratch file ends, before the target's own ending
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
+
+
+@contextlib.contextmanager
+def scratch_file(path: Path) -> Iterator[Path]:
+    """An empty scratch file for `path`, which takes its place when the context ends and is removed when it fails.
+
+    Raises:
+        OSError: when the disk refuses it.
+    """
+    scratch = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{_SCRATCH}{path.suffix}")
+    os.close(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o666))
+    try:
+        yield scratch
+        os.replace(scratch, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+    """Write a file whole or not at all, and wait until the disk has it.
+
+    content: or what writes it, as it may be too large to be in memory a second time.
+
+    Raises:
+        OSError: when the disk refuses it; what was there is left as it was.
+    """
+    with scratch_file(path) as scratch, os.fdopen(os.open(scratch, os.O_WRONLY | _NO_FOLLOW), "wb") as file:
+        file.write(content) if isinstance(content, bytes) else content(file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file, which is not waited for as that of a pipe would be.
+
+    Raises:
+        OSError: when there is none, or it cannot be read.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError("not a regular file")
+    return path.read_bytes()
+
+
+def is_scratch(path: Path) -> bool:
+    """Whether a file is what a killed process left of one that it was writing."""
+    return path.name.startswith(".") and path.stem.endswith(_SCRATCH)
+
+
+def open_lock(path: Path) -> BinaryIO:
+    """A file to lock, made where there is none; its content is left alone.
+
+    Raises:
+        OSError: when it cannot be opened for writing, or is a symbolic link.
+    """
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | _NO_FOLLOW, 0o666), "r+b", buffering=0)
+
+
+def reason(error: Exception) -> str:
+    """One line that says what went wrong."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (text.strip().splitlines() or [type(error).__name__])[0]
