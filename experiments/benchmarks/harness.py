@@ -34,8 +34,8 @@ class Result:
     rounds: Rounds
     ratios: Mapping[str, float]  # "one / other": how many times the other's value the one's is
     asked: Mapping[str, float] = field(default_factory=dict)  # the least that a ratio should be, by its name
-    details: Mapping[str, Any] = field(default_factory=dict)  # what else there is to know, such as rows by name
-    left_out: tuple[str, ...] = ()  # what could not be compared, and why
+    details: Mapping[str, Any] = field(default_factory=dict)  # further facts, such as the number of rows by name
+    left_out: tuple[str, ...] = ()  # one line for each peer that could not be compared, with the reason
 
     def as_json(self) -> dict[str, Any]:
         """Plain values that JSON knows."""
