@@ -10,14 +10,14 @@ Deviations from Finn et al.: 1. curvature is measured on every `curvature_stride
 of the time; 1 uses all of them. 2. Fisher-vector products are exact, by double back-propagation, instead of finite
 differences. 3. `action_scale` replaces an action wrapper of their environments: with 10, a policy unit is a tenth of
 the action space's half-width. 4. weights are initialised orthogonally, those of the last layer small, instead of
-Xavier.
+Xavier. 5. with `normalise_obs`, observations are standardised by running moments of the training's, as RL2's are.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,8 +29,9 @@ from agents.meta_objective import InnerObjective, MetaObjective, Samples, inner_
 from agents.outer_steps import GradientEpochs, OuterStep, TrustRegion
 from metarl.adaptation.gradient import GradientAdaptation, Params
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes
-from metarl.checks import at_least, in_range, not_negative, positive
+from metarl.checks import at_least, in_range, literals, not_negative, positive, rounds, widths
 from metarl.nets.mlp import Activation, PolicyHead
+from metarl.nets.moments import Moments
 from metarl.optim import check_finite
 from metarl.protocols import TaskFamily
 from metarl.records import SampledDecision, Step, Trajectory
@@ -57,14 +58,18 @@ class MAMLConfig(ABC):
     first_order: bool = False  # whether the meta-gradient ignores the derivative of the inner steps
     inner_objective: InnerObjective = "log_likelihood"  # surrogate of the return maximised by the inner steps
     exploration_credit: float = 0.0  # credit of the steps before adaptation for the return after it (E-MAML: 1)
+    normalise_obs: bool = False  # whether observations are standardised by their moments so far in the training
     gamma: float = 0.99  # discount factor
     lam: float = 1.0  # lambda of generalised advantage estimation
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "hidden_sizes", "num_rollouts", "num_inner_steps")
+        literals(self)
+        widths(self, "hidden_sizes")
+        at_least(self, 1, "num_rollouts")
+        rounds(self, "num_inner_steps")
         in_range(self, 0, 1, "gamma", "lam")
-        positive(self, "init_std", "action_scale", "inner_lr", "later_inner_lr")
-        not_negative(self, "min_std", "exploration_credit")
+        positive(self, "init_std", "min_std", "action_scale", "inner_lr", "later_inner_lr")
+        not_negative(self, "exploration_credit")
 
     def make_source(
         self, family: TaskFamily, train: TrainConfig, generators: Mapping[str, torch.Generator]
@@ -100,8 +105,9 @@ class MAMLTRPOConfig(MAMLConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 1, "num_cg_steps", "curvature_stride")
-        at_least(self, 0, "max_backtracks")
+        rounds(self, "num_cg_steps")
+        rounds(self, "max_backtracks", minimum=0)
+        at_least(self, 1, "curvature_stride")
         positive(self, "max_kl")
         not_negative(self, "cg_damping")
         in_range(self, 0, 1, "backtrack_ratio", open_ends=True)
@@ -185,6 +191,7 @@ class MAML:
             first_order=config.first_order,
         )
         self.outer_step = config.make_outer_step(list(self.adaptation.parameters()))
+        self.obs_moments = Moments.empty(*observation_space.shape, device=generator.device)
         self.num_updates = 0
 
     # --- acting -----------------------------------------------------------------------------------------------
@@ -199,7 +206,7 @@ class MAML:
 
     def act(self, state: MAMLState, obs: Tensor, generator: torch.Generator | None) -> SampledDecision:
         num_tasks = len(next(iter(state.params.values())))
-        by_task = obs.view(num_tasks, -1, obs.shape[-1])  # [N, E, O]
+        by_task = self._normalised(obs).view(num_tasks, -1, obs.shape[-1])  # [N, E, O]
         distribution: Any = functional_call(self.policy, state.params, (by_task,))
         action = distribution.mode if generator is None else distribution.sample(generator)
         log_prob = distribution.log_prob(action)
@@ -213,7 +220,11 @@ class MAML:
         return MAMLState(params, state.num_steps + 1)
 
     def _samples(self, trajectory: Experience, num_tasks: int) -> Samples:
+        trajectory = replace(trajectory, obs=self._normalised(trajectory.obs))
         return samples_of(trajectory, self.policy, num_tasks, gamma=self.config.gamma, lam=self.config.lam)
+
+    def _normalised(self, obs: Tensor) -> Tensor:
+        return self.obs_moments.standardise(obs) if self.config.normalise_obs else obs
 
     # --- learning ---------------------------------------------------------------------------------------------
 
@@ -228,6 +239,9 @@ class MAML:
         objective = MetaObjective(self.adaptation, self.policy, samples, self.config.exploration_credit)
         metrics = self.outer_step(objective)
         self.num_updates += 1
+        if self.config.normalise_obs:  # after the step, so that acting and learning saw the same inputs
+            for trajectory in trial:
+                self.obs_moments = self.obs_moments.merge(Moments.of(trajectory.obs[trajectory.valid]))
         check_finite(self.adaptation, f"update {self.num_updates}")
         if not self.policy.is_discrete:
             metrics["std"] = float(self.policy.log_std.detach().exp().mean())
@@ -236,13 +250,17 @@ class MAML:
     # --- saving -----------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
+        moments = {"obs_moments": dict(vars(self.obs_moments))} if self.config.normalise_obs else {}
         return {
             "adaptation": self.adaptation.state_dict(),
             "outer_step": self.outer_step.state_dict(),
             "num_updates": self.num_updates,
+            **moments,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.adaptation.load_state_dict(state["adaptation"])
         self.outer_step.load_state_dict(state["outer_step"])
         self.num_updates = state["num_updates"]
+        if self.config.normalise_obs:
+            self.obs_moments = Moments(**state["obs_moments"]).to(self.obs_moments.mean.device)

@@ -17,7 +17,8 @@ a fixed temperature of 1 and scaled rewards. 2. `kl_weight` is the weight of the
 over tasks, relative to the critics' errors averaged over tasks, independent of the number of tasks in a batch. The
 published code sums over tasks: its 0.1 with 16 tasks is 1.6 here. 3. the next observation may be part of the context
 for any family. 4. weights are initialised orthogonally, the policy's last layer times `actor_gain`; in the published
-code they are uniform.
+code they are uniform. 5. with `normalise_obs`, nets read observations standardised by the moments of what replay held
+when the update began.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ from torch import Tensor
 from agents.discrete_soft_actor_critic import DiscreteSoftActorCritic
 from agents.soft_actor_critic import SoftActorCritic
 from metarl.adaptation.context import Aggregation, Belief, ContextBelief, factor_size
-from metarl.checks import at_least, in_range, not_negative, positive
+from metarl.checks import at_least, in_range, literals, not_negative, positive, rounds, widths
 from metarl.nets.matmul import fast_matmul
 from metarl.nets.mlp import Activation, mlp
+from metarl.nets.moments import Moments
 from metarl.optim import gradient_step, load_adam
 from metarl.protocols import TaskFamily
 from metarl.records import Decision, Step, Trajectory, by_task
@@ -46,7 +48,7 @@ from metarl.source import TrainConfig
 
 Experience = Trajectory[Decision]
 
-_COUNTS = ("latent_size", "num_train_tasks", "initial_episodes", "prior_episodes", "num_gradient_steps")
+_COUNTS = ("num_train_tasks", "initial_episodes", "prior_episodes")
 _SIZES = ("meta_batch", "batch", "context", "capacity")
 _AMOUNTS = ("posterior_episodes", "extra_episodes", "num_exploration_episodes")
 
@@ -76,6 +78,7 @@ class PEARLConfig:
     meta_batch: int = 16  # tasks per gradient step
     batch: int = 256  # transitions per task and gradient step
     context: int = 100  # transitions per task from which the belief is inferred
+    normalise_obs: bool = False  # whether observations are standardised by their moments so far in the training
     gamma: float = 0.99  # discount factor
     tau: float = 0.005  # Polyak step of the target critics towards the critics, per gradient step
     learning_rate: float = 3e-4  # step size of every Adam optimiser
@@ -87,9 +90,12 @@ class PEARLConfig:
     actor_gain: float = 0.01  # initial gain of the policy's last layer; if large, z affects actions from the start
 
     def __post_init__(self) -> None:
-        at_least(self, 1, *_COUNTS, *_SIZES, "hidden_sizes", "encoder_sizes")
+        literals(self)
+        widths(self, "latent_size", "hidden_sizes", "encoder_sizes")
+        rounds(self, "num_gradient_steps")
+        at_least(self, 1, *_COUNTS, *_SIZES)
         at_least(self, 0, *_AMOUNTS)
-        positive(self, "learning_rate", "reward_scale", "temperature", "actor_gain")
+        positive(self, "max_gigabytes", "learning_rate", "reward_scale", "temperature", "actor_gain")
         not_negative(self, "kl_weight", "regularisation")
         in_range(self, 0, 1, "gamma")
         if not 0 < self.tau <= 1:
@@ -187,6 +193,7 @@ class PEARL:
         self.optimizers = {
             name: torch.optim.Adam(params, lr=config.learning_rate, fused=True) for name, params in groups.items()
         }
+        self.obs_moments = Moments.empty(obs_size, device=device)
         self.num_updates = 0  # gradient steps
 
     # --- acting -----------------------------------------------------------------------------------------------
@@ -209,7 +216,7 @@ class PEARL:
         return state
 
     def act(self, state: PEARLState, obs: Tensor, generator: torch.Generator | None) -> Decision:
-        distribution = self.sac.actor(torch.cat([obs, state.latent], -1))
+        distribution = self.sac.actor(torch.cat([self._normalised(obs), state.latent], -1))
         stochastic = state.stochastic and generator is not None
         return Decision(self.sac.actor.to_env(distribution.sample(generator) if stochastic else distribution.mode))
 
@@ -236,8 +243,13 @@ class PEARL:
 
     def _items(self, data: Transition) -> Tensor:
         """The encoder's inputs for transitions: [..., item]."""
-        next_obs = [data.next_obs] if self.config.next_obs_in_context else []
-        return torch.cat([data.obs, self.sac.actor.from_env(data.action), data.reward.unsqueeze(-1), *next_obs], -1)
+        next_obs = [self._normalised(data.next_obs)] if self.config.next_obs_in_context else []
+        return torch.cat(
+            [self._normalised(data.obs), self.sac.actor.from_env(data.action), data.reward.unsqueeze(-1), *next_obs], -1
+        )
+
+    def _normalised(self, obs: Tensor) -> Tensor:
+        return self.obs_moments.standardise(obs) if self.config.normalise_obs else obs
 
     def _infer(self, context: Transition) -> Belief:
         """The belief about tasks given transitions [N, K, ...]."""
@@ -252,6 +264,8 @@ class PEARL:
             FloatingPointError: when a loss is not finite.
         """
         config, device = self.config, replay.device
+        if self.config.normalise_obs:  # kept until the next update
+            self.obs_moments = replay.obs_moments()
         totals: dict[str, Tensor] = {}
         for _ in range(config.num_gradient_steps):
             tasks = torch.randint(config.num_train_tasks, (config.meta_batch,), generator=generator, device=device)
@@ -289,8 +303,8 @@ class PEARL:
         """The losses of critics and encoder on transitions [M, K, ...] of tasks with these beliefs."""
         config, rows = self.config, data.map(lambda value: value.flatten(0, 1))
         latent = self.belief.latent(belief, generator).repeat_interleave(data.reward.shape[1], 0)  # [M K, Z]
-        features = torch.cat([rows.obs, latent], -1)
-        next_features = torch.cat([rows.next_obs, latent.detach()], -1)
+        features = torch.cat([self._normalised(rows.obs), latent], -1)
+        next_features = torch.cat([self._normalised(rows.next_obs), latent.detach()], -1)
         reward = config.reward_scale * rows.shaped_reward
         target = self.sac.targets(reward, rows.terminated, next_features, generator)
         critic = self.sac.critic_loss(features, self.sac.actor.from_env(rows.action), target)
@@ -303,11 +317,13 @@ class PEARL:
     # --- saving -----------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
+        moments = {"obs_moments": dict(vars(self.obs_moments))} if self.config.normalise_obs else {}
         return {
             "encoder": self.encoder.state_dict(),
             "sac": self.sac.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "num_updates": self.num_updates,
+            **moments,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -316,6 +332,8 @@ class PEARL:
         for name, optimizer in self.optimizers.items():
             load_adam(optimizer, state["optimizers"][name])
         self.num_updates = state["num_updates"]
+        if self.config.normalise_obs:
+            self.obs_moments = Moments(**state["obs_moments"]).to(self.obs_moments.mean.device)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from metarl.checks import at_least, in_range, not_negative, positive
+from metarl.checks import at_least, in_range, literals, not_negative, positive, rounds
 from metarl.optim import gradient_step, load_adam
 from metarl.records import ActorCriticDecision, Record, Trajectory
 from metarl.rl.losses import (
@@ -45,7 +45,9 @@ class PPOConfig:
     target_kl: float | None = 0.03  # KL divergence beyond 1.5 times which an update stops; None: no early stop
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "num_epochs", "num_minibatches")
+        literals(self)
+        rounds(self, "num_epochs")
+        at_least(self, 1, "num_minibatches")
         in_range(self, 0, 1, "gamma", "lam")
         positive(self, "learning_rate", "clip", "value_clip", "max_grad_norm", "target_kl")
         not_negative(self, "final_learning_rate", "value_coefficient", "entropy_coefficient")

@@ -16,7 +16,7 @@ from torch import nn
 from agents.maml import MAMLConfig
 from agents.meta_objective import InnerObjective
 from agents.outer_steps import GradientEpochs, OuterStep
-from metarl.checks import at_least, not_negative, positive
+from metarl.checks import not_negative, positive, rounds
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ProMPConfig(MAMLConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 1, "num_epochs")
+        rounds(self, "num_epochs")
         positive(self, "outer_lr", "clip", "max_grad_norm", "target_kl")
         not_negative(self, "kl_penalty")
         if self.target_kl is not None and not self.kl_penalty:

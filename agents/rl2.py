@@ -30,7 +30,7 @@ from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceBelief, SequenceState
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
-from metarl.checks import at_least, positive
+from metarl.checks import positive, widths
 from metarl.nets.mlp import Activation, PolicyHead, mlp
 from metarl.nets.moments import Moments
 from metarl.protocols import TaskFamily
@@ -67,7 +67,7 @@ class RL2Config(PPOConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 1, "hidden_size", "encoder_sizes", "head_sizes")
+        widths(self, "hidden_size", "encoder_sizes", "head_sizes")
         positive(self, "init_std")
         if not isinstance(self.memory, (RecurrentConfig, SnailConfig, TransformerConfig)):
             raise ValueError(f"memory is {self.memory!r}; must be a RecurrentConfig, SnailConfig or TransformerConfig")

@@ -163,7 +163,7 @@ class Trainer:
         }
 
     def streams_after(self, iteration: int, saved: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Random streams' states to go on with after an iteration on another kind of device than they were saved on.
+        """States of random streams to continue with after an iteration, on another kind of device than the saved ones.
 
         A state that does not fit this kind is replaced by one that comes from the seed and the iteration.
         """

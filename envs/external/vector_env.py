@@ -146,7 +146,7 @@ class ThirdPartyEnv:
         return self._step(self._obs, next_obs, reward, terminated, truncated)
 
     def restart(self, tasks: Record, rows: Tensor) -> Tensor:
-        """Start an episode where `rows` [B] (bool) is true, each in its own of `tasks` [B]; the other rows go on.
+        """Start an episode where `rows` [B] (bool) is true, each in its own of `tasks` [B]; the other rows continue.
 
         Returns what to act on, [B, O]. Raises what `step` does.
         """

@@ -27,7 +27,7 @@ def draw_exploration(
 ) -> Path | None:
     """Write a PNG of the trajectories of each episode on a few test tasks; returns its path.
 
-    None where the family's pictures do not show a way, as those of robots, or none are made. At most six episodes.
+    None if the family's images do not show trajectories (robots), or cannot be made. At most six episodes.
     All randomness comes from the seed.
 
     Raises:
@@ -50,7 +50,7 @@ def draw_exploration(
 
 
 def can_draw_exploration(family: Any) -> bool:
-    """Whether the family's pictures show a way, as those of robots do not."""
+    """Whether the family's images show trajectories; those of robots do not."""
     return hasattr(_innermost(family), "picture")
 
 

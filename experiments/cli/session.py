@@ -42,7 +42,7 @@ class Filming:
     """Records videos of one held-out task during training, without using the training's random streams."""
 
     def __init__(self, experiment: Experiment[Any, Any], every: int) -> None:
-        """every: iterations from one film to the next; 0 for none.
+        """every: number of iterations between two videos; 0 for none.
 
         Raises:
             UserError: when `every` is negative, the family has no pictures, or this machine cannot make them.
@@ -94,7 +94,7 @@ def new_run(
 
 
 class Results(NamedTuple):
-    """The files that a finished training leaves in addition to its evaluation."""
+    """The files that a finished training leaves besides its evaluation."""
 
     plot: Path | None
     exploration: Path | None  # where the family's trajectories can be drawn

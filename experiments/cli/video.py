@@ -22,7 +22,7 @@ from metarl.run.files import reason, scratch_file
 if TYPE_CHECKING:
     from PIL import Image
 
-CAPTION_HEIGHT = 80  # pixels above the picture; with pictures of 480 both sides are multiples of 16
+CAPTION_HEIGHT = 80  # pixels above the image; with images of 480 both sides are multiples of 16
 MARGIN = 12
 MAX_SMALL_FRAMES = 150  # of an animated image, which TensorBoard's page loads whole
 SMALL_WIDTH = 240
@@ -33,7 +33,7 @@ _BACKGROUND = (28, 32, 42)
 
 
 def captioned(picture: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
-    """The picture [H, W, 3] under up to three lines of text: [H + 80, W, 3]; what is too long ends in dots."""
+    """The image [H, W, 3] under up to three lines of text: [H + 80, W, 3]; long lines end in dots."""
     from PIL import Image, ImageDraw, ImageFont  # imported here: only videos need it
 
     height, width = picture.shape[:2]

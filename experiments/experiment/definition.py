@@ -344,7 +344,7 @@ def restored(
     """The experiment's trainer as a checkpoint of its run left it.
 
     to_train: with the state of its random streams, which fits only the kind of device that it was saved on.
-    other_device: go on with fresh streams where the saved ones do not fit.
+    other_device: continue with fresh random streams if the saved ones do not fit.
 
     Raises:
         UserError: when there is no such checkpoint, it is damaged, or it does not fit the run's config.

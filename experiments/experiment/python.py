@@ -133,9 +133,9 @@ def load(
 ) -> Any:
     """A run's agent, to act in a loop of your own (an `ActingAgent`), or its few-shot learner (a `Predictor`).
 
-    deterministic: act by the policy's mode. seed: of whatever is random in acting. For a run that needs code of the
+    deterministic: act by the policy's mode. seed: seed of all randomness in acting. For a run that needs code of the
     user's, recipe: the recipe to use in place of the one that the run names. trust: run code that the run names or
-    keeps, though this user has never run it. as_trained: use the copies that the run keeps. with_current: go on with
+    keeps, though this user has never run it. as_trained: use the copies that the run keeps. with_current: continue with
     files that have changed since training.
 
     Raises:

@@ -156,7 +156,7 @@ def _hint(error: BaseException, folder: Path) -> str:
 
 
 def _place(error: BaseException, recipe: Path) -> str:
-    """The line of the recipe that an error comes from, and that of the module beside it where it was raised."""
+    """The line of the recipe that an error comes from, and that of the neighbouring module where it was raised."""
     lines = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename is not None:
         lines.append((Path(error.filename), error.lineno))

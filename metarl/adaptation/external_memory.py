@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot, softplus
 
 from metarl.adaptation.sequence import SequenceState, ask_in_copies
+from metarl.checks import widths
 from metarl.nets.mlp import linear
 
 _MIN_SQUARED_LENGTH = 1e-4  # squared length below which a vector is not scaled up to unit length
@@ -39,9 +40,7 @@ class ExternalMemoryConfig:
     usage_decay: float = 0.99  # decay of a slot's usage per step
 
     def __post_init__(self) -> None:
-        for name in ("num_slots", "slot_size", "num_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
+        widths(self, "num_slots", "slot_size", "num_heads")
         if self.num_heads > self.num_slots:
             raise ValueError(f"num_heads is {self.num_heads}; must be at most num_slots, {self.num_slots}")
         if not 0 <= self.usage_decay < 1:

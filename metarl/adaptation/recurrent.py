@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.sequence import SequenceState, ask_in_copies
+from metarl.checks import at_least, literals
 
 Cell = Literal["gru", "lstm"]
 
@@ -27,10 +28,8 @@ class RecurrentConfig:
     span: int | None = None  # items that the untrained memory keeps, at most; None: about two
 
     def __post_init__(self) -> None:
-        if self.cell not in ("gru", "lstm"):
-            raise ValueError(f"cell is {self.cell!r}; must be 'gru' or 'lstm'")
-        if self.span is not None and self.span < 2:
-            raise ValueError(f"span is {self.span}; must be at least 2, or None")
+        literals(self)
+        at_least(self, 2, "span")
 
     def make(self, input_size: int, hidden_size: int, *, generator: torch.Generator) -> Recurrent:
         return Recurrent(self, input_size, hidden_size, generator=generator)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.attention import CausalStack, KeysValues, attend, no_keys, queries_keys_values
+from metarl.checks import LARGEST_WIDTH, at_least, not_empty, widths
 from metarl.nets.mlp import linear
 
 
@@ -34,9 +35,8 @@ class SnailConfig:
     length: int = 64  # number of items that a block of convolutions spans, including the current one
 
     def __post_init__(self) -> None:
-        for name in ("filters", "key_sizes", "value_sizes"):
-            if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; must be one or more positive numbers")
+        not_empty(self, "filters", "key_sizes", "value_sizes")
+        widths(self, "filters", "key_sizes", "value_sizes")
         if len(self.key_sizes) != len(self.value_sizes):
             raise ValueError(
                 f"key_sizes is {self.key_sizes} and value_sizes {self.value_sizes}; must have equal lengths"
@@ -46,8 +46,7 @@ class SnailConfig:
                 f"filters is {self.filters} and key_sizes {self.key_sizes}; must differ in length by at most 1, "
                 "because blocks alternate"
             )
-        if self.length < 2:
-            raise ValueError(f"length is {self.length}; must be at least 2")
+        at_least(self, 2, "length", at_most=LARGEST_WIDTH)
 
     @property
     def num_dilations(self) -> int:

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.attention import CausalStack, KeysValues, attend, no_keys, queries_keys_values
+from metarl.checks import MOST_BLOCKS, at_least, literals, widths
 from metarl.nets.mlp import LayerNorm, linear
 
 PositionKind = Literal["none", "learned", "sinusoidal", "rotary"]
@@ -36,12 +37,9 @@ class TransformerConfig:
     max_items: int = 256  # largest number of items that can be read, with learned positions
 
     def __post_init__(self) -> None:
-        for name in ("num_layers", "num_heads", "feedforward_ratio", "max_items"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
-        if self.positions not in get_args(PositionKind):
-            allowed = ", ".join(repr(kind) for kind in get_args(PositionKind))
-            raise ValueError(f"positions is {self.positions!r}; must be one of {allowed}")
+        literals(self)
+        at_least(self, 1, "num_layers", at_most=MOST_BLOCKS)
+        widths(self, "num_heads", "feedforward_ratio", "max_items")
 
     def check_width(self, hidden_size: int) -> None:
         """Check that the width suits the heads and positions.

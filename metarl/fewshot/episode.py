@@ -77,6 +77,19 @@ class FewShotFamily(Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksData(Protocol):
+    """An optional method of a `FewShotFamily` whose tasks come from files."""
+
+    def check_data(self) -> None:
+        """Read all that training and evaluation will read; called before anything is trained.
+
+        Raises:
+            UserError: naming everything that is missing, damaged or too little.
+        """
+        ...
+
+
 class FewShotLearner(Protocol):
     """A few-shot learner."""
 

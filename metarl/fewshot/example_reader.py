@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.sequence import SequenceAdaptation, SequenceState
+from metarl.checks import widths
 from metarl.fewshot.amortised import AmortisedLearner, ExampleAdaptation
 from metarl.fewshot.embedding import EMBEDDING
 from metarl.fewshot.normalising import check_context
@@ -43,8 +44,7 @@ class SequenceLearnerConfig(OuterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if any(size < 1 for size in self.hidden_sizes):
-            raise ValueError(f"hidden_sizes is {self.hidden_sizes}; each must be at least 1")
+        widths(self, "hidden_sizes")
 
     def make_memory(self, input_size: int, generator: torch.Generator) -> Any:
         """A `SequenceMemory`."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.batching import Batching
-from metarl.checks import at_least, in_range, positive
+from metarl.checks import at_least, in_range, literals, not_empty, positive, rounds, widths
 from metarl.fewshot.episode import FewShotEpisode, num_ways
 from metarl.fewshot.normalising import absorb_statistics, in_evaluation, normalisation_facts, with_context
 from metarl.fewshot.outer_step import MetaLearned, OuterConfig, OuterStep
@@ -53,8 +53,9 @@ class NetConfig:
     conv: ConvConfig = STRIDED  # settings of the convolutional net for images
 
     def __post_init__(self) -> None:
-        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise ValueError(f"hidden_sizes is {self.hidden_sizes}; must be one or more positive numbers")
+        literals(self)
+        not_empty(self, "hidden_sizes")
+        widths(self, "hidden_sizes")
 
     def make_net(self, problem: Problem, generator: torch.Generator) -> nn.Module:
         if len(problem.input_shape) == 3:
@@ -74,7 +75,8 @@ class InnerStepsConfig(NetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 1, "num_inner_steps", "chunk_size")
+        rounds(self, "num_inner_steps")
+        at_least(self, 1, "chunk_size")
         positive(self, "inner_lr")
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from metarl.checks import rounds
 from metarl.fewshot.embedding import EmbeddingConfig
 
 UNLIKELY = -1e9  # logit of an unseen class, with a finite gradient
@@ -30,7 +31,8 @@ class BayesianConfig(EmbeddingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_points < 0 or self.num_points & (self.num_points - 1):
+        rounds(self, "num_points", minimum=0)
+        if self.num_points & (self.num_points - 1):
             raise ValueError(f"num_points is {self.num_points}; must be 0 or a power of two")
 
 

@@ -16,6 +16,7 @@ from metarl.adaptation.batching import Batching
 from metarl.adaptation.gradient import GradientAdaptation, Params, supervised_loss
 from metarl.adaptation.step_sizes import FixedStepSizes
 from metarl.adaptation.update_rules import RuleAdaptation, UpdateRule
+from metarl.checks import at_least, rounds, widths
 from metarl.fewshot.gradient_learner import GradientLearner, NetConfig, OuterStepsConfig
 from metarl.fewshot.problem import Problem
 from metarl.nets.mlp import linear
@@ -72,9 +73,9 @@ class RuleConfig(OuterStepsConfig, NetConfig):
     def __post_init__(self) -> None:
         OuterStepsConfig.__post_init__(self)
         NetConfig.__post_init__(self)
-        for name in ("num_inner_steps", "hidden_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
+        rounds(self, "num_inner_steps")
+        widths(self, "hidden_size")
+        at_least(self, 1, "chunk_size")
 
     def make_rule(self, generator: torch.Generator) -> UpdateRule:
         raise NotImplementedError

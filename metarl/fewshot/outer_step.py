@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from metarl.checks import literals, positive
 from metarl.fewshot.source import LearnsFromEpisodes
 from metarl.optim import gradient_step, load_adam
 
@@ -23,10 +24,8 @@ class OuterConfig(LearnsFromEpisodes):
     max_grad_norm: float | None = None  # largest norm of the meta-gradient; None: unlimited
 
     def __post_init__(self) -> None:
-        for name in ("outer_lr", "final_outer_lr", "max_grad_norm"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} is {value}; must be positive")
+        literals(self)
+        positive(self, "outer_lr", "final_outer_lr", "max_grad_norm")
 
 
 class MetaLearned(Protocol):

@@ -11,6 +11,7 @@ import torch
 
 from metarl.evaluation import Evaluation
 from metarl.fewshot.episode import (
+    ChecksData,
     FewShotEpisode,
     FewShotFamily,
     FewShotLearner,
@@ -57,6 +58,8 @@ class FewShotSource:
         check_kinds(config, family, acts=False, fits=isinstance(family, FewShotFamily))
         if train.copies != 1:
             raise ValueError(f"copies is {train.copies}; must be 1 for few-shot families such as {family.name}")
+        if isinstance(family, ChecksData):
+            family.check_data()
         family.training.episode(1, "train", generator=torch.Generator().manual_seed(0))  # fails early
         self.family, self.num_tasks = family, train.num_tasks
         self._config = config

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from metarl.checks import widths
 from metarl.fewshot.embedding import EmbeddingConfig
 from metarl.nets.mlp import mlp
 
@@ -46,6 +47,4 @@ class WriterConfig(EmbeddingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("hidden_size", "code_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
+        widths(self, "hidden_size", "code_size")

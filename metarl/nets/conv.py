@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from metarl.checks import MOST_BLOCKS, at_least, literals, widths
 from metarl.nets.mlp import linear
 from metarl.nets.norm import Norm, Normalisation
 
@@ -29,9 +30,9 @@ class ConvConfig:
     precision: Literal["float32", "bfloat16"] = "float32"  # number format of the convolutions
 
     def __post_init__(self) -> None:
-        for name in ("filters", "num_blocks"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
+        literals(self)
+        widths(self, "filters")
+        at_least(self, 1, "num_blocks", at_most=MOST_BLOCKS)
         if self.num_downsampled is not None and not 0 <= self.num_downsampled <= self.num_blocks:
             allowed = f"from 0 to num_blocks, {self.num_blocks}"
             raise ValueError(f"num_downsampled is {self.num_downsampled}; must be {allowed}")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from metarl.nets.moments import Moments
 from metarl.records import Record, Trajectory, by_task
 
 
@@ -143,6 +144,13 @@ class Replay:
         offset = (uniform * count[:, None]).long().clamp(max=(count - 1)[:, None])
         place = (end[:, None] - 1 - offset) % self.capacity
         return self._rings[tasks[:, None], place]
+
+    def obs_moments(self) -> Moments:
+        """Moments of [O], of the observations that can be drawn."""
+        moments = Moments.empty(self._rings.obs.shape[-1], device=self.device)
+        for obs, count in zip(self._rings.obs, self.num_items.tolist(), strict=True):  # task by task, to save memory
+            moments = moments.merge(Moments.of(obs[:count]))
+        return moments
 
     def state_dict(self) -> dict[str, Any]:
         """Only the stored items, as a list of tensors [items, ...], because the rings are mostly empty."""

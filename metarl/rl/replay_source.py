@@ -25,6 +25,7 @@ from torch import Tensor
 from metarl.evaluation import RETURN, Evaluation, evaluate
 from metarl.protocols import Agent, AgentConfig, Measures, Split, TaskFamily, VectorEnv
 from metarl.records import Trajectory, by_task
+from metarl.rl.observation_scale import ScaleCheck
 from metarl.rl.replay import Replay, Transition
 from metarl.rl.rollouts import check_finite, collect
 from metarl.rl.trials import DivergenceCount
@@ -99,6 +100,7 @@ class ReplaySource:
         self.num_points = family.num_episodes if train.num_points is None else train.num_points
         self._config = config
         self._diverged = DivergenceCount()
+        self._check_scale = ScaleCheck(config)
         self.score_tag = "meta_train/return/prior"  # unless the configuration has posterior episodes
         self._generators = generators
 
@@ -182,6 +184,7 @@ class ReplaySource:
             trajectory = collect(env, learner, met, length, generator=generator, state=state)
             shaped_reward = self._shaped_reward(trajectory)
             check_finite({"shaped reward": shaped_reward}, trajectory.valid, met)
+            self._check_scale(trajectory)
             self._remember(tasks, trajectory, shaped_reward, recent=phase != "extra")
             collected.append(Collected(phase, trajectory))
         return collected

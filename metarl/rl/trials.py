@@ -19,6 +19,7 @@ from metarl.evaluation import (
 )
 from metarl.protocols import Agent, AgentConfig, Split, TaskFamily, VectorEnv
 from metarl.records import Trajectory, cat
+from metarl.rl.observation_scale import ScaleCheck
 from metarl.rl.rollouts import rows_per_task, run_trial
 from metarl.source import Draw, TrainConfig, check_kinds
 
@@ -49,6 +50,7 @@ class TrialSource:
         self.measure = RETURN
         self._config, self._generators = config, generators
         self._diverged = DivergenceCount()
+        self._check_scale = ScaleCheck(config)
         self._adapts_in_blocks = False  # whether each trajectory of a trial is one point of the curve
 
     @property
@@ -91,7 +93,10 @@ class TrialSource:
         """
         tasks = self.family.sample(self.num_tasks, "train", self._generators["task"])
         num_points = self.num_points if learner.training_blocks is None else learner.training_blocks
-        trial = list(run_trial(self.env, learner, tasks, num_points, generator=self._generators["policy"]))
+        trial = []
+        for trajectory in run_trial(self.env, learner, tasks, num_points, generator=self._generators["policy"]):
+            self._check_scale(trajectory)
+            trial.append(trajectory)
         return Draw(trial, _num_steps(trial), self._metrics(trial))
 
     def _metrics(self, trial: Trial) -> dict[str, float]:

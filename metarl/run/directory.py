@@ -9,7 +9,7 @@ runs/<family>/<agent>/<time>_s<seed>/
   evaluation_<split>_<tasks>x<episodes>_i<iteration>_s<seed>.json   later evaluations
   evaluation_....csv                        scores and parameters of each task
   baselines.json                            what other methods reach on the run's family
-  traceback.txt                             of an error that ended the training, such as one in a user's function
+  traceback.txt                             traceback of an error that ended the training, e.g. in a user's function
   videos/                                   videos, and their animated images for TensorBoard
 """
 
@@ -214,7 +214,7 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Prevent other processes from training in this run; any kind of kill releases the lock.
 
-        Whoever has it removes what a killed training left of a checkpoint that it was writing.
+        On entry, partial checkpoints of a killed training are removed.
 
         Raises:
             RunError: when another process is training in it, or the lock file cannot be written.
@@ -475,7 +475,7 @@ class Run:
         return path
 
     def save_picture(self, name: str, png: bytes) -> Path:
-        """Write an encoded picture as <name>.png; returns its path.
+        """Write an encoded image as <name>.png; returns its path.
 
         Raises:
             RunError: when the disk refuses it.
@@ -489,7 +489,7 @@ class Run:
 
 
 def _is_blank(path: Path) -> bool:
-    """Whether a directory holds no more than what a training that was killed at its start leaves."""
+    """Whether a directory contains only the leftovers of a training that was killed at its start."""
     made = [found for found in path.iterdir() if not is_scratch(found)]
     checkpoints = path / "checkpoints"
     is_empty = not checkpoints.exists() or (checkpoints.is_dir() and not any(checkpoints.iterdir()))

@@ -1,6 +1,6 @@
 """Files written whole: a reader, or a kill at any moment, finds the old content or the new, never a part.
 
-What is written first is a scratch file beside the target, with a name of its own. It is made exclusively, and the
+What is written first is a uniquely named scratch file next to the target. It is made exclusively, and the
 target is replaced, never opened; a symbolic link that somebody put in the place of either is not followed.
 """
 

@@ -26,7 +26,7 @@ _RECORD = 2 + 3 * 32 * 32  # bytes: superclass, class, and the planes of red, gr
 def binary_folder(folder: Path) -> Path | None:
     """Where the binary version lies in or below a folder; None: not there."""
     for place in (folder, folder / "cifar-100-binary"):
-        if all((place / name).exists() for name in FILES):
+        if all((place / name).is_file() for name in FILES):
             return place
     return None
 
@@ -65,9 +65,11 @@ def _records(file: Path) -> NDArray[np.uint8]:
 
 
 def _lines(file: Path) -> list[str]:
+    if not file.is_file():
+        raise DataError(f"{file} is not there, or not a file")
     try:
         return file.read_text(encoding="utf-8").split()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{file} cannot be read: {error}") from error
 
 

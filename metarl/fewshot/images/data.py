@@ -15,6 +15,19 @@ class DataError(UserError):
     """A data set is missing or damaged; the message says which, and what to put where."""
 
 
+_NAMED = 10  # faults that a message names; it counts the others
+
+
+class FaultyDataError(DataError):
+    """Several things are wrong with a data set; the message names them together."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        more = f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
+        number = f"{len(faults)} faults in the data: " if len(faults) > 1 else ""
+        super().__init__(f"{number}{'; '.join(faults[:_NAMED])}{more}")
+
+
 def data_folder(data_dir: str | None, *, folders: Sequence[str], expected: Sequence[str], what: str) -> Path:
     """The folder that holds a data set: `data_dir`, else $METARL_DATA, else ~/.cache/metarl, or one of `folders` in it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar, Literal, Self
@@ -10,11 +11,13 @@ import torch
 
 from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.images.class_set import ClassPool
+from metarl.fewshot.images.data import FaultyDataError
 from metarl.fewshot.images.sampling import FixedSampler, MetaDatasetSampler, Sampler, draw
 from metarl.fewshot.problem import Classification
 from metarl.protocols import Split
 
 SamplerName = Literal["fixed", "meta_dataset"]
+_NAMED = 3  # classes that a message names
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class ImageFamily:
 
     name: ClassVar[str]
     splits: ClassVar[tuple[Split, ...]]
+    checked_splits: ClassVar[tuple[Split, ...]] = ("train", "test")  # those that `check_data` reads
 
     def __post_init__(self) -> None:
         least_of = {"ways": 2, "shots": 1, "queries": 1, "test_queries": 1, "train_ways": 2, "train_shots": 1}
@@ -77,6 +81,48 @@ class ImageFamily:
             DataError: when the data set is missing or damaged.
         """
         raise NotImplementedError
+
+    def check_data(self) -> None:
+        """Read the data of all splits that are in use, and check that their classes have the images of an episode.
+
+        Raises:
+            DataError: when the data set is missing or damaged, or classes have too few images; names every fault.
+        """
+        faults: list[str] = []
+        for split in self.checked_splits:
+            try:
+                counts = self.image_counts(split)
+                faults += self._too_few(split, counts)
+                if counts:
+                    self.pool(split)
+            except FaultyDataError as error:
+                faults += [fault for fault in error.faults if fault not in faults]
+        if faults:
+            raise FaultyDataError(faults)
+
+    def image_counts(self, split: Split) -> dict[str, int]:
+        """The number of images of each class of a split; empty where it has no class.
+
+        Raises:
+            DataError: when the data set is missing or damaged.
+        """
+        pool = self.pool(split)
+        counts = pool.source.counts[pool.classes].tolist()
+        return dict(zip([pool.source.names[index] for index in pool.classes.tolist()], counts, strict=True))
+
+    def _too_few(self, split: Split, counts: Mapping[str, int]) -> list[str]:
+        """A phrase that names the classes of a split with fewer images than an episode needs of each; or no phrase."""
+        shots, queries = self.shots, self.test_queries
+        if split == "train":
+            shots, queries = self.training.shots, self.queries
+        if self.varies:
+            shots, queries = 1, 1
+        short = [f"{name} has {count}" for name, count in counts.items() if count < shots + queries]
+        if not short:
+            return []
+        more = f" and {len(short) - _NAMED} more have too few" if len(short) > _NAMED else ""
+        needed = f"shots + queries is {shots} + {queries} = {shots + queries} images of a class"
+        return [f"in split {split}, {needed}; class {', class '.join(short[:_NAMED])}{more}"]
 
     def episode(
         self,

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
 from metarl.fewshot.images.cache import decoded
 from metarl.fewshot.images.class_set import ImageClasses
-from metarl.fewshot.images.data import DataError
-from metarl.fewshot.images.pixels import Fit, Pixels, Resize, square_pixels
+from metarl.fewshot.images.data import DataError, FaultyDataError
+from metarl.fewshot.images.pixels import Background, Fit, Pixels, Resize, is_deep, square_pixels, white_level
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".avif"),
+)
+_NOTES = (".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".db", ".ini", ".py", ".pdf")
+_SYSTEM_FOLDERS = ("__MACOSX",)
 _AT_ONCE = 512  # images that are decoded side by side
 
 
@@ -38,16 +45,50 @@ class Form:
     size: int  # pixels a side
     resize: Resize
     fit: Fit
+    background: Background = "white"
+    white: float | None = None
 
 
-def classes_below(folder: Path) -> list[ImageClass]:
-    """Every folder below this one that holds images, in order; its name is its path, its group the path around it."""
-    found = []
-    for place, files in _images_below(folder):
-        path = place.relative_to(folder)
-        if path.name:
-            found.append(ImageClass(path.as_posix(), path.parent.as_posix().removeprefix("."), files))
-    return found
+@dataclass(frozen=True)
+class Listing:
+    """What lies below a folder."""
+
+    classes: tuple[ImageClass, ...]
+    faults: tuple[str, ...]  # what cannot be read, or would be left out: a phrase for each
+
+
+@dataclass
+class _Place:
+    """What lies right in a folder."""
+
+    path: Path
+    images: list[Path] = field(default_factory=list)  # in order
+    others: list[Path] = field(default_factory=list)  # files that are neither images nor notes about them
+    faults: list[str] = field(default_factory=list)
+    has_folders: bool = False
+
+
+def classes_below(folder: Path) -> Listing:
+    """Every folder below this one that holds images, in order; its name is its path, its group the path around it.
+
+    Faults are files that are no images, folders without any, images in the folder itself, links that lead nowhere or
+    back, and whatever else is neither a file nor a folder. Notes, such as text files, are passed over.
+    """
+    classes, faults, others = [], [], []
+    for place in _places(folder):
+        faults += place.faults
+        others += place.others
+        path = place.path.relative_to(folder)
+        if place.images and path.name:
+            group = path.parent.as_posix().removeprefix(".")
+            classes.append(ImageClass(path.as_posix(), group, tuple(place.images)))
+        elif place.images:
+            faults.append(f"{_such_as(place.images)} {_is_are(place.images)} in no folder of a class")
+        elif path.name and not place.has_folders:
+            faults.append(f"{place.path} has no images")
+    if others:
+        faults.append(f"{_such_as(others)} {_is_are(others)} of a kind that is not read (see docs/few_shot.md)")
+    return Listing(tuple(classes), tuple(faults))
 
 
 def named_classes(
@@ -67,17 +108,18 @@ def named_classes(
     groups = {name: group for group, name in wanted}
     length = len(wanted[0][1])
     found: dict[str, list[tuple[Path, tuple[Path, ...]]]] = {name: [] for name in groups}
-    for place, files in _images_below(folder):
-        if place.name in found:
-            found[place.name].append((place, files))
-        if place.name in found or not by_file:
+    for place in _places(folder):
+        name, files = place.path.name, tuple(place.images)
+        if name in found and files:
+            found[name].append((place.path, files))
+        if name in found or not by_file:
             continue
         by_start: dict[str, list[Path]] = {}
         for file in files:
             if file.name[:length] in found:
                 by_start.setdefault(file.name[:length], []).append(file)
-        for name, own in by_start.items():
-            found[name].append((place, tuple(own)))
+        for start, own in by_start.items():
+            found[start].append((place.path, tuple(own)))
     missing = [name for name, places in found.items() if not places]
     if missing:
         raise DataError(f"{folder} lacks {len(missing)} of {len(found)} classes, such as {missing[0]}")
@@ -98,24 +140,64 @@ def check_number(name: str, found: int, place: Path, images_per_class: int | Non
         raise DataError(f"class {name} has {found} images in {place}, not {images_per_class or 'one or more'}")
 
 
-def _images_below(folder: Path) -> Iterator[tuple[Path, tuple[Path, ...]]]:
-    """Folders and the images right in them, both in order."""
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        images = tuple(Path(place, name) for name in sorted(files) if _is_image(name))
-        if images:
-            yield Path(place), images
+def _places(folder: Path) -> Iterator[_Place]:
+    """A folder and all below it, through links too, in order; hidden ones are passed over."""
+    unread: list[OSError] = []
+    for name, folders, files in os.walk(folder, followlinks=True, onerror=unread.append):
+        place = _Place(Path(name))
+        folders[:] = sorted(each for each in folders if not is_passed_over(each))
+        back = [each for each in folders if _leads_back(place.path / each, folder)]
+        place.faults += [f"{place.path / each} is a link to a folder that it lies in" for each in back]
+        folders[:] = [each for each in folders if each not in back]
+        place.has_folders = bool(folders or back)
+        for file in (place.path / each for each in sorted(files) if not is_passed_over(each)):
+            _sort_in(file, place)
+        yield place
+    if unread:
+        raise DataError(f"{unread[0].filename} cannot be read: {unread[0].strerror}")
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+def is_passed_over(name: str) -> bool:
+    """Whether a file or folder is hidden, or was left by an operating system."""
+    return name.startswith(".") or name in _SYSTEM_FOLDERS
+
+
+def _leads_back(path: Path, root: Path) -> bool:
+    """Whether a folder is a link to one that it lies in, on the way from the root, or to one around the root."""
+    if not path.is_symlink():
+        return False
+    target, inside = path.resolve(), path.relative_to(root).parents
+    return any((root / parent).resolve().is_relative_to(target) for parent in inside)
+
+
+def _sort_in(file: Path, place: _Place) -> None:
+    suffix = file.suffix.lower()
+    if file.is_file():
+        if suffix in SUFFIXES:
+            place.images.append(file)
+        elif suffix not in _NOTES:
+            place.others.append(file)
+    elif file.is_symlink():
+        place.faults.append(f"{file} is a link to {os.readlink(file)}, which is not there")
+    else:
+        place.faults.append(f"{file} is neither a file nor a folder")
+
+
+def _such_as(files: Sequence[Path]) -> str:
+    return f"{files[0]}" if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+
+
+def _is_are(files: Sequence[Path]) -> str:
+    return "is" if len(files) == 1 else "are"
 
 
 def read_classes(name: str, classes: Sequence[ImageClass], form: Form) -> ImageClasses:
     """All images of these classes; decoded again only when a file has another name, size or time than before.
 
+    What is white in images of more than 8 bits is the same for all of them that store numbers in one way.
+
     Raises:
-        DataError: when a file cannot be read as an image.
+        DataError: when files cannot be read as images; names them.
     """
     files = [file for each in classes for file in each.files]
     images = decoded(
@@ -133,22 +215,76 @@ def read_classes(name: str, classes: Sequence[ImageClass], form: Form) -> ImageC
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """What changes when a file is changed or another comes in its place."""
+    """What changes when a file is changed or another comes in its place.
+
+    Raises:
+        DataError: when a file is not there.
+    """
     digest = hashlib.sha256()
     for file in files:
-        state = file.stat()
+        try:
+            state = file.stat()
+        except OSError as error:
+            raise DataError(f"{file} cannot be read: {error.strerror}") from error
         digest.update(f"{file.absolute()} {state.st_size} {state.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What a file says of itself before all of its pixels are decoded."""
+
+    fault: str | None = None
+    kind: str = "bytes"  # how numbers are stored: "bytes", or deeper "integers" or "floats"
+    white: float = 255.0  # the value that is white
+
+
 def _read(files: Sequence[Path], form: Form) -> Iterator[Pixels]:
-    def read(file: Path) -> Pixels:
+    """Every image; zeros for those that cannot be read, which are named together at the end.
+
+    Raises:
+        FaultyDataError: naming them.
+    """
+    looks = _look_at(files, form)
+    white = {look.kind: max(each.white for each in looks if each.kind == look.kind) for look in looks}
+    faults = [f"{file} {look.fault}" for file, look in zip(files, looks, strict=True) if look.fault]
+
+    def read(file: Path, look: _Look) -> Pixels:
+        if look.fault:
+            return np.zeros((form.channels, form.size, form.size), np.uint8)
         try:
             with Image.open(file) as picture:
-                return square_pixels(picture, **vars(form))
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for files that are no whole images
-            raise DataError(f"{file} cannot be read as an image: {error}") from error
+                return square_pixels(picture, **vars(replace(form, white=white[look.kind])))
+        except Exception as error:  # whatever Pillow raises for files that are no whole images
+            faults.append(f"{file} cannot be read as an image: {error}")
+            return np.zeros((form.channels, form.size, form.size), np.uint8)
 
     with ThreadPoolExecutor() as threads:
         for start in range(0, len(files), _AT_ONCE):
-            yield from threads.map(read, files[start : start + _AT_ONCE])
+            some = slice(start, start + _AT_ONCE)
+            yield from threads.map(read, files[some], looks[some])
+    if faults:
+        raise FaultyDataError(sorted(faults))
+
+
+def _look_at(files: Sequence[Path], form: Form) -> list[_Look]:
+    def look(file: Path) -> _Look:
+        try:
+            with Image.open(file) as picture:
+                return _look_of(picture, form)
+        except Exception as error:  # whatever Pillow raises for files that are no images, or suspiciously large
+            return _Look(f"cannot be read as an image: {error}")
+
+    with warnings.catch_warnings(), ThreadPoolExecutor() as threads:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return list(threads.map(look, files))
+
+
+def _look_of(picture: Image.Image, form: Form) -> _Look:
+    frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)  # cameras add previews to an MPO
+    if frames > 1:
+        return _Look(f"has {frames} frames; must have one")
+    if not is_deep(picture):
+        return _Look()
+    kind = "floats" if picture.mode == "F" else "integers"
+    return _Look(kind=kind, white=white_level(picture) if form.white is None else form.white)

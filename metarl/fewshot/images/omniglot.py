@@ -28,6 +28,9 @@ from metarl.protocols import Split
 
 PARTS = {"images_background": 19280, "images_evaluation": 13180}  # images in each
 DIGEST = "180416185c6d898367a215151c9b8fec6cf1aa29d7975a00fcab50a788adfb5a"  # of all names and files, in order
+_SIZE = (105, 105)  # pixels of an image
+_MAX_BYTES = 10_000  # of an image's file; they have a few hundred
+_ENCRYPTED = 0x1  # the flag of such an entry of an archive
 _FILE = re.compile(r"images_(?:background|evaluation)/[^/]+/character\d+/\d+_\d+\.png")
 _SMALLEST = (  # of the background's alphabets, which Meta-Dataset validates on
     "Alphabet_of_the_Magi",
@@ -188,17 +191,27 @@ def _names(folder: Path, part: str) -> list[str]:
     """The image files of an archive or of the folder that it was unpacked to, in order."""
     archive = folder / f"{part}.zip"
     try:
-        if archive.exists():
+        if archive.is_file():
             with zipfile.ZipFile(archive) as file:
-                found = file.namelist()
+                found = {entry.filename: entry.file_size for entry in file.infolist()}
+                encrypted = any(entry.flag_bits & _ENCRYPTED for entry in file.infolist())
         else:
-            found = [path.relative_to(folder).as_posix() for path in (folder / part).glob("*/*/*.png")]
+            paths = [path for path in (folder / part).glob("*/*/*.png") if path.is_file()]
+            found = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
+            encrypted = False
     except (OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{archive} cannot be read: {error}") from error
+    where = archive if archive.is_file() else folder / part
+    if encrypted:
+        raise DataError(f"{where} is encrypted; Omniglot's own archives are not")
     names = sorted(name for name in found if _FILE.fullmatch(name))
     if len(names) != PARTS[part]:
-        where = archive if archive.exists() else folder / part
         raise DataError(f"{where} holds {len(names)} images of Omniglot; must hold {PARTS[part]}")
+    large = next((name for name in names if found[name] > _MAX_BYTES), None)
+    if large is not None:
+        raise DataError(
+            f"{where} is not Omniglot's: {large} has {found[large]:,} bytes; must have {_MAX_BYTES:,} at most"
+        )
     return names
 
 
@@ -208,14 +221,16 @@ def _images(folder: Path, size: int, resize: Resize) -> Iterator[Pixels]:
     try:
         for part in PARTS:
             archive = folder / f"{part}.zip"
-            opened = zipfile.ZipFile(archive) if archive.exists() else None
+            opened = zipfile.ZipFile(archive) if archive.is_file() else None
             for name in _names(folder, part):
                 content = (folder / name).read_bytes() if opened is None else opened.read(name)
                 digest.update(name.encode() + content)
                 yield _decode(content, size, resize)
             if opened is not None:
                 opened.close()
-    except (OSError, zipfile.BadZipFile) as error:
+    except DataError:
+        raise
+    except Exception as error:  # whatever zipfile, its decompressors and Pillow raise for damaged files
         raise DataError(f"Omniglot in {folder} is damaged: {error}") from error
     if digest.hexdigest() != DIGEST:
         raise DataError(f"Omniglot in {folder} is not the official one: fetch its two archives again")
@@ -223,4 +238,8 @@ def _images(folder: Path, size: int, resize: Resize) -> Iterator[Pixels]:
 
 def _decode(content: bytes, size: int, resize: Resize) -> Pixels:
     with Image.open(io.BytesIO(content)) as picture:
+        if picture.size != _SIZE:
+            raise ValueError(
+                f"an image has {picture.width} x {picture.height} pixels; must have {_SIZE[0]} x {_SIZE[1]}"
+            )
         return 255 - square_pixels(picture, channels=1, size=size, resize=resize)

@@ -7,7 +7,7 @@ differentiable closed-form solvers (2019), CIFAR-FS. Oreshkin et al. TADAM (2018
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,12 +16,21 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from metarl.checks import positive
 from metarl.fewshot.images.cifar import binary_folder, read_binary
 from metarl.fewshot.images.class_set import ClassPool, ImageClasses, channel_statistics, pool_of
-from metarl.fewshot.images.data import DataError, data_folder, split_lines
+from metarl.fewshot.images.data import FaultyDataError, data_folder, split_lines
 from metarl.fewshot.images.family import ImageFamily
-from metarl.fewshot.images.folders import Form, ImageClass, check_number, classes_below, named_classes, read_classes
-from metarl.fewshot.images.pixels import Fit, Resize
+from metarl.fewshot.images.folders import (
+    Form,
+    ImageClass,
+    check_number,
+    classes_below,
+    is_passed_over,
+    named_classes,
+    read_classes,
+)
+from metarl.fewshot.images.pixels import Background, Fit, Resize
 from metarl.protocols import Split
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -38,6 +47,8 @@ class PhotoFamily(ImageFamily):
     size: int = 84  # height and width of images, in pixels
     resize: Resize = "lanczos"  # resampling filter
     fit: Fit = "stretch"  # handling of images that are not square: stretched, or cropped to their middle
+    background: Background = "white"  # colour behind the transparent parts of images
+    white: float | None = None  # value of white in images of over 8 bits; None: the maximum of 8, 10, 12, ... bits
     normalisation: Literal["none", "imagenet", "train"] = "none"  # source of the statistics that normalise channels
 
     splits = ("train", "val", "test")
@@ -48,6 +59,7 @@ class PhotoFamily(ImageFamily):
         super().__post_init__()
         if self.size < 1:
             raise ValueError(f"size is {self.size}; must be at least 1 pixel")
+        positive(self, "white")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -55,7 +67,7 @@ class PhotoFamily(ImageFamily):
 
     @property
     def form(self) -> Form:
-        return Form(self.image_shape[0], self.size, self.resize, self.fit)
+        return Form(self.image_shape[0], self.size, self.resize, self.fit, self.background, self.white)
 
     def pool(self, split: Split) -> ClassPool:
         self._check_split(split)
@@ -170,6 +182,7 @@ class ImageFolder(PhotoFamily):
 
     name = "image_folder"
     splits = ("train", "val", "test", "ood")
+    checked_splits = splits
     folders = ("image_folder",)
     what = "Images (a folder for each class, or such folders in folders train, val and test)"
 
@@ -184,28 +197,71 @@ class ImageFolder(PhotoFamily):
     def image_shape(self) -> tuple[int, int, int]:
         return self.channels, self.size, self.size
 
+    def image_counts(self, split: Split) -> dict[str, int]:
+        contents = self._contents(data_folder(self.data_dir, folders=self.folders, expected=(), what=self.what))
+        numbers = contents.numbers.get(split, [])
+        return {contents.classes[number].name: len(contents.classes[number].files) for number in numbers}
+
     def read(self, folder: Path, split: Split) -> tuple[ImageClasses, Sequence[int]]:
-        classes = self._by_folder(folder, split) if (folder / "train").is_dir() else self._by_chance(folder, split)
-        if not classes:
+        """The images of all splits, since a fault in any of them should be known at once, and the split's classes."""
+        contents = self._contents(folder)
+        if not contents.numbers.get(split) and not contents.faults:
             raise ValueError(f"split is {split!r}; {folder} has no class for it")
-        return _all(self, classes)
+        try:
+            source = read_classes(self.name, contents.classes, self.form)
+        except FaultyDataError as error:
+            raise FaultyDataError([*contents.faults, *error.faults]) from error
+        if contents.faults:
+            raise FaultyDataError(contents.faults)
+        return source, contents.numbers[split]
 
-    def _by_folder(self, folder: Path, split: Split) -> list[ImageClass]:
-        names = ("val", "valid", "validation") if split == "val" else (split,)
-        classes = [each for name in names for each in classes_below(folder / name)]
-        if split != "train":
-            training = {each.name for each in classes_below(folder / "train")}
-            for each in classes:
-                if each.name in training:
-                    raise DataError(f"class {each.name} of {folder} is in train and in {split}; splits share no class")
-        return classes
+    def _contents(self, folder: Path) -> _Contents:
+        return _split_by_folder(folder) if (folder / "train").is_dir() else self._split_by_chance(folder)
 
-    def _by_chance(self, folder: Path, split: Split) -> list[ImageClass]:
-        classes = classes_below(folder)
-        order = torch.randperm(len(classes), generator=torch.Generator().manual_seed(self.split_seed)).tolist()
-        train, val = (round(share * len(classes)) for share in self.split_shares[:2])
+    def _split_by_chance(self, folder: Path) -> _Contents:
+        listing = classes_below(folder)
+        count = len(listing.classes)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.split_seed)).tolist()
+        train, val = (round(share * count) for share in self.split_shares[:2])
         parts = {"train": order[:train], "val": order[train : train + val], "test": order[train + val :]}
-        return [classes[index] for index in sorted(parts.get(split, []))]
+        return _Contents(listing.classes, {split: sorted(part) for split, part in parts.items()}, listing.faults)
+
+
+_SPLIT_FOLDERS = {
+    "train": ("train",),
+    "val": ("val", "valid", "validation"),
+    "test": ("test",),
+    "ood": ("ood",),
+}
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What a folder of images holds for all splits."""
+
+    classes: tuple[ImageClass, ...]
+    numbers: Mapping[str, Sequence[int]]  # of the classes of each split
+    faults: tuple[str, ...]  # a phrase for whatever is wrong with the folder
+
+
+def _split_by_folder(folder: Path) -> _Contents:
+    classes: list[ImageClass] = []
+    numbers: dict[str, Sequence[int]] = {}
+    faults: list[str] = []
+    for split, names in _SPLIT_FOLDERS.items():
+        listings = [classes_below(folder / name) for name in names if (folder / name).is_dir()]
+        own = [each for listing in listings for each in listing.classes]
+        faults += [fault for listing in listings for fault in listing.faults]
+        numbers[split] = range(len(classes), len(classes) + len(own))
+        classes += own
+    training = {classes[number].name for number in numbers["train"]}
+    for split in ("val", "test", "ood"):
+        shared = [name for number in numbers[split] if (name := classes[number].name) in training]
+        faults += [f"class {name} of {folder} is in train and in {split}; splits share no class" for name in shared]
+    known = [name for names in _SPLIT_FOLDERS.values() for name in names]
+    unknown = [each for each in sorted(folder.iterdir()) if each.is_dir() and each.name not in known]
+    faults += [f"{each} is none of the splits {', '.join(known)}" for each in unknown if not is_passed_over(each.name)]
+    return _Contents(tuple(classes), numbers, tuple(faults))
 
 
 def _all(family: PhotoFamily, classes: Sequence[ImageClass]) -> tuple[ImageClasses, Sequence[int]]:

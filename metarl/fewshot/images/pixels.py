@@ -1,8 +1,8 @@
-"""From a picture to the bytes of a square one."""
+"""From a picture to the bytes of a square one, whatever its depth, orientation and transparency."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +11,37 @@ from PIL import Image, ImageOps
 Pixels = NDArray[np.uint8]  # [C, H, W]
 Resize = Literal["lanczos", "bicubic", "bilinear", "box", "nearest"]
 Fit = Literal["stretch", "crop"]
+Background = Literal["white", "black"]
+
+_WHITE_LEVELS = (1, 255, 1023, 4095, 16383, 65535, 2**31 - 1)  # the largest values of masks, 8, 10, 12, 14, ... bits
+_OVERSHOOT = 0.1  # how far values may lie outside the range of black to white, as sharpening filters leave them
 
 
-def square_pixels(picture: Image.Image, *, channels: int, size: int, resize: Resize, fit: Fit = "stretch") -> Pixels:
+def square_pixels(
+    picture: Image.Image,
+    *,
+    channels: int,
+    size: int,
+    resize: Resize,
+    fit: Fit = "stretch",
+    background: Background = "white",
+    white: float | None = None,
+) -> Pixels:
     """Grey (one channel) or RGB (three), [channels, size, size]; what is not square is stretched, or cut to its middle.
 
-    Filters work on grey values even where the file has one bit a pixel.
+    The picture is turned upright as its EXIF orientation says, and transparent parts show the background. white: the
+    value that is white where a pixel has more than 8 bits; None: that of the least depth that holds the picture.
+    Filters work on grey values even where the file has one bit per pixel.
+
+    Raises:
+        ValueError: when values of more than 8 bits are not finite or far below zero, or all that is opaque has the
+            colour of the background.
     """
+    ImageOps.exif_transpose(picture, in_place=True)
+    if is_deep(picture):
+        picture = _eight_bits(picture, white_level(picture) if white is None else white)
+    if picture.has_transparency_data:
+        picture = _on_background(picture.convert("RGBA"), background)
     picture = picture.convert("L" if channels == 1 else "RGB")
     resampling = Image.Resampling[resize.upper()]
     if fit == "crop":
@@ -26,3 +50,44 @@ def square_pixels(picture: Image.Image, *, channels: int, size: int, resize: Res
         picture = picture.resize((size, size), resampling)
     pixels = np.asarray(picture)
     return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def is_deep(picture: Image.Image) -> bool:
+    """Whether pixels are grey values of 16 or 32 bits, or floating-point numbers."""
+    return picture.mode in ("I", "F") or picture.mode.startswith("I;")
+
+
+def white_level(picture: Image.Image) -> float:
+    """The value that is white in a deep picture, or in several: the largest of the least depth that holds its values.
+
+    Raises:
+        ValueError: when values are not finite, or so far below zero that zero is not black.
+    """
+    values = np.asarray(picture)
+    lowest, largest = float(values.min()), float(values.max())
+    if not np.isfinite([lowest, largest]).all():
+        raise ValueError("it has values that are not finite")
+    slack = 1 + _OVERSHOOT if picture.mode == "F" else 1
+    white = next((level for level in _WHITE_LEVELS if largest <= level * slack), None)
+    if white is None or lowest < -_OVERSHOOT * white:
+        raise ValueError(f"it has values from {lowest:g} to {largest:g}; must be from 0 (black) up")
+    return white
+
+
+def _eight_bits(picture: Image.Image, white: float) -> Image.Image:
+    """A deep picture with 0 as black and `white` as white; with its transparency, where one value is transparent."""
+    values = np.asarray(picture).astype(np.float64)
+    grey = Image.fromarray((values * (255 / white)).round().clip(0, 255).astype(np.uint8))
+    transparent: Any = picture.info.get("transparency")
+    if not isinstance(transparent, int):
+        return grey
+    return Image.merge("LA", (grey, Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8))))
+
+
+def _on_background(picture: Image.Image, background: Background) -> Image.Image:
+    """An RGBA picture laid on one colour, RGB."""
+    laid = Image.alpha_composite(Image.new("RGBA", picture.size, background), picture).convert("RGB")
+    colours, alpha = np.asarray(laid), np.asarray(picture.getchannel("A"))
+    if (colours == colours[0, 0]).all() and alpha.min() < alpha.max():
+        raise ValueError(f"it is all {background}: transparent parts become {background}, and what is opaque is so too")
+    return laid

@@ -112,7 +112,11 @@ def draw(pool: ClassPool, num_tasks: int, sampler: Sampler, generator: torch.Gen
     classes = pool.classes[members]
     images = pool.source.counts[classes] * present
     support, query = sampler.sizes(images, generator)
-    _check_enough(pool.source, classes, images, support, query)
+    if sampler.varies:
+        _check_enough(pool.source, classes, images, support, query)
+    else:  # all classes that could be drawn, since chance should not decide whether a fault is seen
+        counts = pool.source.counts[pool.classes]
+        _check_enough(pool.source, pool.classes, counts, *sampler.sizes(counts, generator))
     ranks = _shuffled(images, int((support + query).max()), generator)  # [N, W, most of a way]
     turns = pool.turns[members] + _random_turns(pool, members, generator)
     chosen = _Chosen(pool, pool.source.starts[classes][..., None] + ranks, turns, sampler.varies)

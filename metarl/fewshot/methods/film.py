@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from metarl.checks import MOST_BLOCKS, at_least
 from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.problem import Classification
 from metarl.fewshot.seen_classes import ClassSums, EmbeddedExamples
@@ -105,8 +106,7 @@ class FilmConfig(WriterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.encoder_blocks < 1:
-            raise ValueError(f"encoder_blocks is {self.encoder_blocks}; must be at least 1")
+        at_least(self, 1, "encoder_blocks", at_most=MOST_BLOCKS)
 
     def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> FilmAdaptation:
         reader = replace(

@@ -26,6 +26,7 @@ from torch.func import grad
 
 from metarl.adaptation.gradient import GradientAdaptation, Params, StepSizes, TaskLoss, supervised_loss
 from metarl.adaptation.step_sizes import FixedStepSizes
+from metarl.checks import not_negative, positive, rounds
 from metarl.fewshot.gradient_learner import GradientLearner, InnerStepsConfig, MetaGradientConfig
 from metarl.fewshot.problem import Problem
 from metarl.optim import conjugate_gradient
@@ -159,6 +160,9 @@ class IMAMLConfig(MetaGradientConfig, InnerStepsConfig):
     def __post_init__(self) -> None:
         MetaGradientConfig.__post_init__(self)
         InnerStepsConfig.__post_init__(self)
+        positive(self, "strength", "max_move")
+        not_negative(self, "cg_damping", "strength_damping")
+        rounds(self, "num_cg_steps")
 
     def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> GradientLearner:
         net = self.make_net(problem, generator)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from metarl.checks import rounds
 from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.last_layer import UNLIKELY, BayesianConfig, mean_of_softmaxes, normal_points
 from metarl.fewshot.problem import Classification
@@ -165,8 +166,7 @@ class LaplaceConfig(BayesianConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps is {self.num_steps}; must be at least 1")
+        rounds(self, "num_steps")
 
     def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> LaplaceAdaptation:
         return LaplaceAdaptation(embed, size=embed.output_size, num_points=self.num_points, num_steps=self.num_steps)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.gradient import Params
+from metarl.checks import positive
 from metarl.fewshot.learned_rule import Cell, RuleConfig, joined, log_and_sign, parted
 from metarl.nets.mlp import linear
 
@@ -58,8 +59,7 @@ class LearnedOptimizerConfig(RuleConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.scale <= 0:
-            raise ValueError(f"scale is {self.scale}; must be positive")
+        positive(self, "scale")
 
     def make_rule(self, generator: torch.Generator) -> LearnedOptimizer:
         return LearnedOptimizer(self.hidden_size, self.scale, generator=generator)

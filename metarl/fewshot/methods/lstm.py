@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from metarl.adaptation.recurrent import RecurrentConfig
+from metarl.checks import widths
 from metarl.fewshot.example_reader import SequenceLearnerConfig
 
 
@@ -26,6 +27,10 @@ class LSTMConfig(SequenceLearnerConfig):
     hidden_size: int = 200  # number of hidden units
     recurrent: RecurrentConfig = field(default_factory=lambda: RecurrentConfig("lstm"))  # settings of the cell
     late_labels: bool = True  # whether an example's label comes with the next one
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        widths(self, "hidden_size")
 
     def make_memory(self, input_size: int, generator: torch.Generator) -> Any:
         return self.recurrent.make(input_size, self.hidden_size, generator=generator)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from metarl.adaptation.external_memory import ExternalMemoryConfig
+from metarl.checks import widths
 from metarl.fewshot.example_reader import SequenceLearnerConfig
 
 
@@ -26,6 +27,10 @@ class MANNConfig(SequenceLearnerConfig):
     hidden_size: int = 200  # number of hidden units of the controller
     slots: ExternalMemoryConfig = field(default_factory=ExternalMemoryConfig)  # settings of the external memory
     late_labels: bool = True  # whether an example's label comes with the next one
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        widths(self, "hidden_size")
 
     def make_memory(self, input_size: int, generator: torch.Generator) -> Any:
         return self.slots.make(input_size, self.hidden_size, generator=generator)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.recurrent import Recurrent, RecurrentConfig, RecurrentState
+from metarl.checks import rounds
 from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.embedding import EmbeddingConfig
 from metarl.fewshot.problem import Classification
@@ -114,8 +115,7 @@ class MatchingConfig(EmbeddingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.context_steps < 0:
-            raise ValueError(f"context_steps is {self.context_steps}; must be 0 or more")
+        rounds(self, "context_steps", minimum=0)
 
     def make_adaptation(
         self, embed: ConvNet, problem: Classification, generator: torch.Generator

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.gradient import Params
+from metarl.checks import in_range
 from metarl.fewshot.learned_rule import Cell, RuleConfig, joined, log_and_sign, parted
 from metarl.nets.mlp import linear
 
@@ -71,6 +72,10 @@ class MetaLearnerLSTMConfig(RuleConfig):
     max_grad_norm: float | None = 0.25  # largest norm of the meta-gradient; None: unlimited
     inner_lr: float = 0.01  # value of the input gate before any training
     keep: float = 0.995  # value of the forget gate before any training
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range(self, 0, 1, "inner_lr", "keep", open_ends=True)
 
     def make_rule(self, generator: torch.Generator) -> MetaLearnerLSTM:
         return MetaLearnerLSTM(self.hidden_size, self.inner_lr, self.keep, generator=generator)

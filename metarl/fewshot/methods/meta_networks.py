@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from metarl.checks import positive, widths
 from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.embedding import EmbeddingConfig
 from metarl.fewshot.learned_rule import log_and_sign
@@ -145,10 +146,8 @@ class MetaNetworkConfig(EmbeddingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.hidden_size < 1:
-            raise ValueError(f"hidden_size is {self.hidden_size}; must be at least 1")
-        if self.scale <= 0:
-            raise ValueError(f"scale is {self.scale}; must be positive")
+        widths(self, "hidden_size")
+        positive(self, "scale")
 
     def make_adaptation(
         self, embed: ConvNet, problem: Classification, generator: torch.Generator

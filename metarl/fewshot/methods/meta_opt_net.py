@@ -28,6 +28,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from metarl.checks import positive, rounds
 from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.embedding import EmbeddingConfig
 from metarl.fewshot.problem import Classification
@@ -186,13 +187,8 @@ class MetaOptNetConfig(EmbeddingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.head not in ("svm", "ridge"):
-            raise ValueError(f"head is {self.head!r}; must be 'svm' or 'ridge'")
-        for name in ("ridge", "cost"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; must be positive")
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps is {self.num_steps}; must be at least 1")
+        positive(self, "ridge", "cost")
+        rounds(self, "num_steps")
 
     def make_adaptation(
         self, embed: ConvNet, problem: Classification, generator: torch.Generator

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.context import Aggregation, Belief, ContextAdaptation, factor_size
+from metarl.checks import not_empty, positive, widths
 from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.outer_step import OuterConfig, OuterStep
 from metarl.fewshot.problem import Problem, Regression, squared_errors
@@ -42,10 +43,9 @@ class CNPConfig(OuterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.min_std <= 0:
-            raise ValueError(f"min_std is {self.min_std}; must be positive")
-        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise ValueError(f"hidden_sizes is {self.hidden_sizes}; must be one or more positive numbers")
+        positive(self, "min_std")
+        not_empty(self, "hidden_sizes")
+        widths(self, "hidden_sizes", "latent_size")
 
     def make_learner(self, problem: Problem, *, num_iterations: int, generator: torch.Generator) -> NeuralProcess:
         """A fresh neural process.

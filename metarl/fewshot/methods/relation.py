@@ -16,6 +16,7 @@ from typing import ClassVar, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from metarl.checks import widths
 from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.embedding import EMBEDDING, EmbeddingConfig
 from metarl.fewshot.problem import Classification, Problem
@@ -118,8 +119,7 @@ class RelationConfig(EmbeddingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.hidden_size < 1:
-            raise ValueError(f"hidden_size is {self.hidden_size}; must be at least 1")
+        widths(self, "hidden_size")
 
     def make_adaptation(
         self, embed: ConvNet, problem: Classification, generator: torch.Generator

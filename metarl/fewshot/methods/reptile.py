@@ -22,6 +22,7 @@ from metarl.adaptation.batching import Batching
 from metarl.adaptation.gradient import GradientAdaptation, Params, supervised_loss
 from metarl.adaptation.step_sizes import FixedStepSizes
 from metarl.adaptation.update_rules import RuleAdaptation, params_of
+from metarl.checks import at_least, positive
 from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.gradient_learner import AdaptsBySteps, NetConfig, check_ways, gradient_facts
 from metarl.fewshot.normalising import absorb_statistics, in_evaluation, normalisation_facts, with_context
@@ -101,13 +102,8 @@ class ReptileConfig(LearnsFromEpisodes, NetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("inner_batch", "test_batch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; must be at least 1")
-        for name in ("inner_lr", "outer_lr"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; must be positive")
+        at_least(self, 1, "inner_batch", "test_batch", "chunk_size")
+        positive(self, "inner_lr", "outer_lr")
 
     def make_adaptation(
         self, net: nn.Module, problem: Problem, adapted: list[str] | None = None

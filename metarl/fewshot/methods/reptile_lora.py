@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.gradient import Params
+from metarl.checks import widths
 from metarl.fewshot.methods.reptile import Reptile, ReptileConfig
 from metarl.fewshot.problem import Problem
 from metarl.fewshot.reparametrised import Reparametrised
@@ -72,8 +73,7 @@ class ReptileLoRAConfig(ReptileConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rank < 1:
-            raise ValueError(f"rank is {self.rank}; must be at least 1")
+        widths(self, "rank")
         if self.batching == "batched":
             raise ValueError("batching is 'batched'; must be 'vmap', 'chunks' or 'loop' for nets with adapters")
 

@@ -19,6 +19,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from metarl.checks import widths
 from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.embedding import EmbeddingConfig
 from metarl.fewshot.problem import Classification, Problem
@@ -91,8 +92,7 @@ class SiameseConfig(EmbeddingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.feature_size < 1:
-            raise ValueError(f"feature_size is {self.feature_size}; must be at least 1")
+        widths(self, "feature_size")
 
     def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> SiameseAdaptation:
         return SiameseAdaptation(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from metarl.adaptation.transformer import TransformerConfig
+from metarl.checks import widths
 from metarl.fewshot.example_reader import SequenceLearnerConfig
 
 
@@ -26,6 +27,7 @@ class TransformerLearnerConfig(SequenceLearnerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        widths(self, "width")
         self.transformer.check_width(self.width)
 
     def make_memory(self, input_size: int, generator: torch.Generator) -> Any:

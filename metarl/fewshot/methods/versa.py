@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from metarl.checks import widths
 from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.last_layer import UNLIKELY, BayesianConfig, mean_of_softmaxes, normal_points
 from metarl.fewshot.problem import Classification
@@ -91,8 +92,7 @@ class VersaConfig(BayesianConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.hidden_size < 1:
-            raise ValueError(f"hidden_size is {self.hidden_size}; must be at least 1")
+        widths(self, "hidden_size")
 
     def make_adaptation(
         self, embed: ConvNet, problem: Classification, generator: torch.Generator

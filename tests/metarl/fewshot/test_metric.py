@@ -300,9 +300,9 @@ def test_pairs_are_judged_by_half_of_same_and_half_of_different():
     [
         (lambda: RelationConfig(hidden_size=0), "hidden_size is 0; must be at least 1"),
         (lambda: SiameseConfig(feature_size=0), "feature_size is 0; must be at least 1"),
-        (lambda: MetaOptNetConfig(head="tree"), "head is 'tree'; must be 'svm' or 'ridge'"),  # type: ignore[arg-type]
+        (lambda: MetaOptNetConfig(head="tree"), "head is 'tree'; must be one of svm, ridge"),  # type: ignore[arg-type]
         (lambda: MetaOptNetConfig(cost=0.0), "cost is 0.0; must be positive"),
-        (lambda: MatchingConfig(context_steps=-1), "context_steps is -1; must be 0 or more"),
+        (lambda: MatchingConfig(context_steps=-1), "context_steps is -1; must be at least 0"),
         (
             lambda: RelationConfig(conv=FLAT).make_learner(PROBLEM, num_iterations=1, generator=torch.Generator()),
             "output is 'flat'; must be 'maps' for RelationConfig",

@@ -383,7 +383,7 @@ def test_mini_batches_of_meta_test_take_turns():
         (lambda: LearnedOptimizerConfig(hidden_size=0), "hidden_size is 0; must be at least 1"),
         (
             lambda: MetaLearnerLSTMConfig(keep=1).make_learner(PROBLEM, num_iterations=1, generator=seeded()),
-            "keep is 1; must lie between 0 and 1",
+            "keep is 1; must be between 0 and 1",
         ),
     ],
 )
