@@ -7,7 +7,6 @@ independent) are checked on families that turn out to be deterministic.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -145,10 +144,14 @@ class _Check:
             self.require(wrong == 0, law, f"{wrong} of 64 tasks lie {place} the training range")
 
     def bounds(self) -> None:
-        for name, values in self.family.bounds(self.tasks(), 3).items():
+        tasks = self.tasks()
+        for name, values in self.family.bounds(tasks, 3).items():
             law = f"bounds[{name!r}]"
-            self.require(len(values) == 3, law, f"has {len(values)} entries for 3 episodes")
-            finite = all(isinstance(value, float) and math.isfinite(value) for value in values)
+            known = torch.as_tensor(values)
+            self.require(len(known) == 3, law, f"has {len(known)} entries for 3 episodes")
+            per_task = known.ndim == 1 or known.shape[1:] == (len(tasks),)
+            self.require(per_task, law, f"has shape {list(known.shape)}; must be [3, {len(tasks)}], or [3] for means")
+            finite = known.is_floating_point() and bool(known.isfinite().all())
             self.require(finite, law, f"{values} are not all finite floats")
 
     # What its environment does

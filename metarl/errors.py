@@ -1,4 +1,7 @@
-"""Errors shown to the user as one line, without a traceback; in a module without imports."""
+"""Errors shown to the user as one line, without a traceback; in a module that imports nothing heavy."""
+
+import shlex
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -11,3 +14,8 @@ class EnvironmentFailed(UserError):  # noqa: N818, it is what has happened
 
 class RunError(UserError):
     """A problem with a run's directory or its disk."""
+
+
+def shell_command(*words: str | Path) -> str:
+    """A command line that can be pasted into a shell, whatever characters its paths have."""
+    return shlex.join(map(str, words))

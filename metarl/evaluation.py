@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -81,6 +81,48 @@ def measure_of(agent: Agent[Any, Any]) -> Measure:
 
 
 @dataclass(frozen=True)
+class PerTask:
+    """What was measured in each task: the means and intervals of an evaluation are computed from it."""
+
+    scores: list[list[float]]  # [points][N]
+    bounds: dict[str, list[list[float]]] = field(default_factory=dict)  # [points][N], where known for each task
+    metrics: dict[str, list[list[float]]] = field(default_factory=dict)  # [points][N] means over the steps of a point
+    parameters: dict[str, list[Any]] = field(default_factory=dict)  # parameters of the tasks by name, [N][...] each
+
+    def rows(self, measure: Measure) -> list[dict[str, float]]:
+        """A row for each task and point, ready for a table: score, "bound.x", "metric.y" and the task's "task.z".
+
+        Parameters of several numbers have a column for each: "task.goal.0", "task.goal.1".
+        """
+        by_point = {measure.name: self.scores}
+        by_point |= {f"bound.{name}": values for name, values in self.bounds.items()}
+        by_point |= {f"metric.{name}": values for name, values in self.metrics.items()}
+        parameters = _in_columns({f"task.{name}": values for name, values in self.parameters.items()})
+        return [
+            {
+                "task": task,
+                measure.point: point + measure.first,
+                **{name: values[point][task] for name, values in by_point.items()},
+                **{name: values[task] for name, values in parameters.items()},
+            }
+            for task in range(len(self.scores[0]))
+            for point in range(len(self.scores))
+        ]
+
+
+def _in_columns(values: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """Nested lists [N][...] as columns [N], each element under a name of its own."""
+    columns: dict[str, list[Any]] = {}
+    for name, column in values.items():
+        if column and isinstance(column[0], list):
+            parts = {f"{name}.{index}": list(part) for index, part in enumerate(zip(*column, strict=True))}
+            columns |= _in_columns(parts)
+        else:
+            columns[name] = column
+    return columns
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The adaptation curve of an agent on tasks of one split."""
 
@@ -90,11 +132,65 @@ class Evaluation:
     num_tasks: int
     points: list[Score]  # by point of the curve: undiscounted return of each episode, or after each step
     total: Score  # score of the sum over the trial, or of the last point where points do not add up
-    bounds: dict[str, list[float]]  # known values by episode, e.g. the Bayes-optimal ones
+    bounds: dict[str, list[float]]  # known values on these tasks by episode, e.g. the Bayes-optimal ones
     metrics: dict[str, list[float]] = field(default_factory=dict)  # means over steps and tasks, by name and episode
     measure: Measure = RETURN
     facts: dict[str, Any] = field(default_factory=dict, compare=False)  # details of how the scores were obtained
     tasks_hash: str = ""  # the beginning of the sha256 of all tasks; equal for evaluations on the same tasks
+    gain: Score | None = None  # how much better the last point is than the first, paired by task; None: one point
+    bound_intervals: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # 95 %, of the mean over tasks
+    bound_gaps: dict[str, Score] = field(default_factory=dict)  # the total minus that of the bound, paired by task
+    trained_points: int | None = None  # the points of the curve that training had; None: not counted in points
+    per_task: PerTask | None = None
+
+    @classmethod
+    def of(
+        cls,
+        scores: Tensor,
+        *,
+        family: str,
+        agent: str,
+        split: str,
+        measure: Measure,
+        tasks: Record | None = None,
+        bounds: Mapping[str, Tensor | Sequence[float]] | None = None,
+        metrics: Mapping[str, Tensor] | None = None,
+        trained_points: int | None = None,
+        tasks_hash: str = "",
+    ) -> Evaluation:
+        """The evaluation that scores [P, N] of N tasks make.
+
+        tasks: the tasks, whose parameters are kept. bounds: known values, [P, N] or [P]. metrics: other numbers [P, N].
+        """
+        points = [Score.of(point) for point in scores]
+        total = scores.sum(0) if measure.adds_up else scores[-1]
+        known = {name: torch.as_tensor(values).cpu() for name, values in (bounds or {}).items()}
+        paired = {name: values.double() for name, values in known.items() if values.ndim == 2}  # [P, N]
+        totals = {name: values.sum(0) if measure.adds_up else values[-1] for name, values in paired.items()}
+        rise = (scores[-1] - scores[0]) * (1 if measure.higher_is_better else -1)
+        metrics = metrics or {}
+        return cls(
+            family=family,
+            agent=agent,
+            split=split,
+            num_tasks=scores.shape[1],
+            points=points,
+            total=Score.of(total) if measure.adds_up else points[-1],
+            bounds={name: values.double().reshape(len(points), -1).mean(1).tolist() for name, values in known.items()},
+            metrics={name: values.nanmean(1).tolist() for name, values in metrics.items()},
+            measure=measure,
+            gain=Score.of(rise) if len(points) > 1 else None,
+            bound_intervals={name: _intervals(values) for name, values in paired.items()},
+            bound_gaps={name: Score.of(total.cpu().double() - values) for name, values in totals.items()},
+            trained_points=trained_points,
+            tasks_hash=tasks_hash,
+            per_task=PerTask(
+                scores=_numbers(scores),
+                bounds={name: _numbers(values) for name, values in paired.items()},
+                metrics={name: _numbers(values) for name, values in metrics.items()},
+                parameters=_parameters(tasks),
+            ),
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The evaluation as JSON values; numbers that are not finite (errors of a diverged learner) become None."""
@@ -111,8 +207,10 @@ class Evaluation:
             where = f"at any {self.measure.point} of {self.num_tasks} {self.split} tasks of {self.family}"
             raise FloatingPointError(f"{self.measure.name} of {self.agent} is not finite {where}")
 
-    def to_frame(self) -> Any:
+    def to_frame(self, *, per_task: bool = False) -> Any:
         """The curve as a pandas DataFrame: one row per point, with its scores, known bounds and metrics.
+
+        per_task: one row per task and point instead, as `PerTask.rows` has them.
 
         Raises:
             UserError: when pandas is not installed.
@@ -121,6 +219,8 @@ class Evaluation:
             import pandas  # pyright: ignore[reportMissingImports], an extra
         except ImportError as error:
             raise UserError("to_frame needs pandas, which is not installed: pip install 'metarl[pandas]'") from error
+        if per_task and self.per_task is not None:
+            return pandas.DataFrame(self.per_task.rows(self.measure))
         columns: dict[str, list[float]] = {
             "mean": [score.mean for score in self.points],
             "iqm": [score.iqm for score in self.points],
@@ -131,6 +231,34 @@ class Evaluation:
         }
         numbers = range(self.measure.first, self.measure.first + len(self.points))
         return pandas.DataFrame(columns, index=pandas.Index(numbers, name=self.measure.point))
+
+
+def _intervals(values: Tensor) -> list[tuple[float, float]]:
+    """The 95 % bootstrap interval of the mean over tasks at each point [P, N]."""
+    intervals: list[tuple[float, float]] = []
+    for index, row in enumerate(values):
+        same = index > 0 and torch.equal(row, values[index - 1])  # most bounds do not change along a curve
+        intervals.append(intervals[-1] if same else bootstrap_interval(row.numpy()))
+    return intervals
+
+
+def _parameters(tasks: Record | None) -> dict[str, list[Any]]:
+    """The tasks' parameters as nested lists [N][...], by name; those of records inside by "outer.inner"."""
+    found: dict[str, list[Any]] = {}
+    for name, value in {} if tasks is None else vars(tasks).items():
+        if isinstance(value, Tensor):
+            found[name] = _numbers(value)
+        elif isinstance(value, Record):
+            found |= {f"{name}.{inner}": numbers for inner, numbers in _parameters(value).items()}
+    return found
+
+
+def _numbers(values: Tensor) -> list[Any]:
+    """Nested lists; single precision has the digits that it has, and not those of its doubles."""
+    if values.dtype != torch.float32:
+        return values.tolist()
+    short = [float(str(value)) for value in values.detach().cpu().numpy().flatten()]
+    return np.array(short).reshape(values.shape).tolist()
 
 
 def _finite_or_none(value: Any) -> Any:
@@ -185,41 +313,53 @@ def evaluate(
     generator: torch.Generator,
     deterministic: bool = False,
     tasks: Record | None = None,
+    trained_points: int | None = None,
 ) -> Evaluation:
     """The adaptation curve with `num_points` points, on `num_tasks` fresh tasks of a split or on the given ones.
 
     The tasks and all randomness come from the generator. Each task has one row, or one per episode of the agent's
-    block. deterministic: act by the policy's mode.
+    block. deterministic: act by the policy's mode. trained_points: the number of points of the curve in training.
 
     Raises:
-        ValueError: when a number is below one, or the family does not declare the split.
+        ValueError: when a number is below one, the family does not declare the split, or an agent that adapts to blocks
+            of episodes would have to adapt without sampled actions.
     """
     for name, value in (("num_tasks", num_tasks), ("num_points", num_points)):
         if value < 1:
             raise ValueError(f"{name} is {value}; must be at least 1")
+    if deterministic and measure_of(agent) == ADAPTED_RETURN and num_points > 1:
+        raise ValueError(
+            f"deterministic is True; {agent_name} adapts to blocks of episodes of sampled actions, which would all be "
+            "the same: it must be False, or num_points 1"
+        )
     tasks = family.sample(num_tasks, split, generator) if tasks is None else tasks
-    num_tasks = len(tasks)
     digest = Digest()
     digest.add(tasks)
-    env = family.make_env(num_tasks * rows_per_task(agent), generator)
+    env = family.make_env(len(tasks) * rows_per_task(agent), generator)
     scores = run_trials(env, agent, tasks, num_points, generator=None if deterministic else generator)
-    measure = measure_of(agent)
-    points = [Score.of(point) for point in scores.returns]
-    return Evaluation(
+    evaluation = Evaluation.of(
+        scores.returns,
         family=family.name,
         agent=agent_name,
         split=split,
-        num_tasks=num_tasks,
-        points=points,
-        total=Score.of(scores.returns.sum(0)) if measure.adds_up else points[-1],
+        measure=measure_of(agent),
+        tasks=tasks,
         bounds=_bounds(family, tasks, num_points),
-        metrics=mean_metrics(env, scores.metrics),
-        measure=measure,
+        metrics=metrics_by_name(env, scores.metrics),
+        trained_points=trained_points,
         tasks_hash=str(digest),
     )
+    return replace(evaluation, facts={"deterministic": True}) if deterministic else evaluation
 
 
-def _bounds(family: TaskFamily, tasks: Record, num_points: int) -> dict[str, list[float]]:
+def metrics_by_name(env: VectorEnv, metrics: Tensor | None) -> dict[str, Tensor]:
+    """An environment's metrics [points, N, M] by name, [points, N] each; empty where it has none."""
+    if metrics is None or not isinstance(env, Measures):
+        return {}
+    return dict(zip(env.metric_names, metrics.unbind(-1), strict=True))
+
+
+def _bounds(family: TaskFamily, tasks: Record, num_points: int) -> Mapping[str, Tensor | Sequence[float]]:
     """What is known of the tasks; nothing, and a warning, where the family fails to say it: the scores are kept."""
     try:
         return family.bounds(tasks, num_points)
@@ -230,10 +370,7 @@ def _bounds(family: TaskFamily, tasks: Record, num_points: int) -> dict[str, lis
 
 def mean_metrics(env: VectorEnv, metrics: Tensor | None) -> dict[str, list[float]]:
     """The mean of an environment's metrics [points, N, M] over the tasks that have it, by name; empty without any."""
-    if metrics is None or not isinstance(env, Measures):
-        return {}
-    means = metrics.nanmean(1).T.tolist()
-    return dict(zip(env.metric_names, means, strict=True))
+    return {name: values.nanmean(1).tolist() for name, values in metrics_by_name(env, metrics).items()}
 
 
 def by_point(prefix: str, metrics: Mapping[str, list[float]], measure: Measure) -> dict[str, float]:

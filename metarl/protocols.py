@@ -5,7 +5,7 @@ Agents never import environments and environments never import agents; both impl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -122,10 +122,10 @@ class TaskFamily(Protocol):
         """A vectorised environment on the generator's device; all its randomness comes from the generator."""
         ...
 
-    def bounds(self, tasks: Any, num_episodes: int) -> dict[str, list[float]]:
-        """Known expected returns on these tasks by episode, e.g. "bayes_optimal", "oracle" or "random".
+    def bounds(self, tasks: Any, num_episodes: int) -> Mapping[str, Tensor | Sequence[float]]:
+        """Known expected returns on these tasks, such as "bayes_optimal", "oracle" or "random"; empty: none known.
 
-        Each list has `num_episodes` entries. Empty if none are known.
+        By episode and task, [num_episodes, N]; or by episode alone, where only the mean over tasks is known.
         """
         ...
 

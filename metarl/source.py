@@ -89,10 +89,11 @@ class Source(Protocol[L, E]):
         num_points: int | None,
         generator: torch.Generator,
         family: Any = None,
+        deterministic: bool = False,
     ) -> Evaluation:
         """The adaptation curve on fresh tasks of a split; all randomness comes from the generator.
 
-        family: the family to evaluate on; None: the source's own.
+        family: the family to evaluate on; None: the source's own. deterministic: act by the policy's mode.
         """
         ...
 

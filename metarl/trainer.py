@@ -116,10 +116,12 @@ class Trainer:
         seed: int = 0,
         *,
         family: Any = None,
+        deterministic: bool = False,
     ) -> Evaluation:
         """The adaptation curve on held-out tasks; the training's random streams are not advanced.
 
-        family: the family to evaluate on, e.g. with more classes; None: the training family.
+        family: the family to evaluate on, e.g. with more classes; None: the training family. deterministic: act by the
+        policy's mode.
 
         Raises:
             FloatingPointError: when the learner has diverged: no point of the curve is finite, or an observation, a
@@ -133,6 +135,7 @@ class Trainer:
             num_points=num_points,
             generator=torch.Generator(self.device).manual_seed(_EVALUATION_SEED + seed),
             family=family,
+            deterministic=deterministic,
         )
         evaluation.check_finite()
         return evaluation

@@ -172,7 +172,7 @@ class GymnasiumFamily:
             generator,
         )
 
-    def bounds(self, tasks: Record, num_episodes: int) -> dict[str, list[float]]:
+    def bounds(self, tasks: Record, num_episodes: int) -> dict[str, Tensor]:
         """Empty: nobody knows."""
         return {}
 

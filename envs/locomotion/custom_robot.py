@@ -144,7 +144,7 @@ class MujocoFamily:
         physics = make_physics(self.body, num_rows, generator.device, contact_forces=contact_forces)
         return MujocoEnv(self.dynamics, physics, generator)
 
-    def bounds(self, tasks: Record, num_episodes: int) -> dict[str, list[float]]:
+    def bounds(self, tasks: Record, num_episodes: int) -> dict[str, Tensor]:
         """Empty: nobody knows."""
         return {}
 

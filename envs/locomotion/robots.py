@@ -149,7 +149,7 @@ class RobotFamily(Generic[T]):
     def terminated(self, state: State, tasks: T) -> Tensor | None:
         return None
 
-    def bounds(self, tasks: T, num_episodes: int) -> dict[str, list[float]]:
+    def bounds(self, tasks: T, num_episodes: int) -> dict[str, Tensor]:
         """Empty: no expected return of any policy is known exactly."""
         return {}
 

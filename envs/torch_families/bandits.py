@@ -73,10 +73,10 @@ class _Bandit:
     def observation(self, tasks: BanditTasks, state: Tensor) -> Tensor:
         return state.clone()
 
-    def bounds(self, tasks: BanditTasks, num_episodes: int) -> dict[str, list[float]]:
-        """Expected rewards by pull: "oracle" always takes the best arm, "random" a uniformly random one."""
-        oracle = float(tasks.mean.max(dim=1).values.mean())
-        return {"oracle": [oracle] * num_episodes, "random": [float(tasks.mean.mean())] * num_episodes}
+    def bounds(self, tasks: BanditTasks, num_episodes: int) -> dict[str, Tensor]:
+        """By pull and task: "oracle" always takes the best arm, "random" any."""
+        known = {"oracle": tasks.mean.max(dim=1).values, "random": tasks.mean.mean(dim=1)}
+        return {name: returns.expand(num_episodes, -1) for name, returns in known.items()}
 
 
 @dataclass(frozen=True)

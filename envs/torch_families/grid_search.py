@@ -13,6 +13,7 @@ and later episodes find the remaining cells at their distance from the start.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 MAX_NODES = 200_000
@@ -24,12 +25,12 @@ Found = dict[int, tuple[int, int]]  # cell -> (episode from 0, step from 1) in w
 @lru_cache
 def bayes_optimal_returns(
     size: int, horizon: int, num_episodes: int, goal_reward: float, step_reward: float
-) -> tuple[float, ...] | None:
-    """The expected return of each of `num_episodes` episodes under a policy that maximises their sum.
+) -> tuple[tuple[float, ...], ...] | None:
+    """Returns by episode, [num_episodes], and goal cell, [size²], of a policy whose expected sum over them is largest.
 
-    Start in a corner, goal uniform over the cells except the start and its three neighbours, moves to the four sides,
-    `goal_reward` in each step that ends on the goal and the smaller `step_reward` in others. None if no optimum is
-    proven within the allowed number of nodes.
+    Start in a corner, goal uniform over the cells but for the start and its three neighbours, moves to the four sides,
+    `goal_reward` in each step that ends on the goal and `step_reward` (less than it) in others. None where no optimum
+    is proven within the allowed number of nodes, or depth of recursion. Cells that hold no goal have nan.
     """
     search = _Search(size, horizon, num_episodes, goal_reward, step_reward)
     try:
@@ -39,7 +40,10 @@ def bayes_optimal_returns(
     never = (num_episodes, horizon)
     cells = _members(search.candidates)
     return tuple(
-        sum(search.episode_return(cell, index, *found.get(cell, never)) for cell in cells) / len(cells)
+        tuple(
+            search.episode_return(cell, index, *found.get(cell, never)) if cell in cells else math.nan
+            for cell in range(size**2)
+        )
         for index in range(num_episodes)
     )
 

@@ -94,20 +94,22 @@ class GridNavi:
         canvas.disc(cells[-1], 0.28, AGENT)
         return canvas.pixels()
 
-    def bounds(self, tasks: GridTasks, num_episodes: int) -> dict[str, list[float]]:
-        """Exact values: "oracle" knows the goals of `tasks`, "random" takes uniform actions in them.
+    def bounds(self, tasks: GridTasks, num_episodes: int) -> dict[str, Tensor]:
+        """Exact values in each task: "oracle" knows its goal, "random" takes uniform actions.
 
-        "bayes_optimal" is the policy that maximises the expected sum over `num_episodes` episodes without knowing the
-        goal. The expectation is over the training distribution. It is given if every task comes from that distribution
-        and the search for it finishes (as it does at the default size).
+        "bayes_optimal" is a policy that does not know the goal and whose sum over the `num_episodes` episodes is the
+        largest in expectation over the training distribution. It is given where every task comes from that
+        distribution and the search for it ends in time (as it does at the default size).
         """
-        oracle = float(self._oracle_returns()[tasks.goal.cpu()].mean())
-        random = float(self._random_returns()[tasks.goal.cpu()].mean())
-        known = {"oracle": [oracle] * num_episodes, "random": [random] * num_episodes}
+        goals = tasks.goal.cpu()
+        known = {
+            "oracle": self._oracle_returns()[goals].expand(num_episodes, -1),
+            "random": self._random_returns()[goals].expand(num_episodes, -1),
+        }
         if bool(self.in_training_range(tasks).all()):
             optimal = bayes_optimal_returns(self.size, self.horizon, num_episodes, GOAL_REWARD, STEP_REWARD)
             if optimal is not None:
-                known = {"bayes_optimal": list(optimal), **known}
+                known = {"bayes_optimal": torch.tensor(optimal, dtype=torch.float64)[:, goals], **known}
         return known
 
     def _cells_near_start(self) -> tuple[int, ...]:

@@ -138,9 +138,9 @@ class PointNavigation(_Point):
     def terminated(self, tasks: PointTasks, next_state: Tensor) -> Tensor:
         return ((next_state - tasks.goal).abs() < self.TOLERANCE).all(dim=1)
 
-    def bounds(self, tasks: PointTasks, num_episodes: int) -> dict[str, list[float]]:
-        """Exact values: "oracle" knows the goals of `tasks`."""
-        return {"oracle": [_oracle_return(self, tasks)] * num_episodes}
+    def bounds(self, tasks: PointTasks, num_episodes: int) -> dict[str, Tensor]:
+        """Exact: "oracle" knows the goals of `tasks`."""
+        return {"oracle": _oracle_returns(self, tasks).expand(num_episodes, -1)}
 
     def _landscape(self, canvas: Canvas) -> None:
         canvas.box((-self.GOAL_LIMIT, -self.GOAL_LIMIT), (self.GOAL_LIMIT, self.GOAL_LIMIT), REGION)
@@ -189,9 +189,9 @@ class Semicircle(_Point):
     def metrics(self, tasks: PointTasks, next_state: Tensor) -> Tensor:
         return -_distance(next_state, tasks.goal)[:, None]
 
-    def bounds(self, tasks: PointTasks, num_episodes: int) -> dict[str, list[float]]:
-        """Exact values: "oracle" knows the goals of `tasks`."""
-        return {"oracle": [_oracle_return(self, tasks)] * num_episodes}
+    def bounds(self, tasks: PointTasks, num_episodes: int) -> dict[str, Tensor]:
+        """Exact: "oracle" knows the goals of `tasks`."""
+        return {"oracle": _oracle_returns(self, tasks).expand(num_episodes, -1)}
 
     def _landscape(self, canvas: Canvas) -> None:
         angles = [math.pi * part / 64 for part in range(65)]
@@ -229,9 +229,9 @@ class Wind(_Point):
     ) -> Tensor:
         return (_distance(next_state, tasks.goal) <= self.GOAL_RADIUS).float()
 
-    def bounds(self, tasks: PointTasks, num_episodes: int) -> dict[str, list[float]]:
-        """Exact values: "oracle" knows the winds of `tasks`."""
-        return {"oracle": [_oracle_return(self, tasks)] * num_episodes}
+    def bounds(self, tasks: PointTasks, num_episodes: int) -> dict[str, Tensor]:
+        """Exact: "oracle" knows the winds of `tasks`."""
+        return {"oracle": _oracle_returns(self, tasks).expand(num_episodes, -1)}
 
 
 def _distance(position: Tensor, goal: Tensor) -> Tensor:
@@ -251,8 +251,8 @@ def _square_band(num_points: int, inner: float, outer: float, generator: torch.G
     return direction * (inner + (outer - inner) * share)
 
 
-def _oracle_return(family: PointNavigation | Semicircle | Wind, tasks: PointTasks) -> float:
-    """The mean return of one episode for a point that knows its task.
+def _oracle_returns(family: PointNavigation | Semicircle | Wind, tasks: PointTasks) -> Tensor:
+    """The return of one episode in each task for a point that knows it: [N].
 
     Moving towards the goal as far as each axis allows is optimal: the axes do not interact, so this minimises the
     difference along both at every time, and all rewards here decrease with distance.
@@ -265,4 +265,4 @@ def _oracle_return(family: PointNavigation | Semicircle | Wind, tasks: PointTask
         step = env.step(tasks.goal - step.obs - tasks.wind, active)
         total += step.reward
         active = active & ~step.episode_end
-    return float(total.mean())
+    return total

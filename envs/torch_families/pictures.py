@@ -58,20 +58,30 @@ class DrawnEnv(TorchEnv[T]):
         return super().step(action, active)
 
     def render(self, row: int = 0) -> NDArray[np.uint8]:
-        """An image of a row after its last step, with its path as far as it was rendered.
+        """An image of a row after its last step, with its path as far as it was rendered or followed.
 
         Raises:
             RuntimeError: when called before `reset`.
         """
-        if self._tasks is None or self._arrived is None:
+        if self._tasks is None:
             raise RuntimeError("render was called before reset: the rows have no tasks yet")
+        self.follow(row)
+        states = torch.stack([earlier for _, earlier in self._trails[row]])
+        return self._drawn.picture(self._tasks[row : row + 1].to("cpu"), states.cpu())
+
+    def follow(self, row: int = 0) -> None:
+        """Remember what the last step led to in a row, for the way that a later `render` shows; draws no picture.
+
+        Raises:
+            RuntimeError: when called before `reset`.
+        """
+        if self._arrived is None:
+            raise RuntimeError("follow was called before reset: the rows are nowhere yet")
         state, elapsed = self._arrived[0][row], int(self._arrived[1][row])
         trail = [(count, earlier) for count, earlier in self._trails.get(row, []) if count < elapsed]
         if not trail and elapsed > 0 and self._before is not None:
             trail = [(elapsed - 1, self._before[row])]
         self._trails[row] = [*trail, (elapsed, state)]
-        states = torch.stack([earlier for _, earlier in self._trails[row]])
-        return self._drawn.picture(self._tasks[row : row + 1].to("cpu"), states.cpu())
 
 
 class Canvas:

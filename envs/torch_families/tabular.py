@@ -94,11 +94,10 @@ class TabularMDP:
     def observation(self, tasks: TabularTasks, state: Tensor) -> Tensor:
         return one_hot_rows(self.num_states, state.device).index_select(0, state)
 
-    def bounds(self, tasks: TabularTasks, num_episodes: int) -> dict[str, list[float]]:
-        """Exact values, by backward induction: "oracle" knows the MDP, "random" takes uniform actions."""
-        oracle = float(optimal_values(tasks, self.horizon)[0][:, 0].mean())
-        random = float(random_values(tasks, self.horizon)[:, 0].mean())
-        return {"oracle": [oracle] * num_episodes, "random": [random] * num_episodes}
+    def bounds(self, tasks: TabularTasks, num_episodes: int) -> dict[str, Tensor]:
+        """Exact in each task, by backward induction: "oracle" knows the MDP, "random" takes uniform actions."""
+        oracle, random = optimal_values(tasks, self.horizon)[0], random_values(tasks, self.horizon)  # [N, S] each
+        return {"oracle": oracle[:, 0].expand(num_episodes, -1), "random": random[:, 0].expand(num_episodes, -1)}
 
 
 def optimal_values(tasks: TabularTasks, horizon: int) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -29,7 +30,7 @@ class TimeAware(Wrapped):
     def make_env(self, num_rows: int, generator: torch.Generator) -> VectorEnv:
         return _TimeAwareEnv(self.family.make_env(num_rows, generator), self)
 
-    def bounds(self, tasks: Record, num_episodes: int) -> dict[str, list[float]]:
+    def bounds(self, tasks: Record, num_episodes: int) -> Mapping[str, Tensor | Sequence[float]]:
         """The inner family's."""
         return self.family.bounds(tasks, num_episodes)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -94,8 +94,8 @@ class Wrapped:
             return None if self._inner_has_ood() else lambda tasks: all_inside(tasks, own)
         return lambda tasks: inner(tasks) & all_inside(tasks, own)
 
-    def bounds(self, tasks: Record, num_episodes: int) -> dict[str, list[float]]:
-        """Empty: the inner family's bounds do not hold through the wrapper."""
+    def bounds(self, tasks: Record, num_episodes: int) -> Mapping[str, Tensor | Sequence[float]]:
+        """Empty: the inner family's hold without what lies between."""
         return {}
 
     def _inner_has_ood(self) -> bool:

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COLUMNS = ("method", "trial return", "s.e.", "published", "source")
 
@@ -19,9 +22,17 @@ class BaselineResult:
 
     name: str
     mean: float
-    standard_error: float | None  # of the mean; 0 for exact values, None if the variance over tasks is unknown
-    published: float | None = None  # published value for exactly these settings
-    source: str = ""  # settings found by search, method of computation, source of the published number
+    standard_error: float | None  # of the mean; 0 for exact values, None where the spread over tasks is not known
+    published: float | None = None  # for exactly these settings
+    source: str = ""  # settings found by search, how an exact value was computed, where the published number is from
+    episodes: tuple[float, ...] = ()  # the mean return of each episode of the trial
+
+    @classmethod
+    def of(cls, name: str, returns: Tensor, published: float | None = None, source: str = "") -> BaselineResult:
+        """The result that returns by episode and task [K, N] make; the standard error is over the N tasks."""
+        total = returns.double().sum(0)
+        error = float(total.std() / len(total) ** 0.5)
+        return cls(name, float(total.mean()), error, published, source, tuple(returns.double().mean(1).tolist()))
 
 
 def baselines(family: Any, num_trials: int = 1000, seed: int = 0, ppo_steps: int = 0) -> list[BaselineResult]:

@@ -96,25 +96,25 @@ def bandit_baselines(family: Bandit, num_trials: int, generator: torch.Generator
     tasks = family.sample(num_trials, "test", generator)
     results = []
     for name, (choose, setting) in methods.items():
-        reward = play(family, tasks, choose, generator)
+        rewards = play(family, tasks, choose, generator)
         source = ", ".join(filter(None, [setting, SOURCE if name in published else ""]))
-        results.append(_result(name, reward, published.get(name), source))
-    best = tasks.mean.max(dim=1).values * family.num_pulls
-    return [*results, _result("oracle", best, None, "always pulls the best arm")]
+        results.append(BaselineResult.of(name, rewards, published.get(name), source))
+    best = tasks.mean.max(dim=1).values.expand(family.num_pulls, -1)
+    return [*results, BaselineResult.of("oracle", best, None, "always pulls the best arm")]
 
 
 def play(family: Bandit, tasks: BanditTasks, choose: Choose, generator: torch.Generator) -> Tensor:
-    """Total reward of one trial in each task: [N]."""
+    """The reward of each pull of one trial in each task: [pulls, N]."""
     num_rows = len(tasks.mean)
     env, belief = family.make_env(num_rows, generator), Belief(family, num_rows)
     env.reset(tasks)
-    total = torch.zeros(num_rows)
+    rewards = []
     for pull in range(family.num_pulls):
         action = choose(belief, pull, generator)
         reward = env.step(action).reward
         belief.update(action, reward)
-        total += reward
-    return total
+        rewards.append(reward)
+    return torch.stack(rewards)
 
 
 def epsilon_greedy(epsilon: Tensor) -> Choose:
@@ -196,7 +196,7 @@ def _search(
 ) -> float:
     """The value with the highest mean on training tasks; all values are tried on the same tasks at once."""
     tasks = family.sample(SEARCH_TRIALS, "train", generator).repeat_interleave(len(values))
-    total = play(family, tasks, method(torch.tensor(values).repeat(SEARCH_TRIALS)), generator)
+    total = play(family, tasks, method(torch.tensor(values).repeat(SEARCH_TRIALS)), generator).sum(0)
     return values[int(total.view(SEARCH_TRIALS, len(values)).mean(dim=0).argmax())]
 
 
@@ -204,8 +204,3 @@ def _argmax(index: Tensor, generator: torch.Generator) -> Tensor:
     """The position of the largest entry of each row, ties broken at random: [B]."""
     largest = index == index.max(dim=1, keepdim=True).values
     return (largest * (torch.rand(index.shape, generator=generator) + 1)).argmax(dim=1)
-
-
-def _result(name: str, reward: Tensor, published: float | None, source: str) -> BaselineResult:
-    standard_error = float(reward.std() / len(reward) ** 0.5)
-    return BaselineResult(name, float(reward.mean()), standard_error, published, source)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from envs.bridges.sb3_vec_env import as_vec_env, task_numbers
 from experiments.baselines import BaselineResult
-from experiments.baselines.simulation import play
+from experiments.baselines.trials import play
 from metarl.protocols import TaskFamily
 from metarl.records import Record
 
@@ -41,11 +41,8 @@ def ppo_baselines(
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
     for name, visible in (("ppo_hidden", False), ("ppo_visible", True)):
         act, taken = _learned(family, visible, num_steps, seed)
-        total = play(family, tasks, act, generator)
-        error = float(total.std() / len(total) ** 0.5)
-        results.append(
-            BaselineResult(name, float(total.mean()), error, None, f"no meta-learning; {taken:,} steps, one seed")
-        )
+        returns = play(family, tasks, act, generator)
+        results.append(BaselineResult.of(name, returns, None, f"no meta-learning; {taken:,} steps, one seed"))
     return results
 
 

@@ -16,7 +16,8 @@ def grid_baselines(family: GridNavi, num_trials: int, generator: torch.Generator
     """The exact values, without sampling; `num_trials` and `generator` have no effect."""
     cells = GridTasks(torch.arange(family.size**2))
     bounds = family.bounds(cells[family.in_training_range(cells)], family.num_episodes)
+    by_episode = {name: tuple(returns.mean(1).tolist()) for name, returns in bounds.items()}
     return [
-        BaselineResult(name, sum(returns), 0.0, None, "exact; by episode " + ", ".join(f"{r:.3f}" for r in returns))
-        for name, returns in bounds.items()
+        BaselineResult(name, sum(means), 0.0, None, f"exact; by episode {', '.join(f'{r:.3f}' for r in means)}", means)
+        for name, means in by_episode.items()
     ]

@@ -35,18 +35,18 @@ def tabular_baselines(family: TabularMDP, num_trials: int, generator: torch.Gene
     source = [SOURCE] if published else []
     tasks = family.sample(num_trials, "test", generator)
     exact = "exact value of each task"
-    totals = {
-        "oracle": (optimal_values(tasks, family.horizon)[0][:, 0] * family.num_episodes, exact),
+    returns = {
+        "oracle": (optimal_values(tasks, family.horizon)[0][:, 0].expand(family.num_episodes, -1), exact),
         "psrl": (psrl(family, tasks, generator), ", ".join(["reward prior N(0, 1)", *source])),
         "psrl_true_prior": (psrl(family, tasks, generator, REWARD_MEAN), f"reward prior N({REWARD_MEAN:g}, 1)"),
         "random": (
-            random_values(tasks, family.horizon)[:, 0] * family.num_episodes,
+            random_values(tasks, family.horizon)[:, 0].expand(family.num_episodes, -1),
             ", ".join([exact, *source]),
         ),
     }
     return [
-        BaselineResult(name, float(total.mean()), float(total.std() / num_trials**0.5), published.get(name), source)
-        for name, (total, source) in totals.items()
+        BaselineResult.of(name, by_episode, published.get(name), source)
+        for name, (by_episode, source) in returns.items()
     ]
 
 
@@ -75,17 +75,17 @@ class Belief:
 
 
 def psrl(family: TabularMDP, tasks: TabularTasks, generator: torch.Generator, reward_prior_mean: float = 0.0) -> Tensor:
-    """Total reward [N] of one trial of posterior sampling in each task."""
+    """Returns [K, N] of the K episodes of one trial of posterior sampling in each task."""
     num_rows = len(tasks)
     rows, belief = torch.arange(num_rows), Belief(family, num_rows, reward_prior_mean)
     env = family.make_env(num_rows, generator)
     state = env.reset(tasks).obs.argmax(dim=1)
-    total = torch.zeros(num_rows)
-    for _ in range(family.num_episodes):
+    returns = torch.zeros(family.num_episodes, num_rows)
+    for episode in range(family.num_episodes):
         for policy in optimal_values(belief.sample(generator), family.horizon)[1]:  # [N, S]
             action = policy[rows, state]
             step = env.step(action)
             belief.update(state, action, step.reward, step.next_obs.argmax(dim=1))
-            total += step.reward
+            returns[episode] += step.reward
             state = step.obs.argmax(dim=1)
-    return total
+    return returns

@@ -1,20 +1,15 @@
 """Meta-gradients: one update of sinusoid MAML and of ProMP, compared with a loop over tasks and other libraries.
 
 Sinusoid: 25 tasks of 10 shots and 10 queries, the 40-40 relu net, 1 and 5 inner steps. ProMP: see outer_step.py.
-Float32, one thread; the optimiser's step, equal for all, is left out. All contenders' meta-gradients are checked to
-agree before any is timed. Rounds are interleaved; times are medians over rounds, and a ratio is the median of the
-rounds' ratios. `higher` and `torchopt` are measured if they are installed. Also measured: the fraction of an iteration
-of MAML-TRPO spent on simulation.
+Float32, one thread; the optimiser's step is left out, as it is the same for all. All contenders' meta-gradients are
+compared before any is timed, as experiments/benchmarks/harness.py does. `higher` and `torchopt` are measured where they
+are installed. Beside them: how much of an iteration of MAML with a trust region is simulation.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-import json as json_format
-import platform
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from experiments.benchmarks import outer_step
+from experiments.benchmarks.harness import Result, interleave, one_thread, ratios, report, timed
 from experiments.benchmarks.outer_step import Contender, OuterStepSize
 from metarl.adaptation.batching import BATCHINGS
 from metarl.adaptation.gradient import GradientAdaptation, supervised_loss
@@ -63,52 +59,32 @@ class Settings:
             raise ValueError(f"sizes of the meta_gradient benchmark are {counts}; must be positive")
 
 
-def run(settings: Settings | None = None) -> dict[str, Any]:
-    """Measure everything: milliseconds per update, their ratios, the targets, and the fraction of simulation."""
+def run(settings: Settings | None = None) -> Result:
+    """Measure everything: seconds per update, their ratios, what was asked for, and the fraction of simulation."""
     settings = Settings() if settings is None else settings
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         small, large = _contenders(settings), outer_step.contenders(settings.outer)
-        seconds = _times(small, settings.num_rounds, settings.num_repeats)
-        seconds |= _times(large, settings.num_outer_rounds, 1)
-        ratios = {}
-        for group in (*(f"_{steps}" for steps in settings.num_inner_steps), ""):
-            names = [name for name in (small if group else large) if name.endswith(group)]
-            ours = f"batched{group}" if group else "outer_batched"
-            for name in names:
-                if name != ours:
-                    pairs = zip(seconds[name], seconds[ours], strict=True)
-                    ratios[f"{name} / {ours}"] = statistics.median(theirs / own for theirs, own in pairs)
-        share = outer_step.simulation_share(settings.outer)
-    finally:
-        torch.set_num_threads(threads)
-    return {
-        "benchmark": "meta_gradient",
-        "machine": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "num_tasks": settings.num_tasks,
-        "milliseconds": {name: 1000 * statistics.median(values) for name, values in seconds.items()},
-        "ratios": ratios,
-        "simulation_share": share,
-        "targets": {
-            name: {"at_least": target, "reached": ratios[name], "met": ratios[name] >= target}
-            for name, target in TARGETS.items()
-            if name in ratios and settings.is_full
-        },
-    }
-
-
-def _times(contenders: dict[str, Contender], num_rounds: int, num_repeats: int) -> dict[str, list[float]]:
-    """Seconds per contender and round, interleaved."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(num_rounds):
-        for name, contender in contenders.items():
-            started = time.perf_counter()
-            for _ in range(num_repeats):
-                contender()
-            seconds[name].append((time.perf_counter() - started) / num_repeats)
-    return seconds
+        rounds = interleave(
+            {name: timed(work, settings.num_repeats) for name, work in small.items()}, settings.num_rounds
+        )
+        rounds |= interleave({name: timed(work) for name, work in large.items()}, settings.num_outer_rounds)
+        simulating = outer_step.simulation_share(settings.outer)
+    names = [
+        f"{name} / batched_{steps}"
+        for steps in settings.num_inner_steps
+        for name in small
+        if name.endswith(f"_{steps}") and name != f"batched_{steps}"
+    ]
+    names += [f"{name} / outer_batched" for name in large if name != "outer_batched"]
+    return Result(
+        "meta_gradient",
+        settings,
+        dict.fromkeys(rounds, "s/update"),
+        rounds,
+        ratios(rounds, names),
+        asked=TARGETS if settings.is_full else {},
+        details={"simulation_share": simulating},
+    )
 
 
 def _contenders(settings: Settings) -> dict[str, Contender]:
@@ -208,15 +184,5 @@ def _torchopt(net: nn.Module, episode: FewShotEpisode, num_steps: int) -> Conten
 
 
 def main(json: bool = False) -> None:
-    """Print the times and their ratios; json: print one JSON object."""
-    result = run()
-    if json:
-        print(json_format.dumps(result))
-        return
-    for name, milliseconds in result["milliseconds"].items():
-        print(f"{name:<26}{milliseconds:9.2f} ms")
-    for name, ratio in result["ratios"].items():
-        print(f"{name:<42}{ratio:7.2f}")
-    print(f"simulation is {result['simulation_share']:.0%} of an iteration of MAML with a trust region")
-    for name, target in result["targets"].items():
-        print(f"asked: {name} at least {target['at_least']:g}; {'met' if target['met'] else 'NOT met'}")
+    """Print the times and their ratios; one JSON object where that is asked for."""
+    report(run(), json)

@@ -1,19 +1,17 @@
 """PEARL: gradient steps compared with a plain reference at the published sizes, and collection in many rows with one.
 
 Gradient steps: 16 tasks x 256 transitions, contexts of 100, three layers of 300 (the encoder: 200), on the half
-cheetah's sizes; the reference is experiments/benchmarks/pearl_reference.py, whose posteriors and critics are checked to
-equal ours, with the same weights, before anything is timed. It uses torch's default matrix library, like a plain
-program, and also the one that ours chooses (metarl/nets/matmul.py). Collection: half_cheetah_vel, with a policy of the
-published size, many rows compared with one row of ours, and with a loop over one Gymnasium environment with batches of
-one, as in public code. Rounds are interleaved; a ratio is the median of the rounds' ratios.
+cheetah's sizes; the reference is experiments/benchmarks/pearl_reference.py, whose posteriors and critics are compared
+with ours, on the same weights, before anything is timed. It multiplies by torch's default library, as a plain program
+does; beside that, by the one that ours chooses (metarl/nets/matmul.py). Collection: half_cheetah_vel, by a policy of
+the published size, many rows against our one row, and against a loop over one environment of Gymnasium with batches
+of one, as public code has it. Times are compared as in experiments/benchmarks/harness.py.
 """
 
 from __future__ import annotations
 
-import json as json_format
-import platform
-import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +20,7 @@ import torch
 
 from agents.pearl import PEARL, PEARLConfig
 from envs.locomotion.half_cheetah import HalfCheetahVel
+from experiments.benchmarks.harness import Result, interleave, ratios, report, timed
 from experiments.benchmarks.pearl_reference import Reference
 from metarl.nets.matmul import fast_matmul, keeps_float32
 from metarl.records import by_task
@@ -48,8 +47,8 @@ class Settings:
                 raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
 
 
-def run(settings: Settings | None = None) -> dict[str, Any]:
-    """Measure everything: gradient steps and environment steps per second, ratios, and targets."""
+def run(settings: Settings | None = None) -> Result:
+    """Measure everything: seconds of a gradient step and of an environment's step, ratios, and what was asked for."""
     is_full = settings is None
     settings = Settings() if settings is None else settings
     family = HalfCheetahVel(horizon=settings.horizon)
@@ -57,62 +56,57 @@ def run(settings: Settings | None = None) -> dict[str, Any]:
     reference = Reference(settings.config, obs_size, num_actions, settings.config.capacity, seed=0)
     agent, replay = _same_agent(settings.config, family, reference)
     _check_agreement(agent, reference)
-    seconds = _times(agent, replay, reference, family, settings)
+    steps = _gradient_steps(agent, replay, reference)
+    single = gymnasium.make("HalfCheetah-v5", max_episode_steps=settings.horizon)
+    collecting = _collecting(agent, reference, family, single, settings)
+    measured = {name: timed(step, settings.num_steps) for name, step in steps.items()}
+    rounds = interleave(measured | collecting, settings.num_rounds)
+    single.close()
     compared = ("reference / ours", f"{FAST_REFERENCE} / ours", "one row / many rows", "loop / many rows")
-    pairs = {name: tuple(name.split(" / ")) for name in compared}
-    ratios = {
-        name: statistics.median(slow / fast for slow, fast in zip(seconds[left], seconds[right], strict=True))
-        for name, (left, right) in pairs.items()
-    }
-    return {
-        "benchmark": "pearl",
-        "machine": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "chooses_products": keeps_float32(),
-        "num_rows": settings.num_rows,
-        "per_second": {name: 1 / statistics.median(values) for name, values in seconds.items()},
-        "ratios": ratios,
-        "targets": {
-            name: {"at_least": target, "reached": ratios[name], "met": ratios[name] >= target}
-            for name, target in TARGETS.items()
-            if is_full
-        },
-    }
+    return Result(
+        "pearl",
+        settings,
+        dict.fromkeys(steps, "s/gradient step") | dict.fromkeys(collecting, "s/env-step"),
+        rounds,
+        ratios(rounds, compared),
+        asked=TARGETS if is_full else {},
+        details={"threads": torch.get_num_threads(), "chooses_matmul": keeps_float32()},
+    )
 
 
-def _times(
-    agent: PEARL, replay: Replay, reference: Reference, family: HalfCheetahVel, settings: Settings
-) -> dict[str, list[float]]:
-    """Seconds per gradient step and per environment step, by round, interleaved."""
+def _gradient_steps(agent: PEARL, replay: Replay, reference: Reference) -> dict[str, Callable[[], None]]:
+    """Ours, the reference's, and the reference's with the library that ours chooses."""
     generator = torch.Generator().manual_seed(0)
-    steps = {
+    return {
         "ours": lambda: _step(agent, replay, generator),
         "reference": reference.gradient_step,
         FAST_REFERENCE: fast_matmul()(reference.gradient_step),
     }
-    envs = {
-        name: family.make_env(count, generator)
-        for name, count in {"one row": 1, "many rows": settings.num_rows}.items()
-    }
-    single = gymnasium.make("HalfCheetah-v5", max_episode_steps=settings.horizon)
-    seconds: dict[str, list[float]] = {name: [] for name in (*steps, *envs, "loop")}
-    for _ in range(settings.num_rounds):
-        for name, step in steps.items():
-            started = time.perf_counter()
-            for _ in range(settings.num_steps):
-                step()
-            seconds[name].append((time.perf_counter() - started) / settings.num_steps)
-        for name, env in envs.items():
-            tasks = family.sample(env.num_rows, "train", generator)
+
+
+def _collecting(
+    agent: PEARL, reference: Reference, family: HalfCheetahVel, single: gymnasium.Env[Any, Any], settings: Settings
+) -> dict[str, Callable[[], float]]:
+    """Seconds of an environment's step: in one row, in many, and in a loop over one environment of Gymnasium."""
+    generator = torch.Generator().manual_seed(0)
+
+    def rows(num_rows: int) -> Callable[[], float]:
+        env = family.make_env(num_rows, generator)
+
+        def measure() -> float:
+            tasks = family.sample(num_rows, "train", generator)
             started = time.perf_counter()
             num_steps = collect(env, agent, tasks, 1, generator=generator).num_steps
-            seconds[name].append((time.perf_counter() - started) / num_steps)
+            return (time.perf_counter() - started) / num_steps
+
+        return measure
+
+    def loop() -> float:
         started = time.perf_counter()
         num_steps = reference.collect(single, settings.horizon)
-        seconds["loop"].append((time.perf_counter() - started) / num_steps)
-    single.close()
-    return seconds
+        return (time.perf_counter() - started) / num_steps
+
+    return {"one row": rows(1), "many rows": rows(settings.num_rows), "loop": loop}
 
 
 def _step(agent: PEARL, replay: Replay, generator: torch.Generator) -> None:
@@ -171,16 +165,5 @@ def _check_agreement(agent: PEARL, reference: Reference) -> None:
 
 
 def main(json: bool = False) -> None:
-    """Print rates and ratios; json: print one JSON object."""
-    result = run()
-    if json:
-        print(json_format.dumps(result))
-        return
-    for name, rate in result["per_second"].items():
-        unit = "gradient steps/s" if name in ("ours", "reference", FAST_REFERENCE) else "environment steps/s"
-        print(f"{name:24}{rate:10,.1f} {unit}")
-    for name, ratio in result["ratios"].items():
-        print(f"{name:40}{ratio:7.2f}")
-    for name, target in result["targets"].items():
-        verdict = "reached" if target["met"] else "NOT reached"
-        print(f"{name}: {target['reached']:.2f} times the time ({target['at_least']:g} asked for; {verdict})")
+    """Print times and ratios; one JSON object where that is asked for."""
+    report(run(), json)

@@ -6,7 +6,6 @@ the steps timed.
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Callable
 from functools import partial
@@ -92,22 +91,54 @@ def sb3_subproc(body: str, num_envs: int) -> Peer:
     return Peer(f"sb3_subproc_{body}", num_envs, env.reset(), env.step, env.close)
 
 
-def envpool(body: str, num_envs: int) -> Peer | None:
-    """EnvPool with one thread per CPU, or None if it is not installed."""
-    if importlib.util.find_spec("envpool") is None:
-        return None
-    import envpool  # pyright: ignore[reportMissingImports]
+class NotComparableError(Exception):
+    """A peer is not installed, or has nothing that is like ours; the message is one line."""
 
+
+def envpool(body: str, num_envs: int) -> Peer:
+    """EnvPool with as many threads as there are processors, on its robot of the same observations and actions as ours.
+
+    Raises:
+        NotComparableError: where it is not installed, or has no such robot.
+    """
+    try:
+        import envpool  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise NotComparableError("EnvPool is not installed and was left out") from error
     from envs.simulators.cpu_count import available_cpus
 
-    name = gymnasium_name(body)
-    task = f"{name}-v5" if f"{name}-v5" in envpool.list_all_envs() else f"{name}-v4"
-    env = envpool.make(task, env_type="gymnasium", num_envs=num_envs, num_threads=available_cpus(), seed=0)
+    single = make_gymnasium(body)
+    ours = tuple(space.shape or (0,) for space in (single.observation_space, single.action_space))
+    single.close()
+    sizes = {}
+    for task, options in _envpool_tasks(body, set(envpool.list_all_envs())):
+        try:
+            env = envpool.make(
+                task, env_type="gymnasium", num_envs=num_envs, num_threads=available_cpus(), seed=0, **options
+            )
+        except Exception as error:  # whatever a version that lacks the option raises
+            sizes[task] = f"{type(error).__name__}"
+            continue
+        if (env.observation_space.shape, env.action_space.shape) == ours:
+            break
+        sizes[task] = f"{env.observation_space.shape[0]} observations"
+        env.close()
+    else:
+        theirs = ", ".join(f"{task} has {size}" for task, size in sizes.items()) or "it has no such robot"
+        raise NotComparableError(f"EnvPool was left out for {body}: {theirs}; ours has {ours[0][0]} observations")
 
     def step(action: np.ndarray[Any, Any]) -> tuple[Any, ...]:
         return env.step(action.astype(np.float64))
 
     return Peer(f"envpool_{body}", num_envs, env.reset()[0], step, env.close)
+
+
+def _envpool_tasks(body: str, known: set[str]) -> list[tuple[str, dict[str, Any]]]:
+    """EnvPool's robots of a body, by name, with the options by which they can be like ours: the likeliest first."""
+    name = gymnasium_name(body)
+    without_contact_forces = {"use_contact_force": False} if body in ("ant", "humanoid") else {}
+    tasks = [(f"{name}-v5", without_contact_forces), (f"{name}-v4", {})]
+    return [(task, options) for task, options in tasks if task in known]
 
 
 def _preload() -> None:

@@ -13,9 +13,9 @@ and store observations, actions, log-probabilities and rewards. For each body an
 solver more work, however they are simulated. On a machine with a GPU, `gpu_limit` and `gpu_closed_loop` are engine and
 rollout there.
 
-Rounds are interleaved (each contender once per round, for about the same time), so other load on the machine affects
-all alike. Speeds are medians over rounds; a ratio is the median of the rounds' ratios. On a busy machine, contenders
-with many processes get more CPU time, so ratios to them mean little there.
+Each contender is measured for about the same time (experiments/benchmarks/harness.py). On a machine that is busy
+otherwise, contenders of many processes get a larger share of it: ratios to them mean little there. A peer whose robot
+has other observations or actions than ours is left out, and a line says so.
 
 Tried without benefit: simulating one half of the rows while the policy decides for the other. Physics keeps all cores
 busy, so at most the policy's time could be saved, and smaller batches slow the policy down by as much.
@@ -24,22 +24,17 @@ busy, so at most the policy's time could be saved, and smaller batches slow the 
 from __future__ import annotations
 
 import importlib.util
-import json as json_format
-import os
-import platform
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from envs.catalog import FAMILIES, make
-from envs.simulators.cpu_count import available_cpus
 from experiments.benchmarks import peers
 from experiments.benchmarks.contenders import Contender, Dynamics, MemorylessAgent, closed_loop, gpu_limit, limit
+from experiments.benchmarks.harness import Result, interleave, one_thread, ratios, report
 
 PEER_STEPS = 5  # steps of all rows that count as an episode of a peer
 SYNC_ENVS = 16  # environments in Gymnasium's loop, whose speed does not depend on their number
@@ -108,47 +103,33 @@ class Settings:
                 raise ValueError(f"bodies has {body!r}; must be one of {', '.join(BODIES)}")
 
 
-def run(settings: Settings | None = None) -> dict[str, Any]:
-    """Measure everything and return speeds (environment steps per second), their ratios, and the targets."""
+def run(settings: Settings | None = None) -> Result:
+    """Measure everything: environment steps per second, their ratios, and what was asked for."""
     settings = Settings() if settings is None else settings
     contenders: list[Contender] = []
-    num_torch_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # for every contender's policy, as `collect` does for ours
-    try:
-        contenders = _contenders(settings, torch.Generator().manual_seed(0))
-        speeds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-        num_episodes = {contender.name: _num_episodes(contender, settings.seconds) for contender in contenders}
-        for _ in range(settings.num_rounds):
+    left_out: list[str] = []
+    with one_thread():  # for every contender's policy, as `collect` has it for ours
+        try:
+            contenders = _contenders(settings, torch.Generator().manual_seed(0), left_out)
+            rounds = interleave({one.name: _speed(one, settings.seconds) for one in contenders}, settings.num_rounds)
+        finally:
             for contender in contenders:
-                num_steps, seconds = contender.measure(num_episodes[contender.name])
-                speeds[contender.name].append(num_steps / seconds)
-    finally:
-        torch.set_num_threads(num_torch_threads)
-        for contender in contenders:
-            contender.close()
-    rows = {contender.name: contender.num_rows for contender in contenders}
-    ratios = {name: _ratio(speeds, *name.split(" / ")) for name in _ratio_names(settings, speeds)}
-    return {
-        "settings": {
-            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()
-        },
-        "machine": _machine(),
-        "env_steps_per_second": {
-            name: {"rows": rows[name], "median": statistics.median(values), "rounds": values}
-            for name, values in speeds.items()
-        },
-        "ratios": ratios,
-        "targets": {
-            name: {"asked": asked, "measured": ratios[name], "reached": ratios[name] >= asked}
-            for name, asked in TARGETS.items()
-            if name in ratios
-        },
-    }
+                contender.close()
+    return Result(
+        "simulation",
+        settings,
+        dict.fromkeys(rounds, "env-steps/s"),
+        rounds,
+        ratios(rounds, _ratio_names(settings, rounds)),
+        asked=TARGETS,
+        details={"rows": {contender.name: contender.num_rows for contender in contenders}},
+        left_out=tuple(dict.fromkeys(left_out)),
+    )
 
 
-def _contenders(settings: Settings, generator: torch.Generator) -> list[Contender]:
-    """All contenders; peers first, because their worker processes should start before ours creates threads."""
-    found = [_peers(body, settings, generator) for body in settings.bodies]
+def _contenders(settings: Settings, generator: torch.Generator, left_out: list[str]) -> list[Contender]:
+    """Peers first: their worker processes should start before ours hold threads. left_out: is given what cannot be."""
+    found = [_peers(body, settings, generator, left_out) for body in settings.bodies]
     found += [_ours(body, settings, generator) for body in settings.bodies]
     if torch.cuda.is_available() and importlib.util.find_spec("mujoco_warp") is not None:
         on_gpu = torch.Generator("cuda").manual_seed(0)
@@ -156,13 +137,13 @@ def _contenders(settings: Settings, generator: torch.Generator) -> list[Contende
     return [contender for contenders in found for contender in contenders]
 
 
-def _peers(body: str, settings: Settings, generator: torch.Generator) -> list[Contender]:
-    """Peers' environments of a body; those with many processes for the half cheetah only, because they start slowly.
+def _peers(body: str, settings: Settings, generator: torch.Generator, left_out: list[str]) -> list[Contender]:
+    """Others' environments of a body: of many processes for the half cheetah only, as those take long to start.
 
     Their episodes continue from one short measurement to the next.
     """
     rows = _rows(body, settings)
-    makers: list[tuple[Callable[[str, int], peers.Peer | None], int]] = [(peers.envpool, number) for number in rows]
+    makers: list[tuple[Callable[[str, int], peers.Peer], int]] = [(peers.envpool, number) for number in rows]
     if body == "half_cheetah":
         makers += [(peers.gymnasium_async, number) for number in settings.num_processes]
         makers += [(peers.sb3_subproc, min(settings.num_processes))]
@@ -181,8 +162,13 @@ def _peers(body: str, settings: Settings, generator: torch.Generator) -> list[Co
 
         return Contender(f"{peer.name}_{peer.num_rows}", peer.num_rows, measure, peer.close)
 
-    found = [make_peer(body, number) for make_peer, number in makers]
-    return [contender(peer) for peer in found if peer is not None]
+    found = []
+    for make_peer, number in makers:
+        try:
+            found.append(contender(make_peer(body, number)))
+        except peers.NotComparableError as error:
+            left_out.append(str(error))
+    return found
 
 
 def _ours(body: str, settings: Settings, generator: torch.Generator) -> list[Contender]:
@@ -227,14 +213,16 @@ def _rows(body: str, settings: Settings) -> tuple[int, ...]:
     return settings.rows or BODIES[body].rows
 
 
-def _num_episodes(contender: Contender, seconds: float) -> int:
-    """The number of episodes that take this long, by a first measurement, which is also the warm-up."""
+def _speed(contender: Contender, seconds: float) -> Callable[[], float]:
+    """Environment steps per second, measured for about so long; two measurements before warm up and say how long."""
     contender.measure(1)
-    return max(1, round(seconds / contender.measure(1)[1]))
+    num_episodes = max(1, round(seconds / contender.measure(1)[1]))
 
+    def measure() -> float:
+        num_steps, taken = contender.measure(num_episodes)
+        return num_steps / taken
 
-def _ratio(speeds: Mapping[str, list[float]], above: str, below: str) -> float:
-    return statistics.median(a / b for a, b in zip(speeds[above], speeds[below], strict=True))
+    return measure
 
 
 def _ratio_names(settings: Settings, measured: Mapping[str, Any]) -> list[str]:
@@ -255,44 +243,6 @@ def _ratio_names(settings: Settings, measured: Mapping[str, Any]) -> list[str]:
     return [name for name in dict.fromkeys(names) if set(name.split(" / ")) <= set(measured)]
 
 
-def _machine() -> dict[str, Any]:
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cpus": available_cpus(),
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "mujoco", "gymnasium", "stable-baselines3", "numpy")},
-    }
-
-
 def main(json: bool = False, bodies: Sequence[str] = ()) -> None:
-    """Print the result as a table, or as one JSON object; bodies: the bodies to measure; (): all."""
-    result = run(Settings(bodies=tuple(bodies)) if bodies else None)
-    if json:
-        print(json_format.dumps(result))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    speeds = Table(title=f"environment steps per second, {result['machine']['cpus']} CPUs")
-    for column in ("", "rows", "median", "slowest round", "fastest round"):
-        speeds.add_column(column, justify="left" if column == "" else "right", no_wrap=True)
-    for name, speed in result["env_steps_per_second"].items():
-        numbers = (speed["median"], min(speed["rounds"]), max(speed["rounds"]))
-        speeds.add_row(name, str(speed["rows"]), *(f"{number:,.0f}" for number in numbers))
-    console.print(speeds)
-    ratios = Table(title="ratios, median over rounds")
-    for column in ("", "measured", "asked", "reached"):
-        ratios.add_column(column, justify="left" if column == "" else "right", no_wrap=True)
-    for name, ratio in result["ratios"].items():
-        target = result["targets"].get(name)
-        judged = ("", "") if target is None else (f"{target['asked']:.2f}", "yes" if target["reached"] else "no")
-        ratios.add_row(name, f"{ratio:.2f}", *judged)
-    console.print(ratios)
-    if not any(name.startswith("envpool_") for name in result["env_steps_per_second"]):
-        console.print("EnvPool is not installed and was left out.")
-
-
-if __name__ == "__main__":
-    main()
+    """Print the result as tables, or as one JSON object; bodies: those to measure, all if left out."""
+    report(run(Settings(bodies=tuple(bodies)) if bodies else None), json)

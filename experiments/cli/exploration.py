@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from experiments.cli.film import Moment, play, visible_env
 from experiments.cli.video import captioned
+from metarl.evaluation import measure_of
 from metarl.protocols import Agent, TaskFamily
 from metarl.rl.rollouts import rows_per_task
 from metarl.run.directory import RunError
@@ -61,14 +62,16 @@ def _innermost(family: Any) -> Any:
 def _episodes(
     family: TaskFamily, agent: Agent[Any, Any], task: Any, num_episodes: int, device: str, seed: int
 ) -> list[NDArray[np.uint8]]:
-    """The last image of each episode, at half size."""
+    """The way of each episode, halved in size; of an agent that adapts in blocks, one episode of each block."""
     env, frames = visible_env(family, seed, rows_per_task(agent)), []
+    measure = measure_of(agent)
 
     def watch(moment: Moment) -> None:
-        picture = env.render()  # at every step, because images show the path since the last one
+        env.follow()
         if moment.episode_end:
-            lines = [f"episode {moment.episode}    return {moment.episode_return:.1f}"]
-            frames.append(captioned(picture, lines)[::2, ::2])
+            number = measure.first + moment.episode - 1
+            lines = [f"{measure.point} {number}    return {moment.episode_return:.1f}"]
+            frames.append(captioned(env.render(), lines)[::2, ::2])
 
     play(env, agent, task, num_episodes, watch, device=device, seed=seed)
     return frames

@@ -8,6 +8,7 @@ import os
 import sys
 from typing import NoReturn
 
+from experiments.cli.encoding import show_in_any_encoding
 from experiments.experiment.names import describe, in_columns, known
 from metarl._packages import require_own_packages
 from metarl.errors import UserError
@@ -19,6 +20,7 @@ COMMANDS = ("list", "train", "launch", "resume", "evaluate", "compare", "play", 
 def main(argv: list[str] | None = None) -> None:
     """Run one command line and exit with its status: 0, 2 after a user error, 128 + n after signal n."""
     argv = sys.argv[1:] if argv is None else argv
+    show_in_any_encoding()
     # Before torch is imported: our tensors are small, and OpenMP threads that spin while they wait for one another take
     # the processor from the physics and from other runs; at two threads on a busy machine that costs a factor of three.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

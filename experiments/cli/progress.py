@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from metarl.evaluation import Measure
+from metarl.evaluation import Evaluation, Measure
+from metarl.run.directory import Run
 from metarl.trainer import Trainer
 
 _SECONDS_BETWEEN_LINES = 30.0
@@ -23,7 +24,9 @@ _SMOOTHING = 0.9  # of the speed, per iteration
 class TrainingProgress:
     """A callback for `metarl.trainer.train`, and the context in which its bar is shown."""
 
-    def __init__(self, trainer: Trainer, console: Console | None = None) -> None:
+    def __init__(self, trainer: Trainer, run: Run | None = None, console: Console | None = None) -> None:
+        """run: where the training is saved, which is said at its start; None: not said."""
+        self._heading = None if run is None else heading(trainer, run)
         self._console = Console(stderr=True) if console is None else console
         self._total = trainer.config.num_iterations
         self._first_iteration = trainer.iteration
@@ -42,6 +45,8 @@ class TrainingProgress:
         self._task = self._bar and self._bar.add_task("starting", total=self._total, completed=trainer.iteration)
 
     def __enter__(self) -> Self:
+        if self._heading is not None:
+            self._console.print(self._heading, highlight=False, markup=False, soft_wrap=True)
         if self._bar is not None:
             self._bar.start()
         return self
@@ -67,6 +72,16 @@ class TrainingProgress:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
             self._line_at, self._line_iteration = now, trainer.iteration
 
+    def evaluate(self, trainer: Trainer) -> Evaluation:
+        """The trainer's own evaluation; the last one, which may take long, is announced."""
+        if trainer.iteration == self._total:
+            text = f"evaluating on {trainer.config.eval_tasks:,} test tasks"
+            if self._bar is not None and self._task is not None:
+                self._bar.update(self._task, completed=trainer.iteration, description=text)
+            else:
+                self._console.print(text, highlight=False, soft_wrap=True)
+        return trainer.evaluate()
+
     def _text(self, trainer: Trainer, metrics: Mapping[str, float]) -> str:
         elapsed = time.monotonic() - self._started
         per_iteration = elapsed / max(1, trainer.iteration - self._first_iteration)
@@ -75,6 +90,15 @@ class TrainingProgress:
         if self._score_tag is not None:
             return f"{speed}  {trainer.source.measure.name} {metrics[self._score_tag]:.4g}"
         return f"{speed}  {returns_text(metrics, trainer.source.measure)}"
+
+
+def heading(trainer: Trainer, run: Run) -> str:
+    """Where a run is, what it runs on and the commit of its code, in a line."""
+    git = run.meta().get("git")
+    commit = "no commit (not a git clone)"
+    if isinstance(git, dict):
+        commit = f"commit {str(git.get('commit'))[:9]}{' with changes' if git.get('changed') else ''}"
+    return f"Run: {run.path}  device {trainer.device}  {commit}"
 
 
 def returns_text(metrics: Mapping[str, float], measure: Measure) -> str:

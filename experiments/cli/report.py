@@ -19,6 +19,7 @@ MEASURES = {  # in words, where the name alone would not do
     "mse": "mean squared error (lower is better)",
     "accuracy": "accuracy on the queries",
 }
+UNTRAINED = "*"  # the mark of points that training did not have
 DIGITS = {"accuracy": 4}  # after the point; two elsewhere
 _FILE_WIDTH = 140  # characters, where no terminal sets a limit
 _TEXT_WIDTH = 20  # characters that a column of words has at least
@@ -26,7 +27,11 @@ _FRAME = 3  # characters around a cell
 
 
 def print_evaluation(evaluation: Evaluation, expected: Expected | None = None, console: Console | None = None) -> None:
-    """Print the curve by point and over the trial, with bounds and the family's mean metrics."""
+    """Print the curve by point, over the trial, and its gain, with bounds and the family's mean metrics.
+
+    Points that training did not have are marked. The gain is that of the last point over the first; its interval is
+    that of the differences in each task, which is narrower than the intervals of the two points suggest.
+    """
     measure, points = evaluation.measure, evaluation.points
     name = MEASURES.get(measure.name, measure.name)
     title = f"{evaluation.family}, {evaluation.agent}: {name} on {evaluation.num_tasks} {evaluation.split} tasks"
@@ -34,19 +39,23 @@ def print_evaluation(evaluation: Evaluation, expected: Expected | None = None, c
     rows, digits = [], DIGITS.get(measure.name, 2)
     for number in logged_points(measure, len(points)):
         at = number - measure.first
+        is_trained = evaluation.trained_points is None or at < evaluation.trained_points
         known = [values[at] for values in (*evaluation.bounds.values(), *evaluation.metrics.values())]
-        rows.append((str(number), *_cells(points[at], known, digits)))
-    has_total = len(points) > 1 and measure.adds_up
-    if has_total:
+        rows.append((f"{number}{'' if is_trained else UNTRAINED}", *_cells(points[at], known, digits)))
+    num_points_rows = len(rows)
+    if len(points) > 1 and measure.adds_up:
         known = [sum(values) for values in evaluation.bounds.values()]
         known += [fmean(values) for values in evaluation.metrics.values()]
         rows.append(("all", *_cells(evaluation.total, known, digits)))
+    if evaluation.gain is not None:
+        sign = 1 if measure.higher_is_better else -1
+        known = [sign * (values[-1] - values[0]) for values in evaluation.bounds.values()]
+        rows.append(("gain", *_cells(evaluation.gain, known, digits), *[""] * len(evaluation.metrics)))
     console = Console() if console is None else console
-    print_table(title, columns, rows, console, last_apart=has_total)
-    if evaluation.facts:
-        console.print(_stated(evaluation.facts), markup=False, highlight=False, soft_wrap=not console.is_terminal)
-    if expected is not None:
-        console.print(_verdict(evaluation, expected), markup=False, highlight=False, soft_wrap=not console.is_terminal)
+    print_table(title, columns, rows, console, num_apart=len(rows) - num_points_rows)
+    lines = [_beyond_training(evaluation), _gaps(evaluation, digits), _stated(evaluation.facts)]
+    for line in filter(None, [*lines, "" if expected is None else _verdict(evaluation, expected)]):
+        console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def print_table(
@@ -56,11 +65,12 @@ def print_table(
     console: Console,
     *,
     text: Collection[str] = (),
-    last_apart: bool = False,
+    num_apart: int = 0,
 ) -> None:
     """Print a table; where the terminal is too narrow for it, several below one another that share the first column.
 
-    text: columns of words, which may be wrapped; the others are numbers. last_apart: a line before the last row.
+    text: columns of words, which may be wrapped; the others are numbers. num_apart: how many of the last rows stand
+    apart, under a line.
     """
     if not console.is_terminal:
         console.width = _FILE_WIDTH
@@ -73,7 +83,7 @@ def print_table(
             is_text = columns[index] in text
             table.add_column(escape(columns[index]), justify="left" if is_text else "right", no_wrap=not is_text)
         for number, row in enumerate(rows, start=1):
-            table.add_row(*(escape(row[index]) for index in part), end_section=last_apart and number == len(rows) - 1)
+            table.add_row(*(escape(row[index]) for index in part), end_section=number == len(rows) - num_apart)
         console.print(table)
 
 
@@ -115,6 +125,25 @@ def _number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}"
 
 
+def _beyond_training(evaluation: Evaluation) -> str:
+    """What the mark means, where a point has it."""
+    trained, measure = evaluation.trained_points, evaluation.measure
+    if trained is None or trained >= len(evaluation.points):
+        return ""
+    return f"{UNTRAINED} beyond training, whose trials ended at {measure.point} {measure.first + trained - 1}"
+
+
+def _gaps(evaluation: Evaluation, digits: int) -> str:
+    """How far the agent is from each bound in the same tasks, in a line."""
+    gaps = {
+        _words(name): f"{_number(gap.mean, digits)} ({' to '.join(_number(end, digits) for end in gap.ci95)})"
+        for name, gap in evaluation.bound_gaps.items()
+    }
+    what = "over the trial" if evaluation.measure.adds_up else f"at the last {evaluation.measure.point}"
+    differences = ", ".join(f"{name} {value}" for name, value in gaps.items())
+    return f"Agent minus bound in the same tasks, {what} (95 % interval): {differences}" if gaps else ""
+
+
 def _stated(facts: Mapping[str, Any]) -> str:
     """The facts behind the scores, in one line."""
     values = {name: f"{value:,.3g}" if isinstance(value, float) else str(value) for name, value in facts.items()}
@@ -132,7 +161,9 @@ def _verdict(evaluation: Evaluation, expected: Expected) -> str:
     if number is None:
         what, reached = "over the trial" if measure.adds_up else "at the end", evaluation.total.mean
     elif 0 <= number - measure.first < len(evaluation.points):
-        what = f"in episode {number}" if measure.adds_up else f"after {number} {measure.point}s"
+        what = (
+            f"in episode {number}" if measure.adds_up else f"after {number} {measure.point}{'' if number == 1 else 's'}"
+        )
         reached = evaluation.points[number - measure.first].mean
     else:
         return f"Expected {limit} in {measure.point} {number}, which this curve does not have."

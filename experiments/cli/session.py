@@ -22,7 +22,7 @@ from experiments.cli.progress import TrainingProgress
 from experiments.cli.report import identity, print_evaluation
 from experiments.experiment.definition import Experiment, to_config
 from experiments.experiment.reading import project_of, record_of
-from metarl.errors import EnvironmentFailed, RunError, UserError
+from metarl.errors import EnvironmentFailed, RunError, UserError, shell_command
 from metarl.evaluation import Evaluation
 from metarl.rl.rollouts import raised
 from metarl.run.directory import STEP_TAG, Run
@@ -150,7 +150,7 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
     Whatever can be saved is saved before anything is printed, and output that fails ends nothing.
     """
     num_iterations = trainer.config.num_iterations
-    with _Signals() as signals, quiet_threads(), TrainingProgress(trainer) as show:
+    with _Signals() as signals, quiet_threads(), TrainingProgress(trainer, run) as show:
 
         def progress(trainer: Trainer, metrics: Mapping[str, float]) -> None:
             show(trainer, metrics)
@@ -160,17 +160,20 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
 
         def evaluate(trainer: Trainer) -> Evaluation:
             with signals.stop_at_once() if trainer.iteration == num_iterations else nullcontext():
-                return trainer.evaluate()
+                return show.evaluate(trainer)
 
         try:
             evaluation = train(trainer, run, progress, evaluate)
         except _Stopped:
             if trainer.iteration < num_iterations:
                 run.save("latest", trainer.state_dict())
-                print(f"Saved iteration {trainer.iteration}. Resume with: metarl resume {run.path}", file=sys.stderr)
+                print(
+                    f"Saved iteration {trainer.iteration}. Resume with: {shell_command('metarl', 'resume', run.path)}",
+                    file=sys.stderr,
+                )
             else:
-                what = "Training is complete and saved. Make its evaluation and pictures with: metarl resume"
-                print(f"{what} {run.path}", file=sys.stderr)
+                what = "Training is complete and saved. Make its evaluation and pictures with:"
+                print(f"{what} {shell_command('metarl', 'resume', run.path)}", file=sys.stderr)
             assert signals.first is not None
             return 128 + signals.first
         except (FloatingPointError, CrashedTooOften) as error:
@@ -197,7 +200,7 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
     if results.exploration is not None:
         print(f"Exploration: {results.exploration}")
     if "tensorboard" in run.log_names:
-        print(f"TensorBoard: tensorboard --logdir {run.path}")
+        print(f"TensorBoard: {shell_command('tensorboard', '--logdir', run.path)}")
     return 0 if results.all_made else 1
 
 

@@ -160,7 +160,18 @@ def experiment_in(module: ModuleType, name: str) -> Experiment[Any, Any]:
     experiment = getattr(module, attribute, None)
     if not isinstance(experiment, Experiment):
         raise UserError(f"recipe {name} has no module-level `{attribute} = Experiment(...)`")
+    if name.endswith(".py"):
+        return replace(experiment, family=_with_data_below(experiment.family, Path(name).parent))
     return experiment
+
+
+def _with_data_below(family: Any, folder: Path) -> Any:
+    """The family with its `data_dir` absolute, where it has one: a relative one is below `folder`."""
+    data_dir = getattr(family, "data_dir", None)
+    if not isinstance(data_dir, (str, Path)):
+        return family
+    path = str((folder / Path(data_dir).expanduser()).absolute())
+    return replace(family, data_dir=type(data_dir)(path))
 
 
 def typed(family: Any, agent: Any) -> Any:
@@ -179,9 +190,10 @@ def to_config(experiment: Experiment[Any, Any], name: str) -> dict[str, Any]:
 
     What only Python can hold, such as a family's reward function, stays in the recipe and is found there again.
     """
+    family = _with_data_below(experiment.family, Path.cwd())
     return {
         "experiment": str(Path(name).resolve()) if name.endswith(".py") else name,
-        "family": {"class": _path_of(experiment.family), **to_json(experiment.family)},
+        "family": {"class": _path_of(family), **to_json(family)},
         "agent": {"class": _path_of(experiment.agent), **to_json(experiment.agent)},
         "train": asdict(experiment.train),
         "seed": experiment.seed,

@@ -38,10 +38,12 @@ def evaluate_run(
     checkpoint: str = "latest",
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
+    deterministic: bool = False,
 ) -> Evaluated:
     """Evaluate what a checkpoint learned in the experiment `trained`, with the family and the agent of `asked`.
 
-    sizes: other numbers of classes and examples in a few-shot task, by the names in `SIZES`.
+    sizes: other numbers of classes and examples in a few-shot task, by the names in `SIZES`. deterministic: act by the
+    policy's mode.
 
     Raises:
         UserError: for whatever cannot be evaluated, such as a split that the family does not have.
@@ -50,7 +52,7 @@ def evaluate_run(
     asked = replace(asked, family=_resized(asked.family, sizes or {}))
     trainer, family = _restored(trained, asked, run, checkpoint)
     try:
-        evaluation = trainer.evaluate(split, tasks, points, seed, family=family)
+        evaluation = trainer.evaluate(split, tasks, points, seed, family=family, deterministic=deterministic)
     except (ValueError, OverflowError, FloatingPointError, CrashedTooOften) as error:
         raise UserError(str(error)) from error
     evaluation = replace(evaluation, facts={**evaluation.facts, **settings})

@@ -71,11 +71,12 @@ def train(
     name = IN_PYTHON if isinstance(experiment, Experiment) else _recipe_name(str(experiment))
     trainer = asked.trainer()
     run = new_run(asked, name, None if run_dir is None else Path(run_dir), ["metarl.train", name], log)
-    bar = TrainingProgress(trainer) if progress is True else nullcontext(progress or _ignore)
+    bar = TrainingProgress(trainer, run) if progress is True else nullcontext(progress or _ignore)
     with run.lock():
         try:
             with quiet_threads(), bar as show:
-                evaluation = train_to_the_end(trainer, run, show)
+                evaluate = show.evaluate if isinstance(show, TrainingProgress) else Trainer.evaluate
+                evaluation = train_to_the_end(trainer, run, show, evaluate)
         finally:
             run.close()
         save_results(trainer, run, evaluation)
@@ -93,6 +94,7 @@ def evaluate(
     seed: int = 0,
     device: Literal["cpu", "cuda"] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    deterministic: bool = False,
     recipe: str | Path | Experiment[Any, Any] | None = None,
     trust: bool = False,
     as_trained: bool = False,
@@ -101,7 +103,8 @@ def evaluate(
     """The adaptation curve of a run's agent on unseen tasks; `.to_frame()` makes a pandas DataFrame of it.
 
     points: of the curve: episodes of each task, or steps of adaptation; None: as many as in training. overrides:
-    fields of the family or the agent with other values than in training. One seed gives one result. Nothing is written.
+    fields of the family or the agent with other values than in training. deterministic: act by the policy's mode. One
+    seed gives one result. Nothing is written.
     recipe, trust, as_trained, with_current: the code of a run that needs some of the user's, as of `load`.
 
     Raises:
@@ -113,7 +116,7 @@ def evaluate(
         raise UserError(f"overrides give {other[0]}; an evaluation takes those of family and agent")
     asked = with_overrides(trained, overrides or {})
     settings: dict[str, Any] = {"split": split, "tasks": tasks, "points": points, "seed": seed}
-    return evaluate_run(run, trained, asked, checkpoint=checkpoint, **settings).evaluation
+    return evaluate_run(run, trained, asked, checkpoint=checkpoint, deterministic=deterministic, **settings).evaluation
 
 
 def load(

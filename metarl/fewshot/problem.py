@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from metarl.evaluation import Measure, Score
+from metarl.evaluation import Measure
 from metarl.records import Examples, Record
 from metarl.rl.losses import mean_over_examples
 
@@ -54,8 +54,8 @@ class Problem(Protocol):
         """The outcome of predictions [P, N, Q, output_size] along an adaptation curve."""
         ...
 
-    def summary(self, outcomes: Sequence[Outcome]) -> tuple[list[Score], dict[str, list[float]]]:
-        """Scores by point over several batches of tasks, and further metrics by name and point."""
+    def metrics(self, outcomes: Sequence[Outcome]) -> dict[str, list[float]]:
+        """What there is to know of several batches of tasks beside their scores, by name and point."""
         ...
 
 
@@ -81,8 +81,8 @@ class Regression:
     def outcome(self, predictions: Tensor, query: Examples) -> Outcome:
         return Outcome(self.score(predictions, query))
 
-    def summary(self, outcomes: Sequence[Outcome]) -> tuple[list[Score], dict[str, list[float]]]:
-        return [Score.of(errors) for errors in torch.cat([outcome.score for outcome in outcomes], 1)], {}
+    def metrics(self, outcomes: Sequence[Outcome]) -> dict[str, list[float]]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,12 @@ class Classification:
         nll = mean_over_examples(cross_entropies(predictions, y), query.valid)
         return Outcome(self.score(predictions, query), nll, _confidence(predictions, y, query.valid))
 
-    def summary(self, outcomes: Sequence[Outcome]) -> tuple[list[Score], dict[str, list[float]]]:
-        """Accuracy, negative log-likelihood ("nll") and expected calibration error ("ece") on the queries."""
-        scores = [Score.of(shares) for shares in torch.cat([outcome.score for outcome in outcomes], 1)]
+    def metrics(self, outcomes: Sequence[Outcome]) -> dict[str, list[float]]:
+        """The share of right queries; their negative log-likelihood ("nll"); the expected calibration error ("ece")."""
         nll = torch.cat([outcome.nll for outcome in outcomes if outcome.nll is not None], 1)
         confidence = sum(outcome.confidence for outcome in outcomes if outcome.confidence is not None)
         assert isinstance(confidence, Tensor)
-        return scores, {"nll": nll.mean(1).tolist(), "ece": calibration_error(confidence).tolist()}
+        return {"nll": nll.mean(1).tolist(), "ece": calibration_error(confidence).tolist()}
 
 
 def squared_errors(prediction: Tensor, y: Tensor) -> Tensor:

@@ -115,6 +115,7 @@ class FewShotSource:
         num_points: int | None,
         generator: torch.Generator,
         family: FewShotFamily | None = None,
+        deterministic: bool = False,
     ) -> Evaluation:
         """The scores on fresh queries after 0, 1, ... points of adaptation.
 
@@ -126,6 +127,8 @@ class FewShotSource:
             ValueError: when a number is below one, the family does not declare the split or has too few shots, or the
                 learner cannot predict for this family, e.g. because its inputs have another shape.
         """
+        if deterministic:
+            raise ValueError(f"deterministic is True; {agent_name} predicts and does not act, so it must be False")
         own_points = self.num_points if family is None or learner.point == "step" else _most_points(family)
         family = self.family if family is None else family
         if family.problem.input_shape != self.problem.input_shape:
@@ -146,25 +149,28 @@ class FewShotSource:
             seconds += time.perf_counter() - started
             outcomes.append(family.problem.outcome(predictions, episode.query))
             digest.add(episode)
-        scores, metrics = family.problem.summary(outcomes)
         ways = {"ways": family.problem.ways} if isinstance(family.problem, Classification) else {}
         sizes = {**ways, "shots": family.shots if shots is None else shots, "queries": family.test_queries}
         if family.varies:
             sizes = {"ways": f"up to {sizes['ways']}", "shots": "varied", "queries": f"up to {family.test_queries}"}
         facts: dict[str, Any] = {**sizes, **learner.facts, "milliseconds_per_task": 1000 * seconds / num_tasks}
-        return Evaluation(
+        evaluation = Evaluation.of(
+            torch.cat([outcome.score for outcome in outcomes], 1),
             family=family.name,
             agent=agent_name,
             split=split,
-            num_tasks=num_tasks,
-            points=scores,
-            total=scores[-1],
-            bounds={},
-            metrics=metrics,
             measure=self.measure,
-            facts=facts | {"episodes": str(digest)},
+            trained_points=self._trained_points(learner),
             tasks_hash=str(digest),
         )
+        return replace(evaluation, metrics=family.problem.metrics(outcomes), facts=facts | {"episodes": str(digest)})
+
+    def _trained_points(self, learner: FewShotLearner) -> int | None:
+        """The points of the curve that training had, that before adaptation among them; None: their number varies."""
+        if learner.point == "step":
+            steps = getattr(self._config, "num_inner_steps", None)
+            return None if steps is None else steps + 1
+        return None if self.family.varies else self.family.training.shots + 1
 
     def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
         return {}

@@ -225,6 +225,7 @@ class ReplaySource:
         num_points: int | None,
         generator: torch.Generator,
         family: TaskFamily | None = None,
+        deterministic: bool = False,
     ) -> Evaluation:
         """The adaptation curve on fresh tasks of a split; for "train", on at most `num_tasks` of the training tasks.
 
@@ -239,6 +240,7 @@ class ReplaySource:
             num_tasks=num_tasks,
             num_points=self.num_points if num_points is None else num_points,
             generator=generator,
+            deterministic=deterministic,
             tasks=self.tasks[: max(num_tasks, 1)] if split == "train" and family is None else None,
         )
 

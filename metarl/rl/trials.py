@@ -129,6 +129,7 @@ class TrialSource:
         num_points: int | None,
         generator: torch.Generator,
         family: TaskFamily | None = None,
+        deterministic: bool = False,
     ) -> Evaluation:
         """The adaptation curve on fresh tasks of a split; family: None for the source's own."""
         return evaluate(
@@ -139,6 +140,8 @@ class TrialSource:
             num_tasks=num_tasks,
             num_points=self.num_points if num_points is None else num_points,
             generator=generator,
+            deterministic=deterministic,
+            trained_points=self.num_points if learner.training_blocks is None else learner.training_blocks,
         )
 
     def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:

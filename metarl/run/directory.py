@@ -7,6 +7,8 @@ runs/<family>/<agent>/<time>_s<seed>/
   checkpoints/{latest,best}.pt              tensors and plain Python only, written atomically
   evaluation_test.json                      the adaptation curve at the training's end
   evaluation_<split>_<tasks>x<episodes>_i<iteration>_s<seed>.json   later evaluations
+  evaluation_....csv                        scores and parameters of each task
+  baselines.json                            what other methods reach on the run's family
   traceback.txt                             traceback of an error that ended the training, e.g. in a user's function
   videos/                                   videos, and their animated images for TensorBoard
 """
@@ -14,6 +16,8 @@ runs/<family>/<agent>/<time>_s<seed>/
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import time
 import traceback
@@ -24,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from metarl.errors import RunError
+from metarl.errors import RunError, shell_command
 from metarl.run.files import is_scratch, open_lock, read_file, reason, write_whole
 from metarl.run.log_writers import DEFAULT_LOG, STEP_TAG, WRITERS, check_log, csv_of, open_logger, rows_of
 from metarl.run.provenance import provenance
@@ -113,7 +117,9 @@ class Run:
         try:
             path.mkdir(parents=True, exist_ok=True)
             if (path / "config.json").exists():
-                raise RunError(f"{path} holds a run already; continue it with: metarl resume {path}")
+                raise RunError(
+                    f"{path} holds a run already; continue it with: {shell_command('metarl', 'resume', path)}"
+                )
             if not _is_blank(path):
                 raise RunError(f"{path} is not empty; a new run needs an empty directory or one that does not exist")
             (path / "checkpoints").mkdir(exist_ok=True)
@@ -168,6 +174,14 @@ class Run:
         if not isinstance(config, dict):
             raise RunError(f"{self.path / 'config.json'} holds a {type(config).__name__}; must hold one object")
         return config
+
+    def meta(self) -> dict[str, Any]:
+        """Where the run came from: its command, commit and machine; empty where that cannot be read."""
+        try:
+            meta = json.loads(read_file(self.path / "meta.json"))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return meta if isinstance(meta, dict) else {}
 
     def rewrite_config(self, config: Mapping[str, Any]) -> None:
         """Change the run's settings, e.g. to train for longer.
@@ -231,9 +245,9 @@ class Run:
     def log_names(self) -> tuple[str, ...]:
         """What the progress is written to, as was asked for when the run was made; earlier runs have the default."""
         try:
-            log = json.loads(read_file(self.path / "meta.json"))["log"]
+            log = self.meta()["log"]
             return tuple(log) if isinstance(log, list) and set(log) <= set(WRITERS) else DEFAULT_LOG
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (KeyError, TypeError):
             return DEFAULT_LOG
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -396,7 +410,45 @@ class Run:
         """
         path = self.path / f"{name or f'evaluation_{evaluation.split}'}.json"
         try:
-            write_whole(path, _json_bytes({**evaluation.as_json(), **(subject or {})}))
+            write_whole(path, _json_bytes({**evaluation.as_json(), **(subject or {})}, compact="per_task"))
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {reason(error)}") from error
+        return path
+
+    def save_baselines(self, baselines: Mapping[str, Any]) -> Path:
+        """Write what other methods reach on the run's family as baselines.json; returns its path.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        path = self.path / "baselines.json"
+        try:
+            write_whole(path, _json_bytes(baselines))
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {reason(error)}") from error
+        return path
+
+    def baselines(self) -> dict[str, list[float]]:
+        """The mean return of each episode under other methods, by name; empty where none are saved or readable."""
+        try:
+            results = json.loads(read_file(self.path / "baselines.json"))["baselines"]
+            return {str(result["name"]): [float(value) for value in result["episodes"]] for result in results}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return {}
+
+    def save_per_task(self, evaluation: Evaluation, name: str) -> Path:
+        """Write what was measured in each task as <name>.csv, a row for each task and point; returns its path.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        rows = [] if evaluation.per_task is None else evaluation.per_task.rows(evaluation.measure)
+        path, text = self.path / f"{name}.csv", io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        try:
+            write_whole(path, text.getvalue().encode())
         except OSError as error:
             raise RunError(f"cannot write {path}: {reason(error)}") from error
         return path
@@ -461,5 +513,9 @@ def check_plain(state: Any, where: str = "state") -> None:
         raise TypeError(f"{where} is a {type(state).__name__}; a checkpoint holds tensors and plain Python only")
 
 
-def _json_bytes(value: Any) -> bytes:
-    return (json.dumps(value, indent=2) + "\n").encode()
+def _json_bytes(value: Mapping[str, Any], compact: str | None = None) -> bytes:
+    """An object with a line for each number; compact: a key whose value is on one line, as it has thousands."""
+    text = json.dumps({key: inner for key, inner in value.items() if key != compact}, indent=2)
+    if compact is not None and compact in value:
+        text = f"{text.removesuffix(chr(10) + '}')},\n  {json.dumps(compact)}: {json.dumps(value[compact])}\n}}"
+    return (text + "\n").encode()

@@ -5,15 +5,17 @@ Each writer has a name in `WRITERS`; those of experiment trackers import their p
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import importlib
+import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from stable_baselines3.common.logger import CSVOutputFormat, JSONOutputFormat, KVWriter, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.logger import JSONOutputFormat, KVWriter, Logger, TensorBoardOutputFormat
 
 from metarl.errors import UserError
 from metarl.run.files import write_whole
@@ -56,15 +58,36 @@ def _json_writer(path: Path, forget_after: int | None) -> KVWriter:
     return writer
 
 
-def _csv_writer(path: Path, forget_after: int | None) -> KVWriter:
-    writer = CSVOutputFormat(os.devnull)  # which empties its file, too
-    writer.close()
-    (path / "progress.csv").touch()
-    writer.file = (path / "progress.csv").open("r+")
-    header = writer.file.readline().rstrip("\n")
-    writer.keys = header.split(",") if header else []
-    writer.file.seek(0, os.SEEK_END)
-    return writer
+class _CsvWriter(KVWriter):
+    """A table whose columns are the same in every run that logs the same tags: see `csv_of`.
+
+    A tag that comes later, as those of evaluations do, is given its place in the rows before, too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.touch()
+        self._file = path.open("r+", newline="")
+        self._columns = next(csv.reader(self._file), [])
+        self._file.seek(0, os.SEEK_END)
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        row = {tag: value for tag, value in key_values.items() if isinstance(value, (int, float))}
+        if not row.keys() <= set(self._columns):
+            self._file.seek(0)
+            rows = list(csv.DictReader(self._file))
+            self._columns = _columns([dict.fromkeys(self._columns), row])
+            self._file.seek(0)
+            self._file.truncate()
+            self._writer().writeheader()
+            self._writer().writerows(rows)
+        self._writer().writerow(row)
+        self._file.flush()
+
+    def _writer(self) -> csv.DictWriter[str]:
+        return csv.DictWriter(self._file, self._columns, restval="", lineterminator="\n")
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _tensorboard_writer(path: Path, forget_after: int | None) -> KVWriter:
@@ -115,7 +138,7 @@ class _MlflowWriter(KVWriter):
 
 WRITERS: dict[str, Callable[[Path, int | None], KVWriter]] = {
     "tensorboard": _tensorboard_writer,
-    "csv": _csv_writer,
+    "csv": lambda path, _: _CsvWriter(path / "progress.csv"),
     "json": _json_writer,
     "wandb": lambda path, _: _WandbWriter("wandb", path, id=_id_of(path), dir=str(path)),
     "mlflow": lambda path, _: _MlflowWriter(path),
@@ -174,7 +197,16 @@ def _row(line: bytes) -> dict[str, float] | None:
 
 
 def csv_of(rows: list[dict[str, float]]) -> str:
-    """The rows as progress.csv, with every tag that one of them has."""
-    columns = list(dict.fromkeys(tag for row in rows for tag in row))
-    lines = [",".join(columns)] + [",".join(str(row.get(tag, "")) for tag in columns) for row in rows]
-    return "\n".join(lines) + "\n" if rows else ""
+    """The rows as progress.csv: the step, then every tag that one of them has, by name."""
+    if not rows:
+        return ""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _columns(rows), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    tags = {tag for row in rows for tag in row}
+    return [STEP_TAG] * (STEP_TAG in tags) + sorted(tags - {STEP_TAG})

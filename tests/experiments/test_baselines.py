@@ -15,8 +15,8 @@ from envs.torch_families.tabular import TabularMDP
 from experiments.baselines import COLUMNS, BaselineResult, baselines, rows
 from experiments.baselines.bandits import Belief, epsilon_greedy, gittins_indices, play, thompson, ucb1
 from experiments.baselines.from_scratch import ppo_baselines
-from experiments.baselines.simulation import random_policy
 from experiments.baselines.tabular import Belief as TabularBelief
+from experiments.baselines.trials import random_policy
 
 
 def _agrees(result: BaselineResult, num_trials: int) -> bool:
@@ -114,7 +114,7 @@ def test_random_policy_plays_whole_trials_and_no_more() -> None:
     """Five pulls of arms that always pay: five episodes of one step each."""
     tasks = BanditTasks(torch.ones(3, 2))
     family: Any = BernoulliBandit(num_arms=2, num_pulls=5)
-    assert random_policy(family, tasks, torch.Generator()).tolist() == [5.0, 5.0, 5.0]
+    assert random_policy(family, tasks, torch.Generator()).tolist() == [[1.0] * 3] * 5
 
 
 def test_results_come_best_first_and_repeat_with_the_seed() -> None:
@@ -214,7 +214,7 @@ def test_play_collects_the_rewards_of_all_pulls() -> None:
     family = BernoulliBandit(num_arms=2, num_pulls=7)
     tasks = BanditTasks(torch.tensor([[0.0, 1.0]]))
     total = play(family, tasks, lambda belief, pull, generator: torch.tensor([pull % 2]), torch.Generator())
-    assert total.tolist() == [3.0]
+    assert total.tolist() == [[0.0], [1.0]] * 3 + [[0.0]]
 
 
 def test_tabular_belief_by_hand() -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from envs.locomotion.half_cheetah import HalfCheetahVel
 from experiments.benchmarks import peers, simulation
 from experiments.benchmarks.contenders import Dynamics, MemorylessAgent, gpu_limit
+from experiments.benchmarks.harness import Result, interleave, ratios, report
 from experiments.benchmarks.simulation import Settings
 
 BODY = "half_cheetah"
@@ -19,12 +23,17 @@ TINY = Settings(bodies=(BODY,), rows=(8, 16), copies=4, num_rounds=2, horizon=5,
 
 
 @pytest.fixture(scope="module")
-def result() -> dict[str, Any]:
+def measured() -> Result:
     return simulation.run(TINY)
 
 
+@pytest.fixture(scope="module")
+def result(measured: Result) -> dict[str, Any]:
+    return measured.as_json()
+
+
 def test_every_contender_is_measured_in_every_round(result: dict[str, Any]) -> None:
-    speeds = result["env_steps_per_second"]
+    speeds = result["measured"]
     kinds = ("limit", "closed_loop", "per_task_dynamics", "per_task_policies")
     ours = {f"{kind}_{BODY}_{rows}" for kind in kinds for rows in (8, 16)} | {f"rand_params_{BODY}_16"}
     theirs = {"gymnasium_sync_{}_8", "gymnasium_sync_{}_16", "gymnasium_async_{}_2", "gymnasium_async_{}_3"}
@@ -35,8 +44,9 @@ def test_every_contender_is_measured_in_every_round(result: dict[str, Any]) -> N
         assert len(speed["rounds"]) == TINY.num_rounds
         assert min(speed["rounds"]) > 0
         assert speed["median"] == statistics.median(speed["rounds"])
-    assert speeds[f"gymnasium_async_{BODY}_2"]["rows"] == 2
-    assert speeds[f"closed_loop_{BODY}_16"]["rows"] == 16
+        assert speed["unit"] == "env-steps/s"
+    assert result["details"]["rows"][f"gymnasium_async_{BODY}_2"] == 2
+    assert result["details"]["rows"][f"closed_loop_{BODY}_16"] == 16
 
 
 @pytest.mark.parametrize("body", [body for body in simulation.BODIES if body != BODY])
@@ -55,7 +65,7 @@ def test_every_body_has_the_same_contenders(body: str) -> None:
 
 def test_ratios_are_medians_of_the_rounds(result: dict[str, Any]) -> None:
     for name, ratio in result["ratios"].items():
-        above, below = (result["env_steps_per_second"][part]["rounds"] for part in name.split(" / "))
+        above, below = (result["measured"][part]["rounds"] for part in name.split(" / "))
         assert ratio == pytest.approx(statistics.median([above[0] / below[0], above[1] / below[1]]))
     assert f"closed_loop_{BODY}_8 / limit_{BODY}_8" in result["ratios"]
     assert f"per_task_dynamics_{BODY}_16 / closed_loop_{BODY}_16" in result["ratios"]
@@ -63,7 +73,7 @@ def test_ratios_are_medians_of_the_rounds(result: dict[str, Any]) -> None:
 
 
 def test_targets_are_judged_where_they_were_measured(
-    result: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    measured: Result, result: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert result["targets"] == {}  # none is asked of 8 or 16 rows
     names = []
@@ -77,9 +87,9 @@ def test_targets_are_judged_where_they_were_measured(
     asked = {target for target in simulation.TARGETS if BODY in target}
     assert len(asked) == 8
     assert asked <= set(simulation._ratio_names(settings, dict.fromkeys(names)))
-    monkeypatch.setattr(simulation, "run", lambda settings: result)
+    monkeypatch.setattr(simulation, "run", lambda settings: measured)
     simulation.main(json=True)
-    assert json.loads(capsys.readouterr().out) == result
+    assert json.loads(capsys.readouterr().out)["measured"] == result["measured"]
     simulation.main()
     printed = capsys.readouterr().out
     assert f"per_task_dynamics_{BODY}_16" in printed
@@ -142,6 +152,84 @@ def test_the_engine_of_a_device_is_measured_as_the_limit_there() -> None:
     num_steps, seconds = gpu_limit("gpu_limit", family, 8, torch.Generator().manual_seed(0)).measure(3)
     assert num_steps == 3 * 4 * 8
     assert seconds > 0
+
+
+class FakeEnvPool:
+    """EnvPool's functions, with robots of these sizes; options change them where the robot knows the option."""
+
+    def __init__(self, **observations: int) -> None:
+        self.observations = {name.replace("_", "-"): size for name, size in observations.items()}
+        self.closed: list[str] = []
+
+    def list_all_envs(self) -> list[str]:
+        return list(self.observations)
+
+    def make(self, task: str, *, num_envs: int, use_contact_force: bool = True, **settings: Any) -> Any:
+        size = self.observations[task] - (78 if not use_contact_force and task == "Ant-v5" else 0)
+        space = SimpleNamespace(shape=(size,))
+        obs = np.zeros((num_envs, size))
+        return SimpleNamespace(
+            observation_space=space,
+            action_space=SimpleNamespace(shape=(17 if "Humanoid" in task else 8,)),
+            reset=lambda: (obs, {}),
+            step=lambda action: (obs, np.zeros(num_envs)),
+            close=lambda: self.closed.append(task),
+        )
+
+
+@pytest.mark.parametrize(
+    ("robots", "body", "found"),
+    [
+        ({"Ant_v5": 105, "Ant_v4": 27}, "ant", None),  # v5 without contact forces, as ours
+        ({"Ant_v5": 200, "Ant_v4": 27}, "ant", ["Ant-v5"]),  # v4 is alike
+        ({"Ant_v4": 27}, "ant", None),
+    ],
+)
+def test_envpool_is_measured_on_the_robot_that_is_like_ours(robots, body, found, monkeypatch) -> None:
+    fake = FakeEnvPool(**robots)
+    monkeypatch.setitem(sys.modules, "envpool", fake)
+    peer = peers.envpool(body, 3)
+    assert peer.measure(lambda obs: (torch.zeros(len(obs), 8), torch.zeros(len(obs))), 2)[0] == 6
+    assert fake.closed == (found or [])
+
+
+@pytest.mark.parametrize(
+    ("robots", "message"),
+    [
+        (
+            {"Humanoid_v5": 348, "Humanoid_v4": 376},
+            "EnvPool was left out for humanoid: Humanoid-v5 has 348 observations, Humanoid-v4 has 376 observations; "
+            "ours has 270 observations",
+        ),
+        ({"Ant_v5": 105}, "EnvPool was left out for humanoid: it has no such robot; ours has 270 observations"),
+        (None, "EnvPool is not installed and was left out"),
+    ],
+)
+def test_what_cannot_be_compared_is_left_out_with_a_line(robots, message, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "envpool", None if robots is None else FakeEnvPool(**robots))
+    monkeypatch.setattr(peers, "gymnasium_sync", lambda body, number: peers.Peer("sync", number, None, None, None))  # type: ignore[arg-type]
+    left_out: list[str] = []
+    settings = Settings(bodies=("humanoid",), rows=(8, 16))
+    found = simulation._peers("humanoid", settings, torch.Generator().manual_seed(0), left_out)
+    assert [contender.name for contender in found] == ["sync_16"]
+    assert left_out == [message] * 2
+    report(Result("simulation", settings, {}, {}, {}, left_out=(message,)), json=False)
+    assert message in capsys.readouterr().out
+
+
+def test_rounds_are_interleaved_and_the_first_can_warm_up() -> None:
+    calls: list[str] = []
+    contenders = {name: lambda name=name: calls.append(name) or float(len(calls)) for name in "ab"}
+    assert interleave(contenders, 2, warm_up=True) == {"a": [3.0, 5.0], "b": [4.0, 6.0]}
+    assert calls == ["a", "b"] * 3
+
+
+def test_ratios_are_of_what_was_measured_and_judged_where_they_are_asked() -> None:
+    rounds = {"a": [2.0, 6.0, 9.0], "b": [1.0, 2.0, 9.0]}
+    found = ratios(rounds, ["a / b", "a / c", "a / b"])
+    assert found == {"a / b": 2.0}
+    result = Result("x", Settings(), dict.fromkeys(rounds, "s"), rounds, found, asked={"a / b": 2.5, "a / c": 1.0})
+    assert result.as_json()["targets"] == {"a / b": {"asked": 2.5, "measured": 2.0, "reached": False}}
 
 
 def test_peers_are_gymnasiums_half_cheetah() -> None:

@@ -1,5 +1,6 @@
 """The command line: quick answers, one line for every mistake, and the whole way from train to evaluate."""
 
+import csv
 import io
 import itertools
 import json
@@ -14,6 +15,7 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
+from experiments.cli import plots
 from experiments.cli.main import main
 from experiments.cli.progress import TrainingProgress, duration
 from experiments.cli.report import print_evaluation
@@ -335,6 +337,69 @@ def test_an_evaluation_that_is_asked_for_later_has_a_file_of_its_own(recipe, cap
     assert json.loads(run(capsys, *words, "--json")[1]).keys() == saved.keys()
 
 
+def test_an_evaluation_by_the_mode_and_the_scores_of_its_tasks_have_files_of_their_own(recipe, capsys):
+    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+    status, output, errors = run(capsys, "evaluate", "run", "--tasks", "6", "--deterministic", "--per-task", "csv")
+    assert status == 0, errors
+    assert "deterministic: True" in output
+    stem = Path("run/evaluation_test_6x3_deterministic_i3_s0")
+    saved = json.loads(stem.with_suffix(".json").read_text())
+    assert saved["facts"]["deterministic"] is True
+    with stem.with_suffix(".csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(int(row["task"]), int(row["episode"])) for row in rows] == [(n, k) for n in range(6) for k in (1, 2, 3)]
+    scores, arms = saved["per_task"]["scores"], saved["per_task"]["parameters"]["mean"]
+    for row in rows:
+        task, point = int(row["task"]), int(row["episode"]) - 1
+        assert float(row["return"]) == scores[point][task]
+        assert [float(row["task.mean.0"]), float(row["task.mean.1"])] == arms[task]
+    assert (
+        len(stem.with_suffix(".json").read_text().splitlines()) < 200
+    )  # a line for all tasks, not one for each number
+    status, _, errors = run(capsys, "evaluate", "run", "--tasks", "6", "--json", "--per-task", "csv")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert "--json prints the scores of each task already" in errors
+
+
+def test_the_evaluation_after_training_has_the_scores_of_its_tasks(recipe, capsys):
+    status, output, _ = run(capsys, "train", recipe, "--run-dir", "run")
+    assert status == 0
+    saved = json.loads(Path("run/evaluation_test.json").read_text())
+    assert [len(point) for point in saved["per_task"]["scores"]] == [5, 5, 5]
+    gains = [last - first for first, last in zip(*saved["per_task"]["scores"][::2], strict=True)]
+    assert saved["gain"]["mean"] == pytest.approx(sum(gains) / 5)
+    assert re.search(r"│ +gain │", output)
+
+
+def test_points_beyond_training_are_marked(recipe, capsys):
+    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+    _, output, _ = run(capsys, "evaluate", "run", "--tasks", "6", "--points", "5")
+    assert [word in output for word in (" 3 ", " 3* ", " 4* ", " 5* ")] == [True, False, True, True]
+    assert "* beyond training, whose trials ended at episode 3" in output
+    assert "beyond training" not in run(capsys, "evaluate", "run", "--tasks", "6", "--points", "3")[1]
+
+
+@pytest.mark.parametrize("data_dir", ["photos", "../photos", "~/photos", "/somewhere/photos"])
+def test_a_relative_folder_of_data_lies_beside_the_recipe(data_dir, tmp_path, monkeypatch):
+    """From whatever folder the recipe is trained, and the run read."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "project").mkdir()
+    recipe = tmp_path / "project" / "recipe.py"
+    recipe.write_text(
+        "from experiments.experiment.definition import load\n"
+        "from dataclasses import replace\n"
+        "shipped = load('omniglot/maml')\n"
+        f"experiment = replace(shipped, family=replace(shipped.family, data_dir={data_dir!r}))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    experiment = load("project/recipe.py")
+    expected = {"~/photos": tmp_path / "home" / "photos"}.get(data_dir, tmp_path / "project" / data_dir)
+    assert Path(experiment.family.data_dir) == expected
+    config = to_config(experiment, "project/recipe.py")
+    monkeypatch.chdir("/")
+    assert from_config(config, Path("run")).family.data_dir == str(expected)
+
+
 def test_an_evaluation_takes_other_settings_than_training(recipe, capsys):
     assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
     config = Path("run/config.json").read_bytes()
@@ -420,7 +485,9 @@ def test_a_failing_simulation_is_one_line_and_keeps_the_run(recipe, capsys, monk
     monkeypatch.setattr("metarl.trainer.Trainer.iterate", explode)
     status, _, errors = run(capsys, "train", recipe, "--run-dir", "run")
     assert status == 1
-    assert errors == "metarl: reward at step 3 of row 1 is not finite; what was saved before is in run\n"
+    assert errors.splitlines()[1:] == [
+        "metarl: reward at step 3 of row 1 is not finite; what was saved before is in run"
+    ]
 
 
 def test_baselines_print_a_table_or_one_object(capsys):
@@ -431,6 +498,61 @@ def test_baselines_print_a_table_or_one_object(capsys):
     answer = json.loads(run(capsys, *words, "--json")[1])
     assert answer["num_trials"] == 20
     assert {"random", "oracle"} <= {result["name"] for result in answer["baselines"]}
+
+
+def test_baselines_of_a_run_are_kept_in_it_and_drawn(recipe, capsys, monkeypatch):
+    assert run(capsys, "train", recipe, "--run-dir", "my run")[0] == 0
+    status, output, errors = run(capsys, "baselines", "my run", "--trials", "20")
+    assert status == 0, errors
+    assert "Saved: my run/baselines.json; drawn in the pictures of: metarl evaluate 'my run'" in output
+    saved = json.loads(Path("my run/baselines.json").read_text())
+    assert (saved["family"], saved["num_trials"], saved["seed"]) == ("bernoulli_bandit", 20, 0)
+    thompson = next(result for result in saved["baselines"] if result["name"] == "thompson")
+    assert len(thompson["episodes"]) == 3
+    assert sum(thompson["episodes"]) == pytest.approx(thompson["mean"])
+    drawn: list[set[str]] = []
+    original = plots._draw_adaptation
+    monkeypatch.setattr(plots, "_draw_adaptation", lambda *given: drawn.append({*given[2]}) or original(*given))
+    for words in ([], ["--points", "2"], ["--points", "4"], ["--split", "ood"], ["--family.num-pulls", "2"]):
+        assert run(capsys, "evaluate", "my run", "--tasks", "6", *words)[0] == 0
+    own = {"oracle", "random"}
+    everything = own | {"greedy", "epsilon_greedy", "ucb1", "thompson", "gittins"}
+    assert drawn == [everything, everything, own, own, own]
+    assert run(capsys, "baselines", "my run", "--family.num-pulls", "2")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "words", [["recipe.py"], ["bernoulli_bandit/rl2", "--family.num-pulls", "3"], ["bandit", "--family.num-pulls", "3"]]
+)
+def test_baselines_are_of_recipes_and_experiments_too(recipe, capsys, words):
+    status, output, errors = run(capsys, "baselines", *words, "--trials", "4", "--json")
+    assert status == 0, errors
+    answer = json.loads(output)
+    assert answer["family"] == "bernoulli_bandit"
+    assert all(len(result["episodes"]) == 3 for result in answer["baselines"])
+
+
+def test_a_robot_of_a_recipe_has_baselines(capsys):
+    status, output, errors = run(capsys, "baselines", "own_robot/rl2", "--trials", "2", "--ppo-steps", "1", "--json")
+    assert status == 0, errors
+    assert {result["name"] for result in json.loads(output)["baselines"]} == {"random", "ppo_hidden", "ppo_visible"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("omniglot", "omniglot has no baselines"),
+        ("sinusoid/maml", "sinusoid has no baselines"),
+        ("grid_navi/rl3", "unknown experiment 'grid_navi/rl3': did you mean grid_navi/rl2?"),
+        ("runs/grid_navi/rl2/absent", "there is no run at runs/grid_navi/rl2/absent"),
+        ("absent.py", "there is no recipe at absent.py"),
+        ("grid_navy", "unknown task family 'grid_navy': did you mean grid_navi?"),
+    ],
+)
+def test_what_has_no_baselines_is_one_line(recipe, capsys, name, message):
+    status, _, errors = run(capsys, "baselines", name, "--trials", "2")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert message in errors
 
 
 @pytest.mark.slow
@@ -452,7 +574,7 @@ def fake_trainer(num_iterations: int) -> Any:
 def show(terminal: bool, num_iterations: int = 1000, width: int = 120) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=width)
     trainer = fake_trainer(num_iterations)
-    with TrainingProgress(trainer, console) as progress:
+    with TrainingProgress(trainer, console=console) as progress:
         for iteration in range(1, num_iterations + 1):
             trainer.iteration = iteration
             progress(trainer, {"time/fps": 12345.0, "meta_train/return/ep_1": 1.5, "meta_train/return/ep_2": 2.5})

@@ -14,10 +14,11 @@ TINY = Settings(num_tasks=2, ways=2, queries=1, num_rounds=1, recipes=("prototyp
 
 def test_a_learner_is_measured_in_all_three_ways() -> None:
     result = fewshot.run(TINY)
-    rates = result["tasks_per_second"]["prototypical"]
+    rates = {name.removeprefix("prototypical "): values for name, values in result.rounds.items()}
     assert set(rates) == {"batched", "looped", "adapting"}
-    assert min(rates.values()) > 0
-    assert result["ratios"] == {"prototypical": pytest.approx(rates["batched"] / rates["looped"])}
+    assert min(min(values) for values in rates.values()) > 0
+    name = "prototypical batched / prototypical looped"
+    assert result.ratios == {name: pytest.approx(rates["batched"][0] / rates["looped"][0])}
 
 
 def test_every_recipe_of_the_family_is_measured(monkeypatch: Any, capsys: Any) -> None:
@@ -29,7 +30,7 @@ def test_every_recipe_of_the_family_is_measured(monkeypatch: Any, capsys: Any) -
 
     monkeypatch.setattr(fewshot, "_contenders", contenders)
     fewshot.main(json=True)
-    assert json.loads(capsys.readouterr().out)["num_tasks"] == 8
+    assert json.loads(capsys.readouterr().out)["settings"]["num_tasks"] == 8
     assert [f"omniglot/{name}" for name in measured] == [n for n in experiment_names() if n.startswith("omniglot/")]
     fewshot.main()
     assert "prototypical" in capsys.readouterr().out

@@ -1,21 +1,36 @@
-"""Print what known methods reach on a task family: metarl baselines FAMILY [--trials N] [--ppo-steps N]."""
+"""Print what known methods reach on a task family: metarl baselines FAMILY|EXPERIMENT|RUN [--trials N]."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, make_dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from experiments.cli.arguments import check_seed, parse, with_help
-from experiments.experiment.names import FAMILIES, described, in_columns, known
-from metarl.errors import UserError
+from experiments.experiment.names import (
+    FAMILIES,
+    FUNCTION_FAMILIES,
+    described,
+    experiment_names,
+    in_columns,
+    known,
+)
+from metarl.errors import UserError, shell_command
+
+if TYPE_CHECKING:
+    from metarl.run.directory import Run
 
 DEFAULT_PPO_STEPS = 50_000  # half a minute for each of two policies
 
-_USAGE = """usage: metarl baselines FAMILY [--trials N] [--ppo-steps N] [--seed N] [--json] [--family.FIELD VALUE ...]
+_USAGE = """usage: metarl baselines FAMILY|EXPERIMENT|RUN [--trials N] [--ppo-steps N] [--seed N] [--json]
+                        [--family.FIELD VALUE ...]
 
 Families without exact methods of their own also get PPO without meta-learning, after --ppo-steps steps of training
 ({ppo_steps:,}; 0 leaves it out), the task hidden and visible: a weak baseline for short training, but an honest one.
+
+EXPERIMENT is the name of an experiment or the path of your own recipe (a .py file), RUN the directory of a run; either
+stands for its family. The results of a run are saved in it, and drawn as bounds in its pictures from then on.
 
 FAMILY is one of these; its fields: metarl baselines FAMILY --help
 {families}
@@ -29,37 +44,81 @@ def main(argv: list[str]) -> None:
         if argv and argv[0] in ("-h", "--help"):
             return
         raise UserError("which family? metarl baselines FAMILY")
-    name = known("task family", argv[0], FAMILIES)
+    family, run = _family_of(argv[0])
+    if not hasattr(family, "make_env"):
+        raise UserError(f"{family.name} has no baselines: they are of families in which an agent acts")
 
-    from envs.catalog import load
     from experiments.baselines import COLUMNS, baselines, rows
 
-    family_class = load(name)
     fields = [
-        ("family", family_class),
+        ("family", type(family)),
         ("trials", with_help(int, "the number of test tasks")),
         ("ppo_steps", with_help(int, "the number of training steps of each PPO policy; 0: no PPO")),
         ("seed", with_help(int, "the seed of all randomness")),
         ("json", with_help(bool, "whether to print one JSON object and nothing else")),
     ]
     arguments_class: Any = make_dataclass("Arguments", fields)
-    default = arguments_class(family_class(), 1000, DEFAULT_PPO_STEPS, 0, False)
-    arguments = parse(arguments_class, argv[1:], prog=f"metarl baselines {name}", description=" ", default=default)
+    default = arguments_class(family, 1000, DEFAULT_PPO_STEPS, 0, False)
+    prog = shell_command("metarl", "baselines", argv[0])
+    arguments = parse(arguments_class, argv[1:], prog=prog, description=" ", default=default)
     check_seed(arguments.seed)
     if arguments.trials < 2:
         raise UserError(f"--trials is {arguments.trials}; must be at least 2, or there is no standard error")
     if arguments.ppo_steps < 0:
         raise UserError(f"--ppo-steps is {arguments.ppo_steps}; must be 0, for none, or more")
-    results = baselines(arguments.family, arguments.trials, arguments.seed, arguments.ppo_steps)
+    if run is not None and arguments.family != family:
+        raise UserError("a run has the baselines of its own family: leave out --family, or name a family or recipe")
+    try:
+        results = baselines(arguments.family, arguments.trials, arguments.seed, arguments.ppo_steps)
+    except (ValueError, FloatingPointError) as error:  # a robot, a recipe or an environment of the user's own
+        raise UserError(str(error)) from error
     sampled = any(result.standard_error != 0 for result in results)
+    num_trials = arguments.trials if sampled else None  # no task was sampled where every value is exact
+    saved = {
+        "family": family.name,
+        "num_trials": num_trials,
+        "seed": arguments.seed,
+        "ppo_steps": arguments.ppo_steps,
+        "baselines": [asdict(result) for result in results],
+    }
     if arguments.json:
-        num_trials = arguments.trials if sampled else None  # nothing was sampled where every value is exact
-        results_as_json = [asdict(result) for result in results]
-        print(json.dumps({"family": name, "num_trials": num_trials, "baselines": results_as_json}))
-        return
-    from rich.console import Console
+        print(json.dumps(saved))
+    else:
+        from rich.console import Console
 
-    from experiments.cli.report import print_table
+        from experiments.cli.report import print_table
 
-    what = f"{arguments.trials} test tasks" if sampled else "exact values"
-    print_table(f"{arguments.family}: {what}", COLUMNS, rows(results), Console(), text=("method", "source"))
+        what = f"{arguments.trials} test tasks" if sampled else "exact values"
+        print_table(f"{_title(family, argv[0])}: {what}", COLUMNS, rows(results), Console(), text=("method", "source"))
+    if run is not None:
+        path = run.save_baselines(saved)
+        if not arguments.json:
+            print(f"Saved: {path}; drawn in the pictures of: {shell_command('metarl', 'evaluate', run.path)}")
+
+
+def _family_of(name: str) -> tuple[Any, Run | None]:
+    """The family that a name stands for, or that of an experiment, a recipe or a run; and the run, where it is one.
+
+    Raises:
+        UserError: when there is none of them; names the nearest family or experiment.
+    """
+    if name.endswith(".py") or (("/" in name or Path(name).is_dir()) and name not in FAMILIES):
+        from experiments.experiment.definition import load
+        from experiments.experiment.reading import read
+        from metarl.run.directory import Run
+
+        if name.endswith(".py"):
+            return load(name).family, None
+        if Path(name).exists() or name.count("/") != 1:
+            run = Run.open(name)
+            return read(run).experiment.family, run
+        return load(known("experiment", name, experiment_names())).family, None
+    from metarl._lazy import imported
+
+    families = FAMILIES | FUNCTION_FAMILIES
+    return imported(families[known("task family", name, families)])(), None
+
+
+def _title(family: Any, name: str) -> str:
+    """The family with its fields where it is one of ours; a recipe's own can hold functions and whole robots."""
+    return str(family) if name in FAMILIES else f"{family.name} ({name})"

@@ -40,6 +40,8 @@ class Arguments:
     checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint to evaluate
     seed: int = 0  # the seed of the tasks and of all randomness; one seed gives one result
     device: Literal["cpu", "cuda"] | None = None  # the device to evaluate on; None: the one of training
+    deterministic: bool = False  # whether to act by the policy's mode
+    per_task: Literal["csv"] | None = None  # the form in which to save the scores of each task too, beside the JSON
     json: bool = False  # whether to print one JSON object and nothing else
     code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with
 
@@ -52,6 +54,8 @@ def main(argv: list[str]) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} is {value}; must be at least 1")
+    if arguments.json and arguments.per_task is not None:
+        raise UserError("--json prints the scores of each task already, and saves no file; leave --per-task out")
     from experiments.cli.plots import plot_run
     from experiments.cli.report import identity, print_evaluation
     from experiments.experiment.evaluating import SIZES, evaluate_run
@@ -75,6 +79,7 @@ def main(argv: list[str]) -> None:
         checkpoint=arguments.checkpoint,
         seed=arguments.seed,
         sizes=sizes,
+        deterministic=arguments.deterministic,
     )
     evaluation, trainer = evaluated.evaluation, evaluated.trainer
     subject = identity(trainer, arguments.checkpoint, arguments.seed, reading.code)
@@ -84,13 +89,18 @@ def main(argv: list[str]) -> None:
     num_points = len(evaluation.points) - (1 - evaluation.measure.first)
     suffix = "".join(f"_{value}{name}" for name, value in sizes.items())
     suffix += "".join("_" + re.sub(r"[^\w.=-]", "", f"{name}={value}") for name, value in evaluated.settings.items())
+    suffix += "_deterministic" if arguments.deterministic else ""
     suffix += f"_i{trainer.iteration}_s{arguments.seed}{'_with_current' if reading.has_changed else ''}"
     name = f"evaluation_{arguments.split}_{arguments.tasks}x{num_points}{suffix}"
     try:
-        saved, plot = run.save_evaluation(evaluation, subject, name), plot_run(run, evaluation, name)
+        saved = run.save_evaluation(evaluation, subject, name)
+        table = None if arguments.per_task is None else run.save_per_task(evaluation, name)
+        plot = plot_run(run, evaluation, name, of_run=asked.family == trained.family)
     finally:
         print_evaluation(evaluation)  # saved before, and shown even where it cannot be saved
     print(f"Saved: {saved}")
+    if table is not None:
+        print(f"Tasks: {table}")
     print(f"Plot:  {plot}")
 
 

@@ -15,7 +15,7 @@ import tyro
 
 from experiments.cli.arguments import check_seed, parse
 from experiments.experiment.code_choice import CodeChoice
-from metarl.errors import UserError
+from metarl.errors import UserError, shell_command
 
 if TYPE_CHECKING:
     from experiments.cli.film import Moment
@@ -87,7 +87,7 @@ def _film(arguments: Arguments, run: Run, trainer: Trainer, task: Any, num_episo
     made = film(trainer.family, trainer.agent, task, num_episodes, path, **settings)
     run.log_animation(f"play/{arguments.split}", made.animated_image, made.image_size, trainer.num_samples)
     print(f"Video:       {made.path}")
-    print(f"TensorBoard: tensorboard --logdir {run.path} (images, play/{arguments.split})")
+    print(f"TensorBoard: {shell_command('tensorboard', '--logdir', run.path)} (images, play/{arguments.split})")
     return made.returns
 
 

@@ -11,7 +11,7 @@ import tyro
 
 from experiments.cli.arguments import parse
 from experiments.experiment.code_choice import CodeChoice
-from metarl.errors import UserError
+from metarl.errors import UserError, shell_command
 
 if TYPE_CHECKING:
     from experiments.experiment.definition import Experiment
@@ -60,8 +60,9 @@ def main(argv: list[str]) -> int:
         is_complete = trainer.iteration >= experiment.train.num_iterations
         if is_complete and has_results(trainer, run):
             print(
-                f"This run is finished: {trainer.iteration} iterations. Evaluate it with: metarl evaluate {run.path}; "
-                f"train it on with: metarl resume {run.path} --num-iterations N"
+                f"This run is finished: {trainer.iteration} iterations. "
+                f"Evaluate it with: {shell_command('metarl', 'evaluate', run.path)}; "
+                f"train it on with: {shell_command('metarl', 'resume', run.path)} --num-iterations N"
             )
             return 0
         if reading.has_changed or reading.is_moved:

@@ -21,8 +21,8 @@ def logits(*probabilities: float) -> torch.Tensor:
 def test_accuracy_likelihood_and_calibration_by_hand():
     query = Examples(X, torch.tensor([[0, 0, 1, 1]]))
     outcome = TWO.outcome(logits(0.9, 0.9, 0.9, 0.2), query)
-    scores, metrics = TWO.summary([outcome])
-    assert scores[0].mean == pytest.approx(0.75)
+    metrics = TWO.metrics([outcome])
+    assert outcome.score.tolist() == [[0.75]]
     assert metrics["nll"][0] == pytest.approx(-(2 * math.log(0.9) + math.log(0.1) + math.log(0.8)) / 4, rel=1e-5)
     # three are said with .9, of which two are right, and one with .8, which is right
     assert metrics["ece"][0] == pytest.approx((3 * abs(0.9 - 2 / 3) + abs(0.8 - 1)) / 4, rel=1e-5)
@@ -44,8 +44,9 @@ def test_saying_the_same_of_all_classes_is_chance_and_nothing_is_made_of_what_is
     query = Examples(X, torch.tensor([[0, 0, 0, 1]]))
     assert TWO.score(torch.zeros(1, 4, 2), query).tolist() == [0.5]
     nonsense = torch.full((1, 1, 4, 2), math.nan)
-    scores, metrics = TWO.summary([TWO.outcome(nonsense, query)])
-    assert scores[0].mean == 0
+    outcome = TWO.outcome(nonsense, query)
+    metrics = TWO.metrics([outcome])
+    assert outcome.score.tolist() == [[0.0]]
     assert math.isnan(metrics["nll"][0])
     assert metrics["ece"] == [0]
 

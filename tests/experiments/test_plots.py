@@ -1,0 +1,89 @@
+"""The picture of a run: one colour for one point, hollow points beyond training, and intervals of bounds."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.cli import plots
+from metarl.evaluation import ADAPTED_RETURN, RETURN, Evaluation, Measure
+from metarl.run.directory import Run
+
+
+@pytest.fixture
+def axes() -> Axes:
+    return Figure().subplots()
+
+
+def run_with(tmp_path: Path, *rows: dict[str, float]) -> Run:
+    run = Run.create_at(tmp_path / "run", {"family": {}}, ["test"], ("json",))
+    for step, row in enumerate(rows, start=1):
+        run.log(row, step)
+    run.close()
+    return run
+
+
+def colours(axes: Axes) -> dict[str, str]:
+    return {str(line.get_label()): str(line.get_color()) for line in axes.lines}
+
+
+def test_a_point_has_one_colour_on_training_and_on_test_tasks(axes, tmp_path):
+    """Trained on steps 0 and 1, tested up to step 3: step 3 is not step 1's colour, and step 1 is shown for both."""
+    row = {f"meta_train/return/step_{k}": float(k) for k in (0, 1)}
+    row |= {f"meta_test/return/step_{k}": float(k) for k in (0, 1, 2, 3)}
+    plots._draw_learning(axes, run_with(tmp_path, row, row), ADAPTED_RETURN)
+    found = colours(axes)
+    assert set(found) == {
+        "step 0, training tasks",
+        "step 1, training tasks",
+        "step 0, test tasks",
+        "step 1, test tasks",
+        "step 3, test tasks",
+    }
+    for step in (0, 1):
+        assert found[f"step {step}, training tasks"] == found[f"step {step}, test tasks"]
+    assert len(set(found.values())) == 3
+
+
+@pytest.mark.parametrize(("trained", "tested"), [((1, 2), (1, 2)), ((1, 4), (1, 2, 4)), ((), (1, 3)), ((1,), (1,))])
+def test_different_points_never_share_a_colour(axes, tmp_path, trained, tested):
+    row = {f"meta_train/return/ep_{k}": 1.0 for k in trained} | {f"meta_test/return/ep_{k}": 2.0 for k in tested}
+    plots._draw_learning(axes, run_with(tmp_path, row), RETURN)
+    by_point: dict[str, set[str]] = {}
+    for label, colour in colours(axes).items():
+        by_point.setdefault(label.split(",")[0], set()).add(colour)
+    assert all(len(found) == 1 for found in by_point.values())
+    assert len(set.union(*by_point.values())) == len(by_point)
+
+
+def curve(trained: int | None, num_points: int = 4, measure: Measure = RETURN) -> Evaluation:
+    scores = torch.arange(num_points * 6.0).reshape(num_points, 6)
+    bounds = {"exact": scores + 1, "mean": [3.0] * num_points}
+    known: dict[str, Any] = {"family": "a", "agent": "ours", "split": "test", "bounds": bounds}
+    return Evaluation.of(scores, measure=measure, trained_points=trained, **known)
+
+
+@pytest.mark.parametrize(("trained", "solid"), [(2, 2), (4, 4), (9, 4), (None, 4), (1, 1)])
+def test_points_beyond_training_are_hollow(axes, trained, solid):
+    plots._draw_adaptation(axes, curve(trained), {})
+    lines = {str(line.get_label()): line for line in axes.lines}
+    assert len(lines["ours"].get_xdata()) == solid
+    assert ("beyond training" in lines) == (solid < 4)
+    if solid < 4:
+        assert list(lines["beyond training"].get_xdata()) == list(range(solid, 5))
+        assert lines["beyond training"].get_markerfacecolor() == "white"
+
+
+def test_a_bound_that_is_known_in_each_task_is_drawn_with_its_interval(axes):
+    plots._draw_adaptation(axes, curve(None), curve(None).bounds)
+    assert len(axes.collections) == 3  # ours, that of "exact", and the bars; "mean" has none
+    assert {"exact", "mean", "ours"} <= set(colours(axes))
+
+
+def test_one_is_singular(axes, tmp_path):
+    row = {"train/query_mse": 1.0} | {f"meta_test/mse/shot_{k}": 1.0 for k in (0, 1, 5)}
+    plots._draw_scores(axes, run_with(tmp_path, row), Measure("mse", "shot", 0, higher_is_better=False))
+    assert {"test tasks, 0 shots", "test tasks, 1 shot", "test tasks, 5 shots"} <= set(colours(axes))
