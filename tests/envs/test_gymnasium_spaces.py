@@ -424,7 +424,8 @@ def test_the_programs_own_streams_are_left_alone():
 
 
 def state_of_streams() -> tuple[Any, ...]:
-    return str(np.random.get_state(legacy=False)), random.getstate(), torch.get_rng_state().tolist()
+    numpy = np.random.get_state(legacy=False)["state"]
+    return numpy["key"].tolist(), numpy["pos"], random.getstate(), torch.get_rng_state().tolist()
 
 
 # Back again: metrics as `info` of other libraries

@@ -43,8 +43,9 @@ def test_means_over_the_steps_of_each_episode() -> None:
     metrics = torch.cat([metrics, torch.full((1, 2, 2), 7.0)])
     means = replace(trajectory(), metrics=metrics).episode_metrics(3)
     assert means is not None
-    assert means[..., 0].tolist() == [[1, 15], [3, 40], [7, 0]]
-    assert means[..., 1].tolist() == [[-1, 0], [-3, 0], [7, 0]]
+    assert means[:2].tolist() == [[[1, -1], [15, 0]], [[3, -3], [40, 0]]]
+    assert means[2, 0].tolist() == [7, 7]
+    assert means[2, 1].isnan().all()  # the second row has no third episode
     assert trajectory().episode_metrics(3) is None
     assert replace(trajectory(), metrics=metrics).by_task(1).metrics.shape == (1, 8, 2)  # type: ignore[union-attr]
 
