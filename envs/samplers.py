@@ -8,6 +8,7 @@ wide on a logarithmic scale. An `ood` that overlaps the range raises an error.
 
 from __future__ import annotations
 
+import keyword
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, make_dataclass
@@ -24,6 +25,7 @@ from metarl.records import Record
 
 OOD_WIDTH = 1 / 3  # width of the band outside, relative to the range
 NORMAL_REACH = 3.0  # standard deviations on each side that a `Normal` covers
+_NUM_TRIAL_DRAWS = 256
 
 
 @runtime_checkable
@@ -45,18 +47,49 @@ class Sampler(Protocol):
 
 
 def check_samplers(samplers: Mapping[str, Any]) -> None:
-    """Check the field `tasks` of a family: samplers by parameter name.
+    """Check the field `tasks` of a family: samplers by parameter name, each of which is tried.
 
     Raises:
-        ValueError: when it is empty, a value is not a sampler or a name is not a valid attribute name.
+        ValueError: when it is empty, a value is not a sampler, a name is reserved, or draws are not finite numbers.
     """
     if not samplers:
         raise ValueError("tasks is empty; must have a parameter, such as target=Uniform(0, 3)")
+    names: dict[str, str] = {}  # the parameters by their fields in a record
     for name, sampler in samplers.items():
         if not isinstance(sampler, Sampler):
             raise ValueError(f"task {name!r} is {sampler!r}; must be a sampler such as Uniform(0, 3)")
-        if not attribute(name).isidentifier():
+        field = attribute(name)
+        if not field.isidentifier():
             raise ValueError(f"{name!r} is not a valid parameter name; use letters, digits, underscores and dots")
+        if keyword.iskeyword(field) or hasattr(Record, field):
+            users = "Python's syntax" if keyword.iskeyword(field) else "all task records"
+            raise ValueError(f"{name!r} is not a valid parameter name, as it is taken by {users}; use another")
+        if field in names:
+            raise ValueError(f"tasks has {names[field]!r} and {name!r}, which are one field of a task; rename one")
+        names[field] = name
+        check_draws(name, sampler, (_NUM_TRIAL_DRAWS,))
+
+
+def check_draws(name: str, sampler: Sampler, shape: tuple[int, ...]) -> None:
+    """Draw from a parameter's sampler for every split that it has, with a generator of its own.
+
+    Raises:
+        ValueError: naming the parameter, when the sampler fails or gives something else than finite numbers [*shape].
+    """
+    splits: tuple[Split, ...] = ("train", "ood") if sampler.has_ood else ("train",)
+    for split in splits:
+        try:
+            values = sampler.sample(shape, split, torch.Generator().manual_seed(0))
+        except Exception as error:  # whatever a sampler of the user's own raises
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(f"the sampler of task {name!r} fails for the split {split!r}: {reason}") from error
+        if not isinstance(values, Tensor) or tuple(values.shape) != shape:
+            found = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+            raise ValueError(f"the sampler of task {name!r} gives {found}; must be a tensor of shape {shape}")
+        bad = values[~values.isfinite()]
+        if len(bad):
+            drawn = f"draws {float(bad[0])} for the split {split!r}"
+            raise ValueError(f"the sampler of task {name!r} {drawn}; must be finite numbers")
 
 
 def check_sampler_split(family: str, split: str, samplers: Mapping[str, Sampler]) -> None:
@@ -106,6 +139,7 @@ class Selection:
     geoms: Sequence[str] = ()  # names of the geoms that the parameter applies to; (): all
     actuators: Sequence[str] = ()  # names of the actuators that the parameter applies to; (): all
     scale: bool = True  # whether the values multiply the model's own, rather than replace them
+    shared: bool = False  # whether all elements have one value, rather than one each
     ood: Sequence[float] = ()  # range of the split "ood", or its values for a choice; (): the default band
 
     def __repr__(self) -> str:

@@ -12,11 +12,9 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from metarl.checks import at_least, in_range, positive
+from metarl.checks import at_least, positive
 from metarl.evaluation import Evaluation, Measure
 from metarl.protocols import Split
-
-MOST_ITERATIONS = 10**9  # of a training; more would never end
 
 L = TypeVar("L")
 E = TypeVar("E")
@@ -47,7 +45,6 @@ class TrainConfig:
     def __post_init__(self) -> None:
         at_least(self, 1, "num_iterations", "num_tasks", "copies", "num_points", "eval_tasks", "checkpoint_every")
         at_least(self, 0, "eval_every")
-        in_range(self, 1, MOST_ITERATIONS, "num_iterations")
         positive(self, "checkpoint_minutes")
 
 

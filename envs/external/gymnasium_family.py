@@ -29,6 +29,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from envs.external.effects import check_effects
 from envs.external.portable import check_portable
 from envs.external.rows import Apply, Maker, Probed, probe
 from envs.external.vector_env import ThirdPartyEnv, VisibleThirdPartyEnv
@@ -39,6 +40,8 @@ from metarl.protocols import Split
 from metarl.records import Record
 
 logger = logging.getLogger(__name__)
+
+_TASKS_TO_COMPARE = 16  # from which two that differ are chosen
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class GymnasiumFamily:
     step_timeout: float | None = 60.0  # seconds that a worker may take for one row's step or start; None: no limit
     metrics: tuple[str, ...] | None = None  # numbers of a step's `info` to report; None: all that the first step has
     flatten_images: bool = False  # whether images among the observations become one long vector
+    unchecked: tuple[str, ...] = ()  # parameters that are not tried for an effect, because it is rare or late
     num_episodes: int = 2  # number of episodes per trial
     name: str = ""  # name of the family; "": derived from the id
 
@@ -71,15 +75,21 @@ class GymnasiumFamily:
                 raise ValueError(f"task {name!r} selects parts of a robot, which GymnasiumFamily does not have")
         if isinstance(self.apply, Mapping) and (unknown := sorted(set(self.apply) - set(self.tasks))):
             raise ValueError(f"apply has {unknown[0]!r}; must be one of {', '.join(self.tasks)}")
+        if unknown := sorted(set(self.unchecked) - set(self.tasks)):
+            raise ValueError(f"unchecked has {unknown[0]!r}; must be among {', '.join(self.tasks)}")
         object.__setattr__(self, "name", self.name or _name_of(self.env))
         object.__setattr__(self, "horizon", self.probed.horizon)
         if not self.probed.repeats:
-            _warn_of_chance(self._described)
+            _warn(
+                f"{self._described}: two starts from one seed differ, so runs with one seed will: "
+                "draw from self.np_random in reset and step"
+            )
         if self.num_workers != 0:
             try:
                 check_portable(self.maker)
             except ValueError as error:
                 raise ValueError(f"{self._described}: {error}") from error
+        self._check_effects()
 
     @cached_property
     def probed(self) -> Probed:
@@ -98,6 +108,22 @@ class GymnasiumFamily:
     @property
     def _described(self) -> str:
         return self.env if isinstance(self.env, str) else self.name
+
+    def _check_effects(self) -> None:
+        """Check the effects of the parameters.
+
+        Raises:
+            ValueError: for a parameter without its whole effect.
+        """
+        tasks = self.sample(_TASKS_TO_COMPARE, "train", torch.Generator().manual_seed(0))
+        values = {name: getattr(tasks, attribute(name)).tolist() for name in self.tasks}
+        names = [name for name in self.tasks if name not in self.unchecked]
+        try:
+            untold = check_effects(self.maker, values, names, self.horizon)
+        except ValueError as error:
+            raise ValueError(f"{self._described}: {error}") from error
+        for name in untold:
+            _warn(f"{self.name}: whether task {name!r} has an effect cannot be told, as all random steps are the same")
 
     @property
     def maker(self) -> Maker:
@@ -152,12 +178,9 @@ class GymnasiumFamily:
 
 
 @cache
-def _warn_of_chance(name: str) -> None:
-    """Warn once that an environment does not follow its seed."""
-    logger.warning(
-        "%s: two starts from one seed differ, so runs with one seed will: draw from self.np_random in reset and step",
-        name,
-    )
+def _warn(text: str) -> None:
+    """Warn once; a family is made again whenever one of its settings changes."""
+    logger.warning(text)
 
 
 def _name_of(env: Any) -> str:

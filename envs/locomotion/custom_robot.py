@@ -9,14 +9,16 @@
     )
 
 The functions see B simulations at once, and are the same on every engine; they must treat rows alike and keep nothing
-from call to call. Mistakes are found when the family is made, by trying the functions on a few rows at rest.
+from call to call. Mistakes are found when the family is made: the functions are tried on a few rows at rest, and each
+parameter of the model on two simulations that differ in nothing else.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +27,35 @@ from gymnasium import spaces
 from torch import Tensor
 
 from envs.locomotion.contacts import FIELD
+from envs.locomotion.effects import check_effects, noting
 from envs.locomotion.mujoco_env import MujocoEnv
-from envs.locomotion.start import StartNoise
-from envs.samplers import all_inside, attribute, check_sampler_split, check_samplers, task_record
-from envs.simulators import make_physics
+from envs.locomotion.start import Starts, check_values, has_home, noise_by_joint
+from envs.samplers import all_inside, attribute, check_draws, check_sampler_split, check_samplers, task_record
+from envs.simulators import INPUTS, make_physics
 from envs.simulators.batched import BatchedPhysics, Names, RestingState
 from envs.simulators.model import load_model
-from envs.simulators.parameters import ModelParameter, action_limits, model_parameter, physics
+from envs.simulators.parameters import (
+    ModelParameter,
+    action_limits,
+    half_servos,
+    model_parameter,
+    near,
+    physics,
+)
 from envs.simulators.state import State
 from metarl.checks import at_least
 from metarl.protocols import Split
 from metarl.records import Record
 
+logger = logging.getLogger(__name__)
+
 HUGE = 1e10  # of a coordinate: what MuJoCo takes for a simulation that diverges
 _ROWS_TO_TRY = 7  # unlikely to be the number of anything else, so that mixed-up axes show
+_TASKS_TO_COMPARE = 16  # from which two that differ are chosen
 
 Observe = Callable[[BatchedPhysics, Any], Tensor]  # (physics, task) -> [B, O]; terminated -> [B] bool
 Reward = Callable[[BatchedPhysics, Tensor, Any], Tensor]  # (physics, action [B, A], task) -> [B]; metrics likewise
+Act = Callable[[BatchedPhysics, Tensor, Any], Tensor | Mapping[str, Tensor]]  # (physics, action, task) -> see `act`
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,11 @@ class MujocoFamily:
     A name in `tasks` that is a field of MuJoCo's model, such as "body_mass" or "opt.gravity", changes the model; see
     `envs.simulators.parameters`. Any other name is what the functions make of it: they find it, [B] or [B, elements],
     as an attribute of `task`, where dots are underscores ("opt.gravity" is `task.opt_gravity`).
+
+    Episodes start where the file's joints are at rest, in a keyframe of the file (`start="home"`) or where a function
+    of the task says: positions [B, nq], or values [B, ...] by the names "qpos", "qvel", "act", "ctrl", "mocap_pos" and
+    "mocap_quat". An action is a control for each actuator. With `act`, it is `num_actions` numbers from -1 to 1, of
+    which `act` makes controls [B, nu], or values [B, ...] by the names "ctrl", "mocap_pos" and "mocap_quat".
     """
 
     mjcf: str | Path  # path of the MJCF file
@@ -62,21 +81,32 @@ class MujocoFamily:
     metrics: Mapping[str, Reward] = field(default_factory=dict)  # functions like `reward` for further metrics, by name
     goal: Callable[[Any], Tensor] | None = None  # function (task) that returns a ball's position in videos, [B, 3]
     frame_skip: int = 1  # simulation steps per environment step
+    start: Any = ""  # name of a keyframe, or function (task) that returns the start; "" or "qpos0": the joints' zero
     start_noise: float = 0.1  # half-width of the uniform noise on the initial positions and velocities
+    joint_noise: Mapping[str, float] = field(default_factory=dict)  # start noise of single joints, by name
+    act: Act | None = None  # function (physics, action, task) that returns controls [B, nu] for actions in [-1, 1]
+    num_actions: int = 0  # size of an action that `act` takes; 0: one number per actuator
+    unchecked: tuple[str, ...] = ()  # parameters that are not tried for an effect, because it is rare or late
     num_episodes: int = 2  # number of episodes per trial
     name: str = "own_robot"  # name of the family
 
     def __post_init__(self) -> None:
         at_least(self, 1, "horizon", "frame_skip", "num_episodes")
-        at_least(self, 0, "start_noise")
+        at_least(self, 0, "start_noise", "num_actions")
         functions = {"observe": self.observe, "reward": self.reward, **self.metrics}
-        functions |= {name: getattr(self, name) for name in ("terminated", "goal") if getattr(self, name) is not None}
+        optional = ("terminated", "goal", "act")
+        functions |= {name: getattr(self, name) for name in optional if getattr(self, name) is not None}
         for name, function in functions.items():
             if not callable(function):
                 raise ValueError(f"{name} is {function!r}; must be a function")
+        if self.num_actions and self.act is None:
+            raise ValueError(f"num_actions is {self.num_actions}; must be 0 without act, which makes controls of them")
         check_samplers(self.tasks)
+        if unknown := sorted(set(self.unchecked) - set(self.tasks)):
+            raise ValueError(f"unchecked has {unknown[0]!r}; must be among {', '.join(self.tasks)}")
         object.__setattr__(self, "mjcf", Path(self.mjcf))
         self.dynamics  # noqa: B018, compiles the model, looks up all names and tries all functions
+        self._check_parameters()
 
     @property
     def body(self) -> Path:
@@ -129,7 +159,8 @@ class MujocoFamily:
             raise ValueError(f"mjcf is {str(self.mjcf)!r}; there is no such file")
         try:
             model = load_model(self.body)
-            action_limits(model)
+            if self.act is None:
+                action_limits(model)
         except ValueError as error:
             raise ValueError(f"{self.body}: {' '.join(str(error).split())}") from error
         return model
@@ -144,6 +175,28 @@ class MujocoFamily:
         """The family's functions in the form that `MujocoEnv` calls."""
         return CustomDynamics(self)
 
+    def _check_parameters(self) -> None:
+        """Check the effects of the parameters.
+
+        Raises:
+            ValueError: for a parameter without an effect.
+        """
+        if warning := half_servos(self.model, self.parameters):
+            _warn(f"{self.body.name}: {warning}")
+        if self.start == "" and has_home(self.model):
+            _warn(f"{self.body.name} has a keyframe 'home', but start is ''; set start='home', or 'qpos0' to ignore it")
+        for name, parameter in self.parameters.items():
+            if parameter is None and attribute(name) not in self.dynamics.asked and name not in self.unchecked:
+                raise ValueError(
+                    f"task {name!r} has no effect: it is no field of MuJoCo's model, and neither observe, reward, "
+                    f"terminated, start nor act asks for task.{attribute(name)}{near(self.model, name)}"
+                )
+        tried = {
+            name: parameter for name, parameter in self.parameters.items() if parameter and name not in self.unchecked
+        }
+        tasks = self.sample(_TASKS_TO_COMPARE, "train", torch.Generator().manual_seed(0))
+        check_effects(self.model, self.dynamics, tasks, tried)
+
 
 class CustomDynamics:
     """A family's functions as `envs.locomotion.mujoco_env.Locomotion`, after they were tried on a few rows at rest."""
@@ -157,14 +210,14 @@ class CustomDynamics:
         self.name, self.body = family.name, family.body
         self.frame_skip, self.horizon = family.frame_skip, family.horizon
         self.metric_names = tuple(family.metrics)
-        self.action_space = spaces.Box(*action_limits(family.model))
-        self._family = family
+        self._family, self._model = family, family.model
         self._dt = float(family.model.opt.timestep) * family.frame_skip
         self._names = Names(family.model)
-        now, before = RestingState(family.model, _ROWS_TO_TRY), RestingState(family.model, _ROWS_TO_TRY)
-        size = self._try(now, before)
-        self.fields = tuple(sorted(now.used - {"qpos", "qvel"}))  # what the functions have asked for
-        self.fields_before = tuple(sorted(before.used))
+        self._starts = Starts(family.model, family.start)
+        self._noise = noise_by_joint(self._names, family.model, family.start_noise, family.joint_noise)
+        self.action_space = self._action_space()
+        self.places = ("mocap_pos", "mocap_quat") if family.model.nmocap else ()
+        self.fields, self.fields_before, self.asked, size = self._try()
         self.observation_space = spaces.Box(-float("inf"), float("inf"), (size,))
 
     def physics(self, tasks: Any, nominal: Callable[[str], Tensor]) -> Mapping[str, Tensor]:
@@ -175,12 +228,26 @@ class CustomDynamics:
     def initial_state(
         self, tasks: Any, qpos: Tensor, qvel: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        return StartNoise(self._family.start_noise).add(qpos, qvel, generator)
+        start = self._starts(tasks)
+        return self._noise.add(start.get("qpos", qpos).to(qpos), start.get("qvel", qvel).to(qvel), generator)
+
+    def initial_inputs(self, tasks: Any) -> Mapping[str, Tensor]:
+        device = next(iter(vars(tasks).values())).device
+        return {name: value.to(device) for name, value in self._starts(tasks).items() if name in INPUTS}
+
+    def inputs(self, state: State, action: Tensor, tasks: Any) -> Mapping[str, Tensor]:
+        if self._family.act is None:
+            return {"ctrl": action}
+        inputs = self._made_of(self._family.act(self._seen(state), action, tasks), action)
+        for name, value in inputs.items():
+            if value.device.type == "cpu" and not bool(value.sum().isfinite()):
+                _refuse(f"{name} that act gives", value, state, tasks)
+        return inputs
 
     def observation(self, state: State, tasks: Any) -> Tensor:
         obs = self._family.observe(self._seen(state), tasks)
         if obs.device.type == "cpu" and not bool(obs.sum().isfinite()):  # elsewhere, asking would wait for the device
-            _refuse(obs, state, tasks)
+            _refuse("observation", obs, state, tasks)
         return obs.to(torch.float32, copy=True)
 
     def reward(self, before: State, after: State, action: Tensor, tasks: Any, dt: float) -> Tensor:
@@ -201,36 +268,87 @@ class CustomDynamics:
     def _seen(self, state: Any, before: Any = None) -> BatchedPhysics:
         return BatchedPhysics(state, before, self._dt, self._names)
 
-    def _try(self, now: RestingState, before: RestingState) -> int:
-        """Call every function on rows at rest; returns the size of an observation."""
+    def _action_space(self) -> spaces.Box:
+        """The space of actions.
+
+        Raises:
+            ValueError: when an action has no numbers.
+        """
+        if self._family.act is None:
+            return spaces.Box(*action_limits(self._model))
+        size = self._family.num_actions or self._model.nu
+        if not size:
+            raise ValueError("num_actions is 0; must be at least 1, as the model has no actuator")
+        return spaces.Box(-1.0, 1.0, (size,))
+
+    def _made_of(self, given: Tensor | Mapping[str, Tensor], action: Tensor) -> dict[str, Tensor]:
+        """What `act` has given, by name; without controls, all are zero."""
+        named = dict(given) if isinstance(given, Mapping) else {"ctrl": given}
+        return {"ctrl": action.new_zeros(len(action), self._model.nu), **named}
+
+    def _try(self) -> tuple[tuple[str, ...], tuple[str, ...], set[str], int]:
+        """Call every function on rows at rest.
+
+        Returns the fields of MuJoCo's data that they ask for now and before a step, the fields of a task, and the size
+        of an observation.
+        """
         family, rows = self._family, _ROWS_TO_TRY
-        task = family.sample(rows, "train", torch.Generator().manual_seed(0))
+        for name, parameter in family.parameters.items():
+            if parameter is not None and parameter.num_values > 1:
+                check_draws(name, family.tasks[name], (rows, parameter.num_values))
+        sampled = family.sample(rows, "train", torch.Generator().manual_seed(0))
+        task, asked = noting(sampled)
+        start = {name: value[0].numpy() for name, value in self._starts.tried(task).items()}
+        now, before = (RestingState(self._model, rows, start) for _ in range(2))
         action = torch.zeros(rows, *self.action_space.shape)
         obs = _called("observe", family.observe, self._seen(now), task)
-        if obs.ndim != 2 or len(obs) != rows or not obs.is_floating_point():
+        if obs.ndim != 2 or len(obs) != rows or not obs.shape[1] or not obs.is_floating_point():
             raise ValueError(f"observe gives {_form(obs)} for {rows} rows: it must be floats of shape ({rows}, size)")
-        for name, function in {"reward": family.reward, **family.metrics}.items():
-            value = _called(name, function, self._seen(now, before), action, task)
-            if value.shape != (rows,) or not value.is_floating_point():
-                raise ValueError(f"{name} gives {_form(value)} for {rows} rows: it must be floats of shape ({rows},)")
+        _check_values("reward", _called("reward", family.reward, self._seen(now, before), action, task))
         if family.terminated is not None:
-            value = _called("terminated", family.terminated, self._seen(now), task)
-            if value.shape != (rows,) or value.dtype != torch.bool:
-                raise ValueError(
-                    f"terminated gives {_form(value)} for {rows} rows: it must be bools of shape ({rows},)"
-                )
+            _check_values("terminated", _called("terminated", family.terminated, self._seen(now), task), torch.bool)
+        if family.act is not None:
+            given = _called("act", family.act, self._seen(now), action, task)
+            shapes = {"mocap_pos": (self._model.nmocap, 3), "mocap_quat": (self._model.nmocap, 4)}
+            shapes = {"ctrl": (self._model.nu,), **{name: shapes[name] for name in self.places}}
+            with_rows = {name: (rows, *shape) for name, shape in shapes.items()}
+            check_values("act", given if isinstance(given, Mapping) else {"ctrl": given}, with_rows)
+        for name, function in family.metrics.items():
+            _check_values(name, _called(name, function, self._seen(now, before), action, sampled))
         if family.goal is not None:
-            value = _called("goal", family.goal, task)
+            value = _called("goal", family.goal, sampled)
             if value.shape != (rows, 3):
                 raise ValueError(f"goal gives {_form(value)} for {rows} rows: it must have the shape ({rows}, 3)")
-        return obs.shape[1]
+        return tuple(sorted(now.used - {"qpos", "qvel"})), tuple(sorted(before.used)), asked, obs.shape[1]
 
 
-def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Tensor:
+def _check_values(name: str, value: Tensor, dtype: torch.dtype | None = None) -> None:
+    """Check the values of a function.
+
+    Raises:
+        ValueError: when a function gives something else than a number, or a bool, for each row.
+    """
+    right_type = value.is_floating_point() if dtype is None else value.dtype == dtype
+    if value.shape != (_ROWS_TO_TRY,) or not right_type:
+        kind = "floats" if dtype is None else "bools"
+        raise ValueError(
+            f"{name} gives {_form(value)} for {_ROWS_TO_TRY} rows: it must be {kind} of shape ({_ROWS_TO_TRY},)"
+        )
+
+
+@cache
+def _warn(text: str) -> None:
+    """Warn once; a family is made again whenever one of its settings changes."""
+    logger.warning(text)
+
+
+def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         value = function(*arguments)
     except Exception as error:  # whatever the user's function raises
         raise ValueError(f"{name} fails: {type(error).__name__}: {error}") from error
+    if name == "act" and isinstance(value, Mapping):
+        return value
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} gives {type(value).__name__}: it must be a tensor")
     if value.is_floating_point() and not bool(value.isfinite().all()):
@@ -239,19 +357,19 @@ def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Tensor:
     return value
 
 
-def _refuse(obs: Tensor, state: State, tasks: Any) -> None:
-    """Check that observations are finite.
+def _refuse(what: str, values: Tensor, state: State, tasks: Any) -> None:
+    """Check that values are finite.
 
     Raises:
-        FloatingPointError: for a row whose observation is not finite though its simulation is.
+        FloatingPointError: for a row whose values [B, ...] are not finite though its simulation is.
     """
     sound = torch.cat([state.qpos, state.qvel], 1).abs().amax(1) < HUGE
-    bad = (~obs.isfinite().all(1) & sound).nonzero().flatten()
+    bad = (~values.flatten(1).isfinite().all(1) & sound).nonzero().flatten()
     if len(bad):
         row = int(bad[0])
         place = f"qpos {state.qpos[row].tolist()}, qvel {state.qvel[row].tolist()}"
         task = _describe(tasks, row)
-        raise FloatingPointError(f"observation of row {row} is {obs[row].tolist()} at {place}; its task is {task}")
+        raise FloatingPointError(f"{what} of row {row} is {values[row].tolist()} at {place}; its task is {task}")
 
 
 def _form(value: Tensor) -> str:

@@ -98,6 +98,25 @@ class HasModels(Protocol):
         ...
 
 
+@runtime_checkable
+class HasInputs(Protocol):
+    """What a family has whose simulations are given more than a state and an action for controls.
+
+    Values are [B, ...] by the names in `envs.simulators.INPUTS`.
+    """
+
+    @property
+    def places(self) -> tuple[str, ...]: ...  # of mocap bodies: "mocap_pos" and "mocap_quat" where there are any
+
+    def initial_inputs(self, tasks: Any) -> Mapping[str, Tensor]:
+        """What episodes start with."""
+        ...
+
+    def inputs(self, state: State, action: Tensor, tasks: Any) -> Mapping[str, Tensor]:
+        """What an action [B, A] makes of them: "ctrl", and where mocap bodies go."""
+        ...
+
+
 class MujocoEnv(Generic[T]):
     """B rows of a locomotion family; implements `metarl.protocols.VectorEnv`, `Measures` and, on the CPU, `Renders`.
 
@@ -116,6 +135,7 @@ class MujocoEnv(Generic[T]):
         self.physics = physics
         self._divergences = Divergences(family.name, self.num_rows, self.device)
         self._family = family
+        self._with_inputs = family if isinstance(family, HasInputs) else None
         self._generator = generator
         self._dt = physics.timestep * family.frame_skip
         self._low, self._high = _limits(self.action_space, self.device)
@@ -128,7 +148,7 @@ class MujocoEnv(Generic[T]):
         self._clock = 0
         self._started = torch.zeros(self.num_rows, dtype=torch.int64, device=self.device)  # [B]
         self._next_end = 0
-        self._ended: tuple[Tensor, Tensor, Tensor] | None = None  # rows that the last step ended, their qpos and qvel
+        self._ended: tuple[Tensor, dict[str, Tensor]] | None = None  # rows that the last step ended, and their poses
         self._renderer: Any = None
 
     def reset(self, tasks: T) -> Step:
@@ -189,7 +209,11 @@ class MujocoEnv(Generic[T]):
         self._ended = None
         action = action.clamp(self._low, self._high)
         before = state.copy(family.fields_before)
-        diverged = self.physics.step(action, family.frame_skip, active)
+        if self._with_inputs is None:
+            diverged = self.physics.step(action, family.frame_skip, active)
+        else:
+            inputs = dict(self._with_inputs.inputs(state, action, tasks))
+            diverged = self.physics.step(inputs.pop("ctrl"), family.frame_skip, active, inputs)
 
         obs_before, metrics_before = self._obs, self._metrics
         self._obs = obs = family.observation(state, tasks)
@@ -269,11 +293,12 @@ class MujocoEnv(Generic[T]):
             raise RuntimeError("pictures are made of simulations on the CPU: make the environment there")
         model, data = copy(row)
         if self._ended is not None and bool(self._ended[0][row]):
-            qpos, qvel = self._ended[1][row], self._ended[2][row]
-            if bool(qpos.isfinite().all()) and bool(qvel.isfinite().all()):  # not so after a divergence
+            pose = {name: values[row] for name, values in self._ended[1].items()}
+            if all(bool(values.isfinite().all()) for values in pose.values()):  # not so after a divergence
                 import mujoco
 
-                data.qpos[:], data.qvel[:] = qpos.cpu().numpy(), qvel.cpu().numpy()
+                for name, values in pose.items():
+                    getattr(data, name)[...] = values.cpu().numpy()
                 mujoco.mj_forward(model, data)  # pyright: ignore[reportAttributeAccessIssue]
         return model, data
 
@@ -282,7 +307,9 @@ class MujocoEnv(Generic[T]):
         episode_end = step.episode_end
         if not self.physics.asynchronous and not bool(episode_end.any()):
             return step
-        self._ended = (episode_end, self.physics.qpos.clone(), self.physics.qvel.clone())
+        places = () if self._with_inputs is None else self._with_inputs.places
+        pose = {name: self.physics.data(name).clone() for name in ("qpos", "qvel", *places)}
+        self._ended = (episode_end, pose)
         self._start_episodes(tasks, episode_end)
         self._obs = self._family.observation(self._state, tasks)
         return replace(step, obs=self._obs.clone())
@@ -301,7 +328,8 @@ class MujocoEnv(Generic[T]):
         if rows is not None and not physics.asynchronous and bool(rows.all()):
             rows = None
         qpos, qvel = physics.initial_qpos.expand_as(physics.qpos), torch.zeros_like(physics.qvel)
-        physics.reset(*self._family.initial_state(tasks, qpos, qvel, self._generator), rows)
+        inputs = None if self._with_inputs is None else self._with_inputs.initial_inputs(tasks)
+        physics.reset(*self._family.initial_state(tasks, qpos, qvel, self._generator), rows, inputs)
         now = torch.full_like(self._started, self._clock)
         self._started = now if rows is None else torch.where(rows, now, self._started)
         # An asynchronous engine is not asked: there, the host looks at every step, without learning what it sees.

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+INPUTS = ("ctrl", "act", "mocap_pos", "mocap_quat")  # of MuJoCo's data: what is given to a simulation beside its state
+
 
 class Physics(Protocol):
     """B simulations of one body, advanced together.
@@ -62,12 +64,21 @@ class Physics(Protocol):
         """
         ...
 
-    def reset(self, qpos: Tensor, qvel: Tensor, rows: Tensor | None = None) -> None:
-        """Reset all rows, or those where `rows` [B] (bool) is true, to qpos [B, nq] and qvel [B, nv]."""
+    def reset(
+        self, qpos: Tensor, qvel: Tensor, rows: Tensor | None = None, inputs: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Reset all rows, or those where `rows` [B] (bool) is true, to qpos [B, nq] and qvel [B, nv].
+
+        inputs: other values to start from, [B, ...] by the names in `INPUTS`; default: the model's own.
+        """
         ...
 
-    def step(self, ctrl: Tensor, num_substeps: int, rows: Tensor | None = None) -> Tensor | None:
+    def step(
+        self, ctrl: Tensor, num_substeps: int, rows: Tensor | None = None, inputs: Mapping[str, Tensor] | None = None
+    ) -> Tensor | None:
         """Advance all rows, or those where `rows` [B] is true, with ctrl [B, nu] held for `num_substeps`.
+
+        inputs: new poses of mocap bodies, [B, ...] by the names in `INPUTS`; default: unchanged.
 
         Returns the rows that diverged, [B] bool, or None if none did. Their state is undefined until `reset`.
         """

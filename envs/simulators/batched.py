@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 import mujoco
@@ -93,12 +94,17 @@ class BatchedPhysics:
 
 
 class RestingState:
-    """B rows of a model at rest, on which functions are tried out; records the fields that they read."""
+    """B rows of a model at rest, on which functions are tried out; records the fields that they read.
 
-    def __init__(self, model: mujoco.MjModel, num_rows: int) -> None:
+    start: fields of the data to start from, each without the axis of rows; default: the model's own position.
+    """
+
+    def __init__(self, model: mujoco.MjModel, num_rows: int, start: Mapping[str, Any] | None = None) -> None:
         self.used: set[str] = set()  # fields that were read
         self._num_rows = num_rows
         self._data = mujoco.MjData(model)
+        for name, value in (start or {}).items():
+            getattr(self._data, name)[...] = value
         mujoco.mj_forward(model, self._data)
 
     def __getattr__(self, field: str) -> Tensor:

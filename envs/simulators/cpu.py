@@ -46,9 +46,14 @@ class CpuPhysics:
     asynchronous = False
 
     def __init__(
-        self, body: Path, num_rows: int, num_threads: int | None = None, *, contact_forces: bool = False
+        self,
+        body: Path | mujoco.MjModel,
+        num_rows: int,
+        num_threads: int | None = None,
+        *,
+        contact_forces: bool = False,
     ) -> None:
-        """Compile the MJCF file `body`.
+        """Compile the MJCF file `body`, or take a model that `load_model` has compiled.
 
         num_threads: None for a number suited to the machine and the number of rows, see `suitable_threads`.
         contact_forces: compute "cfrc_ext" after each step, which takes some 15 % of a step's time.
@@ -56,7 +61,7 @@ class CpuPhysics:
         self.num_rows = num_rows
         self.device = torch.device("cpu")
         self.num_threads = suitable_threads(num_rows) if num_threads is None else num_threads
-        self.model = load_model(body)
+        self.model: Any = body if isinstance(body, mujoco.MjModel) else load_model(body)
         self.timestep = float(self.model.opt.timestep)
         self._models: list[mujoco.MjModel] | None = None  # one model per row, if rows have their own
         self._errors = LogLimiter()
@@ -75,7 +80,6 @@ class CpuPhysics:
         self._batch = Batch(self.model, self.num_rows, self.num_threads, persistent=persistent)
         self._qpos: np.ndarray[Any, Any] = self._batch.bind("qpos")
         self._qvel: np.ndarray[Any, Any] = self._batch.bind("qvel")
-        self._ctrl: np.ndarray[Any, Any] = self._batch.bind("ctrl")
         self._num_bad: np.ndarray[Any, Any] = self._batch.warning[_BAD]  # [B, 4], live
         self.qpos = torch.from_numpy(self._qpos)
         self.qvel = torch.from_numpy(self._qvel)
@@ -140,7 +144,9 @@ class CpuPhysics:
         self._models = list(models)
         self._batch.set_models(self._models)
 
-    def reset(self, qpos: Tensor, qvel: Tensor, rows: Tensor | None = None) -> None:
+    def reset(
+        self, qpos: Tensor, qvel: Tensor, rows: Tensor | None = None, inputs: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Reset all rows, or those where `rows` [B] is true; also clears warm starts and warnings.
 
         As in Gymnasium, derived quantities are computed at once, and the first step's solver is warm-started from them.
@@ -150,13 +156,16 @@ class CpuPhysics:
         written = slice(None) if chosen is None else chosen
         self._qpos[written] = qpos.numpy()[written]
         self._qvel[written] = qvel.numpy()[written]
+        self._write(inputs, written)
         self._batch.forward(chosen)
         if self._contact_forces is not None:
             self._contact_forces[slice(None) if rows is None else rows] = 0.0  # as in Gymnasium
 
-    def step(self, ctrl: Tensor, num_substeps: int, rows: Tensor | None = None) -> Tensor | None:
+    def step(
+        self, ctrl: Tensor, num_substeps: int, rows: Tensor | None = None, inputs: Mapping[str, Tensor] | None = None
+    ) -> Tensor | None:
         """Advance all rows, or those where `rows` [B] is true; returns the rows that diverged, [B] bool, or None."""
-        self._ctrl[...] = ctrl.detach().numpy()
+        self._write({"ctrl": ctrl, **(inputs or {})}, slice(None) if rows is None else rows.numpy())
         failed = None
         try:
             self._batch.step(None if rows is None else rows.numpy(), num_substeps)
@@ -172,6 +181,11 @@ class CpuPhysics:
             return None
         diverged = self._num_bad.any(axis=1) | ~np.isfinite(self._qpos.sum(1) + self._qvel.sum(1))
         return torch.from_numpy(diverged if failed is None else diverged | failed)
+
+    def _write(self, inputs: Mapping[str, Tensor] | None, rows: Any) -> None:
+        """Set fields of the data [B, ...] in some of the rows."""
+        for name, value in (inputs or {}).items():
+            self._batch.bind(name)[rows] = value.detach().numpy()[rows]
 
     def _find_contact_forces(self, rows: Tensor | None) -> None:
         """Compute contact forces as Gymnasium does, from the contacts of the integrator's last forward pass."""

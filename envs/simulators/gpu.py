@@ -35,6 +35,7 @@ import torch
 import warp
 from torch import Tensor
 
+from envs.simulators import INPUTS
 from envs.simulators.model import (
     check_fields,
     check_models,
@@ -171,22 +172,26 @@ class GpuPhysics:
         with self._engine():
             self._write({name: value for name, value in (nominal | fields).items() if name not in unused})
 
-    def reset(self, qpos: Tensor, qvel: Tensor, rows: Tensor | None = None) -> None:
+    def reset(
+        self, qpos: Tensor, qvel: Tensor, rows: Tensor | None = None, inputs: Mapping[str, Tensor] | None = None
+    ) -> None:
         """Reset all rows, or those where `rows` [B] is true; also clears warm starts."""
         if rows is None:
             self._reset_rows.fill_(True)
         else:
             self._reset_rows.copy_(rows)
         self._run("reset", lambda: mujoco_warp.reset_data(self._model, self._data, reset=self._warp_reset_rows))
-        for state, value in ((self.qpos, qpos), (self.qvel, qvel)):
-            state.copy_(value if rows is None else torch.where(rows[:, None], value, state))
+        for state, value in ((self.qpos, qpos), (self.qvel, qvel), *self._with_values(inputs)):
+            state.copy_(value if rows is None else _where_row(rows, value, state))
         if self._derived:
             before = None if rows is None else self._copy_state()
             self._run("forward", lambda: mujoco_warp.forward(self._model, self._data))
             if rows is not None and before is not None:
                 self._put_back(before, ~rows)
 
-    def step(self, ctrl: Tensor, num_substeps: int, rows: Tensor | None = None) -> Tensor:
+    def step(
+        self, ctrl: Tensor, num_substeps: int, rows: Tensor | None = None, inputs: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
         """Advance all rows, or those where `rows` [B] is true; returns the rows that diverged, [B] bool."""
 
         def substeps() -> None:
@@ -194,7 +199,8 @@ class GpuPhysics:
                 mujoco_warp.step(self._model, self._data)
 
         before = None if rows is None else self._copy_state()
-        self._ctrl.copy_(ctrl.detach())
+        for state, value in self._with_values({"ctrl": ctrl.detach(), **(inputs or {})}):
+            state.copy_(value if rows is None else _where_row(rows, value, state))
         self._run(("step", num_substeps), substeps)
         self._overflow.bitwise_or_(self._last_overflow)
         sound = torch.ones_like(self._reset_rows)
@@ -213,9 +219,13 @@ class GpuPhysics:
             value = warp.to_torch(getattr(*owner_and_attribute(self._model, name)))[row]
             getattr(owner, attribute)[...] = value.double().cpu().numpy().reshape(np.shape(getattr(owner, attribute)))
         data = mujoco.MjData(model)
-        data.qpos[:], data.qvel[:] = self.qpos[row].cpu().numpy(), self.qvel[row].cpu().numpy()
+        for name in ("qpos", "qvel", *INPUTS):
+            getattr(data, name)[...] = warp.to_torch(getattr(self._data, name))[row].cpu().numpy()
         mujoco.mj_forward(model, data)
         return model, data
+
+    def _with_values(self, inputs: Mapping[str, Tensor] | None) -> list[tuple[Tensor, Tensor]]:
+        return [(self._inputs[name], value) for name, value in (inputs or {}).items()]
 
     def _copy_state(self) -> list[Tensor]:
         return [value.clone() for value in (*self._state, *self._derived.values())]
@@ -223,7 +233,7 @@ class GpuPhysics:
     def _put_back(self, before: list[Tensor], rows: Tensor) -> None:
         """Restore the copied state in the rows [B] (bool)."""
         for value, old in zip((*self._state, *self._derived.values()), before, strict=True):
-            value.copy_(torch.where(rows.view(-1, *(1,) * (value.ndim - 1)), old, value))
+            value.copy_(_where_row(rows, old, value))
 
     # Memory and graphs
 
@@ -239,7 +249,7 @@ class GpuPhysics:
         self._reset_rows = warp.to_torch(self._warp_reset_rows)  # [B] bool
         self._state = [warp.to_torch(getattr(self._data, name)) for name in _STATE]
         self.qpos, self.qvel = self._state[1], self._state[2]
-        self._ctrl = warp.to_torch(self._data.ctrl)
+        self._inputs = {name: warp.to_torch(getattr(self._data, name)) for name in INPUTS}  # [B, ...]
         self._qacc = warp.to_torch(self._data.qacc)
         self._last_overflow = warp.to_torch(self._data.overflow)  # [B], bit flags; cleared by a reset
         self._overflow = torch.zeros_like(self._last_overflow)  # [B], since the last check
@@ -308,6 +318,11 @@ class GpuPhysics:
             yield
             if self._warp_device.is_cuda:
                 warp.stream_from_torch(self.device).wait_stream(self._warp_device.stream)
+
+
+def _where_row(rows: Tensor, chosen: Tensor, otherwise: Tensor) -> Tensor:
+    """Rows [B] bool of one tensor [B, ...], and the others of another."""
+    return torch.where(rows.view(-1, *(1,) * (chosen.ndim - 1)), chosen, otherwise)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -41,13 +42,32 @@ def load_model(body: Path, edit: Callable[[mujoco.MjSpec], None] | None = None) 
 
     Solving contact islands separately has no benefit on a single kinematic tree and costs 3 to 8 %; the result without
     it is bit-identical (tests/envs/test_mujoco.py).
+
+    Raises:
+        ValueError: when MuJoCo refuses the file, or it has numbers that cannot be simulated.
     """
     spec = mujoco.MjSpec.from_file(str(body))
     if edit is not None:
         edit(spec)
     model = spec.compile()
+    _check_numbers(model)
     model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
     return model
+
+
+def _check_numbers(model: mujoco.MjModel) -> None:
+    """Check the model's numbers.
+
+    Raises:
+        ValueError: for a timestep that is not positive and finite, or a NaN, which MuJoCo's parser lets pass.
+    """
+    if not 0 < model.opt.timestep < math.inf:
+        raise ValueError(f"timestep is {model.opt.timestep}; must be positive and finite")
+    for prefix, owner in (("", model), ("opt.", model.opt)):
+        for name in (name for name in dir(owner) if not name.startswith("_")):
+            value = getattr(owner, name)
+            if isinstance(value, (float, np.ndarray)) and np.any(value != value):  # which only a NaN does
+                raise ValueError(f"{prefix}{name} has a NaN; must be numbers")
 
 
 def owner_and_attribute(model: Any, name: str) -> tuple[Any, str]:

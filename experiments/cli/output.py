@@ -1,4 +1,4 @@
-"""Output that cannot end the work: what nobody can read any more is dropped until the work is done."""
+"""Output that cannot interrupt the work: text that can no longer be written is dropped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 
 class Tolerant:
-    """A text stream that writes what it can: a pipe, a file or a terminal may fail, and characters may be unknown."""
+    """A text stream that ignores failures: of a pipe, a file or a terminal, or of unknown characters."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -114,7 +114,8 @@ class Mp4:
             raise
 
     def _check_whole(self) -> None:
-        """
+        """Check that the file is complete.
+
         Raises:
             UserError: when not all frames can be read again.
         """

@@ -34,6 +34,7 @@ from experiments.experiment.names import (
 )
 from experiments.experiment.recipe_file import RECIPE_MODULE, load_file
 from metarl._lazy import imported
+from metarl.checks import at_least
 from metarl.errors import UserError
 from metarl.fewshot.episode import FewShotFamily
 from metarl.optim import is_expanded
@@ -85,6 +86,7 @@ class Experiment(Generic[F, A]):
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; must be 0 or more")
+        at_least(self, 0, "seed", at_most=2**62 - 1)
 
     @property
     def agent_name(self) -> str:
@@ -114,6 +116,10 @@ class Experiment(Generic[F, A]):
             )
         except (ValueError, OverflowError, CrashedTooOften) as error:
             raise UserError(str(error)) from error
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise UserError(f"this experiment does not fit the memory: {error}") from error
+        except RecursionError as error:
+            raise UserError("settings are nested too deeply, such as wrappers around wrappers") from error
 
 
 def load(name: str) -> Experiment[Any, Any]:
@@ -391,6 +397,6 @@ def _tensor_misfit(fresh: torch.Tensor, saved: torch.Tensor, where: str) -> str 
     if (fresh.dtype, fresh.layout) != (saved.dtype, saved.layout):
         kinds = (f"{tensor.dtype} and {tensor.layout}".replace("torch.", "") for tensor in (saved, fresh))
         return "{} is {}; must be {}".format(where, *kinds)
-    if is_expanded(saved):
+    if is_expanded(saved) and not is_expanded(fresh):
         return f"{where} is an expanded tensor; must have a number in memory for each entry"
     return None

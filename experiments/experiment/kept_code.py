@@ -17,9 +17,10 @@ class KeptModules(MetaPathFinder):
     """Finds the modules of one record by their names; the first in `sys.meta_path` while they are imported."""
 
     def __init__(self, kept: KeptRecord) -> None:
-        """
+        """Read and check all copies.
+
         Raises:
-            RunError: when a copy is missing, or is not what was kept.
+            RunError: when a copy is missing, or does not match its hash.
         """
         files = {file.module: file for file in kept.record.files if file.module is not None}
         self._loaders = {name: _Loader(kept.content_of(file), kept.copy_of(file)) for name, file in files.items()}

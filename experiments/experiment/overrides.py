@@ -86,6 +86,8 @@ def _checked(given: Any, hint: Any, present: Any, where: str, allowed: Mapping[s
         text = json.dumps(str(given) if isinstance(given, Path) else given)
     except (TypeError, ValueError) as error:
         raise UserError(f"{where} is {given!r}, which is not a plain value: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{where} is a value that is nested too deeply") from error
     try:
         return TypeAdapter(hint).validate_json(text, strict=True)
     except ValidationError as error:

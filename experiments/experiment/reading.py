@@ -1,12 +1,12 @@
-"""Reading a run: its experiment, and the code that this takes.
+"""Reading a run: its experiment, and the code that it needs.
 
-Most runs need no code of the user's: config.json names classes of our catalogs, and holds every field. The others need
-their recipe again, for a function or a class. Whose code is run, and which, is decided here:
+Most runs need none of the user's code: config.json names classes of our catalogs, and holds every field. The others
+need their recipe again, for a function or a class. The code to run is chosen as follows:
 
 1. A recipe that is installed, or that the user names (`recipe`), is run.
-2. The recipe that a run names, and the copies that it keeps, are run when the run bears this user's signature, who has
-   then run that very code before, or when the user says so (`trust`).
-3. Where files differ from what the run was trained with, the user says which of the two are wanted.
+2. The recipe that a run names, and the copies that it keeps, are run if the run has this user's signature, which means
+   that the user has run exactly this code before, or with `trust`.
+3. If files differ from those of the training, the user chooses between the two.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ AS_TRAINED = "as trained"  # the code and data of an evaluation
 
 @dataclass(frozen=True)
 class ReadRun:
-    """A run's experiment, and what it was read with."""
+    """A run's experiment, and the code with which it was read."""
 
     experiment: Experiment[Any, Any]
     recipe: str  # its name or path
@@ -98,7 +98,7 @@ def read(run: Run, choice: CodeChoice | None = None) -> ReadRun:
 
 
 def record_of(experiment: Experiment[Any, Any], name: str, iteration: int = 0) -> tuple[CodeRecord, dict[str, bytes]]:
-    """What a run keeps of the code and data behind an experiment, signed; the record, and the copies by their names.
+    """The signed record of the code and data behind an experiment, and the copies to keep, by name.
 
     name: of the recipe, or its path. iteration: the first one that is trained with it.
 
@@ -116,7 +116,7 @@ def record_of(experiment: Experiment[Any, Any], name: str, iteration: int = 0) -
 
 
 def keep_new_code(run: Run, reading: ReadRun, iteration: int) -> None:
-    """Let a run that is trained on with other code keep this, too, and name its recipe from now on.
+    """Add a record of other code with which a run's training continues, and name its recipe in the config.
 
     iteration: the first one that is trained with it.
 
@@ -182,9 +182,10 @@ def _taken_along(files: Iterable[KeptFile], kept: KeptRecord | None, recipe: Pat
 
 
 def _require_trust(run: Run, name: str, kept: KeptRecord | None, choice: CodeChoice, files: list[str]) -> None:
-    """
+    """Check that the user trusts the code to run.
+
     Raises:
-        UserError: when neither the user trusts this code now nor has run it before, or it is no recipe's.
+        UserError: when the user neither trusts this code now nor has run it before, or it is not a recipe's.
     """
     if kept is not None and kept.record.recipe == name and is_signed(kept.record):
         return
@@ -200,9 +201,10 @@ def _require_trust(run: Run, name: str, kept: KeptRecord | None, choice: CodeCho
 
 
 def _check_recipe(path: Path) -> None:
-    """
+    """Check that a file is a recipe, without running it.
+
     Raises:
-        UserError: when a file does not bind `experiment`, as a recipe does; found out without running it.
+        UserError: when it does not bind `experiment`.
     """
     try:
         tree = ast.parse(path.read_bytes())
@@ -217,9 +219,10 @@ def _check_recipe(path: Path) -> None:
 
 
 def _refuse_unless_chosen(run: Run, changed: list[str], choice: CodeChoice) -> None:
-    """
+    """Check that the user has chosen a version, if something has changed.
+
     Raises:
-        UserError: when something has changed and the user has not said what is to be used.
+        UserError: when something has changed and there is no choice.
     """
     if not changed:
         return
@@ -231,7 +234,7 @@ def _refuse_unless_chosen(run: Run, changed: list[str], choice: CodeChoice) -> N
 
 
 def _loader(name: str, kept: KeptRecord | None, choice: CodeChoice) -> Callable[[], Experiment[Any, Any]]:
-    """What loads the experiment of a recipe."""
+    """A function that loads a recipe's experiment."""
     if choice.as_trained:
         assert kept is not None
         return lambda: experiment_in(load_kept(kept), name)

@@ -1,7 +1,7 @@
-"""Whose code a run names: what this user has run on this machine is signed with a key that only this user has.
+"""Trust in a run's code: records of code that this user has run are signed with a key that only this user has.
 
-A run's directory may come from anywhere, and may name any file. What it names is run without a question only where its
-record of code bears this user's signature: then the user has run that very code before.
+A run's directory may come from anywhere, and may name any file. Its code is run without asking only if its record has
+this user's signature, which means that the user has run exactly this code before.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from metarl.adaptation.sequence import SequenceState
+from metarl.nets.initialisation import orthogonal_
 from metarl.nets.mlp import Linear
 from metarl.records import Record
 
@@ -136,7 +137,7 @@ def queries_keys_values(fan_in: int, key_size: int, value_size: int, *, generato
     layer = Linear(fan_in, 2 * key_size + value_size, device=generator.device)
     query, key, value = layer.weight.data.split([key_size, key_size, value_size])
     for weight in (query, value):
-        nn.init.orthogonal_(weight, generator=generator)
+        orthogonal_(weight, generator=generator)
     key.copy_(query)
     nn.init.zeros_(layer.bias)
     return layer

@@ -25,6 +25,7 @@ from torch.nn.functional import one_hot, softplus
 
 from metarl.adaptation.sequence import SequenceState, ask_in_copies
 from metarl.checks import widths
+from metarl.nets.initialisation import orthogonal_
 from metarl.nets.mlp import linear
 
 _MIN_SQUARED_LENGTH = 1e-4  # squared length below which a vector is not scaled up to unit length
@@ -76,7 +77,7 @@ class ExternalMemory(nn.Module):
                 nn.init.zeros_(weight)
             else:
                 for gate in weight.split(controller_size):
-                    nn.init.orthogonal_(gate, generator=generator)
+                    orthogonal_(gate, generator=generator)
         self.key = linear(controller_size, reads, gain=1.0, generator=generator)
         self.gate = linear(controller_size, config.num_heads, gain=1.0, generator=generator)
         self.sharpness = linear(controller_size, config.num_heads, gain=1.0, generator=generator)

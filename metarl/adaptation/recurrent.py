@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from metarl.adaptation.sequence import SequenceState, ask_in_copies
 from metarl.checks import at_least, literals
+from metarl.nets.initialisation import orthogonal_
 
 Cell = Literal["gru", "lstm"]
 
@@ -61,7 +62,7 @@ class Recurrent(nn.Module):
                 nn.init.zeros_(weight)
             else:
                 for gate in weight.split(hidden_size):
-                    nn.init.orthogonal_(gate, generator=generator)
+                    orthogonal_(gate, generator=generator)
         if config.span is not None:
             self._set_span(config.span, generator)
         start = torch.zeros(hidden_size, device=generator.device)

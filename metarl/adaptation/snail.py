@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from metarl.adaptation.attention import CausalStack, KeysValues, attend, no_keys, queries_keys_values
 from metarl.checks import LARGEST_WIDTH, at_least, not_empty, widths
+from metarl.nets.initialisation import orthogonal_
 from metarl.nets.mlp import linear
 
 
@@ -87,7 +88,7 @@ class Convolutions(nn.Module):
         self.before = nn.ModuleList(nn.Linear(size, 2 * filters, False, generator.device) for size in sizes)
         for layer in (*self.here, *self.before):
             for weight in layer.weight.split(filters):  # type: ignore[operator]
-                nn.init.orthogonal_(weight, 0.5**0.5, generator=generator)
+                orthogonal_(weight, 0.5**0.5, generator=generator)
         for layer in self.here:
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 

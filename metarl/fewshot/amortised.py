@@ -67,6 +67,16 @@ class AmortisedLearner:
         """The net's normalisation, and the number of parameters generated per task, not counting those per class."""
         return {**normalisation_facts(self.adaptation), "adapted_parameters": self.adaptation.adapted_parameters}
 
+    def check_episodes(self, train: FewShotEpisode, test: FewShotEpisode) -> None:
+        """Check that the learner can absorb the supports of these episodes.
+
+        Raises:
+            ValueError: when supports cannot be absorbed, such as for more classes than the net has outputs.
+        """
+        with torch.no_grad(), in_evaluation(self.adaptation):
+            for episode in (train, test):
+                self.adaptation.adapt(self.adaptation.prior(1), episode.support)
+
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam; the logged score is from before the step."""
         query = experience.query

@@ -122,6 +122,19 @@ class FewShotLearner(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+@runtime_checkable
+class ChecksEpisodes(Protocol):
+    """An optional method of a `FewShotLearner` that cannot learn from episodes of every size."""
+
+    def check_episodes(self, train: FewShotEpisode, test: FewShotEpisode) -> None:
+        """Called with one task of training and one of evaluation before anything is trained.
+
+        Raises:
+            ValueError: when it cannot learn from the one, or predict for the other; names the setting.
+        """
+        ...
+
+
 class FewShotLearnerConfig(Protocol):
     """The configuration of a few-shot learner: a frozen dataclass, defined in the learner's own file."""
 

@@ -129,6 +129,15 @@ class GradientLearner:
     def facts(self) -> Mapping[str, Any]:
         return gradient_facts(self.adaptation)
 
+    def check_episodes(self, train: FewShotEpisode, test: FewShotEpisode) -> None:
+        """Check that the net has enough outputs for these episodes.
+
+        Raises:
+            ValueError: when there are more classes than the net has outputs.
+        """
+        check_ways(self.problem, train)
+        check_ways(self.problem, test)
+
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam; the logged score is from before the step."""
         progress = self.outer_step.progress

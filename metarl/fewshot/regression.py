@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from metarl.checks import at_least
 from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.problem import Regression
 from metarl.protocols import Split
@@ -29,9 +30,7 @@ class FunctionFamily:
     problem = Regression(input_size=1, output_size=1)
 
     def __post_init__(self) -> None:
-        for name in ("shots", "queries"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; must be at least 1")
+        at_least(self, 1, "shots", "queries")
 
     @property
     def training(self) -> Self:

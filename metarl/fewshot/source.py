@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -12,6 +13,7 @@ import torch
 from metarl.evaluation import Evaluation
 from metarl.fewshot.episode import (
     ChecksData,
+    ChecksEpisodes,
     FewShotEpisode,
     FewShotFamily,
     FewShotLearner,
@@ -19,6 +21,7 @@ from metarl.fewshot.episode import (
     generator_of,
 )
 from metarl.fewshot.problem import Classification, Outcome
+from metarl.memory import check_memory
 from metarl.protocols import Split
 from metarl.records import Digest, cat
 from metarl.source import Draw, TrainConfig, check_kinds
@@ -60,7 +63,8 @@ class FewShotSource:
             raise ValueError(f"copies is {train.copies}; must be 1 for few-shot families such as {family.name}")
         if isinstance(family, ChecksData):
             family.check_data()
-        family.training.episode(1, "train", generator=torch.Generator().manual_seed(0))  # fails early
+        _check_memory(family, train.num_tasks)
+        self._first_episode = family.training.episode(1, "train", generator=torch.Generator().manual_seed(0))
         self.family, self.num_tasks = family, train.num_tasks
         self._config = config
         self.problem = family.problem
@@ -84,7 +88,10 @@ class FewShotSource:
         if learner.point != "step" and not self._num_steps_given:
             self.num_points = _most_points(self.family)
         shots, queries = _shots(learner, self.family, self.num_points), self.family.test_queries  # fails early too
-        self.family.episode(1, "test", shots=shots, queries=queries, generator=torch.Generator().manual_seed(0))
+        test = self.family.episode(1, "test", shots=shots, queries=queries, generator=torch.Generator().manual_seed(0))
+        if isinstance(learner, ChecksEpisodes):
+            device = self._generators["initialisation"].device
+            learner.check_episodes(self._first_episode.to(device), test.to(device))
         return learner
 
     def draw(self, learner: FewShotLearner) -> Draw[FewShotEpisode]:
@@ -170,6 +177,23 @@ class FewShotSource:
 
     def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
         pass
+
+
+def _check_memory(family: FewShotFamily, num_tasks: int) -> None:
+    """Check that a batch of tasks fits the memory.
+
+    Raises:
+        ValueError: when a batch of tasks cannot fit the memory.
+    """
+    if family.varies:
+        return
+    ways = family.problem.ways if isinstance(family.problem, Classification) else 1
+    sizes = [(num_tasks, each.shots, each.queries) for each in (family, family.training)]
+    sizes.append((1, family.shots, family.test_queries))
+    numbers = math.prod(family.problem.input_shape) * ways
+    for tasks, shots, queries in sizes:
+        what = f"a batch of {tasks:,} tasks with {shots:,} shots and {queries:,} queries of {family.name}"
+        check_memory(what, float(tasks) * (shots + queries) * numbers)
 
 
 def _most_points(family: FewShotFamily) -> int:

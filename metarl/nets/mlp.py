@@ -13,6 +13,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from metarl.nets.distributions import Categorical, DiagonalGaussian
+from metarl.nets.initialisation import orthogonal_
 
 Activation = Literal["tanh", "relu", "silu"]
 
@@ -95,7 +96,7 @@ def key_of(name: str) -> str:
 def linear(fan_in: int, fan_out: int, *, gain: float, generator: torch.Generator) -> Linear:
     """A linear layer with orthogonal weights of the given gain and zero bias, on the generator's device."""
     layer = Linear(fan_in, fan_out, device=generator.device)
-    nn.init.orthogonal_(layer.weight, gain, generator=generator)
+    orthogonal_(layer.weight, gain, generator=generator)
     nn.init.zeros_(layer.bias)
     return layer
 

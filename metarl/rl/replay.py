@@ -200,7 +200,8 @@ def _packed(items: Transition) -> list[Tensor | None]:
 
 
 def _unpacked(packed: Sequence[Any]) -> Transition:
-    """
+    """The inverse of `_packed`.
+
     Raises:
         ValueError: when these are not the tensors of `_packed`.
     """

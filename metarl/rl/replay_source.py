@@ -28,7 +28,7 @@ from metarl.records import Trajectory, by_task
 from metarl.rl.observation_scale import ScaleCheck
 from metarl.rl.replay import Replay, Transition
 from metarl.rl.rollouts import check_finite, collect
-from metarl.rl.trials import DivergenceCount
+from metarl.rl.trials import DivergenceCount, check_trajectory_memory
 from metarl.source import Draw, TrainConfig, check_kinds
 
 
@@ -130,6 +130,8 @@ class ReplaySource:
                 f"capacity is {config.capacity}; must hold an iteration's {phases} episodes of "
                 f"{self.family.horizon} steps, {phases * self.family.horizon}"
             )
+        first = config.num_train_tasks * config.initial_episodes, self.num_tasks * phases
+        check_trajectory_memory(self.family, max(first), self.family.horizon)
         self.tasks = self.family.sample(config.num_train_tasks, "train", self._generators["task"])
         self.env = self.family.make_env(self.num_tasks * self.copies, self._generators["env"])
         self._shaped = _metric_index(self.env, config.shaped_reward)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from gymnasium import spaces
 
 from metarl.evaluation import (
     RETURN,
@@ -17,6 +18,7 @@ from metarl.evaluation import (
     mean_metrics,
     measure_of,
 )
+from metarl.memory import check_memory
 from metarl.protocols import Agent, AgentConfig, Split, TaskFamily, VectorEnv
 from metarl.records import Trajectory, cat
 from metarl.rl.observation_scale import ScaleCheck
@@ -82,6 +84,8 @@ class TrialSource:
             )
         self.measure, self._adapts_in_blocks = measure_of(agent), agent.block is not None
         rows = self.num_tasks * self.copies * rows_per_task(agent)
+        steps = self.family.horizon * (self.num_points if agent.block is None else agent.training_blocks or 1)
+        check_trajectory_memory(self.family, rows, steps)
         self.env = self.family.make_env(rows, self._generators["env"])
         return agent
 
@@ -145,6 +149,18 @@ class TrialSource:
 
     def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
         self._diverged.total = state["num_diverged"]
+
+
+def check_trajectory_memory(family: TaskFamily, rows: int, steps: int) -> None:
+    """Refuse iterations whose trajectories cannot fit the memory, if every episode is as long as it may be.
+
+    Raises:
+        ValueError: saying how much they need.
+    """
+    space = family.action_space
+    action_size = 1 if isinstance(space, spaces.Discrete) else space.shape[0]
+    numbers = 2 * family.observation_space.shape[0] + action_size + 4
+    check_memory(f"an iteration of {rows:,} rows x {steps:,} steps in {family.name}", float(rows) * steps * numbers)
 
 
 class DivergenceCount:

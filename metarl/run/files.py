@@ -1,4 +1,4 @@
-"""Files written whole: a reader, or a kill at any moment, finds the old content or the new, never a part.
+"""Atomic file writes: a reader, also after a kill at any moment, finds the old content or the new, never a part.
 
 What is written first is a uniquely named scratch file next to the target. It is made exclusively, and the
 target is replaced, never opened; a symbolic link that somebody put in the place of either is not followed.
@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-_SCRATCH = ".partial"  # how the name of a scratch file ends, before the target's own ending
+_SCRATCH = ".partial"  # suffix of scratch files, before the target's own suffix
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
 
 
 @contextlib.contextmanager
 def scratch_file(path: Path) -> Iterator[Path]:
-    """An empty scratch file for `path`, which takes its place when the context ends and is removed when it fails.
+    """An empty scratch file for `path`, which replaces it when the context ends and is removed on failure.
 
     Raises:
         OSError: when the disk refuses it.
@@ -36,12 +36,12 @@ def scratch_file(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all, and wait until the disk has it.
+    """Write a file atomically, and wait until it is on disk.
 
-    content: or what writes it, as it may be too large to be in memory a second time.
+    content: the bytes, or a function that writes them, for content too large to hold in memory twice.
 
     Raises:
-        OSError: when the disk refuses it; what was there is left as it was.
+        OSError: when writing fails; the old content is kept.
     """
     with scratch_file(path) as scratch, os.fdopen(os.open(scratch, os.O_WRONLY | _NO_FOLLOW), "wb") as file:
         file.write(content) if isinstance(content, bytes) else content(file)
@@ -50,10 +50,10 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> No
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a file, which is not waited for as that of a pipe would be.
+    """The content of a regular file; fails for a pipe, which would block.
 
     Raises:
-        OSError: when there is none, or it cannot be read.
+        OSError: when it does not exist, or cannot be read.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise OSError("not a regular file")
@@ -61,12 +61,12 @@ def read_file(path: Path) -> bytes:
 
 
 def is_scratch(path: Path) -> bool:
-    """Whether a file is what a killed process left of one that it was writing."""
+    """Whether a file is a leftover scratch file of a killed process."""
     return path.name.startswith(".") and path.stem.endswith(_SCRATCH)
 
 
 def open_lock(path: Path) -> BinaryIO:
-    """A file to lock, made where there is none; its content is left alone.
+    """A file to lock, created if missing; its content is not changed.
 
     Raises:
         OSError: when it cannot be opened for writing, or is a symbolic link.
@@ -75,6 +75,6 @@ def open_lock(path: Path) -> BinaryIO:
 
 
 def reason(error: Exception) -> str:
-    """One line that says what went wrong."""
+    """The reason of an error, in one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return (text.strip().splitlines() or [type(error).__name__])[0]

@@ -169,7 +169,8 @@ def last_record(run_path: Path) -> KeptRecord | None:
 
 
 def _content(path: Path) -> bytes:
-    """
+    """The content of a file.
+
     Raises:
         RunError: when there is no such file, or it cannot be read.
     """

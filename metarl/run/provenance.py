@@ -27,7 +27,25 @@ def provenance(command: list[str], project: Path | None = None) -> dict[str, Any
         "versions": {"python": platform.python_version(), **versions()},
         "platform": platform.platform(),
         "cpu_cores": os.cpu_count(),
+        "same_bits_with": same_bits_with(),
     }
+
+
+def same_bits_with() -> dict[str, Any]:
+    """The processor and the number of threads with which one seed, and the versions above, give the same run again."""
+    import torch  # here, as whoever only lists runs does not need it
+
+    return {"processor": _processor(), "threads": torch.get_num_threads()}
+
+
+def _processor() -> str:
+    """The processor's name, as far as the system says."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str | None]:

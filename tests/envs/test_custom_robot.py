@@ -1,6 +1,7 @@
 """A robot of one's own: ranges, model fields, batched physics, mistakes by name, and the documented example."""
 
 import importlib
+import logging
 import math
 import re
 import shutil
@@ -71,7 +72,9 @@ def arm(tmp_path_factory) -> Callable[..., Any]:
             "tasks": {"target": Uniform(0, 1)},
             "horizon": 5,
         }
-        return MujocoFamily(**{**settings, **changes})
+        settings |= changes
+        free = [name for name in ("target", "side") if name in settings["tasks"]]
+        return MujocoFamily(**{"unchecked": free, **settings})
 
     return make
 
@@ -195,7 +198,7 @@ def test_fields_change_where_they_are_selected(arm):
         "opt.gravity": Uniform(0.5, 2),
         "opt.viscosity": Uniform(1, 2, scale=False),
     }
-    family = arm(tasks=tasks)
+    family = arm(tasks=tasks, unchecked=["geom_friction"])  # as the floor is out of reach
     task = family.sample(3, "train", generator())
     assert task.dof_damping.shape == (3, 2)  # a value for each joint, of which the first has three axes
     assert task.actuator_gear.shape == (3, 2)
@@ -364,6 +367,388 @@ def test_tasks_that_are_all_choices_have_no_ood(arm):
     mixed = arm(tasks={"side": Choice([-1, 1]), "target": Uniform(0, 1)}).sample(50, "ood", generator())
     assert set(mixed.side.tolist()) == {-1.0, 1.0}
     assert bool((mixed.target > 1).all())
+
+
+# Parameters without an effect
+
+
+def message(make: Callable[[], Any]) -> str:
+    with pytest.raises(ValueError) as error:  # noqa: PT011, the messages are compared
+        make()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("mass", "body_mass"),
+        ("damping", "dof_damping"),
+        ("tendon_stifness", "tendon_stiffness"),
+        ("site_poss", "site_pos"),
+        ("jiont_range", "jnt_range"),
+    ],
+)
+def test_a_parameter_that_no_function_asks_for_is_refused_with_the_nearest_field(arm, name, nearest):
+    found = message(lambda: arm(tasks={name: Uniform(1, 2)}))
+    assert found == (
+        f"task {name!r} has no effect: it is no field of MuJoCo's model, and neither observe, reward, terminated, "
+        f"start nor act asks for task.{name}: did you mean {nearest!r}?"
+    )
+    arm(tasks={name: Uniform(1, 2)}, reward=lambda physics, action, task: getattr(task, name))
+    arm(tasks={name: Uniform(1, 2)}, unchecked=[name])
+
+
+@pytest.mark.parametrize(
+    "reward",
+    [
+        lambda physics, action, task: torch.stack(list(vars(task).values()), 1).sum(1),
+        lambda physics, action, task: task.map(lambda value: 2 * value).target,
+        lambda physics, action, task: replace(task, target=task.target + 1).target,
+    ],
+)
+def test_a_parameter_may_be_asked_for_in_any_way(arm, reward):
+    arm(tasks={"target": Uniform(1, 2)}, reward=reward, unchecked=())
+
+
+def test_a_parameter_that_only_pictures_and_metrics_ask_for_is_refused(arm):
+    functions: dict[str, Any] = {
+        "goal": lambda task: task.target[:, None].expand(-1, 3),
+        "metrics": {"far": lambda physics, action, task: task.target},
+    }
+    assert message(lambda: arm(unchecked=(), **functions)).startswith("task 'target' has no effect")
+    length = "observe does not ask for it by its length"
+    observe = lambda physics, task: physics.qpos * torch.ones(len(task), 1)  # noqa: E731
+    assert message(lambda: arm(unchecked=(), observe=observe)).startswith("task 'target' has no effect"), length
+
+
+def test_a_field_of_the_model_without_an_effect_is_refused(arm):
+    assert message(lambda: arm(tasks={"geom_friction": Uniform(1, 2, geoms=["floor"])})).startswith(
+        "task 'geom_friction' has no effect: 5 random steps with 1.5 and with 1."
+    )
+    assert message(lambda: arm(tasks={"body_subtreemass": Uniform(1, 2)})) == (
+        "task 'body_subtreemass' has no effect: MuJoCo computes 'body_subtreemass' from other fields"
+    )
+    arm(tasks={"geom_friction": Uniform(1, 2, geoms=["floor"])}, unchecked=["geom_friction"])
+    arm(tasks={"geom_friction": Choice([2])})  # one value has nothing to be compared with
+    assert message(lambda: arm(unchecked=["mass"])) == "unchecked has 'mass'; must be among target"
+
+
+def test_a_late_contact_shows_its_friction(tmp_path):
+    path = tmp_path / "puck.xml"
+    path.write_text("""<mujoco><worldbody><geom name="floor" type="plane" size="1 1 1"/>
+      <body pos="0 0 0.3"><freejoint/><geom type="box" size="0.1 0.1 0.1"/></body></worldbody>
+      <actuator><motor body="puck" ctrlrange="-1 1"/></actuator></mujoco>"""
+      .replace("<body pos", '<body name="puck" pos').replace('<motor body="puck"', '<motor site="s" gear="1 0 0 0 0 0"')
+      .replace("<freejoint/>", '<freejoint/><site name="s"/>'))  # fmt: skip
+    settings: dict[str, Any] = {
+        "mjcf": path,
+        "observe": lambda physics, task: physics.qpos,
+        "reward": lambda physics, action, task: physics.qpos[:, 0],
+        "tasks": {"geom_friction": Uniform(0.1, 2, geoms=["floor"])},
+        "start_noise": 0.0,
+        "frame_skip": 5,
+    }
+    MujocoFamily(horizon=60, **settings)
+    assert "10 random steps" in message(lambda: MujocoFamily(horizon=10, **settings))  # it is still falling
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("to", "records"), ("map", "records"), ("lambda", "Python"), ("__doc__", "records")]
+)
+def test_names_that_are_taken_are_refused(arm, name, why):
+    found = message(lambda: arm(tasks={name: Uniform(0, 1)}))
+    assert found.startswith(f"{name!r} is not a valid parameter name, as it is taken by ")
+    assert why in found
+
+
+def test_two_names_of_one_field_are_refused(arm):
+    tasks = {"opt.gravity": Uniform(1, 2), "opt_gravity": Uniform(1, 2)}
+    assert message(lambda: arm(tasks=tasks)) == (
+        "tasks has 'opt.gravity' and 'opt_gravity', which are one field of a task; rename one"
+    )
+
+
+class Drawn:
+    """A sampler of the user's own."""
+
+    def __init__(self, sample: Callable[..., Any], has_ood: bool = False) -> None:
+        self.draw, self.has_ood = sample, has_ood
+
+    def sample(self, shape: Any, split: str, generator: torch.Generator) -> Any:
+        return self.draw(tuple(shape), split)
+
+    def contains(self, values: Any) -> Any:
+        return values >= 0
+
+
+def test_samplers_of_no_use_are_named(arm):
+    def of(sampler: Any) -> str:
+        return message(lambda: arm(tasks={"target": sampler}))
+
+    def beyond(shape: Any, split: str) -> Any:
+        return torch.full(shape, 1.0 if split == "train" else math.inf)
+
+    begin = "the sampler of task 'target'"
+    assert of(Drawn(lambda shape, split: torch.full(shape, math.nan))) == (
+        f"{begin} draws nan for the split 'train'; must be finite numbers"
+    )
+    assert of(Drawn(beyond, has_ood=True)) == f"{begin} draws inf for the split 'ood'; must be finite numbers"
+    assert of(Drawn(lambda shape, split: torch.ones(3))) == (
+        f"{begin} gives shape (3,); must be a tensor of shape (256,)"
+    )
+    assert of(Drawn(lambda shape, split: 1.0)) == f"{begin} gives float; must be a tensor of shape (256,)"
+    assert of(Drawn(lambda shape, split: shape[5])) == (
+        f"{begin} fails for the split 'train': IndexError: tuple index out of range"
+    )
+    flat = Drawn(lambda shape, split: torch.rand(shape[:1]))
+    assert message(lambda: arm(tasks={"body_mass": flat})) == (
+        "the sampler of task 'body_mass' gives shape (7,); must be a tensor of shape (7, 2)"
+    )
+
+
+@pytest.mark.parametrize("timestep", ["0", "nan", "-0.01"])
+def test_a_timestep_that_is_none_is_named(arm, tmp_path, timestep):
+    path = tmp_path / "arm.xml"
+    path.write_text(ARM.replace("0.01", timestep, 1))
+    assert message(lambda: arm(mjcf=path)) == f"{path}: timestep is {float(timestep)}; must be positive and finite"
+
+
+def test_a_number_that_is_none_is_named(arm, tmp_path):
+    path = tmp_path / "arm.xml"
+    path.write_text(ARM.replace('<option timestep="0.01"', '<option timestep="0.01" gravity="0 0 nan"'))
+    assert message(lambda: arm(mjcf=path)) == f"{path}: opt.gravity has a NaN; must be numbers"
+
+
+# Servos
+
+SERVOS = """<mujoco><option timestep="0.002"/><worldbody>
+  <body name="upper"><joint name="shoulder" axis="0 0 1" damping="0.1"/><geom size="0.05" pos="0.3 0 0"/>
+  <body name="lower" pos="0.3 0 0"><joint name="elbow" axis="0 0 1" damping="0.1"/><geom size="0.05" pos="0.3 0 0"/>
+  </body></body>
+  <body name="marker" mocap="true" pos="1 0 0"><geom size="0.02" contype="0" conaffinity="0"/></body></worldbody>
+  <actuator><position name="shoulder" joint="shoulder" kp="40" kv="4" ctrlrange="-2 2"/>
+  <intvelocity name="elbow" joint="elbow" kp="40" kv="4" ctrlrange="-1 1" actrange="-3 3"/></actuator>
+  <keyframe><key name="stand" qpos="0 0.5"/>
+  <key name="home" qpos="0.6 1.2" qvel="0.1 0.2" ctrl="0.62 0" act="1.25" mpos="1 2 3" mquat="0 1 0 0"/></keyframe>
+</mujoco>"""
+
+
+@pytest.fixture(scope="module")
+def servos(tmp_path_factory) -> Callable[..., Any]:
+    """Makes families of two servos with a home position, and a marker that is put where one likes."""
+    path = tmp_path_factory.mktemp("servos") / "servos.xml"
+    path.write_text(SERVOS)
+
+    def make(**changes: Any) -> Any:
+        settings: dict[str, Any] = {
+            "mjcf": path,
+            "observe": lambda physics, task: torch.cat([physics.qpos, physics.qvel], 1),
+            "reward": lambda physics, action, task: physics.qpos[:, 0],
+            "tasks": {"body_mass": LogUniform(1 / 2, 2, shared=True)},
+            "horizon": 4,
+            "start": "home",
+            "start_noise": 0.0,
+        }
+        return MujocoFamily(**{**settings, **changes})
+
+    return make
+
+
+def settled(servos: Callable[..., Any], parameter: str, sampler: Any, value: Any) -> list[float]:
+    """The angles [rad] that a command of 1 rad to the shoulder ends at."""
+    env = env_for(servos(tasks={parameter: sampler}, horizon=900, start="stand"), **{parameter: value})
+    steps = [env.step(torch.tensor([[1.0, 0.0]])) for _ in range(800)]
+    return steps[-1].obs[0, :2].tolist()
+
+
+def test_a_gain_without_its_bias_is_warned_of(servos, caplog):
+    with caplog.at_level(logging.WARNING):
+        both = LogUniform(1 / 2, 2, shared=True)
+        servos(tasks={"actuator_kp": both, "actuator_kd": both, "body_mass": both})
+        assert caplog.messages == []
+        gain = LogUniform(1 / 2, 2, actuators=["shoulder"])
+        servos(tasks={"actuator_gainprm": gain})
+        servos(tasks={"actuator_gainprm": gain}, horizon=5)  # which is not worth another warning
+    assert len(caplog.messages) == 1
+    assert "task 'actuator_gainprm' changes servo 'shoulder' apart from its bias" in caplog.messages[0]
+    assert all(way in caplog.messages[0] for way in ("actuator_kp", "actuator_kd", "shared=True", "forcerange"))
+    assert settled(servos, "actuator_gainprm", gain, 0.7)[0] == pytest.approx(0.7, abs=1e-3)
+    stiffness = LogUniform(1 / 2, 2, actuators=["shoulder"])
+    assert settled(servos, "actuator_kp", stiffness, 0.7)[0] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_motor_has_no_bias_to_be_warned_of(arm, caplog):
+    with caplog.at_level(logging.WARNING):
+        arm(tasks={"actuator_gainprm": LogUniform(1 / 2, 2)})
+    assert caplog.messages == []
+    assert message(lambda: arm(tasks={"actuator_kp": LogUniform(1 / 2, 2)})) == (
+        "task 'actuator_kp' has actuator 'bend', which is not a position servo"
+    )
+
+
+def test_stiffness_and_damping_change_gain_and_bias_together(servos):
+    tasks = {"actuator_kp": LogUniform(1 / 2, 2), "actuator_kd": Uniform(1, 9, scale=False, actuators=["elbow"])}
+    family = servos(tasks=tasks)
+    task = family.sample(2, "train", generator())
+    env = family.make_env(2, generator())
+    env.reset(task)
+    for row in range(2):
+        model, _ = env.copy_row(row)
+        kp, kd = task.actuator_kp[row], task.actuator_kd[row]
+        assert model.actuator_gainprm[:, 0] == pytest.approx(40 * kp)
+        assert model.actuator_biasprm[:, 1] == pytest.approx(-40 * kp)
+        assert model.actuator_biasprm[:, 2] == pytest.approx([-4, -float(kd)])
+
+
+def test_a_velocity_servos_damping_is_its_gain_too(servos, tmp_path):
+    path = tmp_path / "velocity.xml"
+    path.write_text(SERVOS.replace('<position name="shoulder" joint="shoulder" kp="40" kv="4"',
+                                   '<velocity name="shoulder" joint="shoulder" kv="4"'))  # fmt: skip
+    damping = Uniform(1, 9, scale=False, actuators=["shoulder"])
+    model, _ = env_for(servos(mjcf=path, tasks={"actuator_kd": damping}), actuator_kd=6.0).copy_row(0)
+    assert (model.actuator_gainprm[0, 0], model.actuator_biasprm[0, 2]) == (6, -6)
+
+
+def test_a_shared_draw_is_one_value_for_all_elements(arm):
+    family = arm(tasks={"dof_damping": LogUniform(1, 4, shared=True), "body_mass": LogUniform(1, 4)})
+    task = family.sample(2, "train", generator())
+    assert (task.dof_damping.shape, task.body_mass.shape) == ((2,), (2, 2))
+    env = family.make_env(2, generator())
+    env.reset(task)
+    model, _ = env.copy_row(1)
+    assert model.dof_damping == pytest.approx(float(task.dof_damping[1]) * np.array([0.5, 0.5, 0.5, 0.2]))
+
+
+def test_both_ends_of_a_range_cannot_be_one_number(servos):
+    assert message(lambda: servos(tasks={"jnt_range": Uniform(1, 2, scale=False)})).startswith(
+        "task 'jnt_range' has two ends; scale=False gives one number"
+    )
+
+
+# Where episodes start, and what actions mean
+
+
+def everything(physics: Any, task: Any) -> Any:
+    given = (physics.qpos, physics.qvel, physics.act, physics.ctrl, physics.mocap_pos[:, 0], physics.mocap_quat[:, 0])
+    return torch.cat(given, 1)
+
+
+HOME = [0.6, 1.2, 0.1, 0.2, 1.25, 0.62, 0, 1, 2, 3, 0, 1, 0, 0]
+
+
+def test_episodes_start_in_a_keyframe_of_the_file(servos):
+    family = servos(observe=everything)
+    env = family.make_env(2, generator())
+    step = env.reset(family.sample(2, "train", generator()))
+    assert step.obs.tolist() == [pytest.approx(HOME)] * 2
+    for _ in range(4):
+        step = env.step(torch.ones(2, 2))
+    assert step.truncated.all()
+    assert step.next_obs[0].tolist() != pytest.approx(HOME)
+    assert step.obs.tolist() == [pytest.approx(HOME)] * 2
+
+
+def test_without_one_they_start_where_they_did(servos, caplog):
+    with caplog.at_level(logging.WARNING):
+        env = env_for(servos(start="qpos0"), body_mass=1.0)
+        assert caplog.messages == []
+        env = env_for(servos(start=""), body_mass=1.0)
+    assert env.physics.qpos.tolist() == [[0, 0]]
+    assert caplog.messages == [
+        "servos.xml has a keyframe 'home', but start is ''; set start='home', or 'qpos0' to ignore it"
+    ]
+
+
+def test_episodes_start_where_a_function_of_the_task_says(servos):
+    tasks = {"angle": Uniform(1, 2)}
+    env = env_for(
+        servos(observe=everything, tasks=tasks, start=lambda task: task.angle[:, None].expand(-1, 2)), angle=1.5
+    )
+    assert env.physics.qpos.tolist() == [[1.5, 1.5]]
+
+    def start(task: Any) -> Any:
+        places = torch.stack([task.angle, 0 * task.angle, 0 * task.angle], 1)
+        return {"qvel": places[:, :2], "mocap_pos": places[:, None]}
+
+    env = env_for(servos(observe=everything, tasks=tasks, start=start), angle=1.5)
+    assert (env.physics.qpos.tolist(), env.physics.qvel.tolist()) == ([[0, 0]], [[1.5, 0]])
+    assert env.physics.data("mocap_pos").tolist() == [[[1.5, 0, 0]]]
+
+
+def test_noise_is_that_of_each_joint(servos):
+    family = servos(start_noise=0.0, joint_noise={"elbow": 0.1})
+    env = family.make_env(100, generator())
+    obs = env.reset(family.sample(1, "train", generator())).obs
+    assert obs[:, 0].tolist() == pytest.approx([0.6] * 100)
+    assert obs[:, 2].tolist() == pytest.approx([0.1] * 100)
+    for column, middle in ((1, 1.2), (3, 0.2)):
+        assert 0.09 < float((obs[:, column] - middle).abs().max()) < 0.1
+    alike = servos(start_noise=0.1).make_env(100, generator())
+    assert torch.equal(alike.reset(family.sample(1, "train", generator())).obs[:, 1], obs[:, 1])  # from one stream
+
+
+def test_act_makes_controls_and_places_of_actions(servos):
+    def act(physics: Any, action: Any, task: Any) -> Any:
+        place = torch.cat([action[:, 2:], physics.qpos], 1)[:, None]
+        return {"ctrl": torch.tensor([0.62, 0]) + 0.3 * action[:, :2], "mocap_pos": place}
+
+    family = servos(observe=everything, act=act, num_actions=3)
+    assert (family.action_space.low.tolist(), family.action_space.high.tolist()) == ([-1] * 3, [1] * 3)
+    env = family.make_env(2, generator())
+    env.reset(family.sample(2, "train", generator()))
+    step = env.step(torch.tensor([[0, 0, 0.5], [1, 7, -1]]), torch.tensor([True, False]))
+    assert step.obs[0, 5:10].tolist() == pytest.approx([0.62, 0, 0.5, 0.6, 1.2])
+    assert step.obs[1].tolist() == pytest.approx(HOME)  # a row that is not active stays as it is
+    step = env.step(torch.tensor([[0, 0, 0.5], [1, 7, -1]]))
+    assert step.obs[1, 5:10].tolist() == pytest.approx([0.92, 0.3, -1, 0.6, 1.2])
+    check_family(family)
+
+
+def test_a_robot_may_have_a_marker_to_move_and_no_actuator(servos, tmp_path):
+    path = tmp_path / "still.xml"
+    path.write_text(re.sub(r"<actuator>.*</keyframe>", "", SERVOS, flags=re.DOTALL))
+    settings: dict[str, Any] = {"mjcf": path, "start": "", "start_noise": 0.1}
+    assert message(lambda: servos(**settings)).endswith("the model has no actuator; must have at least one")
+    settings["act"] = lambda physics, action, task: {"mocap_pos": action[:, None]}
+    assert message(lambda: servos(**settings)) == "num_actions is 0; must be at least 1, as the model has no actuator"
+    env = env_for(servos(**settings, num_actions=3), body_mass=1.0)
+    env.step(torch.tensor([[0.1, 0.2, 0.3]]))
+    assert env.physics.data("mocap_pos").flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_mistakes_in_where_episodes_start_and_in_act_are_named(servos, arm):
+    def of(**changes: Any) -> str:
+        return message(lambda: servos(**changes))
+
+    assert of(start="hmoe") == "start is 'hmoe'; must be a keyframe: did you mean 'home'?"
+    assert of(start="x") == "start is 'x'; must be a keyframe: the model has 'stand', 'home'"
+    assert message(lambda: arm(start="home")) == "start is 'home'; must be a keyframe: the model has none"
+    assert of(start=3) == "start is 3; must be the name of a keyframe, or a function"
+    assert of(start=lambda task: torch.zeros(2)) == "start gives qpos of shape (2,); must be (7, 2)"
+    assert of(start=lambda task: {"pos": 3}) == (
+        "start gives 'pos'; must be among qpos, qvel, ctrl, act, mocap_pos, mocap_quat"
+    )
+    assert of(start=lambda task: {"act": torch.full((7, 1), math.nan)}) == "start gives act that is not finite"
+    assert of(start=lambda task: task.height) == (
+        "start fails: AttributeError: 'CustomTasks' object has no attribute 'height'"
+    )
+    assert of(joint_noise={"knee": 0.1}) == "joint_noise: the model has no joint 'knee': it has 'shoulder', 'elbow'"
+    assert of(joint_noise={"elbow": -1}) == "joint_noise of 'elbow' is -1; must be zero or positive, and finite"
+    assert of(start_noise=-1) == "start_noise is -1; must be at least 0"
+    assert of(act=lambda physics, action, task: action[:, :1]) == "act gives ctrl of shape (7, 1); must be (7, 2)"
+    assert of(act=lambda physics, action, task: {"qpos": action}) == (
+        "act gives 'qpos'; must be among ctrl, mocap_pos, mocap_quat"
+    )
+    assert of(act=lambda physics, action, task: 3) == "act gives int: it must be a tensor"
+    assert of(num_actions=3) == "num_actions is 3; must be 0 without act, which makes controls of them"
+
+
+def test_controls_that_are_not_finite_are_named(servos):
+    env = env_for(servos(act=lambda physics, action, task: (action + 0.5).sqrt()), body_mass=1.0)
+    env.step(torch.zeros(1, 2))
+    with pytest.raises(FloatingPointError, match=r"ctrl that act gives of row 0 is \[nan, .* its task is body_mass="):
+        env.step(torch.full((1, 2), -1.0))
 
 
 # The laws and the example

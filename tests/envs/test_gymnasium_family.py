@@ -85,6 +85,11 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def lengthen(env: Any, task: Any) -> None:
+    """A pole of another length, with what follows from it."""
+    env.length, env.polemass_length = task["length"], env.masspole * task["length"]
+
+
 def tasks_of(family: GymnasiumFamily, **values: list[float]) -> Any:
     size = len(next(iter(values.values())))
     example = family.sample(size, "train", generator())
@@ -105,7 +110,7 @@ def rollout(family: GymnasiumFamily, num_rows: int = 5, num_steps: int = 15, see
     [
         pendulum(num_workers=2),
         pendulum(num_workers=0),
-        GymnasiumFamily("CartPole-v1", {"length": LogUniform(0.3, 1)}, horizon=25, num_workers=1),
+        GymnasiumFamily("CartPole-v1", {"length": LogUniform(0.3, 1)}, lengthen, horizon=25, num_workers=1),
         fragile("", num_workers=0),
     ],
     ids=lambda family: f"{family.name}_{family.num_workers}",
@@ -177,7 +182,7 @@ def test_discrete_actions_count_from_zero():
         def step(self, action: Any) -> Any:
             return self.obs, float(action), False, False, {}
 
-    family = GymnasiumFamily(Shifted, {"gain": Uniform(0, 1)}, horizon=3, num_workers=0)
+    family = GymnasiumFamily(Shifted, {"gain": Choice([1])}, horizon=3, num_workers=0)
     assert family.action_space == spaces.Discrete(2)
     env = family.make_env(2, generator())
     env.reset(family.sample(1, "train", generator()))
@@ -255,6 +260,177 @@ def test_the_documented_example_is_the_recipes_family():
     names: dict[str, Any] = {}
     exec(found[1], names)
     assert names["family"] == load("pendulum/rl2").family
+
+
+# Parameters without an effect
+
+
+class Shaky(Fragile):
+    """Goes to the sum of its actions, each times what `weight` gives."""
+
+    observation_space = spaces.Box(-100, 100, (1,))
+    action_space = spaces.Box(-1, 1, (1,))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mass, self.unread, self.motor = 1.0, 1.0, SimpleNamespace(gain=3.0, idle=1.0)
+        self.total_mass = self.mass + 2
+        self.place = np.zeros(1)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.place = self.np_random.normal(size=1)
+        return self.place.copy(), {}
+
+    def step(self, action: Any) -> Any:
+        self.place = self.place + action * self.weight()
+        return self.place.copy(), 0.0, False, False, {}
+
+    def weight(self) -> float:
+        return 1.0
+
+
+class Heavy(Shaky):
+    def weight(self) -> float:
+        return 1 / self.mass + 1 / self.total_mass
+
+
+class HeavyAnew(Heavy):
+    def reset(self, **arguments: Any) -> Any:
+        self.total_mass = self.mass + 2
+        return super().reset(**arguments)
+
+
+class PutBackAtReset(Shaky):
+    def reset(self, **arguments: Any) -> Any:
+        self.mass = 1.0
+        return super().reset(**arguments)
+
+    def weight(self) -> float:
+        return self.mass
+
+
+class PutBackAtStep(PutBackAtReset):
+    def step(self, action: Any) -> Any:
+        self.mass = 1.0
+        return super().step(action)
+
+
+class Driven(Shaky):
+    def weight(self) -> float:
+        return self.motor.gain
+
+
+class Sparse(Shaky):
+    """Has a goal that is never reached."""
+
+    def weight(self) -> float:
+        return float(abs(self.place[0] - 1000 * self.mass) < 1)
+
+
+class Unsteady(Shaky):
+    stream = np.random.default_rng()
+
+    def weight(self) -> float:
+        return self.stream.normal()
+
+
+class GlobalStream(Shaky):
+    def weight(self) -> float:
+        return np.random.normal()
+
+
+def shaky(env: Any, *names: str, **settings: Any) -> GymnasiumFamily:
+    return GymnasiumFamily(env, {name: Uniform(1, 2) for name in names}, **{"horizon": 9, "num_workers": 0, **settings})
+
+
+def refusal(make: Any) -> str:
+    with pytest.raises(ValueError) as error:  # noqa: PT011, the message is compared
+        make()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def set_all(env: Any, task: Any) -> None:
+    env.mass, env.total_mass = task["m"], task["m"] + 2
+
+
+def set_half(env: Any, task: Any) -> None:
+    env.mass = task["m"]
+
+
+def set_misspelt(env: Any, task: Any) -> None:
+    env.masss = task["m"]
+
+
+@pytest.mark.parametrize(
+    ("env", "name"),
+    [(Shaky, "unread"), (GlobalStream, "unread"), (Driven, "motor.idle"), ("Pendulum-v1", "screen_dim")],
+)
+def test_a_parameter_that_nothing_reads_is_refused(env, name):
+    found = refusal(lambda: shaky(env, name))
+    assert re.search(
+        rf"task '{name}' has no effect: 9 random steps with 1.5 and with 1.0\d are the same; leave it", found
+    )
+    shaky(env, name, unchecked=(name,))
+
+
+@pytest.mark.parametrize("env", [PutBackAtReset, PutBackAtStep])
+def test_a_parameter_that_is_put_back_is_refused(env):
+    assert "task 'mass' has no effect: reset or step puts 'mass' back" in refusal(lambda: shaky(env, "mass"))
+
+
+@pytest.mark.parametrize(
+    ("env", "name", "stale"),
+    [
+        ("CartPole-v1", "masspole", "polemass_length, total_mass"),
+        ("CartPole-v1", "masscart", "total_mass"),
+        ("CartPole-v1", "length", "polemass_length"),
+        (Heavy, "mass", "total_mass"),
+    ],
+)
+def test_a_parameter_from_which_others_were_computed_is_refused(env, name, stale):
+    found = refusal(lambda: shaky(env, name))
+    assert f"task {name!r} lacks a part of its effect: " in found
+    assert f"computed from it when the environment is made, {stale}, keep" in found
+
+
+def test_a_function_is_checked_as_attributes_are():
+    shaky(Heavy, "m", apply=set_all)
+    assert "task 'm' lacks a part of its effect" in refusal(lambda: shaky(Heavy, "m", apply=set_half))
+    assert "task 'm' has no effect" in refusal(lambda: shaky(Heavy, "m", apply=set_misspelt))
+
+
+@pytest.mark.parametrize(
+    ("env", "name"),
+    [(HeavyAnew, "mass"), (Heavy, "total_mass"), (Driven, "motor.gain"), (Sparse, "mass"), (Unsteady, "unread")],
+)
+def test_other_parameters_are_taken(env, name):
+    """Those computed anew, too rare to be seen but read, or of an environment that does not repeat itself."""
+    shaky(env, name)
+
+
+def test_where_all_steps_are_the_same_nothing_is_told_of_a_parameter(caplog):
+    class Still(Shaky):
+        def weight(self) -> float:
+            return 0.0
+
+    with caplog.at_level(logging.WARNING):
+        shaky(Still, "unread")
+        shaky(Still, "unread", horizon=8)
+    [message] = caplog.messages
+    assert message == "Still: whether task 'unread' has an effect cannot be told, as all random steps are the same"
+
+
+def test_trying_parameters_leaves_no_trace():
+    np.random.seed(3)
+    kinds = (Heavy.__setattr__, type(Heavy()))
+    before = np.random.random()
+    np.random.seed(3)
+    shaky(HeavyAnew, "mass")
+    assert np.random.random() == before
+    assert kinds == (Heavy.__setattr__, type(Heavy()))
+    assert "__setattr__" not in vars(HeavyAnew)
 
 
 # Crashes

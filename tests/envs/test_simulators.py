@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -221,8 +221,10 @@ class Asynchronous(CpuPhysics):
 
     asynchronous = True
 
-    def step(self, ctrl: Tensor, num_substeps: int, rows: Tensor | None = None) -> Tensor:
-        diverged = super().step(ctrl, num_substeps, rows)
+    def step(
+        self, ctrl: Tensor, num_substeps: int, rows: Tensor | None = None, inputs: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        diverged = super().step(ctrl, num_substeps, rows, inputs)
         return torch.zeros(self.num_rows, dtype=torch.bool) if diverged is None else diverged
 
 

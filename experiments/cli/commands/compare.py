@@ -20,14 +20,14 @@ _Runs = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="
 
 @dataclass(frozen=True)
 class Arguments:
-    runs: _Runs  # directories of runs, directories that hold runs, or patterns such as 'runs/grid_navi/*/*'
-    by: str | None = None  # the grouping: agent, family or a field such as agent.gamma; None: all that differs
+    runs: _Runs  # run directories, directories that contain runs, or patterns, e.g. 'runs/grid_navi/*/*'
+    by: str | None = None  # the grouping: agent, family or a field, e.g. agent.gamma; None: everything that differs
     split: Literal["train", "val", "test", "ood"] = "test"  # the split of the evaluations to compare
     json: bool = False  # whether to print all numbers as one JSON object and nothing else
     csv: bool = False  # whether to print the table as CSV and nothing else
     latex: bool = False  # whether to print the table for LaTeX (booktabs) and nothing else
     markdown: bool = False  # whether to print the table as Markdown and nothing else
-    out: Path | None = None  # the file of a picture: .png, .svg or .pdf
+    out: Path | None = None  # the file of a figure: .png, .svg or .pdf
 
 
 def main(argv: list[str]) -> None:

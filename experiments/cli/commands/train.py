@@ -16,7 +16,8 @@ _USAGE = """usage: metarl train EXPERIMENT [--seed N] [--device cpu|cuda] [--run
 EXPERIMENT is one of these, or the path of your own recipe (a .py file):
 {experiments}
 
-  --seed N              the seed of all randomness; one seed gives one run, bit for bit on a CPU
+  --seed N              the seed of all randomness; one seed gives one run, bit for bit on a CPU with the
+                        same versions, processor and number of threads
   --device cpu|cuda     the device of environments and networks
   --run-dir D           the directory of this run; if left out: runs/<family>/<agent>/<time>_s<seed>
   --video-every N       record a video of a trial after every N iterations, also in TensorBoard; 0: never

@@ -50,6 +50,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
                 _draw(axes, row.learning[axis], colour, style)
     point = "episode" if comparison.measure["point"] == "episode" else f"{comparison.measure['point']}s of adaptation"
     adaptation.xaxis.set_major_locator(MaxNLocator(integer=True))
+    profile.xaxis.set_major_locator(MaxNLocator(6))
     for axes, title, x, y in (
         (adaptation, "adaptation", point, what),
         (samples, "learning, by samples", "samples", f"{what} after adaptation"),

@@ -77,17 +77,12 @@ def read_runs(patterns: Sequence[str], split: str, by: str | None = None) -> Run
     Raises:
         UserError: when a run cannot be read, or the runs cannot be compared; names what differs.
     """
-    runs: list[EvaluatedRun] = []
-    unfinished: list[Path] = []
-    for path in sorted({path.resolve(): path for pattern in patterns for path in _matching(pattern)}.values()):
-        run = _read(Run.open(path), split)
-        if run is None:
-            unfinished.append(path)
-        else:
-            runs.append(run)
-    if not runs:
-        raise UserError(f"none of {len(unfinished)} runs has an evaluation on the split {split}")
-    runs.sort(key=lambda run: (run.seed, str(run.path)))
+    paths = sorted({path.resolve(): path for pattern in patterns for path in _matching(pattern)}.values())
+    found = {path: _read(Run.open(path), split) for path in paths}
+    unfinished = [path for path in paths if not found[path]]
+    if len(unfinished) == len(paths):
+        raise UserError(f"none of {len(paths)} runs has an evaluation on the split {split}")
+    runs = sorted(_largest_shared([runs for runs in found.values() if runs]), key=lambda run: (run.seed, str(run.path)))
     notes = _check_comparable(runs, by)
     groups = _labelled(runs, by)
     groups, doubles = _one_per_seed(groups) if by is None else (groups, [])
@@ -107,11 +102,18 @@ def _matching(pattern: str) -> list[Path]:
     return runs
 
 
-def _read(run: Run, split: str) -> EvaluatedRun | None:
-    """A run with its largest plain evaluation on a split of its last iteration; None where there is none.
+def _largest_shared(found: Sequence[Sequence[EvaluatedRun]]) -> list[EvaluatedRun]:
+    """Of the evaluations of each run, that on the most tasks among those on tasks that all runs were evaluated on."""
+    shared = set.intersection(*({run.evaluation["tasks_hash"] for run in runs} for runs in found))
+    of_all = [[run for run in runs if run.evaluation["tasks_hash"] in shared] or runs for runs in found]
+    return [max(runs, key=lambda run: (len(run.scores), run.evaluation["tasks_hash"])) for runs in of_all]
+
+
+def _read(run: Run, split: str) -> list[EvaluatedRun]:
+    """A run with each of its evaluations on a split, under the settings and at the end of its training.
 
     Raises:
-        RunError: when a file of it cannot be read.
+        RunError: when a file of it cannot be read, or all its evaluations are of an earlier version.
     """
     config = run.config()
     try:
@@ -119,28 +121,31 @@ def _read(run: Run, split: str) -> EvaluatedRun | None:
         num_iterations = config["train"]["num_iterations"]
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.path}/config.json lacks {error}") from error
-    found = []
+    rows = run.progress()
+    earlier: Path | None = None  # an evaluation of an earlier version
+    found: list[EvaluatedRun] = []
     for file in sorted(run.path.glob(f"evaluation_{split}*.json")):
         if re.fullmatch(f"evaluation_{split}{_PLAIN_NAME}", file.name) is None:
             continue
         try:
             evaluation = json.loads(file.read_bytes())
-            if evaluation["iteration"] == num_iterations and evaluation.get("checkpoint", "latest") == "latest":
-                found.append((evaluation["num_tasks"], file, evaluation))
+            if evaluation["iteration"] != num_iterations or evaluation.get("checkpoint", "latest") != "latest":
+                continue
+            if not evaluation.get("per_task") or not evaluation.get("tasks_hash"):
+                earlier = file
+                continue
+            scores = np.array(evaluation["per_task"]["scores"], dtype=float).T
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"cannot read {file}: {_reason(error)}") from error
-    if not found:
-        return None
-    _, file, evaluation = max(found, key=lambda entry: entry[:2])
-    if not evaluation.get("per_task") or not evaluation.get("tasks_hash"):
+        if not np.isfinite(scores).all():
+            raise RunError(f"{file} has scores that are not finite: the learner diverged on some tasks")
+        found.append(EvaluatedRun(run.path, settings, evaluation, scores, rows))
+    if earlier is not None and not found:
         raise RunError(
-            f"{file} lacks the scores by task or the hash of the tasks, as it is of an earlier version; "
+            f"{earlier} lacks the scores by task or the hash of the tasks, as it is of an earlier version; "
             f"make another with: metarl evaluate {run.path} --split {split}"
         )
-    scores = np.array(evaluation["per_task"]["scores"], dtype=float).T
-    if not np.isfinite(scores).all():
-        raise RunError(f"{file} has scores that are not finite: the learner diverged on some tasks")
-    return EvaluatedRun(run.path, settings, evaluation, scores, run.progress())
+    return found
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

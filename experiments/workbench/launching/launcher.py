@@ -13,7 +13,14 @@ from types import FrameType
 
 from experiments.workbench.launching.engines import Engine, Task
 from experiments.workbench.launching.plan import PlannedRun
-from experiments.workbench.launching.standing import Standing, existing_runs, is_locked, last_lines, standing
+from experiments.workbench.launching.standing import (
+    Standing,
+    existing_runs,
+    is_locked,
+    last_lines,
+    output_size,
+    standing,
+)
 from metarl.errors import UserError
 
 ROOT = Path("runs")  # below which runs are made and found again
@@ -44,6 +51,7 @@ class Job:
     state: State = State.WAITING
     task: Task | None = None
     standing: Standing = field(default_factory=Standing)
+    printed_before: int = 0  # the size of its output when it was started, in bytes
     failure: list[str] = field(default_factory=list)  # lines that say why it failed
 
     @property
@@ -129,7 +137,7 @@ def _advance(job: Job) -> None:
         job.state = State.STOPPED
     else:
         job.state = State.FAILED
-        job.failure = [_how(status), *last_lines(job.path), *filter(None, [task.failure])]
+        job.failure = [_how(status), *last_lines(job.path, job.printed_before), *filter(None, [task.failure])]
 
 
 def _how(status: int) -> str:
@@ -148,6 +156,7 @@ def _start_waiting(jobs: Sequence[Job], engine: Engine, at_once: int) -> None:
             continue
         try:
             job.path = job.planned.create().path if job.path is None else job.path
+            job.printed_before = output_size(job.path)
             job.task = engine.start(job.path)
             job.state = State.RUNNING
         except (UserError, OSError) as error:  # such as of a disk that is full, or a recipe that was just changed

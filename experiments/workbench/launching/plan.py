@@ -31,8 +31,13 @@ class PlannedExperiment:
     """An experiment of a plan, by the words that name it."""
 
     name: str  # a recipe's name or path, or the plan's file and a place in its list
-    words: tuple[str, ...] = ()  # overrides, as on the command line
+    own_words: tuple[str, ...] = ()  # overrides of this experiment, as on the command line
+    common_words: tuple[str, ...] = ()  # overrides that all experiments of the launch have
     place: tuple[Path, int] | None = None  # file and position of an experiment that is a value in a plan's file
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return (*self.own_words, *self.common_words)
 
     def settings(self) -> tuple[Experiment[Any, Any], tuple[LogName, ...]]:
         """The experiment, loaded afresh, and what its progress is written to.
@@ -91,7 +96,8 @@ class PlannedRun:
 
     @property
     def title(self) -> str:
-        return " ".join((self.experiment.name, *self.experiment.words))
+        """What a table calls it: without the overrides that all have."""
+        return " ".join((self.experiment.name, *self.experiment.own_words))
 
     @property
     def identity(self) -> str:
@@ -128,7 +134,7 @@ def planned_runs(names: Sequence[str], seeds: Sequence[int] | None, words: Seque
     """
     runs: dict[str, PlannedRun] = {}
     for found in _found(names):
-        experiment = replace(found, words=(*found.words, *words))
+        experiment = replace(found, common_words=tuple(words))
         if seeds is not None and any(word.partition("=")[0] == "--seed" for word in experiment.words):
             raise UserError(f"{found.name} is given --seed, and --seeds too; leave one of them out")
         config = experiment.config()
@@ -175,7 +181,7 @@ def _in_plan(plan: Path) -> Iterator[PlannedExperiment]:
             continue
         name, *words = shlex.split(entry)
         path = str(plan.parent / name) if name.endswith(".py") else name
-        yield replace(_recipe(path), words=tuple(words))
+        yield replace(_recipe(path), own_words=tuple(words))
 
 
 def _recipe(name: str) -> PlannedExperiment:

@@ -44,9 +44,18 @@ def standing(path: Path, num_iterations: int) -> Standing:
     return Standing(iteration, _score(row), row.get("time/fps"), left, test_score, is_finished)
 
 
-def last_lines(path: Path, number: int = 5) -> list[str]:
-    """The last lines that a launched run printed."""
-    text = _tail(path / OUTPUT).decode(errors="replace")
+def output_size(path: Path) -> int:
+    """How much a launched run has printed so far, in bytes."""
+    try:
+        return (path / OUTPUT).stat().st_size
+    except OSError:
+        return 0
+
+
+def last_lines(path: Path, since: int = 0, number: int = 5) -> list[str]:
+    """The last lines that a launched run printed, of those after so many bytes."""
+    new = max(0, output_size(path) - since)
+    text = _tail(path / OUTPUT)[-new:].decode(errors="replace") if new else ""
     return [line.rstrip() for line in text.splitlines() if line.strip()][-number:]
 
 

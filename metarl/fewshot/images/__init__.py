@@ -1,1 +1,1 @@
-"""Few-shot classification of images: sets of images by class, their published splits, and episodes drawn from them."""
+"""Few-shot image classification: data sets of images by class, their published splits, and sampling of episodes."""

@@ -1,4 +1,4 @@
-"""Where a data set is looked for, what is said when it is not there, and the published splits."""
+"""Locating data sets, errors for missing ones, and the published splits."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from metarl.fewshot.images.cache import home
 
 
 class DataError(UserError):
-    """A data set is missing or damaged; the message says which, and what to put where."""
+    """A data set is missing or damaged; the message names it, and the files to put in place."""
 
 
-_NAMED = 10  # faults that a message names; it counts the others
+_NAMED = 10  # number of faults that a message lists; it counts the others
 
 
 class FaultyDataError(DataError):
-    """Several things are wrong with a data set; the message names them together."""
+    """A data set has several faults; the message lists them together."""
 
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
@@ -31,11 +31,11 @@ class FaultyDataError(DataError):
 def data_folder(data_dir: str | None, *, folders: Sequence[str], expected: Sequence[str], what: str) -> Path:
     """The folder that holds a data set: `data_dir`, else $METARL_DATA, else ~/.cache/metarl, or one of `folders` in it.
 
-    It is the first that holds one of the files or folders `expected`. Where those have names of no kind, it is the
-    first of `folders` that exists, or a `data_dir` that was named for this very data set.
+    It is the first that contains one of the files or folders `expected`. If these have no fixed names, it is the first
+    of `folders` that exists, or a `data_dir` given for this data set.
 
     Raises:
-        DataError: when there is none; `what` says what belongs there.
+        DataError: when there is none; what: a description of the expected data, for the message.
     """
     root = Path(data_dir or os.environ.get("METARL_DATA") or home()).expanduser()
     for folder in (*(root / name for name in folders), root):
@@ -48,5 +48,5 @@ def data_folder(data_dir: str | None, *, folders: Sequence[str], expected: Seque
 
 
 def split_lines(file: str) -> list[str]:
-    """The lines of a published split, which are shipped in `splits/`."""
+    """The lines of a published split in `splits/`."""
     return (resources.files("metarl.fewshot.images") / "splits" / file).read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""What the families of images share: the sizes of an episode, and how it is drawn from the classes of a split."""
+"""The base class of image families: the sizes of an episode, and its sampling from the classes of a split."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, Self
 
 import torch
 
+from metarl.checks import at_least
 from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.images.class_set import ClassPool
 from metarl.fewshot.images.data import FaultyDataError
@@ -17,22 +18,21 @@ from metarl.fewshot.problem import Classification
 from metarl.protocols import Split
 
 SamplerName = Literal["fixed", "meta_dataset"]
-_NAMED = 3  # classes that a message names
+_NAMED = 3  # number of classes that a message lists
 
 
 @dataclass(frozen=True)
 class ImageFamily:
-    """N-way K-shot classification of the images of a data set, which is read when the first episode is drawn.
+    """N-way K-shot classification of the images of a data set, which is read when the first episode is sampled.
 
-    With the sampler "meta_dataset", numbers vary from episode to episode and from class to class: `ways` is then the
-    largest number of ways, `queries` and `test_queries` are the largest numbers of queries of a class (10 in its
-    paper), and `shots` has no meaning.
+    With the sampler "meta_dataset", sizes vary between episodes and classes: `ways` is then the largest number of ways,
+    `queries` and `test_queries` are the largest numbers of queries per class (10 in its paper), and `shots` is ignored.
     """
 
     ways: int = 5  # number of classes per task
     shots: int = 1  # number of support images per class
-    queries: int = 15  # queries per class in training
-    test_queries: int = 15  # queries per class in evaluation
+    queries: int = 15  # number of query images per class in training
+    test_queries: int = 15  # number of query images per class in evaluation
     train_ways: int | None = None  # number of classes per task in meta-training; None: `ways`
     train_shots: int | None = None  # number of support images per class in meta-training; None: `shots`
     sampler: SamplerName = "fixed"  # sizes of tasks: fixed, or varying as in Meta-Dataset
@@ -40,24 +40,22 @@ class ImageFamily:
 
     name: ClassVar[str]
     splits: ClassVar[tuple[Split, ...]]
-    checked_splits: ClassVar[tuple[Split, ...]] = ("train", "test")  # those that `check_data` reads
+    checked_splits: ClassVar[tuple[Split, ...]] = ("train", "test")  # splits read by `check_data`
 
     def __post_init__(self) -> None:
         least_of = {"ways": 2, "shots": 1, "queries": 1, "test_queries": 1, "train_ways": 2, "train_shots": 1}
         for field, least in least_of.items():
-            value = getattr(self, field)
-            if value is not None and value < least:
-                raise ValueError(f"{field} is {value}; must be at least {least}")
+            at_least(self, least, field)
         least = MetaDatasetSampler.least_ways
         if self.sampler == "meta_dataset" and self.ways < least:
             raise ValueError(f"ways is {self.ways}; the sampler meta_dataset needs at least {least}")
 
     @property
     def training(self) -> Self:
-        """The family as meta-training has it."""
+        """The family used in meta-training."""
         ways = self.ways if self.train_ways is None else self.train_ways
         shots = self.shots if self.train_shots is None else self.train_shots
-        # Evaluation's queries may be too many beside the shots of training.
+        # Evaluation's queries and the training shots together may be too many.
         return replace(self, ways=ways, shots=shots, test_queries=self.queries, train_ways=None, train_shots=None)
 
     @property
@@ -83,7 +81,7 @@ class ImageFamily:
         raise NotImplementedError
 
     def check_data(self) -> None:
-        """Read the data of all splits that are in use, and check that their classes have the images of an episode.
+        """Read the data of all splits in use, and check that their classes have enough images for an episode.
 
         Raises:
             DataError: when the data set is missing or damaged, or classes have too few images; names every fault.
@@ -101,7 +99,7 @@ class ImageFamily:
             raise FaultyDataError(faults)
 
     def image_counts(self, split: Split) -> dict[str, int]:
-        """The number of images of each class of a split; empty where it has no class.
+        """The number of images of each class of a split; empty if it has no class.
 
         Raises:
             DataError: when the data set is missing or damaged.
@@ -111,7 +109,7 @@ class ImageFamily:
         return dict(zip([pool.source.names[index] for index in pool.classes.tolist()], counts, strict=True))
 
     def _too_few(self, split: Split, counts: Mapping[str, int]) -> list[str]:
-        """A phrase that names the classes of a split with fewer images than an episode needs of each; or no phrase."""
+        """One phrase that lists the classes of a split with too few images for an episode; empty if there are none."""
         shots, queries = self.shots, self.test_queries
         if split == "train":
             shots, queries = self.training.shots, self.queries
@@ -133,10 +131,10 @@ class ImageFamily:
         queries: int | None = None,
         generator: torch.Generator,
     ) -> FewShotEpisode:
-        """Fresh tasks on the generator's device; `shots` and `queries` of each class stand in for the family's own.
+        """Fresh tasks on the generator's device; shots, queries: numbers per class; None for the family's own.
 
-        x [N, K, C, H, W] float32 and y [N, K] int64 below `ways`, shot after shot: one example of every way in random
-        order, then a second one of each, ... Support and query images of a class are different images.
+        x [N, K, C, H, W] float32 and y [N, K] int64 below `ways`, ordered by shot: one example of every way in random
+        order, then a second one of each, and so on. Support and query images of a class are distinct.
 
         Raises:
             ValueError: when the split is unknown, or has too few classes, or one of its classes too few images.
@@ -154,7 +152,7 @@ class ImageFamily:
         return FixedSampler(self.ways, self.shots if shots is None else shots, queries)
 
     def _without_sizes(self) -> Self:
-        """One and the same for all families that draw from the same classes, to look their pools up by."""
+        """A key for looking up pools, equal for all families with the same classes."""
         return replace(self, ways=5, shots=1, queries=1, test_queries=1, train_ways=None, train_shots=None)
 
     def _check_split(self, split: Split) -> None:

@@ -1,4 +1,4 @@
-"""Images in folders by class: what there is, and reading it."""
+"""Images in folders by class: listing and reading them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SUFFIXES = (
 )
 _NOTES = (".txt", ".md", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".html", ".db", ".ini", ".py", ".pdf")
 _SYSTEM_FOLDERS = ("__MACOSX",)
-_AT_ONCE = 512  # images that are decoded side by side
+_AT_ONCE = 512  # number of images decoded in parallel
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class ImageClass:
     """The files of one class, in order."""
 
     name: str
-    group: str  # such as its superclass; "" where there is none
+    group: str  # group of the class, e.g. its superclass; "" for none
     files: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
 class Form:
-    """What every image is brought to."""
+    """The common format of all images."""
 
     channels: int
-    size: int  # pixels a side
+    size: int  # height and width, in pixels
     resize: Resize
     fit: Fit
     background: Background = "white"
@@ -51,15 +51,15 @@ class Form:
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies below a folder."""
+    """The contents below a folder."""
 
     classes: tuple[ImageClass, ...]
-    faults: tuple[str, ...]  # what cannot be read, or would be left out: a phrase for each
+    faults: tuple[str, ...]  # phrases, one per file or folder that cannot be read or would be left out
 
 
 @dataclass
 class _Place:
-    """What lies right in a folder."""
+    """The files directly in a folder."""
 
     path: Path
     images: list[Path] = field(default_factory=list)  # in order
@@ -71,8 +71,8 @@ class _Place:
 def classes_below(folder: Path) -> Listing:
     """Every folder below this one that holds images, in order; its name is its path, its group the path around it.
 
-    Faults are files that are no images, folders without any, images in the folder itself, links that lead nowhere or
-    back, and whatever else is neither a file nor a folder. Notes, such as text files, are passed over.
+    Faults are files that are not images, folders without images, images in the folder itself, broken or circular links,
+    and anything else that is neither a file nor a folder. Notes (text files) are skipped.
     """
     classes, faults, others = [], [], []
     for place in _places(folder):
@@ -98,12 +98,12 @@ def named_classes(
     *,
     by_file: bool = False,
 ) -> list[ImageClass]:
-    """Classes by (group, name): the folders of those names on whatever level.
+    """Classes by (group, name): the folders with these names, on any level.
 
-    by_file: also files whose names begin so, where all names are of one length.
+    by_file: also files whose names start with these names, if all names have the same length.
 
     Raises:
-        DataError: when a class is missing, is in two places, or has not as many images as it must have.
+        DataError: when a class is missing, is in two places, or has the wrong number of images.
     """
     groups = {name: group for group, name in wanted}
     length = len(wanted[0][1])
@@ -131,17 +131,17 @@ def named_classes(
 
 
 def check_number(name: str, found: int, place: Path, images_per_class: int | None) -> None:
-    """Whether a class has the images that it must have; None: any number of them.
+    """Check the number of a class's images; images_per_class: None for any number.
 
     Raises:
-        DataError: when it has not.
+        DataError: when it is wrong.
     """
     if not found or images_per_class not in (None, found):
         raise DataError(f"class {name} has {found} images in {place}, not {images_per_class or 'one or more'}")
 
 
 def _places(folder: Path) -> Iterator[_Place]:
-    """A folder and all below it, through links too, in order; hidden ones are passed over."""
+    """A folder and all folders below it, following links, in order; hidden ones are skipped."""
     unread: list[OSError] = []
     for name, folders, files in os.walk(folder, followlinks=True, onerror=unread.append):
         place = _Place(Path(name))
@@ -158,12 +158,12 @@ def _places(folder: Path) -> Iterator[_Place]:
 
 
 def is_passed_over(name: str) -> bool:
-    """Whether a file or folder is hidden, or was left by an operating system."""
+    """Whether a file or folder is hidden, or belongs to an operating system."""
     return name.startswith(".") or name in _SYSTEM_FOLDERS
 
 
 def _leads_back(path: Path, root: Path) -> bool:
-    """Whether a folder is a link to one that it lies in, on the way from the root, or to one around the root."""
+    """Whether a folder is a link to one of its own parents, up to the root or beyond it."""
     if not path.is_symlink():
         return False
     target, inside = path.resolve(), path.relative_to(root).parents
@@ -192,9 +192,9 @@ def _is_are(files: Sequence[Path]) -> str:
 
 
 def read_classes(name: str, classes: Sequence[ImageClass], form: Form) -> ImageClasses:
-    """All images of these classes; decoded again only when a file has another name, size or time than before.
+    """All images of these classes; decoded again only when the name, size or time of a file has changed.
 
-    What is white in images of more than 8 bits is the same for all of them that store numbers in one way.
+    In images of more than 8 bits, the white level is common to all images with the same number format.
 
     Raises:
         DataError: when files cannot be read as images; names them.
@@ -215,10 +215,10 @@ def read_classes(name: str, classes: Sequence[ImageClass], form: Form) -> ImageC
 
 
 def fingerprint(files: Iterable[Path]) -> str:
-    """What changes when a file is changed or another comes in its place.
+    """A hash that changes when a file is changed or replaced.
 
     Raises:
-        DataError: when a file is not there.
+        DataError: when a file is missing.
     """
     digest = hashlib.sha256()
     for file in files:
@@ -232,18 +232,18 @@ def fingerprint(files: Iterable[Path]) -> str:
 
 @dataclass(frozen=True)
 class _Look:
-    """What a file says of itself before all of its pixels are decoded."""
+    """The properties of a file, known before all of its pixels are decoded."""
 
     fault: str | None = None
     kind: str = "bytes"  # how numbers are stored: "bytes", or deeper "integers" or "floats"
-    white: float = 255.0  # the value that is white
+    white: float = 255.0  # value of white
 
 
 def _read(files: Sequence[Path], form: Form) -> Iterator[Pixels]:
-    """Every image; zeros for those that cannot be read, which are named together at the end.
+    """Every image; zeros for those that cannot be read, which are reported together at the end.
 
     Raises:
-        FaultyDataError: naming them.
+        FaultyDataError: lists them.
     """
     looks = _look_at(files, form)
     white = {look.kind: max(each.white for each in looks if each.kind == look.kind) for look in looks}

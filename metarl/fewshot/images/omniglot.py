@@ -26,13 +26,13 @@ from metarl.fewshot.images.family import ImageFamily
 from metarl.fewshot.images.pixels import Pixels, Resize, square_pixels
 from metarl.protocols import Split
 
-PARTS = {"images_background": 19280, "images_evaluation": 13180}  # images in each
-DIGEST = "180416185c6d898367a215151c9b8fec6cf1aa29d7975a00fcab50a788adfb5a"  # of all names and files, in order
-_SIZE = (105, 105)  # pixels of an image
-_MAX_BYTES = 10_000  # of an image's file; they have a few hundred
-_ENCRYPTED = 0x1  # the flag of such an entry of an archive
+PARTS = {"images_background": 19280, "images_evaluation": 13180}  # number of images in each
+DIGEST = "180416185c6d898367a215151c9b8fec6cf1aa29d7975a00fcab50a788adfb5a"  # hash of all names and files, in order
+_SIZE = (105, 105)  # width and height of an image, in pixels
+_MAX_BYTES = 10_000  # size limit of an image file; they have a few hundred bytes
+_ENCRYPTED = 0x1  # flag of an encrypted archive entry
 _FILE = re.compile(r"images_(?:background|evaluation)/[^/]+/character\d+/\d+_\d+\.png")
-_SMALLEST = (  # of the background's alphabets, which Meta-Dataset validates on
+_SMALLEST = (  # smallest background alphabets, used by Meta-Dataset for validation
     "Alphabet_of_the_Magi",
     "Blackfoot_(Canadian_Aboriginal_Syllabics)",
     "Inuktitut_(Canadian_Aboriginal_Syllabics)",
@@ -45,19 +45,21 @@ _SMALLEST = (  # of the background's alphabets, which Meta-Dataset validates on
 class Omniglot(ImageFamily):
     """Handwritten characters: each way is a character, or a character in one of four orientations.
 
-    Papers differ in what the fields from `class_split` on say, mostly without saying so:
+    Papers differ in the settings from `class_split` on, mostly without stating them:
 
     - class_split: "vinyals", 1028 / 172 / 423 characters for train / val / test (prototypical networks, SNAIL);
-      "lake", the alphabets of the two archives, 964 / 0 / 659; "meta_dataset", the same with the five smallest
-      alphabets of the first for val, 883 / 81 / 659; "random", by `random_sizes` and `split_seed` (MAML, MAML++).
-    - rotations: a character's four orientations are four "classes" (Vinyals), or each class of an episode is turned at
-      random ("augment": MAML), or "none"; in val, test and ood the "same", or all classes of an episode are turned as
-      one ("episode": relation networks), or "none" (Reptile, MAML++).
-    - resize: on grey values, except for "nearest". Code that resizes the files as they are, with one bit a pixel, gets
-      "nearest" whatever filter it names, as Pillow has no other for them.
+      "lake", the alphabets of the two archives, 964 / 0 / 659; "meta_dataset", like "lake" with the five smallest
+      alphabets of the first archive for val, 883 / 81 / 659; "random", by `random_sizes` and `split_seed` (MAML,
+      MAML++).
+    - rotations: a character's four orientations are four "classes" (Vinyals), or each class of an episode is rotated at
+      random ("augment": MAML), or "none". test_rotations, for val, test and ood: the "same", or all classes of an
+      episode are rotated together ("episode": relation networks), or "none" (Reptile, MAML++).
+    - resize: applied to grey values, except "nearest". Code that resizes the original files, with one bit per pixel,
+    gets
+      "nearest" with any filter, because Pillow has no other for them.
     - ink: "bright" is 1 on 0; "dark" is 0 on 1 (Reptile, MAML++).
 
-    Out of distribution: all ways are from one test alphabet that no class of training is from, in one orientation.
+    Out of distribution: all ways are from one test alphabet without training classes, in one orientation.
     With the sampler "meta_dataset", all ways of an episode are from one alphabet in every split.
     """
 
@@ -77,9 +79,9 @@ class Omniglot(ImageFamily):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.size <= 105:
-            raise ValueError(f"size is {self.size}; allowed are 1 to 105 pixels")
+            raise ValueError(f"size is {self.size}; must be from 1 to 105 pixels")
         if min(self.random_sizes) < 0 or sum(self.random_sizes) > 1623:
-            raise ValueError(f"random_sizes is {self.random_sizes}; allowed are numbers that sum to 1623 at most")
+            raise ValueError(f"random_sizes is {self.random_sizes}; must be numbers that sum to at most 1623")
         if self.sampler == "fixed":
             _check_images(shots=self.shots, test_queries=self.test_queries)
             _check_images(
@@ -96,7 +98,7 @@ class Omniglot(ImageFamily):
 
 
 def _check_images(**counts: int) -> None:
-    """Whether every class has that many images."""
+    """Check that every class has enough images."""
     total = sum(counts.values())
     if total > 20:
         numbers = " + ".join(map(str, counts.values()))
@@ -188,7 +190,7 @@ def omniglot_classes(folder: Path, size: int, resize: Resize, ink: str) -> Image
 
 
 def _names(folder: Path, part: str) -> list[str]:
-    """The image files of an archive or of the folder that it was unpacked to, in order."""
+    """The image files of an archive or its unpacked folder, in order."""
     archive = folder / f"{part}.zip"
     try:
         if archive.is_file():
@@ -216,7 +218,7 @@ def _names(folder: Path, part: str) -> list[str]:
 
 
 def _images(folder: Path, size: int, resize: Resize) -> Iterator[Pixels]:
-    """Every image with ink as 255; at the end the files have proved to be the official ones."""
+    """Every image with ink as 255; at the end, the files are checked to be the official ones."""
     digest = hashlib.sha256()
     try:
         for part in PARTS:

@@ -1,4 +1,4 @@
-"""Colour images that users bring: miniImageNet, tieredImageNet, CIFAR-FS and FC100 by their published splits, and any.
+"""Users' colour images: miniImageNet, tieredImageNet, CIFAR-FS and FC100 by their published splits, or any folder.
 
 Ravi, Larochelle. Optimization as a model for few-shot learning (2017), for the split of miniImageNet. Ren et al.
 Meta-learning for semi-supervised few-shot classification (2018), tieredImageNet. Bertinetto et al. Meta-learning with
@@ -38,10 +38,10 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class PhotoFamily(ImageFamily):
-    """Colour images of a folder, brought to one size.
+    """Colour images of a folder, resized to one size.
 
-    Values lie in [0, 1], or are normalised by channel, with the statistics of ImageNet ("imagenet") or of the
-    images of the training classes ("train").
+    Values lie in [0, 1], or are normalised per channel, with the statistics of ImageNet ("imagenet") or of the training
+    classes ("train").
     """
 
     size: int = 84  # height and width of images, in pixels
@@ -52,8 +52,8 @@ class PhotoFamily(ImageFamily):
     normalisation: Literal["none", "imagenet", "train"] = "none"  # source of the statistics that normalise channels
 
     splits = ("train", "val", "test")
-    folders: ClassVar[tuple[str, ...]]  # in the data folder, where the data set is looked for
-    what: ClassVar[str]  # is needed, for the error when it is missing
+    folders: ClassVar[tuple[str, ...]]  # names of folders in the data folder that may contain the data set
+    what: ClassVar[str]  # description of the data, for the error when they are missing
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,7 +75,7 @@ class PhotoFamily(ImageFamily):
         return _pool(self._without_sizes(), folder, split)
 
     def read(self, folder: Path, split: Split) -> tuple[ImageClasses, Sequence[int]]:
-        """Images, and which classes of them are the split's."""
+        """The images, and the classes of them that belong to the split."""
         raise NotImplementedError
 
 
@@ -100,7 +100,7 @@ def _training_statistics(family: PhotoFamily, folder: Path) -> tuple[Tensor, Ten
 class MiniImageNet(PhotoFamily):
     """100 classes of ImageNet, 600 images each: 64 / 16 / 20 for train / val / test (Ravi and Larochelle).
 
-    Read from folders that are named by class (n01532829, ...), on whatever level, or from files whose names begin so.
+    Read from folders named after classes (n01532829, ...), on any level, or from files whose names start with these.
     """
 
     images_per_class: int | None = 600  # images that each class must have; None: any number
@@ -118,8 +118,7 @@ class MiniImageNet(PhotoFamily):
 class TieredImageNet(PhotoFamily):
     """608 classes of ImageNet in 34 superclasses that splits do not share: 351 / 97 / 160 for train / val / test.
 
-    Read from folders that are named by class (n01530575, ...), on whatever level; ImageNet's own training folder will
-    do.
+    Read from folders named after classes (n01530575, ...), on any level, e.g. ImageNet's own training folder.
     """
 
     name = "tiered_imagenet"
@@ -134,7 +133,7 @@ class TieredImageNet(PhotoFamily):
 class CIFARFS(PhotoFamily):
     """CIFAR-100, 64 / 16 / 20 classes for train / val / test.
 
-    Read from its binary version, or from folders that are named by class (apple, ...), on whatever level.
+    Read from its binary version, or from folders named after classes (apple, ...), on any level.
     """
 
     size: int = 32  # height and width of images, in pixels
@@ -152,7 +151,7 @@ class CIFARFS(PhotoFamily):
 class FC100(PhotoFamily):
     """CIFAR-100 with splits that share no superclass: 12 / 4 / 4 superclasses of five for train / val / test.
 
-    Read as CIFAR-FS is.
+    Read like CIFAR-FS.
     """
 
     size: int = 32  # height and width of images, in pixels
@@ -171,9 +170,9 @@ class FC100(PhotoFamily):
 
 @dataclass(frozen=True)
 class ImageFolder(PhotoFamily):
-    """Images of your own: `data_dir` holds a folder for each class, or such folders in train, val, test and ood.
+    """Your own images: `data_dir` contains one folder per class, or such folders in train, val, test and ood.
 
-    Without a folder train, classes are dealt out at random by `split_shares` and `split_seed`.
+    Without a folder train, classes are split at random by `split_shares` and `split_seed`.
     """
 
     channels: Literal[1, 3] = 3  # number of colour channels; 1: grey
@@ -189,7 +188,7 @@ class ImageFolder(PhotoFamily):
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.split_shares) < 0 or not 0.999 < sum(self.split_shares) < 1.001:
-            raise ValueError(f"split_shares is {self.split_shares}; allowed are numbers from 0 that sum to 1")
+            raise ValueError(f"split_shares is {self.split_shares}; must be numbers from 0 that sum to 1")
         if self.channels == 1 and self.normalisation == "imagenet":
             raise ValueError("normalisation is 'imagenet'; images with channels 1 have 'none' or 'train'")
 
@@ -203,7 +202,7 @@ class ImageFolder(PhotoFamily):
         return {contents.classes[number].name: len(contents.classes[number].files) for number in numbers}
 
     def read(self, folder: Path, split: Split) -> tuple[ImageClasses, Sequence[int]]:
-        """The images of all splits, since a fault in any of them should be known at once, and the split's classes."""
+        """The images of all splits, to report faults in any of them at once, and the split's classes."""
         contents = self._contents(folder)
         if not contents.numbers.get(split) and not contents.faults:
             raise ValueError(f"split is {split!r}; {folder} has no class for it")
@@ -237,11 +236,11 @@ _SPLIT_FOLDERS = {
 
 @dataclass(frozen=True)
 class _Contents:
-    """What a folder of images holds for all splits."""
+    """The contents of a folder of images, for all splits."""
 
     classes: tuple[ImageClass, ...]
-    numbers: Mapping[str, Sequence[int]]  # of the classes of each split
-    faults: tuple[str, ...]  # a phrase for whatever is wrong with the folder
+    numbers: Mapping[str, Sequence[int]]  # class numbers of each split
+    faults: tuple[str, ...]  # phrases, one per fault of the folder
 
 
 def _split_by_folder(folder: Path) -> _Contents:
@@ -287,5 +286,5 @@ def _binary(folder: Path, form: Form) -> ImageClasses:
 
 
 def _pairs(lines: Iterable[str]) -> list[tuple[str, str]]:
-    """Group and name of classes that are written group/name."""
+    """The group and name of each class, from lines group/name."""
     return [(group, name) for group, name in (line.split("/") for line in lines)]

@@ -1,4 +1,4 @@
-"""From a picture to the bytes of a square one, whatever its depth, orientation and transparency."""
+"""Conversion of images of any depth, orientation and transparency to the bytes of square ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Fit = Literal["stretch", "crop"]
 Background = Literal["white", "black"]
 
 _WHITE_LEVELS = (1, 255, 1023, 4095, 16383, 65535, 2**31 - 1)  # the largest values of masks, 8, 10, 12, 14, ... bits
-_OVERSHOOT = 0.1  # how far values may lie outside the range of black to white, as sharpening filters leave them
+_OVERSHOOT = 0.1  # tolerated fraction beyond the range of black to white, as left by sharpening filters
 
 
 def square_pixels(
@@ -27,15 +27,16 @@ def square_pixels(
     background: Background = "white",
     white: float | None = None,
 ) -> Pixels:
-    """Grey (one channel) or RGB (three), [channels, size, size]; what is not square is stretched, or cut to its middle.
+    """A grey (one channel) or RGB (three) image [channels, size, size], stretched or centre-cropped to a square.
 
-    The picture is turned upright as its EXIF orientation says, and transparent parts show the background. white: the
-    value that is white where a pixel has more than 8 bits; None: that of the least depth that holds the picture.
-    Filters work on grey values even where the file has one bit per pixel.
+    The image is rotated by its EXIF orientation, and transparent parts show the background. white: the value of white
+    in images of more than 8 bits; None: the largest value of the smallest depth that holds the image. Filters work on
+    grey values even if the file has one bit per pixel.
 
     Raises:
-        ValueError: when values of more than 8 bits are not finite or far below zero, or all that is opaque has the
-            colour of the background.
+        ValueError: when values of more than 8 bits are not finite or far below zero, or all opaque parts have the
+        colour
+            of the background.
     """
     ImageOps.exif_transpose(picture, in_place=True)
     if is_deep(picture):
@@ -58,7 +59,7 @@ def is_deep(picture: Image.Image) -> bool:
 
 
 def white_level(picture: Image.Image) -> float:
-    """The value that is white in a deep picture, or in several: the largest of the least depth that holds its values.
+    """The value of white in a deep image: the largest of the smallest depth that holds its values.
 
     Raises:
         ValueError: when values are not finite, or so far below zero that zero is not black.
@@ -75,7 +76,7 @@ def white_level(picture: Image.Image) -> float:
 
 
 def _eight_bits(picture: Image.Image, white: float) -> Image.Image:
-    """A deep picture with 0 as black and `white` as white; with its transparency, where one value is transparent."""
+    """A deep image with 0 as black and `white` as white, keeping a transparent value."""
     values = np.asarray(picture).astype(np.float64)
     grey = Image.fromarray((values * (255 / white)).round().clip(0, 255).astype(np.uint8))
     transparent: Any = picture.info.get("transparency")
@@ -85,7 +86,7 @@ def _eight_bits(picture: Image.Image, white: float) -> Image.Image:
 
 
 def _on_background(picture: Image.Image, background: Background) -> Image.Image:
-    """An RGBA picture laid on one colour, RGB."""
+    """An RGBA image on a background of one colour, as RGB."""
     laid = Image.alpha_composite(Image.new("RGBA", picture.size, background), picture).convert("RGB")
     colours, alpha = np.asarray(laid), np.asarray(picture.getchannel("A"))
     if (colours == colours[0, 0]).all() and alpha.min() < alpha.max():

@@ -1,9 +1,9 @@
-"""Episodes from a pool of classes, drawn for all tasks at once: N ways of K shots, or numbers that vary.
+"""Sampling of episodes from a pool of classes, for all tasks at once: N-way K-shot, or with varying sizes.
 
-The numbers that vary follow Triantafillou et al. Meta-Dataset: a dataset of datasets for learning to learn from few
-examples (2020), section 3.2.
+Varying sizes follow Triantafillou et al. Meta-Dataset: a dataset of datasets for learning to learn from few examples
+(2020), section 3.2.
 
-Deviation: 1. The classes of a group are equally likely; ImageNet's hierarchy above them is not descended.
+Deviation: 1. The classes of a group are equally likely; ImageNet's hierarchy above them is not used.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from metarl.records import Examples
 
 
 class Sampler(Protocol):
-    """How many ways an episode has, and how many examples each of them."""
+    """The sizes of episodes: the number of ways, and of examples per way."""
 
-    varies: bool  # whether that differs between episodes or ways
+    varies: bool  # whether sizes differ between episodes or ways
 
     @property
     def least_ways(self) -> int: ...
@@ -32,17 +32,17 @@ class Sampler(Protocol):
     def most_ways(self) -> int: ...
 
     def ways(self, available: Tensor, generator: torch.Generator) -> Tensor:
-        """The number of ways of each episode, [N], where there are `available` [N] classes to choose from."""
+        """The number of ways of each episode [N], given the number of `available` classes [N]."""
         ...
 
     def sizes(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Support and query examples of each way, two [N, W], of ways with `images` [N, W]; none where that is 0."""
+        """Numbers of support and query examples per way, [N, W] each; images [N, W]: those of each way; 0: no way."""
         ...
 
 
 @dataclass(frozen=True)
 class FixedSampler:
-    """Always as many ways, shots and queries."""
+    """Fixed numbers of ways, shots and queries."""
 
     num_ways: int
     shots: int
@@ -67,14 +67,14 @@ class FixedSampler:
 
 @dataclass(frozen=True)
 class MetaDatasetSampler:
-    """Ways, and shots that differ between the ways of one episode, after Meta-Dataset."""
+    """Varying numbers of ways, and of shots per way, as in Meta-Dataset."""
 
     most_ways: int = 50  # largest number of classes per task
-    queries: int = 10  # most queries per class; every class of an episode has as many
-    support: int = 500  # most support examples per episode
+    queries: int = 10  # largest number of queries per class, equal for all classes of an episode
+    support: int = 500  # largest number of support examples per episode
     support_of_class: int = 100  # largest contribution of one class to the size of a support
     least_ways: int = 5  # smallest number of classes per task
-    log_weight: float = math.log(2)  # largest log-weight of a class's share of the support, up and down
+    log_weight: float = math.log(2)  # bound on the absolute log weight of a class in the support
 
     varies = True
 
@@ -94,16 +94,16 @@ class MetaDatasetSampler:
         weight = 2 * torch.rand(images.shape, generator=generator, device=device) - 1
         weight = (self.log_weight * weight).exp() * images  # [N, W]
         share = weight / weight.sum(1, keepdim=True)
-        spare = size - present.sum(1, keepdim=True)  # beside one for each class
+        spare = size - present.sum(1, keepdim=True)  # after one per class
         return torch.minimum((share * spare).long() + 1, remaining) * present, queries
 
 
 def draw(pool: ClassPool, num_tasks: int, sampler: Sampler, generator: torch.Generator) -> FewShotEpisode:
-    """Episodes of fresh tasks on the generator's device, where the pool has to be too: support and query images differ.
+    """Episodes of fresh tasks on the generator's device, which must be the pool's, with distinct support and queries.
 
-    x [N, K, C, H, W] float32 in [0, 1] and y [N, K] int64, shot after shot: one example of every way in random order,
-    then a second one of each, ... Where numbers vary, `valid` [N, K] tells which are there; rows are filled up
-    with their own examples once more, so that statistics of a batch are those of images.
+    x [N, K, C, H, W] float32 in [0, 1] and y [N, K] int64, ordered by shot: one example of every way in random order,
+    then a second one of each, and so on. If sizes vary, `valid` [N, K] is false for padding, which repeats a row's own
+    examples, so batch statistics are those of images.
 
     Raises:
         ValueError: when the pool has fewer classes than ways, or a class fewer images than are needed.

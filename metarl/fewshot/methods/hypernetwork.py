@@ -19,6 +19,7 @@ from metarl.fewshot.problem import Classification
 from metarl.fewshot.seen_classes import ClassSums
 from metarl.fewshot.written_weights import ClassWeights, WriterConfig, linear_logits
 from metarl.nets.conv import ConvNet
+from metarl.nets.initialisation import orthogonal_
 from metarl.nets.mlp import linear, mlp
 from metarl.records import Examples, Record
 
@@ -47,7 +48,7 @@ class WrittenLayersAdaptation(ExampleAdaptation[WrittenState]):
         self.encode = mlp((size, code_size), activation="relu", generator=generator)
         self.layer = linear(code_size, hidden_size * (size + 1), gain=0.1, generator=generator)
         common = torch.empty(hidden_size, size + 1, device=generator.device)  # the layer before any training
-        nn.init.orthogonal_(common, 2**0.5, generator=generator)
+        orthogonal_(common, 2**0.5, generator=generator)
         self.layer.bias.data = common.flatten()
         self.head = ClassWeights(hidden_size, hidden_size, generator=generator)
 

@@ -156,6 +156,20 @@ class Reptile:
         modes = normalisation_facts(self.adaptation.net).get("normalisation", "")
         return "transductive" in modes and not self.config.transduction
 
+    def check_episodes(self, train: FewShotEpisode, test: FewShotEpisode) -> None:
+        """Check that mini-batches divide the examples of these episodes.
+
+        Raises:
+            ValueError: when mini-batches do not divide the examples, or there are too many classes.
+        """
+        check_ways(self.problem, train)
+        check_ways(self.problem, test)
+        mini_batches(train, self.config.inner_batch)
+        self._test_batches(test.support)
+
+    def _test_batches(self, support: Examples) -> list[Examples]:
+        return _in_batches(support, self.config.test_batch or support.x.shape[1], "test_batch", "a support set")
+
     @torch.no_grad()
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
         """One move of the initialisation; the logged score is for the last mini-batch, before adapting to it.
@@ -195,8 +209,7 @@ class Reptile:
         """
         check_ways(self.problem, episode)
         support, query = with_context(self.adaptation.net, episode)
-        size = self.config.test_batch or support.x.shape[1]
-        batches = _in_batches(support, size, "test_batch", "a support set")
+        batches = self._test_batches(support)
         with torch.no_grad(), in_evaluation(self.adaptation.net):
             state = self.adaptation.prior(len(support))
             predictions = [self._answers(state, support, query)]

@@ -151,6 +151,18 @@ def test_the_order_of_the_arguments_does_not_matter(capsys):
     assert "maml_trpo" in outputs[0]
 
 
+def test_the_largest_evaluation_that_all_runs_have_is_compared():
+    first, second = make_run("runs/a"), make_run("runs/b", seed=1)
+    small = json.loads((first / "evaluation_test.json").read_text())
+    large = {**small, "per_task": {"scores": [[1.0] * 50] * 3}, "num_tasks": 50, "tasks_hash": "large"}
+    (first / "evaluation_test_50x2_i10_s0.json").write_text(json.dumps(large))
+    assert [len(run.scores) for run in read_runs(["runs"], "test").groups[0].runs] == [NUM_TASKS] * 2
+    (second / "evaluation_test_50x2_i10_s0.json").write_text(json.dumps(large))
+    assert [len(run.scores) for run in read_runs(["runs"], "test").groups[0].runs] == [50, 50]
+    (second / "evaluation_test_50x2_i10_s0.json").rename(second / "evaluation_test_50x2_agent.x=3_i10_s0.json")
+    assert [len(run.scores) for run in read_runs(["runs"], "test").groups[0].runs] == [NUM_TASKS] * 2
+
+
 # What cannot be compared
 
 

@@ -20,7 +20,7 @@ from experiments.workbench.launching.board import Board, table
 from experiments.workbench.launching.engines import LocalEngine, RayEngine, SlurmEngine
 from experiments.workbench.launching.launcher import Job, State, execute, jobs_of
 from experiments.workbench.launching.plan import PlannedExperiment, parse_seeds, planned_runs
-from experiments.workbench.launching.standing import Standing, last_lines, standing
+from experiments.workbench.launching.standing import Standing, last_lines, output_size, standing
 from metarl.errors import UserError
 from metarl.run.directory import Run
 from metarl.trainer import train
@@ -225,6 +225,15 @@ def test_the_standing_is_that_of_the_last_whole_row(tmp_path):
         assert standing(tmp_path, 10) == Standing(4, 1.5, 50.0, 12.0)
 
 
+def test_the_last_lines_are_those_that_were_printed_since_the_start(tmp_path):
+    assert last_lines(tmp_path) == []
+    (tmp_path / "output.txt").write_text("old\n")
+    before = output_size(tmp_path)
+    assert last_lines(tmp_path, before) == []
+    (tmp_path / "output.txt").write_text("old\n1\n\n2  \n3\n4\n5\n6")
+    assert last_lines(tmp_path, before) == ["2", "3", "4", "5", "6"]
+
+
 def test_many_jobs_fit_the_terminal_with_those_that_failed_first():
     jobs = [Job(run) for run in planned_runs(["recipe.py"], list(range(30)), ())]
     jobs[20].state, jobs[25].state = State.FAILED, State.RUNNING
@@ -253,7 +262,7 @@ def test_a_run_that_crashes_stops_no_other_and_those_that_are_finished_are_left_
     (path / "checkpoints" / "latest.pt").write_bytes(b"damaged")
     status, output, errors = metarl(capsys, "launch", "recipe.py", "--seeds", "2", "--jobs", "2", *BRIEF)
     assert status == 1
-    title = "recipe.py --train.num-iterations 2, seed"
+    title = "recipe.py, seed"
     assert f"{title} 0: failed ({path})\n    exit status 2\n    metarl: cannot read checkpoint" in output
     assert f"{title} 1: finished" in output
     assert errors == "Go on with: metarl launch recipe.py --seeds 2 --jobs 2 --train.num-iterations 2\n"
@@ -270,15 +279,22 @@ def test_a_run_that_crashes_stops_no_other_and_those_that_are_finished_are_left_
 def test_runs_that_were_killed_or_stopped_end_as_those_that_were_not():
     jobs = jobs_of(planned_runs(["recipe.py"], [0, 1], ()))
 
+    signals: list[int] = []
+
     def kill_the_first_and_interrupt_the_second(jobs) -> None:
         first, second = (standing(job.path, 50).iteration if job.path is not None else 0 for job in jobs)
         if first > 3 and jobs[0].task is not None:
             jobs[0].task.kill()
-        if second > 3 and jobs[0].state is State.FAILED and jobs[1].state is State.RUNNING and not signals:
+        if second <= 3 or jobs[1].state is not State.RUNNING:
+            return
+        if signals:  # the launcher has asked it to stop, which it learns once it goes on
+            os.kill(jobs[1].task._process.pid, signal.SIGCONT)
+            return
+        os.kill(jobs[1].task._process.pid, signal.SIGSTOP)  # it waits, however long the first one takes
+        if jobs[0].state is State.FAILED:
             signals.append(signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
 
-    signals = []
     assert execute(jobs, LocalEngine(1), 2, kill_the_first_and_interrupt_the_second) == 130
     assert [job.state for job in jobs] == [State.FAILED, State.STOPPED]
     assert jobs[0].failure[0] == "killed by SIGKILL"

@@ -438,7 +438,7 @@ def test_a_broken_image_is_named(tmp_path):
     ("settings", "message"),
     [
         ({"size": 0}, "size is 0; must be at least 1 pixel"),
-        ({"split_shares": (0.5, 0.5, 0.5)}, r"split_shares is \(0.5, 0.5, 0.5\); allowed are numbers from 0"),
+        ({"split_shares": (0.5, 0.5, 0.5)}, r"split_shares is \(0.5, 0.5, 0.5\); must be numbers from 0"),
         ({"channels": 1, "normalisation": "imagenet"}, "normalisation is 'imagenet'; images with channels 1 have"),
         ({"test_queries": 0}, "test_queries is 0; must be at least 1"),
     ],

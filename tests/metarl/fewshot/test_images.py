@@ -312,8 +312,11 @@ def test_the_filter_is_the_one_that_is_named():
         ({"queries": 0}, "queries is 0; must be at least 1"),
         ({"shots": 6}, r"shots \+ test_queries is 6 \+ 15 = 21; a class of omniglot has 20 images"),
         ({"train_shots": 10, "queries": 11}, r"train_shots \+ queries is 10 \+ 11 = 21; a class of omniglot has 20"),
-        ({"size": 0}, "size is 0; allowed are 1 to 105 pixels"),
-        ({"random_sizes": (1600, 100, 0)}, r"random_sizes is \(1600, 100, 0\); allowed are numbers that sum to 1623"),
+        ({"size": 0}, "size is 0; must be from 1 to 105 pixels"),
+        (
+            {"random_sizes": (1600, 100, 0)},
+            r"random_sizes is \(1600, 100, 0\); must be numbers that sum to at most 1623",
+        ),
         ({"ways": 4, "sampler": "meta_dataset"}, "ways is 4; the sampler meta_dataset needs at least 5"),
     ],
 )
