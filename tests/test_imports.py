@@ -51,10 +51,10 @@ def test_packages_import_only_those_below_them(package, allowed):
         assert top_level(imported(file)) <= allowed, file
 
 
-def test_environments_know_only_records_protocols_and_two_helpers_of_the_core():
+def test_environments_know_only_records_protocols_and_three_helpers_of_the_core():
     for file in sources("envs"):
         core = {".".join(name.split(".")[:2]) for name in imported(file) if name.startswith("metarl")}
-        assert core <= {"metarl.records", "metarl.protocols", "metarl.checks", "metarl._lazy"}, file
+        assert core <= {"metarl.records", "metarl.protocols", "metarl.checks", "metarl.errors", "metarl._lazy"}, file
 
 
 def test_the_helpers_of_environments_import_nothing_of_ours():

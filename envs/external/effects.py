@@ -9,7 +9,7 @@ from the beginning: while one is made, what its class is told to set is set to t
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,28 +19,33 @@ import numpy as np
 
 from envs.external.rows import Maker
 from envs.external.streams import seed_spaces, seed_streams, streams_kept
+from envs.external.time_limit import time_limit
 
 NUM_STEPS = 20
 
 
 def check_effects(
-    maker: Maker, values: Mapping[str, Sequence[float]], names: Sequence[str], horizon: int
+    maker: Maker,
+    values: Mapping[str, Sequence[float]],
+    names: Sequence[str],
+    horizon: int,
+    step_timeout: float | None = None,
 ) -> tuple[str, ...]:
     """Compare tasks that differ in one parameter alone, for each of `names`.
 
     values: what tasks have been drawn with, by the parameters' names. Environments that do not repeat themselves from a
-    seed, or of which a process cannot hold two, are not checked.
+    seed, or of which a process cannot hold two, are not checked. step_timeout: seconds that a step or a reset may take.
 
     Returns the parameters of which nothing can be told, as all steps of the environment are the same.
 
     Raises:
-        ValueError: naming a parameter without an effect, or with a part of it.
+        ValueError: naming a parameter without an effect, or with a part of it; or a call that takes too long.
     """
     first = {name: drawn[0] for name, drawn in values.items()}
     others = {name: first | {name: max(values[name], key=lambda value: abs(value - first[name]))} for name in names}
     others = {name: task for name, task in others.items() if task != first}
     with streams_kept():
-        pair = _Pair(maker, min(horizon, NUM_STEPS))
+        pair = _Pair(maker, min(horizon, NUM_STEPS), step_timeout)
         try:
             if not others or pair.differ(first, first):
                 return ()
@@ -94,8 +99,9 @@ class _Written:
 class _Pair:
     """Two environments side by side, of which the second is watched."""
 
-    def __init__(self, maker: Maker, num_steps: int) -> None:
+    def __init__(self, maker: Maker, num_steps: int, step_timeout: float | None) -> None:
         self.num_steps = num_steps
+        self._step_timeout = step_timeout
         self.moves = False  # whether any two steps of an episode have differed
         self.written = _Written()
         self._maker = maker
@@ -132,7 +138,7 @@ class _Pair:
         try:
             self._maker.write(whole_env, task)
             for env in (written_env, whole_env):
-                _outcome(env, _reset)
+                self._outcome(env, _reset)
             stale = _numbers_that_differ(written_env.unwrapped, whole_env.unwrapped) if was_set else []
             if stale and self._run(written_env, whole_env):
                 these, keep = ("attributes", "keep their values") if stale[1:] else ("an attribute", "keeps its value")
@@ -170,7 +176,7 @@ class _Pair:
         """Whether the steps of one episode differ, under the same actions."""
         space = copy.deepcopy(one.action_space)
         space.seed(0)
-        outcomes = [_outcome(env, _reset) for env in (one, other)]
+        outcomes = [self._outcome(env, _reset) for env in (one, other)]
         for _ in range(self.num_steps):
             if not _same(*outcomes):
                 return True
@@ -180,10 +186,26 @@ class _Pair:
                 return False
             action = space.sample()
             before = outcomes[0]
-            outcomes = [_outcome(env, lambda env: env.step(copy.deepcopy(action))[:4]) for env in (one, other)]  # noqa: B023
+            outcomes = [self._outcome(env, lambda env: env.step(copy.deepcopy(action))[:4]) for env in (one, other)]  # noqa: B023
             told = min(len(before) - 1, 2)  # observation and reward; of a reset the observation alone
             self.moves |= not _same(before[:told], outcomes[0][:told])
         return not _same(*outcomes)
+
+    def _outcome(self, env: gymnasium.Env[Any, Any], call: Callable[[Any], tuple[Any, ...]]) -> tuple[Any, ...]:
+        """What a call gives, and whether the episode is over; or what it raises.
+
+        Raises:
+            ValueError: when it takes too long.
+        """
+        seed_streams(0)
+        try:
+            with time_limit(self._step_timeout):
+                values = call(env)
+        except TimeoutError as error:
+            raise ValueError(f"reset or step gives {error}") from error
+        except (Exception, SystemExit) as error:  # whatever third-party code raises
+            return _Raised((repr(error),))
+        return *values, len(values) > 1 and bool(values[2] or values[3])
 
 
 def _reset(env: gymnasium.Env[Any, Any]) -> tuple[Any, ...]:
@@ -193,16 +215,6 @@ def _reset(env: gymnasium.Env[Any, Any]) -> tuple[Any, ...]:
 
 class _Raised(tuple[Any, ...]):
     """The text of an error, as the outcome of a call."""
-
-
-def _outcome(env: gymnasium.Env[Any, Any], call: Any) -> tuple[Any, ...]:
-    """What a call gives, and whether the episode is over; or what it raises."""
-    seed_streams(0)
-    try:
-        values = call(env)
-    except (Exception, SystemExit) as error:  # whatever third-party code raises
-        return _Raised((repr(error),))
-    return *values, len(values) > 1 and bool(values[2] or values[3])
 
 
 def _same(one: Any, other: Any) -> bool:

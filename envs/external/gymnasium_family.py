@@ -58,7 +58,7 @@ class GymnasiumFamily:
     horizon: int = 0  # number of steps per episode; 0: the registered time limit
     num_workers: int | None = None  # number of worker processes; None: one per CPU; 0: all rows in this process
     max_crashes: int = 5  # number of successive crashes of a row, without a complete episode, that stop training
-    step_timeout: float | None = 60.0  # seconds that a worker may take for one row's step or start; None: no limit
+    step_timeout: float | None = 60.0  # seconds that one row's step or start may take in a worker; None: no limit
     metrics: tuple[str, ...] | None = None  # numbers of a step's `info` to report; None: all that the first step has
     flatten_images: bool = False  # whether images among the observations become one long vector
     unchecked: tuple[str, ...] = ()  # parameters that are not tried for an effect, because it is rare or late
@@ -101,7 +101,8 @@ class GymnasiumFamily:
         example = self.sample(1, "train", torch.Generator().manual_seed(0))
         task = {name: float(getattr(example, attribute(name))) for name in self.tasks}
         try:
-            return probe(Maker(self.env, self.options, self.horizon, self.apply), task, self.flatten_images)
+            maker = Maker(self.env, self.options, self.horizon, self.apply)
+            return probe(maker, task, self.flatten_images, self.step_timeout)
         except ValueError as error:
             raise ValueError(f"{self._described}: {error}") from error
 
@@ -119,7 +120,7 @@ class GymnasiumFamily:
         values = {name: getattr(tasks, attribute(name)).tolist() for name in self.tasks}
         names = [name for name in self.tasks if name not in self.unchecked]
         try:
-            untold = check_effects(self.maker, values, names, self.horizon)
+            untold = check_effects(self.maker, values, names, self.horizon, self.step_timeout)
         except ValueError as error:
             raise ValueError(f"{self._described}: {error}") from error
         for name in untold:

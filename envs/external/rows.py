@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from envs.external.spaces import decode, encode, flat_spaces
 from envs.external.streams import own_spaces, seed_spaces, seed_streams, streams_kept
+from envs.external.time_limit import time_limit
 
 Apply = Callable[[Any, Mapping[str, float]], None]  # (unwrapped environment, values by the parameters' names)
 
@@ -315,21 +316,27 @@ class Probed:
     repeats: bool  # whether two starts from one seed are equal
 
 
-def probe(maker: Maker, task: Mapping[str, float], flatten_images: bool = False) -> Probed:
+def probe(
+    maker: Maker, task: Mapping[str, float], flatten_images: bool = False, step_timeout: float | None = None
+) -> Probed:
     """Make an environment, try a task, a reset and a step on it twice, and close it again.
+
+    step_timeout: seconds that each of them may take; None: any time.
 
     Raises:
         ValueError: naming what fails, or what task families cannot deal with.
     """
     with streams_kept():
         seed_streams(0)
-        env = _named("env", maker.make)
+        env = _named("env", maker.make, step_timeout)
         try:
             limit = maker.horizon or (env.spec.max_episode_steps if env.spec is not None else None)
             if limit is None:
                 raise ValueError("horizon is 0, but the environment has no time limit of its own: give it one")
             observation_space, action_space = flat_spaces(env, flatten_images)
-            (start, result), (start_again, again) = (_try(maker, env, task, action_space) for _ in range(2))
+            (start, result), (start_again, again) = (
+                _try(maker, env, task, action_space, step_timeout) for _ in range(2)
+            )
             repeats = all(
                 np.array_equal(one, other, equal_nan=True)
                 for one, other in ((start, start_again), (result.obs, again.obs), (result.reward, again.reward))
@@ -341,7 +348,11 @@ def probe(maker: Maker, task: Mapping[str, float], flatten_images: bool = False)
 
 
 def _try(
-    maker: Maker, env: gymnasium.Env[Any, Any], task: Mapping[str, float], action_space: spaces.Box | spaces.Discrete
+    maker: Maker,
+    env: gymnasium.Env[Any, Any],
+    task: Mapping[str, float],
+    action_space: spaces.Box | spaces.Discrete,
+    step_timeout: float | None,
 ) -> tuple[NDArray[np.float32], StepResult]:
     """The observation [O] that a seeded episode starts with, and its first step.
 
@@ -351,9 +362,9 @@ def _try(
     seed_streams(0)
     seed_spaces(env, 0)
     _named("apply", lambda: maker.write(env, task))
-    obs = _named("reset", lambda: read_reset(env, env.reset(seed=0)))
+    obs = _named("reset", lambda: read_reset(env, env.reset(seed=0)), step_timeout)
     action = _calm(action_space)
-    return obs, _named("step", lambda: read_step(env, env.step(decode(env.action_space, action))))
+    return obs, _named("step", lambda: read_step(env, env.step(decode(env.action_space, action))), step_timeout)
 
 
 def _calm(space: spaces.Box | spaces.Discrete) -> NDArray[Any]:
@@ -363,14 +374,15 @@ def _calm(space: spaces.Box | spaces.Discrete) -> NDArray[Any]:
     return np.clip(np.zeros(space.shape, dtype=np.float32), space.low, space.high)
 
 
-def _named(what: str, function: Callable[[], Any]) -> Any:
+def _named(what: str, function: Callable[[], Any], seconds: float | None = None) -> Any:
     """The function's result.
 
     Raises:
-        ValueError: when the function raises any exception.
+        ValueError: when the function raises any exception, or takes longer than `seconds`.
     """
     try:
-        return function()
+        with time_limit(seconds):
+            return function()
     except (Exception, SystemExit) as error:  # whatever third-party code raises
         raise ValueError(f"{what} fails: {_text(error)}") from error
 

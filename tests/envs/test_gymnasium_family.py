@@ -560,6 +560,29 @@ experiment = Experiment(
 """
 
 
+class Stuck(PendulumEnv):
+    """A pendulum that gives no answer to its n-th step in this process."""
+
+    num_steps, stuck_at = 0, 1
+
+    def step(self, u: Any) -> Any:
+        Stuck.num_steps += 1
+        if Stuck.num_steps >= Stuck.stuck_at:
+            time.sleep(1000)
+        return super().step(u)
+
+
+@pytest.mark.parametrize(
+    ("stuck_at", "message"), [(1, "step fails: TimeoutError: no answer"), (7, "reset or step gives no answer")]
+)
+def test_an_environment_that_hangs_while_it_is_tried_is_refused(monkeypatch, stuck_at, message):
+    monkeypatch.setattr(Stuck, "num_steps", 0)
+    monkeypatch.setattr(Stuck, "stuck_at", stuck_at)
+    with pytest.raises(ValueError, match=f"{message} within 0.2 s"):
+        GymnasiumFamily(Stuck, {"g": Uniform(5, 15)}, horizon=20, num_workers=0, step_timeout=0.2)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
 def test_a_training_that_stops_says_why_in_one_line(tmp_path, monkeypatch, capsys):
     """With functions of a recipe's own, whose module the worker cannot import."""
     monkeypatch.chdir(tmp_path)
