@@ -14,7 +14,7 @@ from types import ModuleType
 
 import cloudpickle
 
-from experiments.experiment.config_json import MOVED
+from experiments.experiment.config_json import MOVED, RENAMED
 from experiments.experiment.kept_code import KeptModules
 from metarl._packages import OUR_PACKAGES
 from metarl.errors import UserError
@@ -140,11 +140,18 @@ def _is_the_users(folder: Path, module: str) -> bool:
 
 
 def _hint(error: BaseException, folder: Path) -> str:
-    """What explains an import that failed: a package of the user's with the name of one of ours, or a former name."""
+    """What explains an error: a former name, or a package of the user's with the name of one of ours."""
+    keyword = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    if isinstance(error, TypeError) and keyword is not None:
+        new = [names.get(keyword[2]) for path, names in RENAMED.items() if path.endswith(f":{keyword[1]}")]
+        return f"; it is {new[0]} now" if new and new[0] else ""
     if not isinstance(error, (ImportError, AttributeError)):
         return ""
     if isinstance(error, ImportError) and error.name in MOVED:
         return f"; it is {MOVED[error.name]} now"
+    classes = {path.partition(":")[2]: module for path, module in MOVED.items() if path.startswith(f"{error.name}:")}
+    if isinstance(error, ImportError) and classes:
+        return "; " + ", ".join(f"{name} is in {module}" for name, module in classes.items()) + " now"
     named = re.search(rf"'({'|'.join(OUR_PACKAGES)})[.']", str(error))
     if named is None:
         return ""

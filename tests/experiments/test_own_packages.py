@@ -109,3 +109,22 @@ def test_a_script_next_to_such_a_package_is_told(tmp_path):
     done = subprocess.run(words, cwd=tmp_path, env={"PYTHONPATH": str(root)}, capture_output=True, text=True)
     message = f"package 'envs' is imported from {tmp_path.resolve() / 'envs'} and not from MetaRL's own"
     assert f"ImportError: {message}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("from metarl.fewshot.t_net import TNetConfig", "it is metarl.fewshot.methods.t_net now"),
+        ("import metarl.fewshot.bayesian", "LaplaceConfig is in metarl.fewshot.methods.laplace"),
+        ("TrainConfig(1, 1, num_episodes=2)", "it is num_points now"),
+        ("Expected('us', at_least=1, episode=2)", "it is point now"),
+        ("TrainConfig(1, 1, num_tusks=2)", "unexpected keyword argument 'num_tusks'"),
+    ],
+)
+def test_former_names_are_said_where_a_recipe_still_has_them(tmp_path, line, message):
+    recipe = tmp_path / "recipe.py"
+    recipe.write_text(f"from experiments import Expected, TrainConfig\n{line}\n")
+    with pytest.raises(UserError) as refusal:
+        load(str(recipe))
+    assert message in str(refusal.value)
+    assert ("now" in str(refusal.value)) == ("tusks" not in line)
