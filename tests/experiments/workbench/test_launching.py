@@ -276,6 +276,7 @@ def test_a_run_that_crashes_stops_no_other_and_those_that_are_finished_are_left_
     assert command == "metarl train recipe.py --seed 1 --train.num-iterations 2"
 
 
+@pytest.mark.slow
 def test_runs_that_were_killed_or_stopped_end_as_those_that_were_not():
     jobs = jobs_of(planned_runs(["recipe.py"], [0, 1], ()))
 

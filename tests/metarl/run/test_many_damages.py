@@ -144,7 +144,15 @@ def edits_of_bytes(run: Path) -> Edits:
             yield f"{name} is {what}", lambda run, name=name, make=make: ((run / name).unlink(), make(run / name))
 
 
-@pytest.mark.parametrize(("command", "every"), [("resume run", 1), ("evaluate run --tasks 2 --json", 7)])
+@pytest.mark.parametrize(
+    ("command", "every"),
+    [
+        ("resume run", 3),
+        ("evaluate run --tasks 2 --json", 11),
+        pytest.param("resume run", 1, marks=pytest.mark.slow),
+        pytest.param("evaluate run --tasks 2 --json", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_every_edit_is_harmless_or_one_line(finished, tmp_path, monkeypatch, capsys, command, every):
     monkeypatch.chdir(tmp_path)
     edits = [
