@@ -23,10 +23,11 @@ from gymnasium import spaces
 from torch import Tensor
 
 from envs.locomotion.contacts import ANT_CONTACTS, FIELD, Contacts
-from envs.locomotion.headings import Directions, check_directions, headings_in_training, sample_headings
+from envs.locomotion.headings import HeadingFamily
 from envs.locomotion.ranges import Ood, draw_shares, in_training
-from envs.locomotion.robots import ANT, Robot, RobotFamily, T, cosine, squared
+from envs.locomotion.robots import ANT, Robot, RobotFamily, T, squared
 from envs.locomotion.tasks import GoalTasks, HeadingTasks, VelocityTasks
+from envs.locomotion.velocity import VelocityFamily
 from envs.simulators.state import State
 from envs.splits import check_split
 from metarl.checks import at_least, one_of, positive
@@ -49,6 +50,10 @@ class Ant(RobotFamily[T]):
     def fields_before(self) -> tuple[str, ...]:
         return ("xpos",)
 
+    def velocity(self, before: State, after: State, dt: float) -> Tensor:
+        """The torso's velocity in the plane, [B, 2] m/s."""
+        return (after.xpos[:, TORSO, :2] - before.xpos[:, TORSO, :2]) / dt
+
 
 def stands(state: State) -> Tensor:
     """Whether the torso's height is within its limits: [B] bool."""
@@ -56,93 +61,50 @@ def stands(state: State) -> Tensor:
     return (height >= LOWEST) & (height <= HIGHEST)
 
 
-def plane_velocity(before: State, after: State, dt: float) -> Tensor:
-    """The torso's velocity in the plane, [B, 2] m/s."""
-    return (after.xpos[:, TORSO, :2] - before.xpos[:, TORSO, :2]) / dt
-
-
 @dataclass(frozen=True)
-class AntDir(Ant[HeadingTasks]):
+class AntDir(Ant[HeadingTasks], HeadingFamily):
     """Run in a direction d; reward d.v - control_cost |a|² + alive_bonus, until the ant falls.
 
-    directions: "forward_backward", "axes", or "circle" for any in the plane; for this and the
-    split "ood", see `envs.locomotion.headings`. MAML's weights are `control_cost=0.005, alive_bonus=0.05`.
+    For `directions` and the split "ood", see `envs.locomotion.headings`. MAML's weights are `control_cost=0.005,
+    alive_bonus=0.05`.
     """
 
     control_cost: float = 0.5  # weight of the squared norm of the action in the cost
     alive_bonus: float = 1.0  # reward per step in which the robot has not fallen
-    directions: Directions = "forward_backward"  # set of directions: forward and backward, four axes, or a circle
-    hold_out_diagonals: bool = False  # whether training excludes the diagonals, for split "ood"; for "circle" only
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 0, "alive_bonus")
-        check_directions(self)
 
     name = "ant_dir"
 
-    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> HeadingTasks:
-        return sample_headings(self.name, num_tasks, split, generator, self.directions, self.hold_out_diagonals)
-
-    def in_training_range(self, tasks: HeadingTasks) -> Tensor:
-        return headings_in_training(tasks, self.directions, self.hold_out_diagonals)
-
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        return ("velocity_along", "heading")  # m/s in the task's direction; cosine between it and the motion
-
     def reward(self, before: State, after: State, action: Tensor, tasks: HeadingTasks, dt: float) -> Tensor:
-        along = (plane_velocity(before, after, dt) * tasks.direction).sum(dim=1)
         cost = self.control_cost * squared(action) + self.contact_cost(after)
-        return (along + self.alive_bonus * stands(after) - cost).float()
-
-    def metrics(self, before: State, after: State, action: Tensor, tasks: HeadingTasks, dt: float) -> Tensor:
-        velocity = plane_velocity(before, after, dt)
-        along = (velocity * tasks.direction).sum(dim=1)
-        return torch.stack((along, cosine(velocity, tasks.direction)), dim=1).float()
+        return (self.velocity_along(before, after, tasks, dt) + self.alive_bonus * stands(after) - cost).float()
 
     def terminated(self, state: State, tasks: HeadingTasks) -> Tensor | None:
         return ~stands(state)
 
 
 @dataclass(frozen=True)
-class AntVel(Ant[VelocityTasks]):
+class AntVel(Ant[VelocityTasks], VelocityFamily):
     """Run along x at a velocity v* ~ U[0, max_velocity]; reward -|v - v*| + 1 - control_cost |a|² + alive_bonus.
 
-    The episode ends when the ant falls. For the split "ood", see `envs.locomotion.ranges`.
+    The episode ends when the ant falls. For the split "ood", see `VelocityFamily`.
     """
 
     control_cost: float = 0.005  # weight of the squared norm of the action in the cost
     alive_bonus: float = 0.05  # reward per step in which the robot has not fallen
-    max_velocity: float = 3.0  # largest target velocity in training, in m/s
-    ood: Ood = "extrapolation"  # position of split "ood": beyond the training range, or its middle third
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 0, "alive_bonus")
-        positive(self, "max_velocity")
-        one_of(self, "ood", get_args(Ood))
 
     name = "ant_vel"
 
-    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> VelocityTasks:
-        check_split(self.name, split)
-        return VelocityTasks(self.max_velocity * draw_shares((num_tasks,), split, self.ood, generator))
-
-    def in_training_range(self, tasks: VelocityTasks) -> Tensor:
-        return in_training(tasks.velocity / self.max_velocity, self.ood)
-
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        return ("velocity_error",)  # |v - v*|, m/s
-
     def reward(self, before: State, after: State, action: Tensor, tasks: VelocityTasks, dt: float) -> Tensor:
-        error = (plane_velocity(before, after, dt)[:, 0] - tasks.velocity).abs()
         cost = self.control_cost * squared(action) + self.contact_cost(after)
-        return (1 - error + self.alive_bonus * stands(after) - cost).float()
-
-    def metrics(self, before: State, after: State, action: Tensor, tasks: VelocityTasks, dt: float) -> Tensor:
-        return (plane_velocity(before, after, dt)[:, 0] - tasks.velocity).abs().float()[:, None]
+        return (1 - self.velocity_error(before, after, tasks, dt) + self.alive_bonus * stands(after) - cost).float()
 
     def terminated(self, state: State, tasks: VelocityTasks) -> Tensor | None:
         return ~stands(state)

@@ -22,10 +22,10 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from envs.locomotion.ant import Ant, plane_velocity
+from envs.locomotion.ant import Ant
 from envs.locomotion.ant import stands as ant_stands
 from envs.locomotion.half_cheetah import HalfCheetah
-from envs.locomotion.humanoid import FORWARD_WEIGHT, Humanoid, com_velocity
+from envs.locomotion.humanoid import FORWARD_WEIGHT, Humanoid
 from envs.locomotion.humanoid import stands as humanoid_stands
 from envs.locomotion.ranges import Ood, draw_shares, in_training
 from envs.locomotion.robots import RobotFamily, squared, x_velocity
@@ -185,11 +185,11 @@ class AntDynamics(Ant[DynamicsTasks], _Dynamics):
     name = "ant_dynamics"
 
     def reward(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
-        gain = plane_velocity(before, after, dt)[:, 0] + self.alive_bonus * ant_stands(after)
+        gain = self.velocity(before, after, dt)[:, 0] + self.alive_bonus * ant_stands(after)
         return (gain - self.control_cost * squared(action) - self.contact_cost(after)).float()
 
     def metrics(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
-        return plane_velocity(before, after, dt)[:, :1].float()
+        return self.velocity(before, after, dt)[:, :1].float()
 
     def terminated(self, state: State, tasks: DynamicsTasks) -> Tensor | None:
         return ~ant_stands(state)
@@ -212,8 +212,8 @@ class HumanoidDynamics(Humanoid[DynamicsTasks], _Dynamics):
     name = "humanoid_dynamics"
 
     def reward(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
-        gain = FORWARD_WEIGHT * com_velocity(before, after, dt)[:, 0] + self.alive_bonus * humanoid_stands(after)
+        gain = FORWARD_WEIGHT * self.velocity(before, after, dt)[:, 0] + self.alive_bonus * humanoid_stands(after)
         return (gain - self.control_cost * squared(action) - self.contact_cost(after)).float()
 
     def metrics(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
-        return com_velocity(before, after, dt)[:, :1].float()
+        return self.velocity(before, after, dt)[:, :1].float()

@@ -19,17 +19,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from envs.locomotion.ranges import Ood, draw_shares, in_training
 from envs.locomotion.robots import HALF_CHEETAH, Robot, RobotFamily, T, squared, x_velocity
 from envs.locomotion.tasks import DirectionTasks, VelocityTasks
+from envs.locomotion.velocity import VelocityFamily
 from envs.simulators.state import State
 from envs.splits import check_split
-from metarl.checks import one_of, positive
+from metarl.checks import positive
 from metarl.protocols import Split
 from metarl.records import Record
 
@@ -57,41 +57,16 @@ class HalfCheetah(RobotFamily[T]):
 
 
 @dataclass(frozen=True)
-class HalfCheetahVel(HalfCheetah[VelocityTasks]):
+class HalfCheetahVel(HalfCheetah[VelocityTasks], VelocityFamily):
     """Run at a velocity v* ~ U[0, max_velocity]; reward -|v - v*| - control_cost |a|².
 
-    The "ood" split has velocities up to a third beyond the training range or, with `ood="interpolation"`, in its middle
-    third, which training then excludes; see `envs.locomotion.ranges`.
+    For the split "ood", see `VelocityFamily`.
     """
-
-    max_velocity: float = 3.0  # largest target velocity in training, in m/s
-    ood: Ood = "extrapolation"  # position of split "ood": beyond the training range, or its middle third
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(self, "max_velocity")
-        one_of(self, "ood", get_args(Ood))
 
     name = "half_cheetah_vel"
 
-    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> VelocityTasks:
-        check_split(self.name, split)
-        return VelocityTasks(self.max_velocity * draw_shares((num_tasks,), split, self.ood, generator))
-
-    def in_training_range(self, tasks: VelocityTasks) -> Tensor:
-        """Whether each velocity can occur in training: [N] bool."""
-        return in_training(tasks.velocity / self.max_velocity, self.ood)
-
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        return ("velocity_error",)  # |v - v*|, m/s
-
     def reward(self, before: State, after: State, action: Tensor, tasks: VelocityTasks, dt: float) -> Tensor:
-        distance = (x_velocity(before, after, dt) - tasks.velocity).abs()
-        return -(distance + self.control_cost * squared(action)).float()
-
-    def metrics(self, before: State, after: State, action: Tensor, tasks: VelocityTasks, dt: float) -> Tensor:
-        return (x_velocity(before, after, dt) - tasks.velocity).abs().float()[:, None]
+        return -(self.velocity_error(before, after, tasks, dt) + self.control_cost * squared(action)).float()
 
 
 @dataclass(frozen=True)

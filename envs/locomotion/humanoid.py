@@ -21,12 +21,11 @@ import torch
 from torch import Tensor
 
 from envs.locomotion.contacts import HUMANOID_CONTACTS, Contacts
-from envs.locomotion.headings import Directions, check_directions, headings_in_training, sample_headings
-from envs.locomotion.robots import HUMANOID, Robot, RobotFamily, T, cosine, squared
+from envs.locomotion.headings import Directions, HeadingFamily
+from envs.locomotion.robots import HUMANOID, Robot, RobotFamily, T, squared
 from envs.locomotion.tasks import HeadingTasks
 from envs.simulators.state import State
 from metarl.checks import at_least
-from metarl.protocols import Split
 
 FORWARD_WEIGHT = 1.25
 LOWEST, HIGHEST = 1.0, 2.0  # limits of the torso's height, m
@@ -51,6 +50,10 @@ class Humanoid(RobotFamily[T]):
     def fields_before(self) -> tuple[str, ...]:
         return ("subtree_com",)
 
+    def velocity(self, before: State, after: State, dt: float) -> Tensor:
+        """The velocity of the body's centre of mass, [B, 2] m/s."""
+        return (after.subtree_com[:, 0, :2] - before.subtree_com[:, 0, :2]) / dt
+
     def observation(self, state: State, tasks: T) -> Tensor:
         """Positions without x and y, velocities, the bodies' inertias and velocities, the hinges' torques: [B, 270].
 
@@ -70,44 +73,18 @@ def stands(state: State) -> Tensor:
     return (height > LOWEST) & (height < HIGHEST)
 
 
-def com_velocity(before: State, after: State, dt: float) -> Tensor:
-    """The velocity of the body's centre of mass, [B, 2] m/s."""
-    return (after.subtree_com[:, 0, :2] - before.subtree_com[:, 0, :2]) / dt
-
-
 @dataclass(frozen=True)
-class HumanoidDir(Humanoid[HeadingTasks]):
+class HumanoidDir(Humanoid[HeadingTasks], HeadingFamily):
     """Run in a direction d; reward 1.25 d.v - control_cost |a|² + alive_bonus, until the humanoid falls.
 
-    directions: "circle" for any in the plane, "forward_backward" or "axes"; for this and the
-    split "ood", see `envs.locomotion.headings`.
+    For `directions` and the split "ood", see `HeadingFamily`.
     """
 
     directions: Directions = "circle"  # set of directions: a circle, forward and backward, or four axes
-    hold_out_diagonals: bool = False  # whether training excludes the diagonals, for split "ood"; for "circle" only
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_directions(self)
 
     name = "humanoid_dir"
 
-    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> HeadingTasks:
-        return sample_headings(self.name, num_tasks, split, generator, self.directions, self.hold_out_diagonals)
-
-    def in_training_range(self, tasks: HeadingTasks) -> Tensor:
-        return headings_in_training(tasks, self.directions, self.hold_out_diagonals)
-
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        return ("velocity_along", "heading")  # m/s in the task's direction; cosine between it and the motion
-
     def reward(self, before: State, after: State, action: Tensor, tasks: HeadingTasks, dt: float) -> Tensor:
-        along = (com_velocity(before, after, dt) * tasks.direction).sum(dim=1)
+        along = self.velocity_along(before, after, tasks, dt)
         gain = FORWARD_WEIGHT * along + self.alive_bonus * stands(after)
         return (gain - self.control_cost * squared(action) - self.contact_cost(after)).float()
-
-    def metrics(self, before: State, after: State, action: Tensor, tasks: HeadingTasks, dt: float) -> Tensor:
-        velocity = com_velocity(before, after, dt)
-        along = (velocity * tasks.direction).sum(dim=1)
-        return torch.stack((along, cosine(velocity, tasks.direction)), dim=1).float()

@@ -25,6 +25,7 @@ from torch import Tensor
 from envs.locomotion.ranges import Ood, draw_shares, in_training
 from envs.locomotion.robots import HOPPER, WALKER2D, Robot, RobotFamily, T, squared, x_velocity
 from envs.locomotion.tasks import VelocityTasks
+from envs.locomotion.velocity import VelocityFamily
 from envs.simulators.state import State
 from envs.splits import check_split
 from metarl.checks import at_least, one_of, positive
@@ -164,39 +165,19 @@ class HopperRandParams(_RandParams):
 
 
 @dataclass(frozen=True)
-class Walker2dVel(_Planar[VelocityTasks]):
+class Walker2dVel(_Planar[VelocityTasks], VelocityFamily):  # pyright: ignore[reportIncompatibleVariableOverride]
     """Run at a velocity v* ~ U[0, max_velocity]; reward -|v - v*| - control_cost |a|² + alive_bonus, until it falls.
 
-    For the split "ood", see `envs.locomotion.ranges`.
+    The bonus for standing is most of the return, so look at the metric. For the split "ood", see `VelocityFamily`.
     """
 
     alive_bonus: float = 15.0  # reward per step in which the robot has not fallen
     max_velocity: float = 10.0  # largest target velocity in training, in m/s
-    ood: Ood = "extrapolation"  # position of split "ood": beyond the training range, or its middle third
 
     robot: ClassVar[Robot] = WALKER2D
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(self, "max_velocity")
-        one_of(self, "ood", get_args(Ood))
-
     name = "walker2d_vel"
 
-    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> VelocityTasks:
-        check_split(self.name, split)
-        return VelocityTasks(self.max_velocity * draw_shares((num_tasks,), split, self.ood, generator))
-
-    def in_training_range(self, tasks: VelocityTasks) -> Tensor:
-        return in_training(tasks.velocity / self.max_velocity, self.ood)
-
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        return ("velocity_error",)  # |v - v*|, m/s: the bonus for standing is most of the return
-
     def reward(self, before: State, after: State, action: Tensor, tasks: VelocityTasks, dt: float) -> Tensor:
-        error = (x_velocity(before, after, dt) - tasks.velocity).abs()
+        error = self.velocity_error(before, after, tasks, dt)
         return (self.alive_bonus * self.stands(after) - error - self.control_cost * squared(action)).float()
-
-    def metrics(self, before: State, after: State, action: Tensor, tasks: VelocityTasks, dt: float) -> Tensor:
-        return (x_velocity(before, after, dt) - tasks.velocity).abs().float()[:, None]
