@@ -28,7 +28,7 @@ def test_the_main_command_trains_an_experiment_there_is():
 
 def test_the_test_command_runs_these_tests():
     assert command("test command").startswith("python3 -m venv .venv && ")
-    assert command("test command").endswith(".venv/bin/python -m pytest -n auto")
+    assert command("test command").endswith(".venv/bin/python -m pytest -n auto --dist worksteal")
 
 
 def test_the_readme_is_short():

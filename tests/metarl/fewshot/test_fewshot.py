@@ -176,7 +176,11 @@ def test_maml_fits_sinusoids_after_meta_training_and_not_before():
 
 
 @pytest.mark.parametrize(
-    ("config", "limit"), [(CNPConfig(outer_lr=3e-3), 0.6), (NPConfig(outer_lr=3e-3), 0.6)], ids=["cnp", "np"]
+    ("config", "limit"),
+    [
+        pytest.param(CNPConfig(outer_lr=3e-3), 0.6, id="cnp"),
+        pytest.param(NPConfig(outer_lr=3e-3), 0.6, id="np", marks=pytest.mark.learn),
+    ],
 )
 def test_beliefs_fit_sinusoids_after_meta_training_and_not_before(config, limit):
     """In seconds: the error after ten examples, on amplitudes and phases that have not been met."""
