@@ -16,6 +16,7 @@ from metarl.errors import RunError, UserError
 FORMATS = (".png", ".svg", ".pdf")
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")  # Okabe and Ito's
 _STYLES = ("-", "--", ":", "-.")  # one for each round of the colours
+_LEGEND_WIDTH = 180  # characters of all entries in a row
 _MOST_PAIRS = 15  # of groups whose probability of improvement is drawn
 
 
@@ -69,7 +70,8 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
     _draw_last(last, comparison, what)
     _draw_improvements(improvement, comparison)
     handles, labels = adaptation.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), frameon=False, fontsize=9)
+    columns = max(1, min(len(labels), 4, _LEGEND_WIDTH // max(map(len, labels))))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     figure.suptitle(f"{title_of(comparison)}; bands: 95 % bootstrap intervals", fontsize=11)
     try:
         figure.savefig(path, dpi=150)

@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -193,7 +193,7 @@ def _conditions(runs: Sequence[EvaluatedRun]) -> dict[str, Callable[[EvaluatedRu
 
 
 def _labelled(runs: Sequence[EvaluatedRun], by: str | None) -> list[Group]:
-    """Groups by what differs, each named by it, in the order of their names."""
+    """Groups by what differs, named by it, or by their recipes where each has its own; in the order of the names."""
     if by in ("agent", "family"):
         return _grouped(runs, lambda run: str(run.evaluation[by]))
     if by is not None:
@@ -205,6 +205,10 @@ def _labelled(runs: Sequence[EvaluatedRun], by: str | None) -> list[Group]:
     def key(run: EvaluatedRun) -> str:
         return json.dumps({name: value for name, value in run.settings.items() if name not in _UNCOMPARED})
 
+    recipes = {(key(run), PurePath(str(run.settings["experiment"])).stem) for run in runs}
+    if len(recipes) == len(dict(recipes)) == len({name for _, name in recipes}) > 1:  # each group is a recipe's own
+        name_of = dict(recipes)
+        return _grouped(runs, lambda run: name_of[key(run)])
     by_agent: dict[str, list[EvaluatedRun]] = defaultdict(list)
     for run in runs:
         by_agent[run.evaluation["agent"]].append(run)
@@ -213,7 +217,8 @@ def _labelled(runs: Sequence[EvaluatedRun], by: str | None) -> list[Group]:
         names = sorted({name for run in of_agent for name in run.settings if name not in _UNCOMPARED})
         different = [name for name in names if len({json.dumps(run.settings.get(name)) for run in of_agent}) > 1]
         for run in of_agent:
-            own = (f"{name.removeprefix('agent.')}={run.settings.get(name)}" for name in different)
+            given = (name for name in different if name in run.settings)
+            own = (f"{name.removeprefix('agent.')}={run.settings[name]}" for name in given)
             labels[key(run)] = " ".join((agent, *own))
     return _grouped(runs, lambda run: labels[key(run)])
 

@@ -115,6 +115,17 @@ def test_groups_of_one_agent_are_named_by_what_differs():
     ]
 
 
+def test_groups_of_one_agent_that_have_a_recipe_each_are_named_by_it():
+    for seed, rate, recipe in ((0, 0.1, "promp"), (1, 0.1, "promp"), (0, 0.2, "promp_paper")):
+        path = make_run(f"runs/{seed}_{rate}", seed=seed, settings={"agent.inner_lr": rate})
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps({**config, "experiment": f"point_navigation/{recipe}"}))
+    assert [group.label for group in read_runs(["runs"], "test").groups] == ["promp", "promp_paper"]
+    make_run("runs/another_rate", settings={"agent.inner_lr": 0.3})  # of the first recipe
+    labels = [group.label for group in read_runs(["runs"], "test").groups]
+    assert labels == ["promp inner_lr=0.1", "promp inner_lr=0.2", "promp inner_lr=0.3"]
+
+
 def test_runs_are_grouped_by_a_field_or_an_agent_where_that_is_asked():
     for seed, rate, tasks in ((0, 0.1, 4), (1, 0.1, 8), (0, 0.2, 8)):
         make_run(f"runs/{seed}_{rate}", seed=seed, settings={"agent.inner_lr": rate, "train.num_tasks": tasks})
