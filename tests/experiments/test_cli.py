@@ -16,7 +16,6 @@ import pytest
 from rich.console import Console
 
 from experiments.cli import plots
-from experiments.cli.main import main
 from experiments.cli.progress import TrainingProgress, duration
 from experiments.cli.report import print_evaluation
 from experiments.experiment import names
@@ -25,6 +24,7 @@ from metarl.errors import UserError
 from metarl.evaluation import RETURN, Evaluation, Score
 from metarl.rl.trials import TrialSource
 from metarl.run.directory import Run
+from tests.experiments.command import run
 
 RECIPE = '''
 """RL2 on a tiny bandit."""
@@ -47,14 +47,6 @@ def recipe(tmp_path, monkeypatch) -> str:
     monkeypatch.chdir(tmp_path)
     Path("recipe.py").write_text(RECIPE)
     return "recipe.py"
-
-
-def run(capsys, *words: str) -> tuple[int, str, str]:
-    """Exit status, output and errors of one command line."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(words))
-    output, errors = capsys.readouterr()
-    return int(stop.value.code or 0), output, errors
 
 
 # Quick answers

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from experiments.cli.encoding import show_in_any_encoding
-from experiments.cli.main import main
+from tests.experiments.command import run
 
 RECIPE = """from agents import RL2Config
 from envs import BernoulliBandit
@@ -30,14 +30,6 @@ def recipe(tmp_path, monkeypatch) -> str:
     monkeypatch.chdir(tmp_path)
     Path("recipe.py").write_text(RECIPE)
     return "recipe.py"
-
-
-def run(capsys, *words: str) -> tuple[int, str, str]:
-    """Exit status, output and errors of one command line."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(words))
-    output, errors = capsys.readouterr()
-    return int(stop.value.code or 0), output, errors
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp932", "latin-1", "cp1252", "utf-8"])

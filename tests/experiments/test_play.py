@@ -23,13 +23,13 @@ from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import PointNavigation, PointTasks, Semicircle, Wind
 from experiments.cli import session
 from experiments.cli.film import Film, WatchedEnv, caption, film, play, visible_env
-from experiments.cli.main import main
 from experiments.cli.task_arguments import with_fields
 from experiments.cli.video import MAX_SMALL_FRAMES, AnimatedImage, Mp4, captioned
 from metarl.errors import UserError
 from metarl.protocols import Renders
 from metarl.records import Record
 from metarl.run.directory import Run
+from tests.experiments.command import run
 
 RECIPE = '''
 """RL2 on a tiny grid."""
@@ -64,14 +64,6 @@ def frames(path: Path) -> tuple[float, np.ndarray]:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path)]
     raw = subprocess.run([*command, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=True)
     return number / seconds, np.frombuffer(raw.stdout, np.uint8).reshape(number, 560, 480, 3)
-
-
-def run(capsys, *words: str) -> tuple[int, str, str]:
-    """Exit status, output and errors of one command line."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(words))
-    output, errors = capsys.readouterr()
-    return int(stop.value.code or 0), output, errors
 
 
 # Pictures

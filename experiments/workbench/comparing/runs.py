@@ -15,6 +15,7 @@ import numpy as np
 
 from metarl.errors import RunError, UserError
 from metarl.run.directory import Run
+from metarl.run.files import reason
 from metarl.statistics import Scores
 
 _PLAIN_NAME = r"(_\d+x\d+_i\d+_s\d+)?\.json"  # of an evaluation under the settings of the training
@@ -246,6 +247,4 @@ def _missing(group: Group, seeds: Iterable[int]) -> list[int]:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+    return f"it lacks {error}" if isinstance(error, KeyError) else reason(error)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.cli.main import main
 from experiments.workbench.comparing.comparison import compare
 from experiments.workbench.comparing.runs import read_runs
 from metarl.errors import UserError
+from tests.experiments.command import run as metarl
 
 NUM_TASKS = 12
 
@@ -83,14 +83,6 @@ def make_six() -> list[str]:
         for agent, better in (("promp", 0.0), ("maml_trpo", 2.0))
         for seed in range(3)
     ]
-
-
-def metarl(capsys, *words: str) -> tuple[int, str, str]:
-    """Exit status, output and errors of one command line."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(words))
-    output, errors = capsys.readouterr()
-    return int(stop.value.code or 0), output, errors
 
 
 # Groups

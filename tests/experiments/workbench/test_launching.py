@@ -15,7 +15,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from experiments.cli.main import main
 from experiments.workbench.launching.board import Board, table
 from experiments.workbench.launching.engines import LocalEngine, RayEngine, SlurmEngine
 from experiments.workbench.launching.launcher import Job, State, execute, jobs_of
@@ -24,6 +23,7 @@ from experiments.workbench.launching.standing import Standing, last_lines, outpu
 from metarl.errors import UserError
 from metarl.run.directory import Run
 from metarl.trainer import train
+from tests.experiments.command import run as metarl
 
 RECIPE = '''
 """RL2 on a tiny bandit."""
@@ -45,14 +45,6 @@ def recipe(tmp_path, monkeypatch) -> str:
     monkeypatch.chdir(tmp_path)
     Path("recipe.py").write_text(RECIPE)
     return "recipe.py"
-
-
-def metarl(capsys, *words: str) -> tuple[int, str, str]:
-    """Exit status, output and errors of one command line."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(words))
-    output, errors = capsys.readouterr()
-    return int(stop.value.code or 0), output, errors
 
 
 def silently(jobs) -> None:
