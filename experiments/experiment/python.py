@@ -24,6 +24,7 @@ from experiments.experiment.definition import IN_PYTHON, Experiment, from_config
 from experiments.experiment.definition import load as load_recipe
 from experiments.experiment.evaluating import evaluate_run
 from experiments.experiment.names import FAMILIES, FUNCTION_FAMILIES, described, experiment_names, known
+from experiments.experiment.opening import open_run
 from experiments.experiment.overrides import with_overrides
 from experiments.experiment.reading import read
 from metarl._lazy import imported
@@ -177,7 +178,7 @@ def _opened(
     recipe: str | Path | Experiment[Any, Any] | None,
     choice: CodeChoice,
 ) -> tuple[Run, Experiment[Any, Any]]:
-    run = run if isinstance(run, Run) else Run.open(run)
+    run = run if isinstance(run, Run) else open_run(run)
     if isinstance(recipe, Experiment):
         experiment = from_config(run.config(), run.path, lambda: recipe, any_environment=True)
     elif run in _experiments and choice == CodeChoice() and recipe is None:

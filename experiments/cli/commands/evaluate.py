@@ -59,10 +59,11 @@ def main(argv: list[str]) -> None:
     from experiments.cli.plots import plot_run
     from experiments.cli.report import identity, print_evaluation
     from experiments.experiment.evaluating import SIZES, evaluate_run
+    from experiments.experiment.opening import open_run
     from experiments.experiment.reading import read
-    from metarl.run.directory import Run
 
-    run = Run.open(arguments.run)
+    run = open_run(arguments.run)
+    checkpoint = run.checkpoint(arguments.checkpoint)
     reading = read(run, arguments.code)
     trained = reading.experiment
     if arguments.device is not None:
@@ -76,13 +77,13 @@ def main(argv: list[str]) -> None:
         split=arguments.split,
         tasks=arguments.tasks,
         points=arguments.points,
-        checkpoint=arguments.checkpoint,
+        checkpoint=checkpoint,
         seed=arguments.seed,
         sizes=sizes,
         deterministic=arguments.deterministic,
     )
     evaluation, trainer = evaluated.evaluation, evaluated.trainer
-    subject = identity(trainer, arguments.checkpoint, arguments.seed, reading.code)
+    subject = identity(trainer, checkpoint, arguments.seed, reading.code)
     if arguments.json:
         print(json_format.dumps({**evaluation.as_json(), **subject}))
         return

@@ -38,6 +38,8 @@ def main(argv: list[str]) -> int:
     from metarl.run.directory import Run
 
     run = Run.open(arguments.run)
+    if run.is_packed:
+        raise UserError(f"{run.path} is an archive, which cannot be resumed; metarl train EXPERIMENT --from it")
     reading = read(run, arguments.code)
     experiment = reading.experiment
     if arguments.num_iterations is not None:
