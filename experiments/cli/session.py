@@ -76,17 +76,18 @@ def new_run(
     run_dir: Path | None,
     command: list[str],
     log: Sequence[str] = DEFAULT_LOG,
+    start: Mapping[str, Any] | None = None,
 ) -> Run:
     """A new run of an experiment of this name, in `run_dir` or below runs/.
 
-    log: the writers of its progress, by name.
+    log: the writers of its progress, by name. start: the origin of the weights that it starts from.
 
     Raises:
         UserError: when the directory is in use or cannot be written, or a writer's package is not installed.
     """
     config = to_config(experiment, name)
     record, copies = record_of(experiment, name)
-    kept = {"project": project_of(record), "code": as_files(record, copies, 0)}
+    kept = {"project": project_of(record), "code": as_files(record, copies, 0), "start": start}
     if run_dir is not None:
         return Run.create_at(run_dir, config, command, log, **kept)
     family, agent = experiment.family.name, experiment.agent_name

@@ -394,13 +394,13 @@ def _misfit(fresh: Any, saved: Any, where: str = "") -> str | None:
         return next((reason for reason in found if reason is not None), None)
     kinds = (int, float) if type(fresh) is float else (type(fresh),)
     if isinstance(fresh, torch.Tensor) and isinstance(saved, torch.Tensor):
-        return _tensor_misfit(fresh, saved, where)
+        return tensor_misfit(fresh, saved, where)
     if fresh is not None and type(saved) not in kinds:
         return f"{where} is of type {type(saved).__name__}; must be {type(fresh).__name__}"
     return None
 
 
-def _tensor_misfit(fresh: torch.Tensor, saved: torch.Tensor, where: str) -> str | None:
+def tensor_misfit(fresh: torch.Tensor, saved: torch.Tensor, where: str) -> str | None:
     """What a saved tensor differs in from a fresh one but for its numbers."""
     if fresh.shape != saved.shape:
         return f"{where} has shape {list(saved.shape)}; must be {list(fresh.shape)}"

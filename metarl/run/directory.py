@@ -103,11 +103,12 @@ class Run:
         *,
         project: Path | None = None,
         code: Mapping[str, bytes] | None = None,
+        start: Mapping[str, Any] | None = None,
     ) -> Run:
         """A new run in exactly this directory, which must be empty or absent, or have been left before it was a run.
 
         project: a folder of the user's project, whose commit is noted next to our own. code: what the run keeps of its
-        code, by file name; see metarl/run/kept_files.py.
+        code, by file name; see metarl/run/kept_files.py. start: the run whose weights the training starts from.
 
         Raises:
             RunError: when it holds something already or cannot be written.
@@ -124,7 +125,8 @@ class Run:
             if not _is_blank(path):
                 raise RunError(f"{path} is not empty; a new run needs an empty directory or one that does not exist")
             (path / "checkpoints").mkdir(exist_ok=True)
-            write_whole(path / "meta.json", _json_bytes({**provenance(command, project), "log": list(log)}))
+            meta = {**provenance(command, project), "log": list(log), **({} if start is None else {"from": start})}
+            write_whole(path / "meta.json", _json_bytes(meta))
             cls(path).keep_code(code or {})
             write_whole(path / "config.json", _json_bytes(config))  # last: what makes a directory a run
         except OSError as error:

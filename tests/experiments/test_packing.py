@@ -16,6 +16,7 @@ from agents.promp import ProMPConfig
 from agents.rl2 import RL2Config
 from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import PointNavigation
+from experiments.cli.commands import pack
 from experiments.experiment.definition import Experiment
 from experiments.experiment.names import experiment_names, trained_agents
 from experiments.experiment.opening import open_run
@@ -59,10 +60,7 @@ def grid(tmp_path_factory) -> Path:
     """The archive of an RL2 agent."""
     folder = tmp_path_factory.mktemp("grid")
     run = metarl.train(EXPERIMENTS["rl2"], run_dir=folder / "run", log=(), progress=False)
-    with pytest.raises(SystemExit, match="0"):
-        from experiments.cli.main import main
-
-        main(["pack", str(run.path), "--out", str(folder / "grid.zip"), "--tasks", "3", "--licence", "MIT"])
+    pack.main([str(run.path), "--out", str(folder / "grid.zip"), "--tasks", "3", "--licence", "MIT"])
     return folder / "grid.zip"
 
 

@@ -108,6 +108,11 @@ def _is_saved(run: Run, experiment: Experiment[Any, Any]) -> bool:
     """
     if run.has("latest"):
         return True
+    origin = run.meta().get("from")
+    if origin is not None:
+        raise UserError(
+            f"{run.path} was stopped before it had the weights to start from; train anew with: metarl train"
+        )
     logged, every = len(run.progress()), experiment.train.checkpoint_every
     if logged > every:
         raise UserError(
