@@ -6,6 +6,7 @@ authors' package, rliable, currently fails to import on a fresh install.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -26,6 +27,15 @@ def interquartile_mean(scores: Scores) -> Scores:
     scores = np.sort(scores, axis=-1)
     cut = scores.shape[-1] // 4
     return scores[..., cut : scores.shape[-1] - cut].mean(-1)
+
+
+def tail_mean(scores: Scores, fraction: float) -> float:
+    """The mean of the lowest `fraction` of K scores [K], at least one: their conditional value at risk (CVaR).
+
+    Rockafellar and Uryasev. Optimization of conditional value-at-risk (2000). Of K fraction scores, rounded up.
+    """
+    count = max(1, math.ceil(round(fraction * len(scores), 9)))
+    return float(np.sort(scores)[:count].mean())
 
 
 def bootstrap_interval(
