@@ -24,6 +24,7 @@ from experiments.experiment.definition import Experiment, to_config
 from experiments.experiment.reading import project_of, record_of
 from metarl.errors import EnvironmentFailed, RunError, UserError, shell_command
 from metarl.evaluation import Evaluation
+from metarl.protocols import Split
 from metarl.rl.rollouts import raised
 from metarl.run.directory import STEP_TAG, Run
 from metarl.run.kept_files import as_files
@@ -159,9 +160,9 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
             if signals.first is not None and trainer.iteration < num_iterations:
                 raise _Stopped
 
-        def evaluate(trainer: Trainer) -> Evaluation:
+        def evaluate(trainer: Trainer, split: Split) -> Evaluation:
             with signals.stop_at_once() if trainer.iteration == num_iterations else nullcontext():
-                return show.evaluate(trainer)
+                return show.evaluate(trainer, split)
 
         try:
             evaluation = train(trainer, run, progress, evaluate)

@@ -27,7 +27,7 @@ from metarl.statistics import (
     profile_interval,
 )
 
-LEARNING_TAG = "meta_test/iqm"  # the logged number of the learning curves
+LEARNING_TAGS = ("meta_val/iqm", "meta_test/iqm")  # of learning curves: on validation tasks, where a family has them
 SECONDS_TAG = "time/time_elapsed"
 _PLACES = 60  # along a profile or a learning curve
 
@@ -163,10 +163,11 @@ def _improvement(one: Group, other: Group, sign: int) -> Improvement:
 
 
 def _learning(runs: Sequence[EvaluatedRun], axis: str) -> Curve | None:
-    """The score on test tasks during training, over seeds, where all of them have it; None where one has not."""
+    """The score on held-out tasks during training, over seeds, where all of them have it; None where one has not."""
     curves = []
+    tag = next((tag for tag in LEARNING_TAGS if any(tag in row for run in runs for row in run.rows)), LEARNING_TAGS[-1])
     for run in runs:
-        logged = [(row[axis], row[LEARNING_TAG]) for row in run.rows if axis in row and LEARNING_TAG in row]
+        logged = [(row[axis], row[tag]) for row in run.rows if axis in row and tag in row]
         if not logged:
             return None
         curves.append(np.array(logged, dtype=float).T)
