@@ -20,7 +20,7 @@ from experiments.cli.output import tolerant_output
 from experiments.cli.plots import plot_run
 from experiments.cli.progress import TrainingProgress
 from experiments.cli.report import identity, print_evaluation
-from experiments.experiment.definition import Experiment, to_config
+from experiments.experiment.definition import Expected, Experiment, to_config
 from experiments.experiment.reading import project_of, record_of
 from metarl.errors import EnvironmentFailed, RunError, UserError, shell_command
 from metarl.evaluation import Evaluation
@@ -103,8 +103,10 @@ class Results(NamedTuple):
     all_made: bool  # if not, what failed was reported
 
 
-def save_results(trainer: Trainer, run: Run, evaluation: Evaluation) -> Results:
+def save_results(trainer: Trainer, run: Run, evaluation: Evaluation, expected: Expected | None = None) -> Results:
     """Write the evaluation at the end of a training, its plot and a picture of how the agent explores.
+
+    expected: what its recipe expects, to be drawn in the plot.
 
     A picture that fails is reported, and costs none of the others.
 
@@ -114,7 +116,7 @@ def save_results(trainer: Trainer, run: Run, evaluation: Evaluation) -> Results:
     run.save_evaluation(evaluation, identity(trainer, "latest"))
     path = run.path / _EXPLORATION
     draw = {
-        "plot": lambda: plot_run(run, evaluation),
+        "plot": lambda: plot_run(run, evaluation, expected=expected),
         "picture of exploration": lambda: draw_exploration(
             trainer.family, trainer.agent, trainer.num_points, path, device=trainer.device
         ),
@@ -190,7 +192,7 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
         finally:
             run.close()
     try:
-        results = save_results(trainer, run, evaluation)
+        results = save_results(trainer, run, evaluation, experiment.expected)
     finally:
         print_evaluation(evaluation, experiment.expected)
     if trainer.num_diverged:

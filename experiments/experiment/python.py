@@ -88,7 +88,7 @@ def train(
                 evaluation = train_to_the_end(trainer, run, show, evaluate)
         finally:
             run.close()
-        save_results(trainer, run, evaluation)
+        save_results(trainer, run, evaluation, asked.expected)
     _experiments[run] = asked
     return run
 

@@ -22,7 +22,7 @@ from experiments.experiment.code_choice import CodeChoice
 from metarl.errors import UserError
 
 if TYPE_CHECKING:
-    from experiments.experiment.definition import Experiment
+    from experiments.experiment.definition import Expected, Experiment
     from experiments.experiment.evaluating import Evaluated
     from metarl.run.directory import Run
 
@@ -96,6 +96,7 @@ class _Made:
     evaluated: Evaluated
     subject: dict[str, Any]
     is_of_run: bool  # whether the family is that of the training
+    expected: Expected | None  # what the recipe expects
     has_changed: bool  # whether the user's code is not that of the training
 
     def as_json(self) -> dict[str, Any]:
@@ -117,7 +118,7 @@ class _Made:
         name = f"evaluation_{arguments.split}_{arguments.tasks}x{num_points}{suffix}"
         saved = self.run.save_evaluation(evaluation, self.subject, name)
         table = None if arguments.per_task is None else self.run.save_per_task(evaluation, name)
-        return saved, table, plot_run(self.run, evaluation, name, of_run=self.is_of_run)
+        return saved, table, plot_run(self.run, evaluation, name, of_run=self.is_of_run, expected=self.expected)
 
 
 def _evaluate(run: Run, arguments: Arguments, of_parts: Sequence[str]) -> _Made:
@@ -149,7 +150,7 @@ def _evaluate(run: Run, arguments: Arguments, of_parts: Sequence[str]) -> _Made:
         deterministic=arguments.deterministic,
     )
     subject = identity(evaluated.trainer, checkpoint, arguments.seed, reading.code)
-    return _Made(run, evaluated, subject, asked.family == trained.family, reading.has_changed)
+    return _Made(run, evaluated, subject, asked.family == trained.family, trained.expected, reading.has_changed)
 
 
 def _apart(argv: Sequence[str]) -> tuple[list[str], list[str]]:
