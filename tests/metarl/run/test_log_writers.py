@@ -142,3 +142,18 @@ def test_tensorboard_says_what_the_run_is(tmp_path):
     (pattern,) = charts["test tasks"]
     assert re.fullmatch(pattern, "meta_test/return/ep_1")
     assert not re.match(pattern, "meta_test/return/total")
+
+
+def test_the_run_of_somebody_else_sends_nothing_to_a_tracker_unless_that_is_asked_for(tmp_path, monkeypatch, capsys):
+    tracker = Tracker()
+    monkeypatch.setitem(sys.modules, "wandb", tracker)
+    assert train(monkeypatch, tmp_path, "--log", "wandb") == 0
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "somebody_else"))
+    words = ["resume", "run", "--num-iterations"]
+    with pytest.raises(SystemExit, match="0"):
+        main([*words, "3"])
+    assert len(tracker.rows) == 2
+    assert "Nothing is sent to wandb: run was not trained by you." in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        main([*words, "4", "--log", "wandb"])
+    assert [step for step, _ in tracker.rows] == [12, 24, 48]
