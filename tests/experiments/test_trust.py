@@ -257,6 +257,16 @@ def test_somebody_elses_run_needs_a_word(elsewhere: Path, trained: Path, capsys:
         metarl.load(elsewhere)
 
 
+def test_baselines_of_somebody_elses_run_need_a_word_too(elsewhere, trained, capsys):
+    words = ("baselines", str(elsewhere), "--trials", "2", "--ppo-steps", "0", "--json")
+    status, _, errors = metarl_command(capsys, *words)
+    assert status == 2
+    assert "needs code that you have not run here" in errors
+    status, output, errors = metarl_command(capsys, *words, "--recipe", str(trained / "recipe.py"))
+    assert status == 0, errors
+    assert json.loads(output)["family"] == "bernoulli_bandit"
+
+
 def test_a_payload_is_run_by_whoever_trusts_it(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     recipe_in_run(run)
     evaluated(capsys, "--trust", "--with-current")

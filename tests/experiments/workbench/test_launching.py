@@ -375,3 +375,12 @@ def test_a_machine_without_slurm_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace())
     with pytest.raises(UserError, match="finds no Slurm on this machine: there is no srun"):
         SlurmEngine(1)
+
+
+def test_what_a_run_prints_is_not_written_through_a_link(tmp_path):
+    run, other = tmp_path / "run", tmp_path / "other.txt"
+    run.mkdir()
+    (run / "output.txt").symlink_to(other)
+    with pytest.raises(UserError, match=r"run/output.txt: must be a file of the run's own"):
+        LocalEngine(1, 0).start(run)
+    assert not other.exists()

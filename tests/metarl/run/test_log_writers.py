@@ -135,7 +135,7 @@ def test_tensorboard_says_what_the_run_is(tmp_path):
     settings = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     assert b"agent.learning_rate" in settings
     assert b"agent.sizes" in settings
-    layout = layout_pb2.Layout()
+    layout: Any = vars(layout_pb2)["Layout"]()  # made at run time
     layout.ParseFromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
     assert set(charts) == {"test tasks", "validation tasks", "training tasks"}
