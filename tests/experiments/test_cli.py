@@ -264,7 +264,7 @@ def test_train_evaluate_resume(recipe, capsys):
     assert status == 0, errors
     assert "oracle" in output
     assert "NOT reached" in output
-    assert "tensorboard --logdir run" in output
+    assert "tensorboard --logdir_spec run:run" in output
     assert Path("run/evaluation_test.png").read_bytes().startswith(b"\x89PNG")
     config = Run.open("run").config()
     assert (config["seed"], config["agent"]["normalise_obs"], config["agent"]["head_sizes"]) == (5, False, [4, 4])
