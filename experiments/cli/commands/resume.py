@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from metarl.run.directory import Run
     from metarl.trainer import Trainer
 
-LogName = Literal["tensorboard", "csv", "json", "wandb", "mlflow", "trackio"]  # as in metarl/run/log_writers.py
+_LogName = Literal["tensorboard", "csv", "json", "wandb", "mlflow", "trackio"]  # as in metarl/run/log_writers.py
+_Log = tuple[_LogName, ...] | None
 _Code = Annotated[CodeChoice, tyro.conf.arg(name="")]  # whose flags have no prefix
 
 
@@ -29,8 +30,7 @@ class Arguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
     device: Literal["cpu", "cuda"] | None = None  # the device to go on with; None: the run's own
     num_iterations: int | None = None  # the total number of iterations, to train for longer; None: the run's own
-    # The writers of the progress; None: the run's own, without trackers if somebody else trained it.
-    log: tuple[LogName, ...] | None = None
+    log: _Log = None  # the writers of the progress; None: the run's own, without trackers if it is not yours
     video_every: int = 0  # the number of iterations between two videos of a trial; 0: no videos
     code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with
 
