@@ -272,14 +272,15 @@ def _save(trainer: Trainer, run: Run) -> None:
 
 
 def evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """What is logged of an evaluation, by tags."""
+    """What is logged of an evaluation, by tags: meta_test for test tasks, meta_val for any others."""
     points, measure = evaluation.points, evaluation.measure
+    source = "meta_test" if evaluation.split == "test" else "meta_val"
     logged = logged_points(measure, len(points))
-    metrics = {f"meta_test/{measure.tag}{k}": points[k - measure.first].mean for k in logged}
+    metrics = {f"{source}/{measure.tag}{k}": points[k - measure.first].mean for k in logged}
     if measure.name == "return":
-        metrics["meta_test/return/total"] = evaluation.total.mean
-    metrics["meta_test/iqm"] = points[-1].iqm
-    return metrics | by_point("meta_test", evaluation.metrics, measure)
+        metrics[f"{source}/return/total"] = evaluation.total.mean
+    metrics[f"{source}/iqm"] = points[-1].iqm
+    return metrics | by_point(source, evaluation.metrics, measure)
 
 
 def _not_numbers(state: Any, where: str = "") -> Iterator[str]:
