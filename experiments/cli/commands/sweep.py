@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
 
     console = Console(stderr=arguments.json)
     space = parse_space(arguments.experiment, overrides)
-    plan, settings = _plan(arguments, space)
+    plan, settings = plan_of(arguments, space)
     if arguments.dry_run:
         _print_space(space, plan, settings, console)
         return 0
@@ -97,7 +97,7 @@ def _require_optuna() -> None:
         raise UserError(f"metarl sweep needs Optuna: pip install 'metarl[workbench]' ({error})") from error
 
 
-def _plan(arguments: Arguments, space: Space) -> tuple[Plan, dict[str, Any]]:
+def plan_of(arguments: Arguments, space: Space) -> tuple[Plan, dict[str, Any]]:
     """What this process does, and what all processes of the sweep have in common.
 
     Raises:

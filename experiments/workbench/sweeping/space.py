@@ -17,6 +17,7 @@ import math
 import re
 import types
 import typing
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass
 from decimal import Decimal
@@ -71,7 +72,9 @@ class Range:
         if self.whole:
             step = int(self.step or 1)
             return self.word(trial.suggest_int(self.name, int(self.low), int(self.high), step=step, log=self.log))
-        return self.word(trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a range that is not a multiple of the step in the last binary digit
+            return self.word(trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log))
 
     def nearest(self, value: Any) -> float | None:
         """The value of the range that is nearest to a number; None for what is not a number."""
@@ -192,7 +195,7 @@ def parse_space(experiment: str, words: Sequence[str]) -> Space:
             "no field is searched; give one a range such as 1e-4:1e-2:log or a list such as 64,128,256 "
             f"(fields: metarl train {experiment} --help)"
         )
-    choosing = tuple(_choice(name, text) for name, text in texts.items() if name in own_variants)
+    choosing = tuple(choice_of(name, text) for name, text in texts.items() if name in own_variants)
     for name, values in given.items():  # what only some of the variants have has one value in the trials with these
         if name not in texts and any(name.startswith(f"{choice.name}.") for choice in choosing):
             texts[name] = " ".join(values)
@@ -212,7 +215,7 @@ def parse_space(experiment: str, words: Sequence[str]) -> Space:
         )
         own, settings = built[min(having[name] or built)]
         hint = _hint_of(settings, name) if having[name] else None
-        dimension = _range(name, text, hint) if ":" in text else _choice(name, text)
+        dimension = range_of(name, text, hint) if ":" in text else choice_of(name, text)
         for end in dimension.ends:
             _settings(experiment, (*own, _flag(name), *end.split()))
         dimensions.append(dimension)
@@ -266,14 +269,14 @@ def _may_be_searched(recipe: Experiment[Any, Any], name: str, text: str) -> bool
     )
 
 
-def _choice(name: str, text: str) -> Choice:
+def choice_of(name: str, text: str) -> Choice:
     choices = tuple(" ".join(choice.split()) for choice in text.split(","))
     if not all(choices) or len(set(choices)) < len(choices):
         raise UserError(f"{_flag(name)} is {text!r}; must be a list of different values such as 64,128,256")
     return Choice(name, text, choices)
 
 
-def _range(name: str, text: str, hint: Any) -> Range:
+def range_of(name: str, text: str, hint: Any) -> Range:
     """The range of a text; the field's type says whether it is one of integers."""
     kinds = _kinds(hint)
     forms = "LOW:HIGH, LOW:HIGH:log or LOW:HIGH:STEP"

@@ -68,7 +68,22 @@ class Pruning:
             wrapped: optuna.pruners.BasePruner = optuna.pruners.MedianPruner(n_warmup_steps=first)
             if self.kind == "hyperband":
                 wrapped = optuna.pruners.HyperbandPruner(min_resource=first, max_resource=num_iterations)
-            return optuna.pruners.PatientPruner(wrapped, self.patience)
+            return _Patient(wrapped, optuna.pruners.PatientPruner(None, self.patience))
+
+
+class _Patient(optuna.pruners.BasePruner):
+    """Ends what both of two pruners would end.
+
+    Optuna's own PatientPruner asks the one it is around only after some trial has stopped improving. Successive halving
+    would then compare such trials with one another only, and end none of them for long.
+    """
+
+    def __init__(self, pruner: optuna.pruners.BasePruner, patience: optuna.pruners.PatientPruner) -> None:
+        self._pruner, self._patience = pruner, patience
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        ends = self._pruner.prune(study, trial)
+        return ends and self._patience.prune(study, trial)
 
 
 class Study:

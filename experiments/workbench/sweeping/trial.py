@@ -149,9 +149,11 @@ class ActiveTrial:
             return
         if status < 0 and run.tries < _TRIES:  # killed from outside: it goes on from its checkpoint
             return
-        impossible = status == IMPOSSIBLE
-        self.state = TrialState.PRUNED if impossible else TrialState.FAIL
-        self.failure = [*([] if impossible else [how(status)]), *last_lines(run.path, run.printed_before, 1)]
+        lines = last_lines(run.path, run.printed_before, 1)
+        if status == IMPOSSIBLE:
+            self.state, self.failure = TrialState.PRUNED, lines or ["it cannot be trained with these settings"]
+        else:
+            self.state, self.failure = TrialState.FAIL, [how(status), *lines]
         self.stop()
 
     def _report(self, study: optuna.Study) -> None:
