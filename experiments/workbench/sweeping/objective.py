@@ -39,8 +39,8 @@ def validation_split(family: Any) -> Split:
     return "val"
 
 
-def validate(trainer: Trainer) -> Evaluation:
-    """The adaptation curve on validation tasks, the same for all trials of a sweep."""
+def validate(trainer: Trainer, split: Split | None = None) -> Evaluation:
+    """The adaptation curve on validation tasks, the same for all trials of a sweep; `split` has no say in it."""
     return trainer.evaluate(validation_split(trainer.family), seed=VALIDATION_SEED)
 
 

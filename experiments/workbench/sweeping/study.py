@@ -98,6 +98,7 @@ class Study:
             UserError: when the directory holds another sweep or anything else, or cannot be written.
         """
         self.folder, self._sampler, self._seed = folder, sampler, seed
+        self._held: set[int] = set()  # the trials that this process works on, or has worked on
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -124,15 +125,18 @@ class Study:
         """The directory of a trial's runs."""
         return self.folder / "trials" / f"{number:04}"
 
-    def claim(self, most: int) -> tuple[optuna.Trial, BinaryIO | None] | None:
+    def claim(self, most: int) -> tuple[optuna.Trial, BinaryIO] | None:
         """A trial that nobody works on, and its lock: one that was left, or a new one while there are less than `most`.
 
         None where there is none.
         """
         with self._claiming():
             for trial in self.trials(TrialState.RUNNING):
+                if trial.number in self._held:
+                    continue
                 with contextlib.suppress(BlockingIOError):
                     lock = self._lock(trial.number)
+                    self._held.add(trial.number)
                     self.optuna.sampler = self._fresh_sampler(trial.number)
                     return optuna.Trial(self.optuna, trial._trial_id), lock
             number = len(self.optuna.get_trials(deepcopy=False, states=None)) - len(self.trials(TrialState.WAITING))
@@ -141,6 +145,7 @@ class Study:
             self.optuna.sampler = self._fresh_sampler(number)
             with _quiet():
                 trial = self.optuna.ask()
+            self._held.add(trial.number)
             return trial, self._lock(trial.number)
 
     def propose(self, past: Sequence[PastTrial], most: int) -> list[PastTrial]:
@@ -159,7 +164,7 @@ class Study:
         """Whether any trial is running in another process."""
         for trial in self.trials(TrialState.RUNNING):
             try:
-                _close(self._lock(trial.number))
+                self._lock(trial.number).close()
             except BlockingIOError:
                 return True
         return False
@@ -175,17 +180,16 @@ class Study:
         with _locked(self.folder / ".claiming.lock"):
             yield
 
-    def _lock(self, number: int) -> BinaryIO | None:
+    def _lock(self, number: int) -> BinaryIO:
         """
         Raises:
             BlockingIOError: when another process has it.
         """
-        if fcntl is None:
-            return None
         self.place(number).mkdir(parents=True, exist_ok=True)
         file = open_lock(self.place(number) / ".lock")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.close()
             raise
@@ -217,11 +221,6 @@ def _locked(path: Path) -> Iterator[None]:
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _close(file: BinaryIO | None) -> None:
-    if file is not None:
-        file.close()
 
 
 @contextlib.contextmanager

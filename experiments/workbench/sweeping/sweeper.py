@@ -135,8 +135,7 @@ class Sweeper:
             trial.set_user_attr("failure", [str(error)])
             self.study.optuna.tell(trial, state=TrialState.PRUNED)
             self.say(f"trial {trial.number}: impossible: {error}")
-            if lock is not None:
-                lock.close()
+            lock.close()
             return True
         place = self.study.place(trial.number)
         active = begin(trial, lock, words, experiment, self.plan.seeds, place, self.plan.objective, self.plan.pruning)

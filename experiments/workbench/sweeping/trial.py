@@ -64,7 +64,7 @@ class ActiveTrial:
     """A trial that this process works on."""
 
     trial: optuna.Trial
-    lock: BinaryIO | None  # held while it is worked on
+    lock: BinaryIO  # held while it is worked on
     words: tuple[str, ...]
     experiment: Experiment[Any, Any]
     runs: list[TrialRun]
@@ -141,8 +141,7 @@ class ActiveTrial:
 
     def release(self) -> None:
         """Let another process have it."""
-        if self.lock is not None:
-            self.lock.close()
+        self.lock.close()
 
     def _ended(self, run: TrialRun, status: int) -> None:
         if status == 0 or self.stopping or self.failure:
@@ -204,7 +203,7 @@ class ActiveTrial:
 
 def begin(
     trial: optuna.Trial,
-    lock: BinaryIO | None,
+    lock: BinaryIO,
     words: tuple[str, ...],
     experiment: Experiment[Any, Any],
     seeds: Sequence[int],
