@@ -197,7 +197,7 @@ def _sweep(
                 study, plan, best, arguments.confirm, LocalEngine(arguments.threads_per_run), board
             )
     importance = importance_of(study)
-    files = draw_sweep(study, importance, f"{plan.objective.name} on validation tasks")
+    files = draw_sweep(study, importance, plan.objective.described)
     if best is not None:
         files.insert(0, conclusion.write_winner(study, plan, best, confirmation))
     result = conclusion.result_of(study, plan, settings["split"], confirmation, importance, files)

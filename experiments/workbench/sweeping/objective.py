@@ -56,6 +56,11 @@ class Objective:
     higher_is_better: bool  # whether a higher score is better, as a return is; an error is not
 
     @property
+    def described(self) -> str:
+        what = {"last": "last point", "mean": "mean", "gain": "gain"}[self.name]
+        return f"{what} of the curve"
+
+    @property
     def maximises(self) -> bool:
         return self.name == "gain" or self.higher_is_better
 

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from matplotlib import pyplot
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from optuna.trial import TrialState
 
 from experiments.workbench.sweeping.study import Study
@@ -18,6 +18,12 @@ from metarl.run.files import reason
 
 _FEWEST = 4  # finished trials that importance needs
 _MOST_IN_CONTOUR = 3  # fields, the most important ones
+_FEW_DECADES = 200.0  # from end to end of a logarithmic axis that has room for more numbers than the powers of ten
+_TITLES = {
+    "importance": "Importance of the fields (PED-ANOVA)",
+    "slice": "Finished trials along each field",
+    "contour": "Interpolation between finished trials",
+}
 
 
 def importance_of(study: Study) -> dict[str, float]:
@@ -81,10 +87,16 @@ def _figure(kind: str, study: optuna.Study, names: list[str], value: str) -> Any
         axes = plots.plot_contour(study, params=names[:_MOST_IN_CONTOUR], target_name=value)
         size = (8.0, 6.0) if len(names) == 2 else (13.0, 11.0)
     panels = [axes] if isinstance(axes, Axes) else list(axes.flat)
-    for each in panels:  # numbers between the powers of ten would lie on one another
-        for axis in (each.xaxis, each.yaxis):
+    for each in panels:
+        for axis, (low, high) in ((each.xaxis, each.get_xlim()), (each.yaxis, each.get_ylim())):
             if axis.get_scale() == "log":
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low <= _FEW_DECADES else (1,)))
+                axis.set_major_formatter(FormatStrFormatter("%g"))
                 axis.set_minor_formatter(NullFormatter())
     figure: Any = panels[0].figure
     figure.set_size_inches(*size)
+    if len(panels) > 1:
+        figure.suptitle(_TITLES[kind], y=0.97)
+    else:
+        panels[0].set_title(_TITLES[kind])
     return figure

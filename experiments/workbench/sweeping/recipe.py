@@ -43,7 +43,10 @@ def recipe_of(space: Space, words: Sequence[str], title: str, how: str) -> str:
 
 
 def _override(values: Mapping[str, Any]) -> str:
-    lines = "".join(f"        {json.dumps(name)}: {value!r},\n" for name, value in values.items())
+    def literal(value: Any) -> str:
+        return json.dumps(value) if isinstance(value, str) else repr(value)
+
+    lines = "".join(f"        {json.dumps(name)}: {literal(value)},\n" for name, value in values.items())
     return f"experiment = with_overrides(\n    experiment,\n    {{\n{lines}    }},\n)\n"
 
 
