@@ -75,9 +75,10 @@ def main(argv: list[str]) -> int:
 
 
 def _check(arguments: Arguments) -> None:
-    """
+    """Check the numbers among the arguments.
+
     Raises:
-        UserError: for a number that is out of range.
+        UserError: for one that is out of range.
     """
     least = {"trials": 1, "jobs": 1, "patience": 0, "evaluations": 1, "warm_trials": 1, "confirm": 0}
     for name, lowest in (least | {"threads_per_run": 1}).items():
@@ -103,8 +104,6 @@ def plan_of(arguments: Arguments, space: Space) -> tuple[Plan, dict[str, Any]]:
     Raises:
         UserError: when the experiment cannot be trained, or the pruner has nothing to compare.
     """
-    import json
-
     from envs.simulators.cpu_count import available_cpus
     from experiments.experiment.definition import to_config
     from experiments.workbench.launching.plan import parse_seeds
@@ -127,7 +126,7 @@ def plan_of(arguments: Arguments, space: Space) -> tuple[Plan, dict[str, Any]]:
         trials=arguments.trials,
         at_once=arguments.jobs or max(1, available_cpus() // arguments.threads_per_run),
     )
-    config = json.loads(json.dumps(to_config(space.settings(), arguments.experiment)))
+    config = json_format.loads(json_format.dumps(to_config(space.settings(), arguments.experiment)))
     settings = {
         **{part: config[part] for part in ("experiment", "family", "agent", "train", "device")},
         "space": {dimension.name: dimension.text for dimension in space.all},
@@ -182,7 +181,7 @@ def _sweep(
     if arguments.sampler == "cmaes" and lists:
         say(f"cmaes searches numbers only; drawn at random: {', '.join(lists)}")
     study = Study(folder, settings, arguments.sampler, arguments.sampler_seed)
-    if arguments.warm_start:
+    if arguments.warm_start and not study.trials():
         _warm_start(arguments, plan, study, say)
     engine = LocalEngine(arguments.threads_per_run, program=worker.__name__)
     status = Sweeper(plan, study, engine, say).work()

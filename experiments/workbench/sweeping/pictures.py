@@ -96,7 +96,7 @@ def _figure(kind: str, study: optuna.Study, names: list[str], value: str) -> Any
     figure: Any = panels[0].figure
     figure.set_size_inches(*size)
     if len(panels) > 1:
-        figure.suptitle(_TITLES[kind], y=0.97)
+        figure.suptitle(_TITLES[kind], y=0.97 if kind == "slice" else 0.92)
     else:
         panels[0].set_title(_TITLES[kind])
     return figure

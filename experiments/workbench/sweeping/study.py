@@ -139,7 +139,7 @@ class Study:
                     self._held.add(trial.number)
                     self.optuna.sampler = self._fresh_sampler(trial.number)
                     return optuna.Trial(self.optuna, trial._trial_id), lock
-            number = len(self.optuna.get_trials(deepcopy=False, states=None)) - len(self.trials(TrialState.WAITING))
+            number = len(self.trials())
             if number >= most:
                 return None
             self.optuna.sampler = self._fresh_sampler(number)
@@ -181,7 +181,8 @@ class Study:
             yield
 
     def _lock(self, number: int) -> BinaryIO:
-        """
+        """The lock of a trial.
+
         Raises:
             BlockingIOError: when another process has it.
         """

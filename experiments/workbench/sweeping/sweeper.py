@@ -64,7 +64,7 @@ class Sweeper:
                     if len(signals) > acted_on:
                         acted_on = len(signals)
                         for active in self.active:
-                            active.kill() if acted_on > 1 else active.stop()
+                            active.interrupt(at_once=acted_on > 1)
                     is_due = time.monotonic() - looked_at >= _LOOK
                     if is_due:
                         looked_at = time.monotonic()
@@ -79,7 +79,7 @@ class Sweeper:
                     time.sleep(_POLL)
             finally:
                 for active in self.active:
-                    active.kill()
+                    active.interrupt(at_once=True)
                     active.release()
                 self.engine.close()
 

@@ -23,6 +23,7 @@ from experiments.workbench.sweeping.worker import IMPOSSIBLE
 from metarl.run.log_writers import rows_of
 
 _TRIES = 3  # of a run whose process was killed from outside, such as by a lack of memory
+_STOPPED = (130, 143)  # exit statuses after SIGINT and SIGTERM
 _MOST_TASKS = 100  # of a seed, that Wilcoxon's pruner sees
 
 
@@ -73,6 +74,7 @@ class ActiveTrial:
     pruning: Pruning
     reported: set[int] = field(default_factory=set)
     stopping: bool = False  # whether its runs were asked to stop, as it was pruned
+    interrupted: bool = False  # whether its runs were asked to stop, to go on another time
     state: TrialState = TrialState.RUNNING
     failure: list[str] = field(default_factory=list)  # lines that say why it has no score
 
@@ -82,7 +84,7 @@ class ActiveTrial:
 
     @property
     def has_news(self) -> bool:
-        """Whether a run has ended."""
+        """Whether one of its runs has ended."""
         return any(run.task is not None and run.task.poll() is not None for run in self.runs)
 
     @property
@@ -128,32 +130,33 @@ class ActiveTrial:
         elif all(run.by_task is not None for run in self.runs):
             self._tell(study, TrialState.COMPLETE, self._mean())
 
-    def stop(self) -> None:
-        """Ask its runs to save and stop; it stays unfinished in the journal, to be taken up again."""
+    def interrupt(self, *, at_once: bool) -> None:
+        """Ask its runs to save and stop, or end them; it stays unfinished in the journal, to be taken up again."""
+        self.interrupted = True
         for run in self.runs:
             if run.task is not None:
-                run.task.stop()
-
-    def kill(self) -> None:
-        for run in self.runs:
-            if run.task is not None:
-                run.task.kill()
+                run.task.kill() if at_once else run.task.stop()
 
     def release(self) -> None:
         """Let another process have it."""
         self.lock.close()
 
+    def _stop(self) -> None:
+        for run in self.runs:
+            if run.task is not None:
+                run.task.stop()
+
     def _ended(self, run: TrialRun, status: int) -> None:
-        if status == 0 or self.stopping or self.failure:
+        if status == 0 or self.stopping or self.interrupted or self.failure:
             return
-        if status < 0 and run.tries < _TRIES:  # killed from outside: it goes on from its checkpoint
+        if (status < 0 or status in _STOPPED) and run.tries < _TRIES:  # by others: it goes on from its checkpoint
             return
         lines = last_lines(run.path, run.printed_before, 1)
         if status == IMPOSSIBLE:
             self.state, self.failure = TrialState.PRUNED, lines or ["it cannot be trained with these settings"]
         else:
             self.state, self.failure = TrialState.FAIL, [how(status), *lines]
-        self.stop()
+        self._stop()
 
     def _report(self, study: optuna.Study) -> None:
         """Give the pruner what is new, and ask it."""
@@ -168,7 +171,7 @@ class ActiveTrial:
         study.pruner = self.pruner
         if self.trial.should_prune():
             self.stopping = True
-            self.stop()
+            self._stop()
 
     def _validations(self) -> dict[int, float]:
         """The mean over seeds of the objective, by iteration, where all seeds have it."""
