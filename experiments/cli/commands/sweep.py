@@ -116,7 +116,7 @@ def plan_of(arguments: Arguments, space: Space) -> tuple[Plan, dict[str, Any]]:
         raise UserError("--pruner is wilcoxon, which compares finished seeds of a trial; give --seeds 2 or more")
     experiment = space.settings(space.first_words())
     measure = experiment.trainer().source.measure
-    objective = Objective(arguments.objective, measure.higher_is_better)
+    objective = Objective(arguments.objective, measure.name, measure.higher_is_better)
     plan = Plan(
         space=space,
         objective=objective,

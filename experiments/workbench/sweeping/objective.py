@@ -26,7 +26,6 @@ from metarl.trainer import Trainer
 
 ObjectiveName = Literal["last", "mean", "gain"]
 VALIDATION_SEED = 2**40  # of the validation tasks, far from the seeds that evaluations are usually given
-_POINT = re.compile(r"meta_val/(?!return/total)\w+/(?:ep|step|shot|example)_(\d+)")  # the tag of a point of the curve
 
 
 def validation_split(family: Any) -> Split:
@@ -53,6 +52,7 @@ class Objective:
     """
 
     name: ObjectiveName
+    measure: str  # what the scores are, e.g. "return"
     higher_is_better: bool  # whether a higher score is better, as a return is; an error is not
 
     @property
@@ -74,7 +74,8 @@ class Objective:
 
     def of_row(self, row: Mapping[str, float]) -> float | None:
         """The objective of a row of a trial's log, from the points that are logged; None where it has no validation."""
-        points = sorted((int(match[1]), value) for tag, value in row.items() if (match := _POINT.fullmatch(tag)))
+        point = re.compile(rf"meta_val/{re.escape(self.measure)}/[a-z]+_(\d+)")
+        points = sorted((int(match[1]), value) for tag, value in row.items() if (match := point.fullmatch(tag)))
         curve = np.array([[value] for _, value in points])
         return float(self.by_task(curve)[0]) if len(curve) and np.isfinite(curve).all() else None
 

@@ -211,7 +211,11 @@ class Study:
                     seed=self._seed, scramble=True, warn_independent_sampling=False, warn_asynchronous_seeding=False
                 )
             return optuna.samplers.TPESampler(
-                seed=seed % 2**32, multivariate=True, group=True, warn_independent_sampling=False
+                seed=seed % 2**32,
+                multivariate=True,
+                group=True,
+                constant_liar=True,
+                warn_independent_sampling=False,
             )
 
 

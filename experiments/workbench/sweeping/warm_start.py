@@ -19,7 +19,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -170,7 +170,7 @@ def _outcome(path: Path, own_family: str, objective: Objective) -> _Outcome | No
         scores = _test_scores(path, num_iterations)
     if scores is None:
         return None
-    own = Objective(objective.name, higher)
+    own = replace(objective, higher_is_better=higher)
     score = float(own.by_task(scores).mean()) * (1 if own.maximises else -1)
     train = {name: value for name, value in config["train"].items() if name not in MEASURING}
     settings = json.dumps({"agent": config["agent"], "train": train}, sort_keys=True)

@@ -266,15 +266,21 @@ def test_the_objective_is_a_point_a_mean_or_a_gain_in_the_direction_of_the_measu
         "gain": ([3, -1], True),
     }
     for name, (by_task, maximises) in expected.items():
-        objective = Objective(name, higher_is_better=False)
+        objective = Objective(name, "mse", higher_is_better=False)
         assert objective.by_task(scores) == pytest.approx(by_task)
         assert objective.maximises is maximises
         row = {f"meta_val/mse/step_{point}": float(values.mean()) for point, values in enumerate(scores)}
-        assert objective.of_row({**row, "meta_test/mse/step_9": 99.0, "meta_val/iqm": 5.0}) == pytest.approx(
-            np.mean(by_task)
-        )
-    assert Objective("last", higher_is_better=True).maximises
-    assert Objective("last", True).of_row({"meta_val/return/total": 3.0, "meta_test/return/ep_1": 1.0}) is None
+        others = {
+            "meta_test/mse/step_9": 99.0,
+            "meta_val/iqm": 5.0,
+            "meta_val/nll/step_9": 9.0,
+            "meta_train/mse/step_9": 1,
+        }
+        assert objective.of_row({**row, **others}) == pytest.approx(np.mean(by_task))
+    assert Objective("last", "return", higher_is_better=True).maximises
+    assert (
+        Objective("last", "return", True).of_row({"meta_val/return/total": 3.0, "meta_test/return/ep_1": 1.0}) is None
+    )
 
 
 def test_no_test_task_has_a_say(monkeypatch):
@@ -455,6 +461,31 @@ def test_pruned_trials_stop_their_runs_and_are_not_the_best():
     assert best.value == min(trial.value or 0.0 for trial in sweeper.study.trials(TrialState.COMPLETE))
 
 
+def test_wilcoxons_pruner_skips_the_seeds_of_a_trial_that_is_worse_task_by_task():
+    class Scored(InThisProcess):
+        """Runs whose errors are small in the first trial and large in the second."""
+
+        def start(self, run):
+            self.started.append(run)
+            errors = np.linspace(1, 2, 20) * (1 if "0000" in run.parts else 10)
+            scores = {
+                "evaluation_seed": VALIDATION_SEED,
+                "iteration": 4,
+                "per_task": {"scores": [[9.0] * 20, list(errors)]},
+            }
+            (run / "evaluation_train.json").write_text(json.dumps(scores))
+            return Ended(0)
+
+    engine = Scored()
+    sweeper = sweep(engine, trials=2, seeds="3", pruner="wilcoxon")
+    assert sweeper.work() == 0
+    assert [run.parent.name for run in engine.started] == ["0000"] * 3 + ["0001"]
+    first, second = sweeper.study.trials(TrialState.COMPLETE)
+    assert (first.value, second.value) == pytest.approx((1.5, 15.0))
+    assert best_of(sweeper.study, sweeper.plan) is not None
+    assert second.user_attrs["pruned"]
+
+
 # Warm start
 
 
@@ -477,7 +508,7 @@ def past_runs(folder: str, amplitude: tuple[float, float], rates, score) -> None
 def test_the_best_settings_of_the_most_similar_family_are_tried_first():
     past_runs("near", (0.1, 6.0), [0.001, 0.002], lambda rate: 1000 * rate)
     past_runs("far", (100.0, 900.0), [0.003, 0.005, 0.5], lambda rate: 1e-9 / rate)
-    found, notes = past_trials([Path("far"), Path("near")], space_of(), Objective("last", False))
+    found, notes = past_trials([Path("far"), Path("near")], space_of(), Objective("last", "mse", False))
     assert notes == []
     rates = [trial.values["agent.outer_lr"] for trial in found]
     assert rates[0] == 0.001  # by rank, however low the errors of the other family are
@@ -498,9 +529,9 @@ def test_test_scores_of_the_sweeps_own_family_start_no_sweep():
     (file,) = Path("own").glob("*/evaluation_train.json")
     file.rename(file.with_name("evaluation_test.json"))
     with pytest.raises(UserError, match="none of its 1 runs is finished and of use"):
-        past_trials([Path("own")], space_of(), Objective("last", False))
+        past_trials([Path("own")], space_of(), Objective("last", "mse", False))
     with pytest.raises(UserError, match="there are no runs in it"):
-        past_trials([Path("nowhere")], space_of(), Objective("last", False))
+        past_trials([Path("nowhere")], space_of(), Objective("last", "mse", False))
 
 
 def test_families_are_as_similar_as_their_features_are_near():
