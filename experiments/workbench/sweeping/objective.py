@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,8 +39,13 @@ def validation_split(family: Any) -> Split:
 
 
 def validate(trainer: Trainer, split: Split | None = None) -> Evaluation:
-    """The adaptation curve on validation tasks, the same for all trials of a sweep; `split` has no say in it."""
-    return trainer.evaluate(validation_split(trainer.family), seed=VALIDATION_SEED)
+    """The adaptation curve on validation tasks, the same for all trials of a sweep; `split` has no say in it.
+
+    Its split is called "val" wherever its tasks come from, which is among its facts.
+    """
+    source = validation_split(trainer.family)
+    evaluation = trainer.evaluate(source, seed=VALIDATION_SEED)
+    return replace(evaluation, split="val", facts={**evaluation.facts, "tasks_of_split": source})
 
 
 @dataclass(frozen=True)
@@ -89,15 +94,13 @@ def validation_scores(run: Path, num_iterations: int) -> Scores | None:
     Raises:
         RunError: when the file of an evaluation cannot be read.
     """
-    for split in ("val", "train"):
-        file = run / f"evaluation_{split}.json"
-        try:
-            evaluation = json.loads(file.read_bytes())
-            is_validation = evaluation["evaluation_seed"] == VALIDATION_SEED
-            if is_validation and evaluation["iteration"] >= num_iterations:
-                return np.array(evaluation["per_task"]["scores"], dtype=float)
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"cannot read {file}: {reason(error)}") from error
-    return None
+    file = run / "evaluation_val.json"
+    try:
+        evaluation = json.loads(file.read_bytes())
+        is_validation = evaluation["evaluation_seed"] == VALIDATION_SEED
+        finished = is_validation and evaluation["iteration"] >= num_iterations
+        return np.array(evaluation["per_task"]["scores"], dtype=float) if finished else None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"cannot read {file}: {reason(error)}") from error

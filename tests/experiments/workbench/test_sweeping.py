@@ -243,7 +243,7 @@ def test_validation_tasks_are_not_test_tasks_though_both_are_of_one_distribution
     hashes = {trainer.evaluate(split).tasks_hash for split in ("train", "test")}
     assert len(hashes) == 1  # one seed draws the same tasks for both splits
     evaluation = validate(trainer)
-    assert evaluation.split == "train"
+    assert (evaluation.split, evaluation.facts["tasks_of_split"]) == ("val", "train")
     assert evaluation.tasks_hash not in hashes
     assert validate(trainer).tasks_hash == evaluation.tasks_hash
 
@@ -473,7 +473,7 @@ def test_wilcoxons_pruner_skips_the_seeds_of_a_trial_that_is_worse_task_by_task(
                 "iteration": 4,
                 "per_task": {"scores": [[9.0] * 20, list(errors)]},
             }
-            (run / "evaluation_train.json").write_text(json.dumps(scores))
+            (run / "evaluation_val.json").write_text(json.dumps(scores))
             return Ended(0)
 
     engine = Scored()
@@ -502,7 +502,7 @@ def past_runs(folder: str, amplitude: tuple[float, float], rates, score) -> None
             "iteration": 4,
             "per_task": {"scores": [[9.0], [score(rate)]]},
         }
-        (run.path / "evaluation_train.json").write_text(json.dumps(content))
+        (run.path / "evaluation_val.json").write_text(json.dumps(content))
 
 
 def test_the_best_settings_of_the_most_similar_family_are_tried_first():
@@ -526,7 +526,7 @@ def test_the_best_settings_of_the_most_similar_family_are_tried_first():
 
 def test_test_scores_of_the_sweeps_own_family_start_no_sweep():
     past_runs("own", (0.1, 5.0), [0.002], lambda rate: rate)
-    (file,) = Path("own").glob("*/evaluation_train.json")
+    (file,) = Path("own").glob("*/evaluation_val.json")
     file.rename(file.with_name("evaluation_test.json"))
     with pytest.raises(UserError, match="none of its 1 runs is finished and of use"):
         past_trials([Path("own")], space_of(), Objective("last", "mse", False))
