@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, BinaryIO
 
+import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from experiments.workbench.launching.engines import Engine
@@ -102,14 +104,11 @@ class Sweeper:
         self.active.remove(active)
         active.release()
         trial = self.study.optuna.get_trials(deepcopy=False)[active.trial.number]
-        self.say(described(trial, self._best()))
+        self.say(described(trial, best_of(self.study, self.plan)))
         self.failures = self.failures + 1 if active.state is TrialState.FAIL else 0
         if self.failures >= _MOST_FAILURES:
             reason = "; ".join(active.failure)
             raise UserError(f"{self.failures} trials failed one after the other, the last one: {reason}")
-
-    def _best(self) -> FrozenTrial | None:
-        return best_of(self.study, self.plan)
 
     def _fill(self) -> None:
         """Start what there is room for."""
@@ -126,22 +125,34 @@ class Sweeper:
         if claimed is None:
             return False
         trial, lock = claimed
-        is_new = not self.study.place(trial.number).joinpath(f"seed_{self.plan.seeds[0]}").is_dir()
+        with contextlib.ExitStack() as stack:
+            stack.callback(lock.close)
+            active = self._begin(trial, lock)
+            if active is not None:
+                self.active.append(active)
+                stack.pop_all()  # the lock is held for as long as the trial is worked on
+        return True
+
+    def _begin(self, trial: optuna.Trial, lock: BinaryIO) -> ActiveTrial | None:
+        """A trial that is ready to be run; None where its values do not fit together, which concludes it.
+
+        Raises:
+            UserError: when the recipe does not load any more.
+        """
+        place = self.study.place(trial.number)
+        is_new = not (place / f"seed_{self.plan.seeds[0]}").is_dir()
         words = self.plan.space.suggest(trial)
         try:
             experiment = trial_settings(self.plan, words)
-        except UserError as error:  # values that do not fit together
+        except UserError as error:
+            self.plan.space.settings(self.plan.space.first_words())  # where the recipe is to blame
             trial.set_user_attr("words", list(words))
             trial.set_user_attr("failure", [str(error)])
             self.study.optuna.tell(trial, state=TrialState.PRUNED)
             self.say(f"trial {trial.number}: impossible: {error}")
-            lock.close()
-            return True
-        place = self.study.place(trial.number)
-        active = begin(trial, lock, words, experiment, self.plan.seeds, place, self.plan.objective, self.plan.pruning)
-        self.active.append(active)
+            return None
         self.say(f"trial {trial.number}: {'begins' if is_new else 'goes on'} with {' '.join(words)}")
-        return True
+        return begin(trial, lock, words, experiment, self.plan.seeds, place, self.plan.objective, self.plan.pruning)
 
 
 def trial_settings(plan: Plan, words: Sequence[str]) -> Any:
@@ -168,11 +179,10 @@ def described(trial: FrozenTrial, best: FrozenTrial | None) -> str:
     """What came of a trial, in one line."""
     words = " ".join(trial.user_attrs.get("words", ()))
     failure = " ".join(trial.user_attrs.get("failure", ()))
-    state = {TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}.get(trial.state, "")
     if failure:
-        return (
-            f"trial {trial.number}: {'impossible' if trial.state is TrialState.PRUNED else state}: {failure} ({words})"
-        )
-    value = "" if trial.value is None else f" {trial.value:.4g}"
+        what = "failed" if trial.state is TrialState.FAIL else "impossible"
+        return f"trial {trial.number}: {what}: {failure} ({words})"
+    value = "no score" if trial.value is None else f"{trial.value:.4g}"
+    pruned = "pruned at " if trial.state is TrialState.PRUNED else ""
     found = "" if best is None else f"; best {best.value:.4g} of trial {best.number}"
-    return f"trial {trial.number}:{f' {state} at' if state else ''}{value} with {words}{found}"
+    return f"trial {trial.number}: {pruned}{value} with {words}{found}"

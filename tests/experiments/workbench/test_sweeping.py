@@ -366,6 +366,16 @@ def test_a_trial_that_a_killed_process_left_is_taken_up_again_where_it_was():
     assert [trial.value for trial in resumed.study.trials()] == [trial.value for trial in undisturbed.study.trials()]
 
 
+def test_a_recipe_that_breaks_ends_the_sweep_and_spoils_no_trial():
+    sweeper = sweep(trials=2)
+    Path("recipe.py").write_text("import nowhere")
+    with pytest.raises(UserError, match="does not load"):
+        sweeper.work()
+    Path("recipe.py").write_text(RECIPE)
+    assert sweep(trials=2).work() == 0
+    assert [trial.state for trial in sweeper.study.trials()] == [TrialState.COMPLETE] * 2
+
+
 def test_an_interrupted_sweep_leaves_its_trial_to_go_on():
     class Interrupted(InThisProcess):
         def start(self, run):
