@@ -31,7 +31,7 @@ def plot_run(run: Run, evaluation: Evaluation, name: str | None = None, *, of_ru
     Raises:
         RunError: when the disk refuses it.
     """
-    known = _along_curve(run.baselines(), evaluation) if of_run and evaluation.split == "test" else {}
+    known = along_curve(run.baselines(), evaluation) if of_run and evaluation.split == "test" else {}
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_adaptation(left, evaluation, known | evaluation.bounds)
@@ -43,7 +43,7 @@ def plot_run(run: Run, evaluation: Evaluation, name: str | None = None, *, of_ru
     return run.save_picture(name or f"evaluation_{evaluation.split}", buffer.getvalue())
 
 
-def _along_curve(baselines: Mapping[str, list[float]], evaluation: Evaluation) -> dict[str, list[float]]:
+def along_curve(baselines: Mapping[str, list[float]], evaluation: Evaluation) -> dict[str, list[float]]:
     """Baselines by point of the adaptation curve, without those whose trials are shorter than it.
 
     Where a point is a block of many episodes, it is their mean: such as have no memory get no better.
@@ -95,10 +95,10 @@ def _draw_learning(axes: Axes, run: Run, measure: Measure) -> None:
     the last point of training and the last of all.
     """
     rows = run.progress()
-    trained, tested = (_logged_points(rows, f"{source}/{measure.tag}") for source in ("meta_train", "meta_test"))
+    trained, tested = (logged_in(rows, f"{source}/{measure.tag}") for source in ("meta_train", "meta_test"))
     shown = {
-        "meta_train": _ends(trained),
-        "meta_test": sorted({*_ends(tested), *(point for point in _ends(trained) if point in tested)}),
+        "meta_train": ends(trained),
+        "meta_test": sorted({*ends(tested), *(point for point in ends(trained) if point in tested)}),
     }
     colours = dict(zip(sorted({*shown["meta_train"], *shown["meta_test"]}), _POINT_COLOURS, strict=False))
     for source, style, split in (("meta_train", "-", "training tasks"), ("meta_test", "o", "test tasks")):
@@ -124,7 +124,7 @@ def _draw_scores(axes: Axes, run: Run, measure: Measure) -> None:
     steps = [row[STEP_TAG] for row in rows if train_tag in row][width - 1 :: width]
     means = [sum(block) / len(block) for block in blocks][: len(steps)]
     axes.plot(steps, means, color="#888888", alpha=0.7, linewidth=1.2, label="training tasks, after adaptation")
-    points = _logged_points(rows, f"meta_test/{measure.tag}")
+    points = logged_in(rows, f"meta_test/{measure.tag}")
     for point, colour in zip(dict.fromkeys(points[:2] + points[-1:]), _POINT_COLOURS, strict=False):
         tag = f"meta_test/{measure.tag}{point}"
         logged = [row for row in rows if tag in row]
@@ -139,12 +139,12 @@ def _draw_scores(axes: Axes, run: Run, measure: Measure) -> None:
         _finish(axes)
 
 
-def _logged_points(rows: list[dict[str, float]], prefix: str) -> list[int]:
+def logged_in(rows: list[dict[str, float]], prefix: str) -> list[int]:
     """The points of a curve that are logged under tags of this prefix, in order."""
     return sorted({int(tag.removeprefix(prefix)) for row in rows for tag in row if tag.startswith(prefix)})
 
 
-def _ends(points: list[int]) -> list[int]:
+def ends(points: list[int]) -> list[int]:
     """The first and the last; one where it has one."""
     return list(dict.fromkeys(points[:1] + points[-1:]))
 

@@ -53,8 +53,8 @@ def print_evaluation(evaluation: Evaluation, expected: Expected | None = None, c
         rows.append(("gain", *_cells(evaluation.gain, known, digits), *[""] * len(evaluation.metrics)))
     console = Console() if console is None else console
     print_table(title, columns, rows, console, num_apart=len(rows) - num_points_rows)
-    lines = [_beyond_training(evaluation), _gaps(evaluation, digits), _stated(evaluation.facts)]
-    for line in filter(None, [*lines, "" if expected is None else _verdict(evaluation, expected)]):
+    lines = [_beyond_training(evaluation), _gaps(evaluation, digits), stated(evaluation.facts)]
+    for line in filter(None, [*lines, "" if expected is None else verdict(evaluation, expected)]):
         console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
@@ -113,11 +113,13 @@ def identity(trainer: Trainer, checkpoint: str, seed: int = 0, code: str = "as t
 
 
 def _cells(score: Score, known: list[float], digits: int) -> list[str]:
-    mean, iqm, low, high, *others = (_number(value, digits) for value in (score.mean, score.iqm, *score.ci95, *known))
+    mean, iqm, low, high, *others = (
+        number_text(value, digits) for value in (score.mean, score.iqm, *score.ci95, *known)
+    )
     return [mean, iqm, f"{low} to {high}", *others]
 
 
-def _number(value: float, digits: int) -> str:
+def number_text(value: float, digits: int) -> str:
     """With so many digits after the point, where there are less than three before it."""
     size = abs(value)
     if size >= 100:
@@ -136,7 +138,7 @@ def _beyond_training(evaluation: Evaluation) -> str:
 def _gaps(evaluation: Evaluation, digits: int) -> str:
     """How far the agent is from each bound in the same tasks, in a line."""
     gaps = {
-        _words(name): f"{_number(gap.mean, digits)} ({' to '.join(_number(end, digits) for end in gap.ci95)})"
+        _words(name): f"{number_text(gap.mean, digits)} ({' to '.join(number_text(end, digits) for end in gap.ci95)})"
         for name, gap in evaluation.bound_gaps.items()
     }
     what = "over the trial" if evaluation.measure.adds_up else f"at the last {evaluation.measure.point}"
@@ -144,7 +146,7 @@ def _gaps(evaluation: Evaluation, digits: int) -> str:
     return f"Agent minus bound in the same tasks, {what} (95 % interval): {differences}" if gaps else ""
 
 
-def _stated(facts: Mapping[str, Any]) -> str:
+def stated(facts: Mapping[str, Any]) -> str:
     """The facts behind the scores, in one line."""
     values = {name: f"{value:,.3g}" if isinstance(value, float) else str(value) for name, value in facts.items()}
     return "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in values.items())
@@ -154,7 +156,7 @@ def _words(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _verdict(evaluation: Evaluation, expected: Expected) -> str:
+def verdict(evaluation: Evaluation, expected: Expected) -> str:
     measure = evaluation.measure
     number = expected.point
     limit = f"{'at least' if expected.at_most is None else 'at most'} {expected.limit:g}"
@@ -168,4 +170,4 @@ def _verdict(evaluation: Evaluation, expected: Expected) -> str:
     else:
         return f"Expected {limit} in {measure.point} {number}, which this curve does not have."
     met = "reached" if expected.is_met(reached) else "NOT reached"
-    return f"Expected {what}: {limit} ({expected.source}); {met}: {_number(reached, DIGITS.get(measure.name, 2))}."
+    return f"Expected {what}: {limit} ({expected.source}); {met}: {number_text(reached, DIGITS.get(measure.name, 2))}."
