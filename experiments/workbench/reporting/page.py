@@ -195,6 +195,8 @@ def _look() -> dict[str, Any]:
         "linecolor": colour("line"),
         "zerolinecolor": colour("line"),
         "tickcolor": colour("line"),
+        "spikecolor": colour("muted"),
+        "spikethickness": 1,
         "automargin": True,
         "title": {"standoff": 8},
     }
@@ -208,7 +210,13 @@ def _look() -> dict[str, Any]:
         "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
         "showlegend": True,
         "hovermode": "x unified",
-        "hoverlabel": {"bgcolor": colour("panel"), "bordercolor": colour("line"), "font": {"color": colour("text")}},
+        "hoverdistance": -1,  # wherever the pointer is, the nearest point
+        "hoverlabel": {
+            "bgcolor": colour("panel"),
+            "bordercolor": colour("line"),
+            "font": {"color": colour("text")},
+            "namelength": -1,
+        },
         "modebar": {"bgcolor": "rgba(0, 0, 0, 0)", "color": colour("muted"), "activecolor": colour("text")},
     }
     return {"layout": layout}

@@ -29,7 +29,7 @@ from metarl.run.directory import Run
 from metarl.run.files import read_file, reason
 
 SPLITS = ("train", "val", "test", "ood")
-MOST_MEDIA = 6_000_000  # bytes of videos and images in a page, before their encoding
+MOST_MEDIA = 5_000_000  # bytes of videos and images in a page, before their encoding
 _MOST = 1e300  # limit on numbers in the log; one that is not finite is not below it
 _MOST_VIDEOS = 4  # of a run
 _MOST_TEXT = 6_000  # characters of a traceback

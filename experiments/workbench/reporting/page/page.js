@@ -14,7 +14,8 @@ function inColours(text) {
 
 function draw(chart) {
   const { data, layout } = inColours(document.getElementById(chart.dataset.source).textContent);
-  const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
+  const buttons = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];  // none that leaves the page
+  const settings = { responsive: true, displaylogo: false, modeBarButtons: buttons };
   drawn.add(chart);
   Plotly.react(chart, data, { ...layout, template: inColours(look) }, settings);
 }
