@@ -87,6 +87,10 @@ def adaptation(run: ReportedRun, evaluation: Evaluation) -> Chart:
     name = plain(evaluation.agent)
     figure.add_trace(_with_intervals(numbers[:trained], points[:trained], OURS, name))
     if trained < len(points):
+        ends_at = slice(max(trained - 1, 0), trained + 1)
+        style = {"color": colour(OURS), "width": 2.4, "dash": "dot"}
+        y = short(score.mean for score in points[ends_at])
+        figure.add_scatter(x=numbers[ends_at], y=y, mode="lines", line=style, hoverinfo="skip", showlegend=False)
         beyond = _with_intervals(numbers[trained:], points[trained:], OURS, f"{name}, beyond training")
         figure.add_trace(beyond.update(marker={"symbol": "circle-open"}, line={"dash": "dot"}))
     _axes(figure, curve_axis(measure), measure_name(measure), whole=len(points) <= _MARKED_POINTS)

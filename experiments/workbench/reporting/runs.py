@@ -71,7 +71,7 @@ class Problem:
     """Something that a reader must know to judge a run."""
 
     text: str
-    command: str = ""  # what makes it good
+    command: str = ""  # a command that makes it good
     details: str = ""  # such as a traceback
 
 

@@ -225,13 +225,15 @@ def _splits(run: ReportedRun) -> Section:
         rows = [
             [
                 *words(f"{gap.better} minus {gap.worse}", gap.quantity),
-                *_estimate(gap.estimate, _digits(run)),
-                *words("the same tasks" if gap.same_tasks else ""),
+                number(gap.estimate.value, _digits(run)),
+                Cell("the same tasks", "")
+                if gap.same_tasks
+                else interval(gap.estimate.low, gap.estimate.high, _digits(run)),
             ]
             for gap in found
         ]
-        columns = ["gap", "of", "mean", "95 % interval", "note"]
-        tables.append(Table("Gaps between splits", columns, rows, frozenset({0, 1, 4})))
+        columns = ["gap", "of", "mean", "95 % interval"]
+        tables.append(Table("Gaps between splits", columns, rows, frozenset({0, 1})))
     chart = figures.splits(run)
     return Section(title, texts, problems=problems, charts=[chart] if chart else [], tables=tables)
 
@@ -306,6 +308,8 @@ def _time(run: ReportedRun) -> Section:
 def _videos(run: ReportedRun) -> Section:
     if run.videos:
         return Section("Videos of adaptation", media=run.videos)
+    if not _acts(run):
+        return Section("Videos of adaptation", ["There are none, as nothing acts in these tasks."])
     command = shell_command("metarl", "play", run.path)
     return Section("Videos of adaptation", problems=[Problem("there are none", command)])
 
@@ -316,6 +320,11 @@ def _exploration(run: ReportedRun) -> Section:
             "Exploration", ["There is no image of trajectories; only families of the plane and grids draw it."]
         )
     return Section("Exploration", media=[run.exploration])
+
+
+def _acts(run: ReportedRun) -> bool:
+    """Whether an agent acts in the tasks, as far as the run says."""
+    return run.main is None or run.main.evaluation.measure.name == "return"
 
 
 def _others(run: ReportedRun) -> list[Section]:

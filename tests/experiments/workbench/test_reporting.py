@@ -114,7 +114,7 @@ def test_its_numbers_are_those_of_the_evaluations(capsys):
     assert "hash of ood" in page.text
     adaptation = next(chart for chart in page.charts if "episode of the trial" in json.dumps(chart["layout"]))
     names = [trace.get("name") for trace in adaptation["data"]]
-    assert names == [None, "oracle (bound)", "random (bound)", "rl2", "rl2, beyond training"]
+    assert names == [None, "oracle (bound)", "random (bound)", "rl2", None, "rl2, beyond training"]
     assert adaptation["data"][3]["y"] == pytest.approx([point.mean for point in test.points[:3]], rel=1e-4)
 
 
