@@ -29,11 +29,13 @@ def interquartile_mean(scores: Scores) -> Scores:
     return scores[..., cut : scores.shape[-1] - cut].mean(-1)
 
 
-def conditional_value_at_risk(scores: Scores, fraction: float, *, higher_is_better: bool = True) -> Scores:
-    """Mean of the worst scores over the last axis: of the fraction of them that is given, and of one at least."""
-    number = max(1, math.ceil(fraction * scores.shape[-1] - 1e-9))
-    sign = 1 if higher_is_better else -1
-    return sign * np.partition(sign * scores, number - 1, axis=-1)[..., :number].mean(-1)
+def tail_mean(scores: Scores, fraction: float) -> Scores:
+    """Mean of the lowest scores over the last axis, a fraction of them and at least one: the conditional value at risk.
+
+    Rockafellar and Uryasev. Optimization of conditional value-at-risk (2000). Of K scores, K fraction rounded up.
+    """
+    number = max(1, math.ceil(round(fraction * scores.shape[-1], 9)))
+    return np.partition(scores, number - 1, axis=-1)[..., :number].mean(-1)
 
 
 def bootstrap_interval(

@@ -14,7 +14,7 @@ import numpy as np
 from experiments.workbench.reporting.runs import ReportedRun
 from metarl.evaluation import Evaluation, PerTask
 from metarl.run.directory import STEP_TAG
-from metarl.statistics import Scores, bootstrap_interval, conditional_value_at_risk, difference_interval
+from metarl.statistics import Scores, bootstrap_interval, difference_interval, tail_mean
 
 SECONDS_TAG = "time/time_elapsed"
 TAILS = (0.05, 0.2)  # the fractions of worst tasks whose mean is reported
@@ -95,12 +95,13 @@ def tails(evaluation: Evaluation) -> list[Tail]:
     if len(scores) == 0:
         return []
     found = []
+    sign = 1 if evaluation.measure.higher_is_better else -1
     for fraction in TAILS:
-        statistic = partial(
-            conditional_value_at_risk, fraction=fraction, higher_is_better=evaluation.measure.higher_is_better
-        )
-        number = max(1, round(fraction * len(scores)))
-        found.append(Tail(fraction, number, Estimate(float(statistic(scores)), *bootstrap_interval(scores, statistic))))
+        statistic = partial(tail_mean, fraction=fraction)
+        ends = bootstrap_interval(sign * scores, statistic)
+        low, high = sorted(sign * end for end in ends)
+        number = max(1, math.ceil(round(fraction * len(scores), 9)))
+        found.append(Tail(fraction, number, Estimate(sign * float(statistic(sign * scores)), low, high)))
     return found
 
 

@@ -35,6 +35,7 @@ _MOST_VIDEOS = 4  # of a run
 _MOST_TEXT = 6_000  # characters of a traceback
 _MOST_WARNINGS = 20
 _KINDS = {".mp4": ("video/mp4", 4, b"ftyp"), ".png": ("image/png", 0, b"\x89PNG\r\n\x1a\n")}  # how such files begin
+_OF_NUMBERS = ({"mean", "iqm"}, {"cvar20", "cvar5"})  # what parts of an evaluation have that hold nothing but numbers
 _WARNING = re.compile(r"warning|^metarl: ", re.IGNORECASE)
 _READER: TypeAdapter[Evaluation] = TypeAdapter(Evaluation)
 
@@ -197,8 +198,8 @@ def _saved(name: str, content: Any) -> SavedEvaluation:
 def _with_nan(value: Any) -> Any:
     """Numbers that were not finite, and are None in JSON, as NaN."""
     if isinstance(value, dict):
-        of_score = value.keys() >= {"mean", "iqm", "ci95"}
-        return {key: math.nan if of_score and inner is None else _with_nan(inner) for key, inner in value.items()}
+        numbers = any(value.keys() >= names for names in _OF_NUMBERS)
+        return {key: math.nan if numbers and inner is None else _with_nan(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [math.nan if inner is None else _with_nan(inner) for inner in value]
     return value

@@ -20,6 +20,7 @@ from experiments.workbench.reporting.analysis import gaps, plane_maps, tails, ta
 from experiments.workbench.reporting.runs import MOST_MEDIA, read_run
 from experiments.workbench.reporting.settings import Setting, changed_settings
 from metarl.evaluation import Evaluation
+from metarl.run.directory import Run
 from tests.experiments.command import run as metarl
 from tests.experiments.workbench.reported_runs import MP4, NUM_TASKS, PNG, evaluation, make_run
 
@@ -149,8 +150,8 @@ def test_many_runs_stay_small_and_share_the_room_for_videos(capsys):
 def test_several_runs_are_compared_and_listed(capsys):
     for agent, better in (("rl2", 0.0), ("rl2_long", 1.0)):
         for seed in range(2):
-            config = {"experiment": f"point_navigation/{agent}", "device": "cpu"}
-            config["agent"] = {"class": "agents.rl2:RL2Config", "hidden_size": 32 + int(better)}
+            settings = {"class": "agents.rl2:RL2Config", "hidden_size": 32 + int(better)}
+            config = {"experiment": f"point_navigation/{agent}", "agent": settings}
             path = make_run(f"runs/{agent}_{seed}", seed=seed, better=better, config=config)
             (path / "evaluation_test.json").write_text(same_tasks(path))
     page = report(capsys, "runs")
