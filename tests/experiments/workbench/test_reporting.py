@@ -333,9 +333,12 @@ def test_a_full_disk_is_one_line_and_keeps_the_report_before(capsys, monkeypatch
 
 def test_a_run_deleted_while_it_is_reported_is_one_line(capsys, monkeypatch):
     make_run("runs/a")
-    monkeypatch.setattr(
-        "metarl.run.directory.Run.open", classmethod(lambda cls, path: shutil.rmtree(path) or cls(path))
-    )
+
+    def open_and_delete(path: Path) -> Run:
+        shutil.rmtree(path)
+        return Run(path)
+
+    monkeypatch.setattr("metarl.run.directory.Run.open", open_and_delete)
     status, output, errors = metarl(capsys, "report", "runs/a")
     assert (status, output, errors.count("\n")) == (2, "", 1)
     assert "cannot read runs/a/config.json: No such file or directory" in errors
