@@ -113,7 +113,7 @@ def _overview(runs: Sequence[ReportedRun], ids: Sequence[str]) -> Section:
         cells += [*words(state_text(run)), *_numbers(run)]
         rows.append([*cells, Cell(str(len(run.problems)), str(len(run.problems)))])
     columns = ["run", "family", "agent", "seed", "state", "first point", "last point", "95 % interval", "gain"]
-    columns += ["CVaR 5 %", "train minus test", "problems"]
+    columns += ["CVaR 5 %", "train over test", "problems"]
     return Section("The runs", tables=[Table("Each run on its test tasks", columns, rows, frozenset({0, 1, 2, 4}))])
 
 
@@ -148,7 +148,12 @@ def _comparison(family: str, runs: Sequence[ReportedRun]) -> Section:
         comparison = compare(read_runs([str(run.path) for run in runs], "test"))
     except UserError as error:
         return Section(title, problems=[Problem(f"there is none: {error}")])
-    except (KeyError, TypeError) as error:  # of files that are damaged in a way that a comparison does not expect
+    except (
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+    ) as error:  # of files that a comparison takes to be whole
         return Section(title, problems=[Problem(f"there is none: a file of these runs is damaged ({error})")])
     return Section(
         title,

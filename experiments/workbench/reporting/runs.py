@@ -25,7 +25,7 @@ from experiments.workbench.comparing.runs import PLAIN_NAME
 from experiments.workbench.launching.standing import OUTPUT
 from metarl.errors import RunError, shell_command
 from metarl.evaluation import Evaluation
-from metarl.run.directory import Run
+from metarl.run.directory import STEP_TAG, Run
 from metarl.run.files import read_file, reason
 
 SPLITS = ("train", "val", "test", "ood")
@@ -119,7 +119,8 @@ def read_run(path: Path, most_media: int = MOST_MEDIA) -> ReportedRun:
         RunError: when there is no run, or its config.json or its log cannot be read.
     """
     run = Run.open(path)
-    config, rows = run.config(), [_finite(row) for row in run.progress()]
+    config = run.config()
+    rows = [row for row in map(_finite, run.progress()) if STEP_TAG in row]
     problems: list[Problem] = []
     saved = _evaluations(run, problems)
     chosen: dict[str, SavedEvaluation] = {}

@@ -112,7 +112,7 @@ def _in_short(run: ReportedRun) -> list[Section]:
     facts += [(f"last point minus {name}", text) for name, text in _distances(one, digits).items()]
     for gap in gaps(run):
         if not gap.same_tasks and gap.quantity == one.measure.name:
-            facts.append((f"{gap.better} minus {gap.worse}", _with_interval(gap.estimate, digits)))
+            facts.append((f"{gap.better} over {gap.worse}", _with_interval(gap.estimate, digits)))
     for tail in tails(one):
         facts.append((f"mean of the worst {100 * tail.fraction:.0f} % of tasks", _with_interval(tail.estimate, digits)))
     return [Section("In short", [f"{_heading(one)}; in brackets 95 % intervals."], facts)]
@@ -214,8 +214,8 @@ def _splits(run: ReportedRun) -> Section:
     texts = []
     if found:
         texts.append(
-            "The meta-overfitting gap is how much better the agent is on training than on test tasks, at the last "
-            "point: positive is better on the former."
+            "The meta-overfitting gap, train over test, is how much better the agent is on training tasks than on test "
+            "tasks, at the last point."
         )
         if any(gap.same_tasks for gap in found):
             texts.append(
@@ -224,7 +224,7 @@ def _splits(run: ReportedRun) -> Section:
             )
         rows = [
             [
-                *words(f"{gap.better} minus {gap.worse}", gap.quantity),
+                *words(f"{gap.better} over {gap.worse}", gap.quantity),
                 number(gap.estimate.value, _digits(run)),
                 Cell("the same tasks", "")
                 if gap.same_tasks

@@ -22,7 +22,7 @@ from experiments.workbench.reporting.settings import Setting, changed_settings
 from metarl.evaluation import Evaluation
 from metarl.run.directory import Run
 from tests.experiments.command import run as metarl
-from tests.experiments.workbench.reported_runs import MP4, NUM_TASKS, PNG, evaluation, make_run
+from tests.experiments.workbench.reported_runs import MP4, NUM_TASKS, PNG, evaluation, make_run, row
 
 EVIL = "<script>alert(1)</script>"
 SECTIONS = (
@@ -278,6 +278,15 @@ def test_scores_that_are_not_finite_are_counted_and_left_out(capsys):
     assert f"scores are not finite on 6 of {NUM_TASKS} test tasks: it diverged there" in page.text
     assert "not finite" in page.texts
     assert "NaN" not in "".join(json.dumps(chart) for chart in page.charts)
+
+
+def test_numbers_of_the_log_that_are_not_finite_are_left_out():
+    path = make_run("runs/a", splits=())
+    with (path / "progress.json").open("a") as file:
+        file.write('{"time/total_timesteps": Infinity}\n')
+        file.write('{"time/total_timesteps": 2100, "time/fps": NaN, "time/iterations": 21, "note": "x"}\n')
+    run = read_run(path)
+    assert run.rows[-2:] == [row(20, 0.0), {"time/total_timesteps": 2100.0, "time/iterations": 21.0}]
 
 
 def test_an_evaluation_of_an_earlier_iteration_or_version_is_marked():
