@@ -122,7 +122,7 @@ def test_its_numbers_are_those_of_the_evaluations(capsys):
 def test_every_chart_has_a_name_and_a_caption_and_every_table_headings_that_sort(capsys):
     make_run("runs/a")
     page = report(capsys, "runs/a")
-    charts = page.all("div", role="img")
+    charts = page.all("div", role="group")
     assert len(charts) == len(page.charts) == 7  # three of the goal among them
     ids = {found["id"] for _, found in page.elements if "id" in found}
     for chart in charts:
