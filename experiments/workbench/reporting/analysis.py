@@ -23,7 +23,7 @@ _WORST = 10  # tasks of the table
 _MOST_VALUES = 30  # of a parameter, each with a column of its own
 _BINS = 12  # of a parameter with more values, with as many tasks in each
 _PLANE_BINS = 10  # of each of two parameters, of equal width
-_MOST_MAPS = 8
+MOST_MAPS = 8
 _BLOCKS = 60  # of a training, in the picture of its time
 _CURVE_POINTS = 200  # of a line of training, at most
 
@@ -135,7 +135,7 @@ def worst_tasks(evaluation: Evaluation) -> list[dict[str, float]]:
     columns = {first_name: per_task.scores[0], last_name: per_task.scores[-1]}
     columns |= {name.replace("_", "-"): values[-1] for name, values in per_task.bounds.items()}
     varied = {name: values for name, values in parameters(per_task).items() if len(np.unique(values)) > 1}
-    columns |= {f"{PARAMETER}{name}": values for name, values in list(varied.items())[:_MOST_MAPS]}
+    columns |= {f"{PARAMETER}{name}": values for name, values in list(varied.items())[:MOST_MAPS]}
     return [{"task": int(task), **{name: float(values[task]) for name, values in columns.items()}} for task in order]
 
 
@@ -175,9 +175,9 @@ def _gaps(one: Evaluation, other: Evaluation) -> list[Gap]:
 
 
 def task_maps(evaluation: Evaluation, points: Sequence[int]) -> list[TaskMap]:
-    """The score over each parameter of the task, by point of the curve: the parameters that explain most come first.
+    """The score over each parameter that differs between tasks, by point of the curve; what explains most comes first.
 
-    points: the points of the curve that become rows. A parameter of two numbers has a map of its plane as well.
+    points: the points of the curve that become rows.
     """
     per_task, measure = evaluation.per_task, evaluation.measure
     if per_task is None:
@@ -192,8 +192,7 @@ def task_maps(evaluation: Evaluation, points: Sequence[int]) -> list[TaskMap]:
             means, counts = _means(scores, of_bin, len(labels))
             explained = _explained(scores[-1], of_bin, len(labels))
             maps.append(TaskMap(name, labels, rows, means, counts, measure.point, explained))
-    maps.sort(key=lambda one: -(one.explained or 0.0))
-    return maps[:_MOST_MAPS]
+    return sorted(maps, key=lambda one: -(one.explained or 0.0))
 
 
 def plane_maps(evaluation: Evaluation) -> list[TaskMap]:
@@ -216,7 +215,7 @@ def plane_maps(evaluation: Evaluation) -> list[TaskMap]:
             found.append(
                 TaskMap(name, x_labels, y_labels, grid, np.array(counts[0]).reshape(shape).tolist(), f"{name}.1", None)
             )
-    return found[:_MOST_MAPS]
+    return found[:MOST_MAPS]
 
 
 def _bins(values: Scores) -> tuple[np.ndarray[Any, Any], list[str]]:

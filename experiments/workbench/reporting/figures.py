@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from experiments.cli.plots import along_curve, ends, logged_in
 from experiments.cli.report import MEASURES
 from experiments.workbench.reporting.analysis import (
+    MOST_MAPS,
     TaskMap,
     TimeSplit,
     learning_curve,
@@ -28,6 +29,7 @@ POINTS = ("point-first", OURS, "point-other", "point-more")  # the colours of po
 BOUNDS = tuple(f"bound-{number}" for number in range(1, 7))
 _MARKED_POINTS = 20  # of an adaptation curve, whose points are marked one by one up to that many
 _SOURCES = {"meta_train": "training tasks", "meta_val": "validation tasks", "meta_test": "test tasks"}
+_LEAST_EXPLAINED = 0.02  # of the variance between tasks, by a parameter that is drawn where there are many
 _HEIGHT = 340  # pixels
 
 
@@ -132,8 +134,8 @@ def splits(run: ReportedRun) -> Chart | None:
     return Chart("Splits side by side", "Means over tasks with 95 % intervals; short lines are bounds.", figure)
 
 
-def maps(evaluation: Evaluation) -> list[Chart]:
-    """The score over each parameter of the task."""
+def maps(evaluation: Evaluation) -> tuple[list[Chart], int]:
+    """The score over each parameter of the task, and how many of them explain too little of it to be drawn."""
     measure = evaluation.measure
     better = "higher" if measure.higher_is_better else "lower"
     charts = []
@@ -141,14 +143,18 @@ def maps(evaluation: Evaluation) -> list[Chart]:
         text = f"Mean {measure.name} at the last {measure.point}; brighter is better ({better})."
         axes = (f"{one.name}.0", f"{one.name}.1")
         charts.append(Chart(f"{one.name}, in its plane", text, _heat_map(one, measure, axes), 380))
-    for one in task_maps(evaluation, logged_points(measure, len(evaluation.points))):
+    of_parameters = task_maps(evaluation, logged_points(measure, len(evaluation.points)))
+    drawn = of_parameters[:MOST_MAPS]
+    if len(of_parameters) > len(drawn):
+        drawn = [one for one in drawn if (one.explained or 0) >= _LEAST_EXPLAINED]
+    for one in drawn:
         text = f"Mean {measure.name} by {measure.point}; brighter is better ({better})."
         if one.explained is not None:
             explained = f"{100 * one.explained:.0f} % of the variance between tasks at the last {measure.point}"
             text += f" The columns explain {explained}."
         height = 150 + 22 * max(4, len(one.rows))
         charts.append(Chart(one.name, text, _heat_map(one, measure, (one.name, "")), height))
-    return charts
+    return charts, len(of_parameters) - len(drawn)
 
 
 def learning(run: ReportedRun, measure: Measure) -> Chart | None:

@@ -80,7 +80,7 @@ def page_of(runs: Sequence[ReportedRun]) -> str:
     environment = Environment(
         loader=FileSystemLoader(_PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    plotly, script = get_plotlyjs(), (_PAGE / "page.js").read_text()
+    plotly, script = get_plotlyjs(), (_PAGE / "page.js").read_text("utf-8")
     names = count(1)
     return environment.get_template("report.html.jinja").render(
         title=_title(runs[0]) if single else f"{len(runs)} runs",
@@ -88,7 +88,7 @@ def page_of(runs: Sequence[ReportedRun]) -> str:
         policy=_policy(plotly, script),
         light=variables("light"),
         dark=variables("dark"),
-        css=Markup((_PAGE / "page.css").read_text()),
+        css=Markup((_PAGE / "page.css").read_text("utf-8")),
         js=Markup(script),
         plotly=Markup(plotly),
         look=_embedded(_look()),

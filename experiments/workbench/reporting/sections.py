@@ -247,8 +247,10 @@ def _tasks(run: ReportedRun) -> Section:
         command = shell_command("metarl", "evaluate", run.path, "--split", evaluation.split)
         return Section(title, problems=[Problem("the evaluation lacks the scores by task", command)])
     digits = digits_of(evaluation.measure)
-    maps = figures.maps(evaluation)
-    texts = [] if maps else [f"The tasks of {evaluation.family} have no parameters in the evaluation."]
+    maps, num_hidden = figures.maps(evaluation)
+    texts = [] if maps or num_hidden else [f"The tasks of {evaluation.family} have no parameters in the evaluation."]
+    if num_hidden:
+        texts.append(f"{num_hidden} more parameters explain less of the score and are not drawn.")
     tables = []
     found = tails(evaluation)
     if found:

@@ -6,6 +6,7 @@ import math
 import re
 import shutil
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from experiments.cli import plots
-from experiments.workbench.reporting import palette
+from experiments.workbench.reporting import figures, palette
 from experiments.workbench.reporting.analysis import gaps, plane_maps, tails, task_maps, time_split, worst_tasks
 from experiments.workbench.reporting.runs import MOST_MEDIA, read_run
 from experiments.workbench.reporting.settings import Setting, changed_settings
@@ -423,6 +424,17 @@ def test_a_map_has_the_mean_score_in_each_column_and_the_parameter_that_matters_
     (plane,) = plane_maps(one)
     assert sum(map(sum, plane.counts)) == NUM_TASKS
     assert any(value is None for row in plane.values for value in row)
+
+
+def test_of_many_parameters_those_that_explain_the_score_are_drawn():
+    one = evaluation()
+    assert one.per_task is not None
+    noise = np.random.default_rng(0).normal(size=(NUM_TASKS, 50)).tolist()
+    many = replace(one, per_task=replace(one.per_task, parameters={**one.per_task.parameters, "noise": noise}))
+    charts, num_hidden = figures.maps(many)
+    assert charts[1].title == "goal.0"
+    assert len(charts) + num_hidden == 53  # the plane of the goal among them
+    assert len(charts) <= 9
 
 
 def test_the_time_of_a_training_is_parted_by_its_log():
