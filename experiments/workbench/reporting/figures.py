@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 
 from experiments.cli.plots import along_curve, ends, logged_in
 from experiments.cli.report import MEASURES
+from experiments.experiment.definition import Expected
 from experiments.workbench.reporting.analysis import (
     MOST_MAPS,
     TaskMap,
@@ -21,12 +22,12 @@ from experiments.workbench.reporting.analysis import (
     task_maps,
     time_split,
 )
+from experiments.workbench.reporting.palette import bound_colours
 from experiments.workbench.reporting.runs import ReportedRun
 from metarl.evaluation import Evaluation, Measure, Score, logged_points
 
 OURS = "ours"  # the colour of the agent, and of its last point
 POINTS = ("point-first", OURS, "point-other", "point-more")  # the colours of points of adaptation, the first one first
-BOUNDS = tuple(f"bound-{number}" for number in range(1, 7))
 _MARKED_POINTS = 20  # of an adaptation curve, whose points are marked one by one up to that many
 _SOURCES = {"meta_train": "training tasks", "meta_val": "validation tasks", "meta_test": "test tasks"}
 _LEAST_EXPLAINED = 0.02  # of the variance between tasks, by a parameter that is drawn where there are many
@@ -79,7 +80,10 @@ def adaptation(run: ReportedRun, evaluation: Evaluation) -> Chart:
     numbers = list(range(measure.first, measure.first + len(points)))
     known = along_curve(run.baselines, evaluation) if evaluation.split == "test" else {}
     figure = go.Figure()
-    for (name, values), token in zip((known | evaluation.bounds).items(), BOUNDS * 3, strict=False):
+    bounds = known | evaluation.bounds
+    tokens = bound_colours(bounds)
+    for name, values in bounds.items():
+        token = tokens[name]
         label = plain(name.replace("_", "-"))
         if name in evaluation.bound_intervals:
             figure.add_trace(_band(numbers, evaluation.bound_intervals[name], token))
@@ -98,13 +102,26 @@ def adaptation(run: ReportedRun, evaluation: Evaluation) -> Chart:
     _axes(figure, curve_axis(measure), measure_name(measure), whole=len(points) <= _MARKED_POINTS)
     if not measure.higher_is_better:
         figure.update_yaxes(type="log")
-    dashed = " Dashed lines are known bounds on these tasks." if known or evaluation.bounds else ""
+    dashed = " Dashed lines are known bounds on these tasks." if bounds else ""
+    if evaluation.split == "test" and run.expected is not None:
+        _add_expected(figure, run.expected, measure, len(points))
     hollow = " Hollow points lie beyond training." if trained < len(points) else ""
     return Chart(
         f"Adaptation on {evaluation.num_tasks:,} {evaluation.split} tasks",
         f"Mean over tasks with its 95 % interval.{dashed}{hollow}",
         figure,
     )
+
+
+def _add_expected(figure: go.Figure, expected: Expected, measure: Measure, num_points: int) -> None:
+    """What the recipe expects at a point, as a short line over it; nothing where it is of the whole trial."""
+    if expected.point is None and measure.adds_up and num_points > 1:
+        return
+    at = measure.first + num_points - 1 if expected.point is None else expected.point
+    if measure.first <= at < measure.first + num_points:
+        name = f"expected: at {'least' if expected.at_most is None else 'most'} {expected.limit:g}"
+        style = {"color": colour("text"), "width": 3}
+        figure.add_scatter(x=[at - 0.2, at + 0.2], y=[expected.limit] * 2, name=name, mode="lines", line=style)
 
 
 def splits(run: ReportedRun) -> Chart | None:
@@ -123,7 +140,7 @@ def splits(run: ReportedRun) -> Chart | None:
         )
         figure.add_trace(trace.update(mode="markers", marker={"size": 10}))
     names = list(dict.fromkeys(name for one in of_splits.values() for name in one.bounds))
-    for name, token in zip(names, BOUNDS * 3, strict=False):
+    for name, token in bound_colours(names).items():
         values = [one.bounds[name][-1] if name in one.bounds else None for one in of_splits.values()]
         marker = {"symbol": "line-ew", "size": 26, "line": {"color": colour(token), "width": 2.5}}
         label = f"{plain(name.replace('_', '-'))} (bound, last {measure.point})"
@@ -174,7 +191,8 @@ def learning(run: ReportedRun, measure: Measure) -> Chart | None:
         source: sorted({*ends(points), *(point for point in ends(trained) if point in points)})
         for source, points in by_source.items()
     }
-    tokens = dict(zip(sorted({point for points in shown.values() for point in points}), POINTS, strict=False))
+    drawn = sorted({point for points in shown.values() for point in points})
+    tokens = dict(zip(dict.fromkeys((*ends(drawn), *drawn)), POINTS, strict=False))  # the first and the last one first
     for source, points in shown.items():
         for point in points:
             tag = f"{source}/{measure.tag}{point}"

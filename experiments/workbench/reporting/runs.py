@@ -38,6 +38,7 @@ _KINDS = {".mp4": ("video/mp4", 4, b"ftyp"), ".png": ("image/png", 0, b"\x89PNG\
 _OF_NUMBERS = ({"mean", "iqm"}, {"cvar20", "cvar5"})  # what parts of an evaluation have that hold nothing but numbers
 _WARNING = re.compile(r"warning|^metarl: ", re.IGNORECASE)
 _READER: TypeAdapter[Evaluation] = TypeAdapter(Evaluation)
+_EXPECTED: TypeAdapter[Expected | None] = TypeAdapter(Expected | None)
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,14 @@ class ReportedRun:
         """The evaluation on test tasks; where there is none, that on validation, training or ood tasks."""
         found = (self.evaluations.get(split) for split in ("test", "val", "train", "ood"))
         return next((saved for saved in found if saved is not None), None)
+
+    @property
+    def expected(self) -> Expected | None:
+        """What the recipe expects; None where it expects nothing, or the settings do not say it as it must be."""
+        try:
+            return _EXPECTED.validate_python(self.config.get("expected"))
+        except ValidationError:
+            return None
 
     @property
     def iteration(self) -> int:
@@ -312,14 +321,8 @@ def _failures(run: ReportedRun) -> list[Problem]:
 
 def _missed(run: ReportedRun) -> Problem | None:
     """The expectation of the recipe, where the run has not reached it."""
-    saved, values = run.evaluations.get("test"), run.config.get("expected")
-    if saved is None or not isinstance(values, dict):
-        return None
-    try:
-        expected = Expected(**values)
-        text = verdict(saved.evaluation, expected)
-    except (ValueError, TypeError, AssertionError, IndexError):
-        return None
+    saved, expected = run.evaluations.get("test"), run.expected
+    text = "" if saved is None or expected is None else verdict(saved.evaluation, expected)
     return Problem(text) if "NOT reached" in text else None
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from experiments.cli.progress import duration
 from experiments.cli.report import DIGITS, number_text, stated, verdict
-from experiments.experiment.definition import Expected
 from experiments.workbench.reporting import figures
 from experiments.workbench.reporting.analysis import PARAMETER, Estimate, gaps, tails, worst_tasks
 from experiments.workbench.reporting.figures import Chart
@@ -161,14 +160,9 @@ def _adaptation(run: ReportedRun) -> Section:
         return _without_evaluation("Adaptation", run)
     evaluation = run.main.evaluation
     texts = [_source(run.main)]
-    expected = run.config.get("expected")
-    if isinstance(expected, dict) and evaluation.split == "test":
-        try:
-            text = verdict(evaluation, Expected(**expected))
-        except (ValueError, TypeError, AssertionError):  # of another version, or damaged
-            text = ""
-        if text and all(problem.text != text for problem in run.problems):
-            texts.append(text)
+    if run.expected is not None and evaluation.split == "test":
+        text = verdict(evaluation, run.expected)
+        texts += [text] if all(problem.text != text for problem in run.problems) else []
     return Section("Adaptation", texts, charts=[figures.adaptation(run, evaluation)], tables=[_curve_table(evaluation)])
 
 
