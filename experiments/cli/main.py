@@ -23,6 +23,7 @@ COMMANDS = (
     "compare",
     "report",
     "play",
+    "pack",
     "baselines",
     "benchmark",
     "doctor",

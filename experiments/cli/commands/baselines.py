@@ -111,7 +111,7 @@ def _family_of(name: str) -> tuple[Any, Run | None]:
             return load(name).family, None
         if Path(name).exists() or name.count("/") != 1:
             run = Run.open(name)
-            return read(run).experiment.family, run
+            return read(run).experiment.family, None if run.is_packed else run
         return load(known("experiment", name, experiment_names())).family, None
     from metarl._lazy import imported
 

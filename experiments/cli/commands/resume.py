@@ -38,6 +38,8 @@ def main(argv: list[str]) -> int:
     from metarl.run.directory import Run
 
     run = Run.open(arguments.run)
+    if run.is_packed:
+        raise UserError(f"{run.path} is an archive, which cannot be resumed; metarl train EXPERIMENT --from it")
     reading = read(run, arguments.code)
     experiment = reading.experiment
     if arguments.num_iterations is not None:
@@ -106,6 +108,11 @@ def _is_saved(run: Run, experiment: Experiment[Any, Any]) -> bool:
     """
     if run.has("latest"):
         return True
+    origin = run.meta().get("from")
+    if origin is not None:
+        raise UserError(
+            f"{run.path} was stopped before it had the weights to start from; train anew with: metarl train"
+        )
     logged, every = len(run.progress()), experiment.train.checkpoint_every
     if logged > every:
         raise UserError(

@@ -19,6 +19,8 @@ def comparison_charts(comparison: Comparison) -> list[Chart]:
     name: str = measure["name"]
     what = MEASURES.get(name, name)
     point = "episode" if measure["point"] == "episode" else f"{measure['point']}s of adaptation"
+    if comparison.by_experience:
+        point = "episodes of experience in the task"
     after = f"{what} after adaptation"
     is_log = not measure["higher_is_better"]
     bands = "Interquartile means with 95 % bootstrap intervals over seeds, within tasks."
@@ -26,7 +28,9 @@ def comparison_charts(comparison: Comparison) -> list[Chart]:
     adaptation: list[Curve | None] = [row.adaptation for row in comparison.rows]
     profile: list[Curve | None] = [row.profile for row in comparison.rows]
     charts = [
-        Chart("Adaptation", bands, _lines(comparison, adaptation, point, what, is_log, whole=True)),
+        Chart(
+            "Adaptation", bands, _lines(comparison, adaptation, point, what, is_log, whole=not comparison.by_experience)
+        ),
         Chart("Performance profile", above, _lines(comparison, profile, after, "fraction above", False)),
     ]
     for axis, title in (("samples", "samples"), ("seconds", "seconds of training")):

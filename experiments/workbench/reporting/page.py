@@ -164,8 +164,12 @@ def _comparison(family: str, runs: Sequence[ReportedRun]) -> Section:
 
 
 def _comparison_tables(comparison: Comparison) -> list[Table]:
-    rows = as_rows(comparison_tables.columns_of(comparison), comparison_tables.cells_of(comparison))
-    return [Table("Groups of runs that differ only in the seed", **rows)]
+    groups = as_rows(comparison_tables.columns_of(comparison), comparison_tables.cells_of(comparison))
+    tables = [Table("Groups of runs that differ only in the seed", **groups)]
+    if comparison.improvements:
+        pairs = as_rows(comparison_tables.IMPROVEMENT_COLUMNS, comparison_tables.improvement_cells(comparison))
+        tables.append(Table(comparison_tables.IMPROVEMENTS, **pairs, words=frozenset({0, 1})))
+    return tables
 
 
 def _ready(section: Section, names: Iterator[int]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from experiments.cli.progress import duration
-from experiments.cli.report import DIGITS, number_text, stated, verdict
+from experiments.cli.report import DIGITS, number_text, speed_text, stated, verdict
 from experiments.workbench.reporting import figures
 from experiments.workbench.reporting.analysis import PARAMETER, Estimate, gaps, tails, worst_tasks
 from experiments.workbench.reporting.figures import Chart
@@ -114,6 +114,8 @@ def _in_short(run: ReportedRun) -> list[Section]:
             facts.append((f"{gap.better} over {gap.worse}", _with_interval(gap.estimate, digits)))
     for tail in tails(one):
         facts.append((f"mean of the worst {100 * tail.fraction:.0f} % of tasks", _with_interval(tail.estimate, digits)))
+    name, _, speed = speed_text(one).partition(": ")
+    facts += [(name, speed)] if speed else []
     return [Section("In short", [f"{_heading(one)}; in brackets 95 % intervals."], facts)]
 
 

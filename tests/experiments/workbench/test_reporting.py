@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
 
+from experiments.cli import plots
 from experiments.workbench.reporting import figures, palette
 from experiments.workbench.reporting.analysis import gaps, plane_maps, tails, task_maps, time_split, worst_tasks
 from experiments.workbench.reporting.runs import MOST_MEDIA, read_run
@@ -113,6 +114,7 @@ def test_its_numbers_are_those_of_the_evaluations(capsys):
     assert test.gain is not None
     assert f"{test.gain.mean:.2f} ({test.gain.ci95[0]:.2f} to {test.gain.ci95[1]:.2f})" in page.text
     assert "hash of ood" in page.text
+    assert "90 % of the way from random to oracle" in page.texts
     adaptation = next(chart for chart in page.charts if "episode of the trial" in json.dumps(chart["layout"]))
     names = [trace.get("name") for trace in adaptation["data"]]
     bounds, expected = ["oracle (bound)", "random (bound)"], "expected: at least 100"
@@ -161,6 +163,7 @@ def test_several_runs_are_compared_and_listed(capsys):
     assert len(page.all("details", **{"class": "run"})) == 4
     assert "rl2_long (2 seeds)" in json.dumps(page.charts)
     assert "Probability of improvement" in page.texts
+    assert "95 %, paired by task" in page.texts
 
 
 def same_tasks(path: Path) -> str:
@@ -464,6 +467,15 @@ def test_text_has_the_contrast_of_wcag(theme, ground, name, ratio):
     colours = palette.variables(theme)
     low, high = sorted(map(brightness, (colours[name], colours[ground])))
     assert (high + 0.05) / (low + 0.05) >= ratio
+
+
+def test_points_and_bounds_have_the_colours_of_a_runs_own_plots():
+    for name, token in palette.bound_colours(plots._KNOWN).items():
+        assert palette.BOUNDS[token].light == plots._KNOWN[name]
+    others = [palette.BOUNDS[token].light for token in palette.bound_colours(f"b{n}" for n in range(5)).values()]
+    assert tuple(others) == plots._OTHERS
+    names = ("point-first", "ours", "point-other", "point-more")
+    assert tuple(palette.POINTS[name].light for name in names) == plots._POINT_COLOURS
 
 
 def test_a_bound_has_one_colour_whatever_others_there_are():
