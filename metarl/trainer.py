@@ -299,7 +299,7 @@ def _evaluate_at_the_end(trainer: Trainer, run: Run, evaluate: Evaluate) -> tupl
         measured = _validate(trainer, run, evaluate)
         run.save("latest", trainer.state_dict())  # with the best score so far, in case it is trained for longer
     evaluation = evaluate(trainer, "test")
-    return evaluation, measured | evaluation_metrics(evaluation)
+    return evaluation, measured | evaluation_metrics(evaluation, trainer.metrics)
 
 
 def _validate(trainer: Trainer, run: Run, evaluate: Evaluate) -> dict[str, float]:
@@ -307,7 +307,7 @@ def _validate(trainer: Trainer, run: Run, evaluate: Evaluate) -> dict[str, float
     evaluation = evaluate(trainer, trainer.validation_split)
     if trainer.chooses_on_validation and trainer.is_best_on_validation(evaluation):
         run.save("best", trainer.state_dict(to_train=False))
-    return evaluation_metrics(evaluation)
+    return evaluation_metrics(evaluation, trainer.metrics)
 
 
 def _save(trainer: Trainer, run: Run) -> None:
@@ -317,15 +317,34 @@ def _save(trainer: Trainer, run: Run) -> None:
     run.save("latest", trainer.state_dict())
 
 
-def evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """What is logged of an evaluation, by tags: "meta_test/..." on test tasks, "meta_val/..." on validation tasks."""
+def evaluation_metrics(evaluation: Evaluation, of_training: Mapping[str, float] | None = None) -> dict[str, float]:
+    """What is logged of an evaluation, by tags: "meta_test/..." on test tasks, "meta_val/..." on validation tasks.
+
+    of_training: the metrics of the iteration before it, for the gap between training tasks and these.
+    """
     points, measure, prefix = evaluation.points, evaluation.measure, f"meta_{evaluation.split}"
     logged = logged_points(measure, len(points))
     metrics = {f"{prefix}/{measure.tag}{k}": points[k - measure.first].mean for k in logged}
     if measure.name == "return":
         metrics[f"{prefix}/return/total"] = evaluation.total.mean
     metrics[f"{prefix}/iqm"] = points[-1].iqm
+    if evaluation.gain is not None:
+        metrics[f"{prefix}/gain"] = evaluation.gain.mean
+    gap = _gap(evaluation, of_training or {})
+    if gap is not None:
+        metrics[f"{prefix}/gap"] = gap
     return metrics | by_point(prefix, evaluation.metrics, measure)
+
+
+def _gap(evaluation: Evaluation, of_training: Mapping[str, float]) -> float | None:
+    """How much better the last point that training has is on training tasks: the sign of meta-overfitting."""
+    measure, last = evaluation.measure, evaluation.measure.first + len(evaluation.points) - 1
+    if evaluation.trained_points is not None:
+        last = min(last, measure.first + evaluation.trained_points - 1)
+    trained = of_training.get(f"meta_train/{measure.tag}{last}", of_training.get("meta_train/return/posterior"))
+    if trained is None:
+        return None
+    return (trained - evaluation.points[last - measure.first].mean) * (1 if measure.higher_is_better else -1)
 
 
 def _not_numbers(state: Any, where: str = "") -> Iterator[str]:

@@ -181,7 +181,11 @@ def speed_text(evaluation: Evaluation) -> str:
     last = f"{100 * speed.shares[-1]:.0f} % at the last"
     if speed.reached is None:
         return f"{what}: not reached; {last}"
-    before = "" if speed.experience is None else f", after {speed.experience} episodes of experience"
+    before = (
+        ""
+        if speed.experience is None
+        else f", after {speed.experience} episode{'' if speed.experience == 1 else 's'} of experience"
+    )
     return f"{what}: reached in {point} {speed.reached}{before}; {last}"
 
 

@@ -28,7 +28,7 @@ from metarl.protocols import Split
 from metarl.rl.rollouts import raised
 from metarl.run.directory import STEP_TAG, Run
 from metarl.run.kept_files import as_files
-from metarl.run.log_writers import DEFAULT_LOG
+from metarl.run.log_writers import DEFAULT_LOG, tensorboard_command
 from metarl.trainer import Trainer, train
 
 _EXPLORATION = "exploration.png"
@@ -204,7 +204,7 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
     if results.exploration is not None:
         print(f"Exploration: {results.exploration}")
     if "tensorboard" in run.log_names:
-        print(f"TensorBoard: {shell_command('tensorboard', '--logdir', run.path)}")
+        print(f"TensorBoard: {tensorboard_command(run.path)}")
     return 0 if results.all_made else 1
 
 

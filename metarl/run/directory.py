@@ -54,6 +54,7 @@ class Run:
         self.path = path
         self.results = path  # where evaluations, pictures and videos are saved
         self._logger: Logger | None = None
+        self._log_to: tuple[str, ...] | None = None  # other writers of the progress than meta.json names
         self._forget_after: int | None = None  # environment steps; set by `rewind` until the next `log`
 
     @classmethod
@@ -260,11 +261,17 @@ class Run:
     @property
     def log_names(self) -> tuple[str, ...]:
         """What the progress is written to, as was asked for when the run was made; earlier runs have the default."""
+        if self._log_to is not None:
+            return self._log_to
         try:
             log = self.meta()["log"]
             return tuple(log) if isinstance(log, list) and set(log) <= set(WRITERS) else DEFAULT_LOG
         except (KeyError, TypeError):
             return DEFAULT_LOG
+
+    def log_to(self, names: Sequence[str]) -> None:
+        """Write the progress to these from now on, whatever meta.json names."""
+        self._log_to = tuple(names)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Append one row of metrics at this many environment steps.

@@ -55,6 +55,15 @@ def test_a_run_logs_every_iteration_and_saves_on_time():
     assert ["meta_test/iqm" in row for row in tags] == [False, True, False, True]
 
 
+def test_the_gain_and_the_gap_to_training_tasks_are_logged_with_an_evaluation():
+    run = Notebook()
+    evaluation = train(small_trainer(eval_every=0), run)  # type: ignore[arg-type]
+    last = run.rows[-1][1]
+    assert evaluation.gain is not None
+    assert last["meta_test/gain"] == evaluation.gain.mean
+    assert last["meta_test/gap"] == pytest.approx(last["meta_train/return/ep_4"] - evaluation.points[-1].mean)
+
+
 def test_best_is_the_best_window_of_training_returns():
     trainer = small_trainer()
     outcomes = []

@@ -19,7 +19,7 @@ import tyro
 
 from experiments.cli.arguments import check_seed, parse
 from experiments.experiment.code_choice import CodeChoice
-from metarl.errors import UserError, shell_command
+from metarl.errors import UserError
 
 if TYPE_CHECKING:
     from experiments.cli.film import Moment
@@ -85,13 +85,14 @@ def main(argv: list[str]) -> None:
 
 def _film(arguments: Arguments, run: Run, trainer: Trainer, task: Any, num_episodes: int) -> tuple[float, ...]:
     from experiments.cli.film import film
+    from metarl.run.log_writers import tensorboard_command
 
     path = arguments.video or run.videos / f"{arguments.split}_s{arguments.seed}.mp4"
     settings = {"seed": arguments.seed, "deterministic": arguments.deterministic}
     made = film(trainer.family, trainer.agent, task, num_episodes, path, **settings)
     run.log_animation(f"play/{arguments.split}", made.animated_image, made.image_size, trainer.num_samples)
     print(f"Video:       {made.path}")
-    print(f"TensorBoard: {shell_command('tensorboard', '--logdir', run.results)} (images, play/{arguments.split})")
+    print(f"TensorBoard: {tensorboard_command(run.results)} (images, play/{arguments.split})")
     return made.returns
 
 
