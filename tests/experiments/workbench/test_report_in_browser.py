@@ -117,8 +117,8 @@ def test_tables_sort_and_charts_tell_values_and_follow_the_theme_and_the_printer
     page.wait_for_selector(".hoverlayer .legend text")
     assert "rl2 : " in str(page.locator(".hoverlayer .legend").text_content()).replace("\xa0", " ")
 
-    def line() -> str:
-        return chart.evaluate("found => [...found.querySelectorAll('.js-line')].at(-1).style.stroke")
+    def line() -> str:  # of the agent, over which only the recipe's expectation lies
+        return chart.evaluate("found => [...found.querySelectorAll('.js-line')].at(-2).style.stroke")
 
     assert line() == "rgb(31, 95, 168)"
     page.emulate_media(color_scheme="dark")
