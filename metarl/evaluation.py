@@ -85,7 +85,7 @@ class Tail:
         """The tail of scores [N], one per task."""
         sign = 1 if higher_is_better else -1
         values = sign * scores.double().cpu().numpy()
-        cvar20, cvar5 = (sign * tail_mean(values, fraction) for fraction in (0.2, 0.05))
+        cvar20, cvar5 = (sign * float(tail_mean(values, fraction)) for fraction in (0.2, 0.05))
         index = int(np.argmin(values))
         return cls(cvar20, cvar5, sign * float(values[index]), index)
 

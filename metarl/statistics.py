@@ -29,13 +29,13 @@ def interquartile_mean(scores: Scores) -> Scores:
     return scores[..., cut : scores.shape[-1] - cut].mean(-1)
 
 
-def tail_mean(scores: Scores, fraction: float) -> float:
-    """The mean of the lowest `fraction` of K scores [K], at least one: their conditional value at risk (CVaR).
+def tail_mean(scores: Scores, fraction: float) -> Scores:
+    """Mean of the lowest scores over the last axis, a fraction of them and at least one: the conditional value at risk.
 
-    Rockafellar and Uryasev. Optimization of conditional value-at-risk (2000). Of K fraction scores, rounded up.
+    Rockafellar and Uryasev. Optimization of conditional value-at-risk (2000). Of K scores, K fraction rounded up.
     """
-    count = max(1, math.ceil(round(fraction * len(scores), 9)))
-    return float(np.sort(scores)[:count].mean())
+    number = max(1, math.ceil(round(fraction * scores.shape[-1], 9)))
+    return np.partition(scores, number - 1, axis=-1)[..., :number].mean(-1)
 
 
 def bootstrap_interval(
@@ -90,6 +90,21 @@ def interval_over_rows(
         picks = rng.integers(len(scores), size=(min(size, num_resamples - start), len(scores)))
         values.append(statistic(scores[picks].reshape(len(picks), -1)))
     low, high = np.quantile(np.concatenate(values), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def difference_interval(
+    scores: Scores, others: Scores, *, level: float = 0.95, num_resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of scores [K] minus that of independent others [L]."""
+    rng = np.random.default_rng(seed)
+    means = []
+    for values in (scores, others):
+        size = max(1, _RESAMPLED_AT_ONCE // len(values))
+        starts = range(0, num_resamples, size)
+        picks = (rng.integers(len(values), size=(min(size, num_resamples - at), len(values))) for at in starts)
+        means.append(np.concatenate([values[of].mean(-1) for of in picks]))
+    low, high = np.quantile(means[0] - means[1], [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

@@ -15,7 +15,19 @@ from metarl.errors import UserError
 
 # The modules of commands/.
 COMMANDS = (
-    *("list", "train", "launch", "resume", "evaluate", "compare", "play", "pack", "baselines", "benchmark", "doctor"),
+    "list",
+    "train",
+    "launch",
+    "sweep",
+    "resume",
+    "evaluate",
+    "compare",
+    "report",
+    "play",
+    "pack",
+    "baselines",
+    "benchmark",
+    "doctor",
 )
 
 

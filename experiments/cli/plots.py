@@ -48,7 +48,7 @@ def plot_run(
         RunError: when the disk refuses it.
     """
     is_plain = of_run and evaluation.split == "test"
-    known = _along_curve(run.baselines(), evaluation) if is_plain else {}
+    known = along_curve(run.baselines(), evaluation) if is_plain else {}
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw_adaptation(left, evaluation, known | evaluation.bounds, expected if is_plain else None)
@@ -85,7 +85,7 @@ def _overrides(command: str) -> str:
     return kept if len(kept) <= _TITLE_WIDTH else f"{kept[: _TITLE_WIDTH - 1]}…"
 
 
-def _along_curve(baselines: Mapping[str, list[float]], evaluation: Evaluation) -> dict[str, list[float]]:
+def along_curve(baselines: Mapping[str, list[float]], evaluation: Evaluation) -> dict[str, list[float]]:
     """Baselines by point of the adaptation curve, without those whose trials are shorter than it.
 
     Where a point is a block of many episodes, it is their mean: such as have no memory get no better.
@@ -178,10 +178,10 @@ def _draw_learning(axes: Axes, run: Run, measure: Measure) -> None:
     the last point of training and the last of all.
     """
     rows = run.progress()
-    trained, tested = (_logged_points(rows, f"{source}/{measure.tag}") for source in ("meta_train", "meta_test"))
+    trained, tested = (logged_in(rows, f"{source}/{measure.tag}") for source in ("meta_train", "meta_test"))
     shown = {
-        "meta_train": _ends(trained),
-        "meta_test": sorted({*_ends(tested), *(point for point in _ends(trained) if point in tested)}),
+        "meta_train": ends(trained),
+        "meta_test": sorted({*ends(tested), *(point for point in ends(trained) if point in tested)}),
     }
     colours = dict(zip(sorted({*shown["meta_train"], *shown["meta_test"]}), _POINT_COLOURS, strict=False))
     for source, style, split in (("meta_train", "-", "training tasks"), ("meta_test", "o", "test tasks")):
@@ -213,7 +213,7 @@ def _draw_scores(axes: Axes, run: Run, measure: Measure) -> None:
     means = [sum(block) / len(block) for block in blocks][: len(steps)]
     axes.plot(steps, means, color="#888888", alpha=0.7, linewidth=1.2, label="training tasks, after adaptation")
     source, tasks = ("meta_val", "validation tasks") if any("meta_val/iqm" in row for row in rows) else _TESTED
-    points = _logged_points(rows, f"{source}/{measure.tag}")
+    points = logged_in(rows, f"{source}/{measure.tag}")
     for point, colour in zip(dict.fromkeys(points[:1] + points[-1:] + points[1:2]), _POINT_COLOURS, strict=False):
         tag = f"{source}/{measure.tag}{point}"
         logged = [row for row in rows if tag in row]
@@ -228,12 +228,12 @@ def _draw_scores(axes: Axes, run: Run, measure: Measure) -> None:
         _finish(axes)
 
 
-def _logged_points(rows: list[dict[str, float]], prefix: str) -> list[int]:
+def logged_in(rows: list[dict[str, float]], prefix: str) -> list[int]:
     """The points of a curve that are logged under tags of this prefix, in order."""
     return sorted({int(tag.removeprefix(prefix)) for row in rows for tag in row if tag.startswith(prefix)})
 
 
-def _ends(points: list[int]) -> list[int]:
+def ends(points: list[int]) -> list[int]:
     """The first and the last; one where it has one."""
     return list(dict.fromkeys(points[:1] + points[-1:]))
 

@@ -317,10 +317,10 @@ def _path_of(value: Any) -> str:
 
 
 def _is_ours(path: Any) -> bool:
-    return isinstance(path, str) and _path_now(path) in OUR_CLASSES
+    return isinstance(path, str) and path_now(path) in OUR_CLASSES
 
 
-def _path_now(path: str) -> str:
+def path_now(path: str) -> str:
     """Where a class is now that stood at module:class when an earlier run was made."""
     module, _, name = path.partition(":")
     return f"{MOVED.get(path) or MOVED.get(module, module)}:{name}"
@@ -332,9 +332,9 @@ def _class_of(part: str, path: Any, recipe: Callable[[], Experiment[Any, Any]], 
     if not isinstance(path, str) or not all(path.partition(":")):
         raise UserError(f"{named}; must be module:class, such as 'agents.rl2:RL2Config'")
     if _is_ours(path):
-        return imported(_path_now(path))
+        return imported(path_now(path))
     own = getattr(recipe(), part)
-    if not is_dataclass(own) or _path_of(own) != _path_now(path):
+    if not is_dataclass(own) or _path_of(own) != path_now(path):
         raise UserError(f"{named}; must be in the catalogs of this installation, or the recipe's {_path_of(own)!r}")
     return type(own)
 

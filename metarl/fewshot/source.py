@@ -23,7 +23,7 @@ from metarl.fewshot.episode import (
 from metarl.fewshot.problem import Classification, Outcome
 from metarl.memory import check_memory
 from metarl.protocols import Split
-from metarl.records import Digest, cat
+from metarl.records import Digest, Record, cat
 from metarl.source import Draw, TrainConfig, check_kinds
 
 CURVE_STEPS = 10  # number of adaptation steps in the adaptation curve
@@ -153,6 +153,7 @@ class FewShotSource:
                 raise ValueError(f"{name} is {value}; must be at least 1")
         shots = _shots(learner, family, num_points)
         outcomes: list[Outcome] = []
+        tasks: list[Record] = []
         digest, seconds = Digest(), 0.0
         for episode in _test_tasks(family, split, num_tasks, shots, generator):
             started = time.perf_counter()
@@ -161,7 +162,8 @@ class FewShotSource:
                 torch.cuda.synchronize(predictions.device)
             seconds += time.perf_counter() - started
             outcomes.append(family.problem.outcome(predictions, episode.query))
-            digest.add(episode)
+            digest.add(replace(episode, tasks=None))  # the examples make the episode
+            tasks += [] if episode.tasks is None else [episode.tasks]
         ways = {"ways": family.problem.ways} if isinstance(family.problem, Classification) else {}
         sizes = {**ways, "shots": family.shots if shots is None else shots, "queries": family.test_queries}
         if family.varies:
@@ -173,6 +175,7 @@ class FewShotSource:
             agent=agent_name,
             split=split,
             measure=self.measure,
+            tasks=cat(tasks) if tasks else None,
             trained_points=self._trained_points(learner),
             tasks_hash=str(digest),
         )

@@ -18,7 +18,7 @@ from metarl.run.directory import Run
 from metarl.run.files import reason
 from metarl.statistics import Scores
 
-_PLAIN_NAME = r"(_\d+x\d+_i\d+_s\d+)?\.json"  # of an evaluation under the settings of the training
+PLAIN_NAME = r"(_\d+x\d+_i\d+_s\d+)?\.json"  # of an evaluation under the settings of the training
 _OF_POINTS = ("what a point of the curve counts", "number of points", "experience before each point")
 _UNCOMPARED = ("experiment", "seed", "device", "expected")  # of a config: what makes no other experiment
 
@@ -86,7 +86,7 @@ def read_runs(patterns: Sequence[str], split: str, by: str | None = None) -> Run
     Raises:
         UserError: when a run cannot be read, or the runs cannot be compared; names what differs.
     """
-    paths = sorted({path.resolve(): path for pattern in patterns for path in _matching(pattern)}.values())
+    paths = paths_of(patterns)
     found = {path: _read(Run.open(path), split) for path in paths}
     unfinished = [path for path in paths if not found[path]]
     if len(unfinished) == len(paths):
@@ -103,8 +103,15 @@ def read_runs(patterns: Sequence[str], split: str, by: str | None = None) -> Run
     return Runs(for_all, split, unfinished, notes, not other_tasks, bool(other_points))
 
 
+def paths_of(patterns: Sequence[str]) -> list[Path]:
+    """The run directories that paths and patterns name, each once.
+
+    A directory stands for all runs below it where it is none itself. What is no run is left for its reader to refuse.
+    """
+    return sorted({path.resolve(): path for pattern in patterns for path in _matching(pattern)}.values())
+
+
 def _matching(pattern: str) -> list[Path]:
-    """The run directories that a word names."""
     found = [Path(name) for name in glob.glob(pattern, recursive=True)] or [Path(pattern)]
     runs: list[Path] = []
     for path in found:
@@ -129,7 +136,7 @@ def _read(run: Run, split: str) -> list[EvaluatedRun]:
     """
     config = run.config()
     try:
-        settings = _flat({key: value for key, value in config.items() if key != "expected"})
+        settings = flat({key: value for key, value in config.items() if key != "expected"})
         num_iterations = config["train"]["num_iterations"]
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.path}/config.json lacks {error}") from error
@@ -137,7 +144,7 @@ def _read(run: Run, split: str) -> list[EvaluatedRun]:
     earlier: Path | None = None  # an evaluation of an earlier version
     found: list[EvaluatedRun] = []
     for file in sorted(run.path.glob(f"evaluation_{split}*.json")):
-        if re.fullmatch(f"evaluation_{split}{_PLAIN_NAME}", file.name) is None:
+        if re.fullmatch(f"evaluation_{split}{PLAIN_NAME}", file.name) is None:
             continue
         try:
             evaluation = json.loads(file.read_bytes())
@@ -160,13 +167,13 @@ def _read(run: Run, split: str) -> list[EvaluatedRun]:
     return found
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by dotted names."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, value in values.items():
         path = f"{prefix}{name}"
-        flat |= _flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
-    return flat
+        found |= flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    return found
 
 
 def _check_comparable(runs: Sequence[EvaluatedRun], by: str | None) -> tuple[list[str], list[str]]:

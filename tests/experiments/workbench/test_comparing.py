@@ -293,7 +293,7 @@ def test_a_wrong_command_is_one_line(capsys, words, message):
 
 def test_a_run_deleted_while_it_is_compared_is_one_line(capsys, monkeypatch):
     paths = make_six()
-    monkeypatch.setattr("experiments.workbench.comparing.runs._flat", lambda values: shutil.rmtree(paths[0]) or {})
+    monkeypatch.setattr("experiments.workbench.comparing.runs.flat", lambda values: shutil.rmtree(paths[0]) or {})
     status, _, errors = metarl(capsys, "compare", paths[0])
     assert (status, errors.count("\n")) == (2, 1)
 
