@@ -21,6 +21,7 @@ from experiments.experiment.definition import Experiment
 from experiments.experiment.names import experiment_names, trained_agents
 from experiments.experiment.opening import open_run
 from metarl.errors import UserError
+from metarl.fewshot.images.data import DataError
 from metarl.fewshot.images.omniglot import Omniglot
 from metarl.fewshot.methods.maml import MAMLConfig
 from metarl.fewshot.regression import Sinusoid
@@ -209,7 +210,7 @@ def test_a_trained_agent_scores_as_its_card_says(name):
     if has_images:
         try:
             Omniglot().check_data()
-        except ValueError:
+        except DataError:
             pytest.skip("the images are not here")
     on_card = packed.evaluation("test")
     evaluation = metarl.evaluate(name, tasks=12 if has_images else 60)
