@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from metarl.errors import UserError
 from metarl.evaluation import Evaluation
 from metarl.fewshot.episode import (
     ChecksData,
@@ -103,7 +104,7 @@ class FewShotSource:
         try:
             generator = torch.Generator().manual_seed(0)
             self.family.episode(1, "val", shots=shots, queries=self.family.test_queries, generator=generator)
-        except ValueError:  # too few classes, or images of one
+        except (ValueError, UserError):  # too few classes, or images of one; their files are not here
             return False
         return True
 
