@@ -14,7 +14,7 @@ then an unbiased estimate of the same sums.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceBelief, SequenceState
-from metarl.checks import widths
 from metarl.nets.distributions import DiagonalGaussian
 from metarl.nets.mlp import mlp
 from metarl.records import Record
@@ -45,29 +44,23 @@ class Transitions(Record):
         return torch.cat([self.action, self.reward.unsqueeze(-1), self.next_obs], -1)
 
 
+RewardKind = Literal["scalar", "one_hot"]
+
+
 class RewardDecoder(Protocol):
     """A module that predicts rewards from a latent."""
+
+    def predict(self, latent: Tensor, transitions: Transitions) -> Tensor:
+        """The reward, or the probability that it is positive, [J, K, M], of transitions [K, M] under [J, M, Z]."""
+        ...
 
     def error(self, latent: Tensor, transitions: Transitions) -> Tensor:
         """-log p(reward) up to a constant, [J, K, M], of transitions [K, M] under latents [J, M, Z]."""
         ...
 
 
-@dataclass(frozen=True)
-class ScalarReward:
-    """A prediction of the reward from the latent and the transition: squared error."""
-
-    sizes: tuple[int, ...] = (64, 32)  # hidden layers
-
-    def __post_init__(self) -> None:
-        widths(self, "sizes")
-
-    def make(self, latent_size: int, obs_size: int, num_actions: int, generator: torch.Generator) -> ScalarDecoder:
-        return ScalarDecoder(self.sizes, latent_size, obs_size, num_actions, generator)
-
-
 class ScalarDecoder(nn.Module):
-    """`ScalarReward`'s network."""
+    """A prediction of the reward from the latent and the transition: squared error."""
 
     def __init__(
         self, sizes: tuple[int, ...], latent_size: int, obs_size: int, num_actions: int, generator: torch.Generator
@@ -77,7 +70,6 @@ class ScalarDecoder(nn.Module):
         self.net = mlp(widths, activation="relu", output_gain=1.0, generator=generator)
 
     def predict(self, latent: Tensor, transitions: Transitions) -> Tensor:
-        """The reward [J, K, M] of transitions [K, M] under latents [J, M, Z]."""
         item = torch.cat([transitions.obs, transitions.action, transitions.next_obs], -1)
         return self.net(_pairs(latent, item)).squeeze(-1)
 
@@ -85,34 +77,31 @@ class ScalarDecoder(nn.Module):
         return (self.predict(latent, transitions) - transitions.reward).square()
 
 
-@dataclass(frozen=True)
-class OneHotReward:
+class OneHotDecoder(nn.Module):
     """A probability, for each entry of a one-hot next observation, of a positive reward there: cross-entropy."""
 
-    sizes: tuple[int, ...] = (32, 32)  # hidden layers
-
-    def __post_init__(self) -> None:
-        widths(self, "sizes")
-
-    def make(self, latent_size: int, obs_size: int, num_actions: int, generator: torch.Generator) -> OneHotDecoder:
-        return OneHotDecoder(self.sizes, latent_size, obs_size, generator)
-
-
-class OneHotDecoder(nn.Module):
-    """`OneHotReward`'s network."""
-
-    def __init__(self, sizes: tuple[int, ...], latent_size: int, obs_size: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, sizes: tuple[int, ...], latent_size: int, obs_size: int, num_actions: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
         self.net = mlp((latent_size, *sizes, obs_size), activation="relu", output_gain=1.0, generator=generator)
 
-    def probability(self, latent: Tensor) -> Tensor:
-        """The probability of a positive reward at each entry of the observation: [..., Z] -> [..., O]."""
-        return self.net(latent).sigmoid()
+    def predict(self, latent: Tensor, transitions: Transitions) -> Tensor:
+        return self._logit(latent, transitions).sigmoid()
 
     def error(self, latent: Tensor, transitions: Transitions) -> Tensor:
-        logit = torch.einsum("jmo,kmo->jkm", self.net(latent), transitions.next_obs)
+        logit = self._logit(latent, transitions)
         positive = (transitions.reward > 0).to(logit.dtype).expand_as(logit)
         return binary_cross_entropy_with_logits(logit, positive, reduction="none")
+
+    def _logit(self, latent: Tensor, transitions: Transitions) -> Tensor:
+        return torch.einsum("jmo,kmo->jkm", self.net(latent), transitions.next_obs)
+
+
+REWARD_DECODERS: dict[RewardKind, type[ScalarDecoder | OneHotDecoder]] = {
+    "scalar": ScalarDecoder,
+    "one_hot": OneHotDecoder,
+}
 
 
 class StateDecoder(nn.Module):
@@ -158,7 +147,8 @@ class BeliefVAE(nn.Module):
         memory: RecurrentConfig,
         hidden_size: int,
         encoder_sizes: tuple[int, ...],
-        reward_decoder: ScalarReward | OneHotReward,
+        reward_decoder: RewardKind,
+        reward_decoder_sizes: tuple[int, ...],
         state_decoder_sizes: tuple[int, ...] | None,
         generator: torch.Generator,
     ) -> None:
@@ -169,7 +159,7 @@ class BeliefVAE(nn.Module):
         self.memory: SequenceBelief[Any] = SequenceBelief(embedding, made)
         self.heads = mlp((hidden_size, 2 * latent_size), activation="relu", output_gain=1.0, generator=generator)
         shape = (latent_size, obs_size, num_actions, generator)
-        self.reward_decoder = reward_decoder.make(*shape)
+        self.reward_decoder = REWARD_DECODERS[reward_decoder](reward_decoder_sizes, *shape)
         self.state_decoder = None if state_decoder_sizes is None else StateDecoder(state_decoder_sizes, *shape)
 
     def belief(self, memory: SequenceState) -> DiagonalGaussian:

@@ -29,7 +29,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from agents.belief_vae import BeliefVAE, OneHotReward, ScalarReward, Transitions
+from agents.belief_vae import BeliefVAE, RewardKind, Transitions
 from agents.ppo import PPO, Evaluated, PPOConfig, batch_of
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceState
@@ -45,8 +45,6 @@ from metarl.rl.losses import discounted_sum
 from metarl.rl.trial_buffer import BufferedTrials, BufferedTrialSource, TrialSteps
 from metarl.source import TrainConfig
 
-REWARD_DECODERS = {"scalar": ScalarReward(), "one_hot": OneHotReward()}  # by the names that the command line takes
-
 
 @dataclass(frozen=True)
 class VariBADConfig(PPOConfig):
@@ -56,9 +54,8 @@ class VariBADConfig(PPOConfig):
     memory: RecurrentConfig = field(default_factory=RecurrentConfig)  # recurrent cell of the encoder
     hidden_size: int = 64  # number of units of the encoder's memory
     encoder_sizes: tuple[int, ...] = (32,)  # hidden layers between a transition and the encoder's memory
-    reward_decoder: ScalarReward | OneHotReward = field(  # prediction of the rewards
-        default_factory=ScalarReward, metadata={"variants": REWARD_DECODERS}
-    )
+    reward_decoder: RewardKind = "scalar"  # kind of prediction: of the reward, or of its sign for each one-hot entry
+    reward_decoder_sizes: tuple[int, ...] = (64, 32)  # hidden layers of the reward decoder
     state_decoder_sizes: tuple[int, ...] | None = None  # hidden layers of the state decoder; None: no state decoder
     embedding_size: int = 32  # size of the policy's embeddings of the observation and of the belief
     head_sizes: tuple[int, ...] = (64,)  # hidden layers of the policy's and of the critic's head
@@ -79,7 +76,7 @@ class VariBADConfig(PPOConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        widths(self, "latent_size", "hidden_size", "encoder_sizes", "state_decoder_sizes")
+        widths(self, "latent_size", "hidden_size", "encoder_sizes", "reward_decoder_sizes", "state_decoder_sizes")
         widths(self, "embedding_size", "head_sizes")
         rounds(self, "num_vae_steps")
         at_least(self, 1, "vae_batch", "num_terms", "num_decoded", "buffer_trials")
@@ -87,10 +84,8 @@ class VariBADConfig(PPOConfig):
         not_negative(self, "kl_weight")
         if not isinstance(self.memory, RecurrentConfig):
             raise ValueError(f"memory is {self.memory!r}; must be a RecurrentConfig")
-        if not isinstance(self.reward_decoder, (ScalarReward, OneHotReward)):
-            raise ValueError(f"reward_decoder is {self.reward_decoder!r}; must be a ScalarReward or a OneHotReward")
-        if isinstance(self.reward_decoder, OneHotReward) and self.normalise_obs:
-            raise ValueError("normalise_obs is True; must be False with a one-hot reward decoder")
+        if self.reward_decoder == "one_hot" and self.normalise_obs:
+            raise ValueError("normalise_obs is True; must be False where reward_decoder is one_hot")
 
     def make_source(
         self, family: TaskFamily, train: TrainConfig, generators: Mapping[str, torch.Generator]
@@ -186,6 +181,7 @@ class VariBAD:
             hidden_size=config.hidden_size,
             encoder_sizes=config.encoder_sizes,
             reward_decoder=config.reward_decoder,
+            reward_decoder_sizes=config.reward_decoder_sizes,
             state_decoder_sizes=config.state_decoder_sizes,
             generator=generator,
         )
@@ -227,6 +223,31 @@ class VariBAD:
     def adapt(self, state: VariBADState, trajectory: Experience) -> VariBADState:
         """The unchanged state: the belief has already absorbed every step."""
         return state
+
+    @torch.no_grad()
+    def predict_reward(
+        self,
+        belief: DiagonalGaussian,
+        obs: Tensor,
+        action: Tensor,
+        next_obs: Tensor,
+        *,
+        num_samples: int,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """What the decoder says of transitions [K, ...] that need not have happened, under beliefs [B, Z].
+
+        Its rewards, or its probabilities of a positive reward, for samples of each belief: [num_samples, B, K].
+        """
+        latent = belief.map(lambda value: value.expand(num_samples, -1, -1)).sample(generator)  # [S, B, Z]
+        action = self.policy.head.encode(action)
+        reward, valid = torch.zeros(len(obs), device=obs.device), torch.ones(len(obs), dtype=torch.bool)
+        transitions = Transitions(self._normalised_obs(obs), action, reward, self._normalised_obs(next_obs), valid)
+        transitions = transitions.map(lambda value: value[:, None].expand(-1, latent.shape[1], *value.shape[1:]))
+        predicted = self.vae.reward_decoder.predict(latent, transitions).transpose(1, 2)  # [S, B, K]
+        if self.config.reward_decoder == "scalar" and self.config.normalise_reward:
+            return predicted * self.moments.reward.std.float()
+        return predicted
 
     # --- learning ---------------------------------------------------------------------------------------------
 
@@ -301,7 +322,7 @@ class VariBAD:
 
     def _transitions(self, trials: TrialSteps) -> Transitions:
         obs, next_obs = self._normalised_obs(trials.obs), self._normalised_obs(trials.next_obs)
-        if isinstance(self.config.reward_decoder, OneHotReward):
+        if self.config.reward_decoder == "one_hot":
             _check_one_hot(next_obs[trials.valid])
         action, reward = self.policy.head.encode(trials.action), self._scaled_reward(trials.reward)
         return Transitions(obs, action, reward, next_obs, trials.valid)
@@ -344,4 +365,4 @@ def _check_one_hot(obs: Tensor) -> None:
         UserError: when one is not.
     """
     if not bool(((obs == 0) | (obs == 1)).all() & (obs.sum(-1) == 1).all()):
-        raise UserError("agent.reward_decoder is OneHotReward; must be ScalarReward, as observations are not one-hot")
+        raise UserError("agent.reward_decoder is one_hot; must be scalar, as observations are not one-hot")

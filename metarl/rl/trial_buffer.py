@@ -98,9 +98,9 @@ class TrialBuffer:
         return self._ring.map(lambda value: value[:, places])
 
     def state_dict(self) -> dict[str, Any]:
-        """The stored trials and the number of all that were ever added."""
+        """The stored trials, as a list of tensors, and the number of all that were ever added."""
         stored = self._ring.map(lambda value: value[:, : len(self)].clone())
-        return {"trials": dict(vars(stored)), "num_added": self._num_added}
+        return {"trials": list(vars(stored).values()), "num_added": self._num_added}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Hold what was saved.
@@ -112,14 +112,17 @@ class TrialBuffer:
         num_added, trials = state["num_added"], state["trials"]
         if type(num_added) is not int or num_added < 0:
             raise ValueError(f"buffer.num_added is {num_added!r}; must be a number of trials")
+        rings = vars(self._ring)
+        if not isinstance(trials, list) or len(trials) != len(rings):
+            raise ValueError(f"buffer.trials must be a list of {len(rings)} tensors")
         count = min(num_added, self.capacity)
-        for name, ring in vars(self._ring).items():
-            values, shape = trials[name], (self.num_steps, count, *ring.shape[2:])
+        for (name, ring), values in zip(rings.items(), trials, strict=True):
+            shape = (self.num_steps, count, *ring.shape[2:])
             if not isinstance(values, Tensor) or values.shape != shape or values.dtype != ring.dtype:
                 raise ValueError(f"buffer.{name} must be a tensor of {ring.dtype} with shape {list(shape)}")
-        for name, ring in vars(self._ring).items():
+        for ring, values in zip(rings.values(), trials, strict=True):
             ring.zero_()
-            ring[:, :count] = trials[name].to(self.device)
+            ring[:, :count] = values.to(self.device)
         self._num_added = num_added
 
 

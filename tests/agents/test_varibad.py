@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from agents import ppo
-from agents.belief_vae import OneHotReward, ScalarReward, Transitions
+from agents.belief_vae import Transitions
 from agents.varibad import VariBAD, VariBADConfig
 from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.gridworld import GridNavi
@@ -23,12 +23,19 @@ from metarl.trainer import TrainConfig, Trainer
 GRID = GridNavi(horizon=4)
 POINT = PointNavigation(horizon=4)
 SMALL = VariBADConfig(
-    latent_size=2, hidden_size=8, encoder_sizes=(8,), embedding_size=8, head_sizes=(8,), num_vae_steps=2, vae_batch=4
+    latent_size=2,
+    hidden_size=8,
+    encoder_sizes=(8,),
+    reward_decoder_sizes=(8,),
+    embedding_size=8,
+    head_sizes=(8,),
+    num_vae_steps=2,
+    vae_batch=4,
 )
-CELLS = {"reward_decoder": OneHotReward((8,)), "normalise_obs": False}
+CELLS = {"reward_decoder": "one_hot", "normalise_obs": False}
 SETTINGS = {
     "cells": (GRID, CELLS),
-    "scalar": (GRID, {"reward_decoder": ScalarReward((8,)), "state_decoder_sizes": (8,)}),
+    "scalar": (GRID, {"state_decoder_sizes": (8,)}),
     "continuous": (POINT, {"state_decoder_sizes": (8,), "num_terms": 3, "num_decoded": 5}),
 }
 every_kind = pytest.mark.parametrize(("family", "settings"), SETTINGS.values(), ids=SETTINGS)
@@ -183,11 +190,11 @@ def test_the_cells_probability_is_that_of_a_positive_reward_there():
     reward = torch.tensor([[1.0, -0.1, -0.1], [-0.1, -0.1, 1.0]])
     obs = torch.nn.functional.one_hot(cells, 25).float()
     data = Transitions(obs, torch.zeros(2, 3, 5), reward, obs, torch.ones(2, 3, dtype=torch.bool))
-    probability = decoder.probability(latent)
     for term in range(2):
         for step in range(2):
             for trial in range(3):
-                chance = probability[term, trial, cells[step, trial]]
+                chance = decoder.net(latent[term, trial]).sigmoid()[cells[step, trial]]
+                assert decoder.predict(latent, data)[term, step, trial] == chance
                 log_prob = (chance if reward[step, trial] > 0 else 1 - chance).log()
                 torch.testing.assert_close(decoder.error(latent, data)[term, step, trial], -log_prob)
 
@@ -208,7 +215,7 @@ def test_what_follows_the_end_of_a_trial_changes_nothing():
 
 def test_observations_that_are_not_one_hot_are_refused():
     agent = make(POINT, **CELLS)
-    with pytest.raises(UserError, match="reward_decoder is OneHotReward; must be ScalarReward"):
+    with pytest.raises(UserError, match="reward_decoder is one_hot; must be scalar"):
         agent.update(experience(POINT, agent), seeded())
 
 
@@ -218,8 +225,8 @@ def test_observations_that_are_not_one_hot_are_refused():
         ({"latent_size": 0}, "latent_size is 0; must"),
         ({"kl_weight": -1.0}, r"kl_weight is -1\.0; must"),
         ({"num_terms": 0}, "num_terms is 0; must"),
-        ({"reward_decoder": OneHotReward()}, "normalise_obs is True; must be False with a one-hot reward decoder"),
-        ({"reward_decoder": "cells"}, "reward_decoder is 'cells'; must be"),
+        ({"reward_decoder": "one_hot"}, "normalise_obs is True; must be False where reward_decoder is one_hot"),
+        ({"reward_decoder": "cells"}, "reward_decoder is 'cells'; must be one of scalar, one_hot"),
         ({"state_decoder_sizes": (0,)}, r"state_decoder_sizes is \(0,\); must"),
     ],
 )
@@ -267,7 +274,7 @@ def test_meta_training_learns_to_learn_a_tiny_bandit():
     config = VariBADConfig(
         latent_size=3,
         hidden_size=24,
-        reward_decoder=ScalarReward((16,)),
+        reward_decoder_sizes=(16,),
         head_sizes=(32,),
         learning_rate=5e-3,
         final_learning_rate=1e-3,

@@ -56,6 +56,7 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--{name} is {value}; must be at least 1")
     if arguments.json and arguments.per_task is not None:
         raise UserError("--json prints the scores of each task already, and saves no file; leave --per-task out")
+    from experiments.cli.belief import draw_beliefs
     from experiments.cli.plots import plot_run
     from experiments.cli.report import identity, print_evaluation
     from experiments.experiment.evaluating import SIZES, evaluate_run
@@ -96,12 +97,16 @@ def main(argv: list[str]) -> None:
         saved = run.save_evaluation(evaluation, subject, name)
         table = None if arguments.per_task is None else run.save_per_task(evaluation, name)
         plot = plot_run(run, evaluation, name, of_run=asked.family == trained.family)
+        beliefs = draw_beliefs(trainer.family, trainer.agent, num_points, seed=arguments.seed)
+        belief_plot = None if beliefs is None else run.save_picture(f"{name}_belief", beliefs.png)
     finally:
         print_evaluation(evaluation)  # saved before, and shown even where it cannot be saved
     print(f"Saved: {saved}")
     if table is not None:
         print(f"Tasks: {table}")
     print(f"Plot:  {plot}")
+    if beliefs is not None:
+        print(f"Belief: {belief_plot}\n        {beliefs}")
 
 
 def _apart(argv: Sequence[str]) -> tuple[list[str], list[str]]:
