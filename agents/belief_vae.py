@@ -36,6 +36,7 @@ class Transitions(Record):
     action: Tensor  # [T, M, A], encoded
     reward: Tensor  # [T, M]
     next_obs: Tensor  # [T, M, O], before any reset
+    raw_next_obs: Tensor  # [T, M, O], not normalised
     valid: Tensor  # [T, M] bool: false after the trial's end
 
     @property
@@ -95,7 +96,7 @@ class OneHotDecoder(nn.Module):
         return binary_cross_entropy_with_logits(logit, positive, reduction="none")
 
     def _logit(self, latent: Tensor, transitions: Transitions) -> Tensor:
-        return torch.einsum("jmo,kmo->jkm", self.net(latent), transitions.next_obs)
+        return torch.einsum("jmo,kmo->jkm", self.net(latent), transitions.raw_next_obs)
 
 
 REWARD_DECODERS: dict[RewardKind, type[ScalarDecoder | OneHotDecoder]] = {

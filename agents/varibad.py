@@ -84,8 +84,6 @@ class VariBADConfig(PPOConfig):
         not_negative(self, "kl_weight")
         if not isinstance(self.memory, RecurrentConfig):
             raise ValueError(f"memory is {self.memory!r}; must be a RecurrentConfig")
-        if self.reward_decoder == "one_hot" and self.normalise_obs:
-            raise ValueError("normalise_obs is True; must be False where reward_decoder is one_hot")
 
     def make_source(
         self, family: TaskFamily, train: TrainConfig, generators: Mapping[str, torch.Generator]
@@ -102,6 +100,26 @@ class VariBADConfig(PPOConfig):
         generator: torch.Generator,
     ) -> VariBAD:
         return VariBAD(self, observation_space, action_space, num_iterations=num_iterations, generator=generator)
+
+
+VARIBAD_ROBOT = VariBADConfig(  # base settings of the robot recipes
+    hidden_size=128,
+    encoder_sizes=(64,),
+    embedding_size=64,
+    head_sizes=(128,),
+    gamma=0.97,
+    lam=0.9,
+    learning_rate=1e-3,
+    final_learning_rate=2e-4,
+    num_minibatches=8,
+    entropy_coefficient=0.0,
+    kl_weight=8.0,
+    vae_max_grad_norm=1.0,
+    num_vae_steps=4,
+    vae_batch=10,
+    num_terms=50,
+    num_decoded=50,
+)
 
 
 @dataclass(frozen=True)
@@ -242,7 +260,8 @@ class VariBAD:
         latent = belief.map(lambda value: value.expand(num_samples, -1, -1)).sample(generator)  # [S, B, Z]
         action = self.policy.head.encode(action)
         reward, valid = torch.zeros(len(obs), device=obs.device), torch.ones(len(obs), dtype=torch.bool)
-        transitions = Transitions(self._normalised_obs(obs), action, reward, self._normalised_obs(next_obs), valid)
+        scaled = self._normalised_obs(obs), action, reward, self._normalised_obs(next_obs)
+        transitions = Transitions(*scaled, next_obs, valid)
         transitions = transitions.map(lambda value: value[:, None].expand(-1, latent.shape[1], *value.shape[1:]))
         predicted = self.vae.reward_decoder.predict(latent, transitions).transpose(1, 2)  # [S, B, K]
         if self.config.reward_decoder == "scalar" and self.config.normalise_reward:
@@ -323,9 +342,9 @@ class VariBAD:
     def _transitions(self, trials: TrialSteps) -> Transitions:
         obs, next_obs = self._normalised_obs(trials.obs), self._normalised_obs(trials.next_obs)
         if self.config.reward_decoder == "one_hot":
-            _check_one_hot(next_obs[trials.valid])
+            _check_one_hot(trials.next_obs[trials.valid])
         action, reward = self.policy.head.encode(trials.action), self._scaled_reward(trials.reward)
-        return Transitions(obs, action, reward, next_obs, trials.valid)
+        return Transitions(obs, action, reward, next_obs, trials.next_obs, trials.valid)
 
     def _normalised_obs(self, obs: Tensor) -> Tensor:
         return self.moments.obs.standardise(obs) if self.config.normalise_obs else obs

@@ -32,7 +32,7 @@ SMALL = VariBADConfig(
     num_vae_steps=2,
     vae_batch=4,
 )
-CELLS = {"reward_decoder": "one_hot", "normalise_obs": False}
+CELLS = {"reward_decoder": "one_hot"}
 SETTINGS = {
     "cells": (GRID, CELLS),
     "scalar": (GRID, {"state_decoder_sizes": (8,)}),
@@ -151,7 +151,7 @@ def by_hand() -> Transitions:
     valid = torch.tensor([[True, True], [True, False], [True, False]])
     reward = torch.tensor([[1.0, 5.0], [2.0, 700.0], [4.0, 900.0]])
     obs = torch.randn(3, 2, 25, generator=seeded())
-    return Transitions(obs, torch.zeros(3, 2, 5), reward, obs, valid)
+    return Transitions(obs, torch.zeros(3, 2, 5), reward, obs, obs, valid)
 
 
 def test_errors_are_summed_over_a_trial_and_averaged_over_prefixes_and_trials(monkeypatch):
@@ -189,7 +189,7 @@ def test_the_cells_probability_is_that_of_a_positive_reward_there():
     cells = torch.tensor([[4, 5, 6], [7, 8, 9]])
     reward = torch.tensor([[1.0, -0.1, -0.1], [-0.1, -0.1, 1.0]])
     obs = torch.nn.functional.one_hot(cells, 25).float()
-    data = Transitions(obs, torch.zeros(2, 3, 5), reward, obs, torch.ones(2, 3, dtype=torch.bool))
+    data = Transitions(obs, torch.zeros(2, 3, 5), reward, obs, obs, torch.ones(2, 3, dtype=torch.bool))
     for term in range(2):
         for step in range(2):
             for trial in range(3):
@@ -225,7 +225,6 @@ def test_observations_that_are_not_one_hot_are_refused():
         ({"latent_size": 0}, "latent_size is 0; must"),
         ({"kl_weight": -1.0}, r"kl_weight is -1\.0; must"),
         ({"num_terms": 0}, "num_terms is 0; must"),
-        ({"reward_decoder": "one_hot"}, "normalise_obs is True; must be False where reward_decoder is one_hot"),
         ({"reward_decoder": "cells"}, "reward_decoder is 'cells'; must be one of scalar, one_hot"),
         ({"state_decoder_sizes": (0,)}, r"state_decoder_sizes is \(0,\); must"),
     ],
