@@ -65,7 +65,8 @@ class VariBADConfig(PPOConfig):
     normalise_reward: bool = True  # whether rewards are normalised by running moments
     normalise_belief: bool = True  # whether the policy's view of the belief is normalised by running moments
     kl_weight: float = 1.0  # weight of the KL divergence of each belief from the one before it
-    vae_learning_rate: float = 1e-3  # step size of the VAE's Adam
+    vae_learning_rate: float = 1e-3  # initial step size of the VAE's Adam
+    final_vae_learning_rate: float | None = None  # step size of the VAE's Adam at the last iteration; None: constant
     vae_max_grad_norm: float | None = None  # largest norm of the VAE's gradient; None: no limit
     num_vae_steps: int = 10  # number of the VAE's gradient steps per iteration
     vae_batch: int = 32  # number of trials per step of the VAE
@@ -81,6 +82,7 @@ class VariBADConfig(PPOConfig):
         rounds(self, "num_vae_steps")
         at_least(self, 1, "vae_batch", "num_terms", "num_decoded", "buffer_trials")
         positive(self, "init_std", "vae_learning_rate", "vae_max_grad_norm", "max_gigabytes")
+        not_negative(self, "final_vae_learning_rate")
         not_negative(self, "kl_weight")
         if not isinstance(self.memory, RecurrentConfig):
             raise ValueError(f"memory is {self.memory!r}; must be a RecurrentConfig")
@@ -280,10 +282,12 @@ class VariBAD:
         (trajectory,), buffer = experience
         if self.config.normalise_reward:
             self._learn_spread_of_returns(trajectory)
+        learning_rate = self.ppo.scheduled(self.config.vae_learning_rate, self.config.final_vae_learning_rate)
         metrics = self._update_policy(trajectory, generator)
         totals: dict[str, Tensor] = {}
         for _ in range(self.config.num_vae_steps):
-            for name, value in self._vae_step(buffer.sample(self.config.vae_batch, generator), generator).items():
+            trials = buffer.sample(self.config.vae_batch, generator)
+            for name, value in self._vae_step(trials, learning_rate, generator).items():
                 totals[name] = totals.get(name, 0.0) + value
         metrics |= {name: float(total) / self.config.num_vae_steps for name, total in totals.items()}
         self._learn_moments(trajectory)  # at the end: acting and learning must use the same normalisation
@@ -304,12 +308,12 @@ class VariBAD:
             metrics["std"] = float(self.policy.head.log_std.detach().exp().mean())
         return metrics
 
-    def _vae_step(self, trials: TrialSteps, generator: torch.Generator) -> dict[str, Tensor]:
+    def _vae_step(self, trials: TrialSteps, learning_rate: float, generator: torch.Generator) -> dict[str, Tensor]:
         """One gradient step of the VAE; returns the loss's parts."""
         config = self.config
         elbo = self.vae.elbo(self._transitions(trials), config.num_terms, config.num_decoded, generator)
         loss = elbo.reward_error + elbo.state_error + config.kl_weight * elbo.divergence
-        gradient_step(self.vae_optimizer, loss, max_norm=config.vae_max_grad_norm)
+        gradient_step(self.vae_optimizer, loss, max_norm=config.vae_max_grad_norm, learning_rate=learning_rate)
         parts = {"vae_reward_error": elbo.reward_error, "vae_kl": elbo.divergence}
         if config.state_decoder_sizes is not None:
             parts["vae_state_error"] = elbo.state_error

@@ -93,7 +93,7 @@ def test_each_loss_reaches_its_own_parameters_and_all_of_them(family, settings):
     assert all(torch.equal(p, q) for p, q in zip(agent.vae.parameters(), before, strict=True))
     assert not any(p.grad is None for p in agent.policy.parameters())
     policy = [p.detach().clone() for p in agent.policy.parameters()]
-    agent._vae_step(trial.buffer.sample(4, seeded()), seeded())
+    agent._vae_step(trial.buffer.sample(4, seeded()), 1e-3, seeded())
     assert all(torch.equal(p, q) for p, q in zip(agent.policy.parameters(), policy, strict=True))
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in agent.vae.parameters())
 

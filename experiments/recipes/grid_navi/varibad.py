@@ -6,21 +6,28 @@
 from agents.varibad import VariBADConfig
 from envs.torch_families.gridworld import GridNavi
 from experiments import Experiment
+from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(
     family=GridNavi(),
     agent=VariBADConfig(
+        latent_size=16,
+        memory=RecurrentConfig(span=60),
+        encoder_sizes=(),
         reward_decoder="one_hot",
         reward_decoder_sizes=(32, 32),
-        normalise_obs=False,
-        kl_weight=0.25,
+        kl_weight=0.05,
+        vae_learning_rate=4e-3,
+        final_vae_learning_rate=4e-4,
+        num_vae_steps=16,
+        vae_batch=64,
+        num_terms=8,
+        buffer_trials=2000,
         gamma=0.95,
         lam=0.95,
-        num_vae_steps=8,
-        vae_batch=64,
-        buffer_trials=5000,
-        num_terms=20,
+        entropy_coefficient=0.02,
+        final_entropy_coefficient=0.002,
     ),
     train=TrainConfig(num_iterations=600, num_tasks=128, eval_tasks=1000),
 )
