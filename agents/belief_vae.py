@@ -203,6 +203,15 @@ class BeliefVAE(nn.Module):
         reward_error = total(self.reward_decoder.error(latent, decoded))
         return ELBO(reward_error, state_error, mean_where(_taken(divergence, terms), is_term))
 
+    def error_of_each(self, transitions: Transitions, latent: Tensor) -> Tensor:
+        """The decoders' errors on transitions [T, M], each under its own latent [T, M, Z]: [T, M]."""
+        alone = transitions.map(lambda value: value.flatten(0, 1)[None])  # as so many trials of one step
+        own = latent.flatten(0, 1)[None]
+        error = self.reward_decoder.error(own, alone)
+        if self.state_decoder is not None:
+            error = error + self.state_decoder.error(own, alone)
+        return error.view_as(transitions.reward)
+
 
 def _one_later(beliefs: DiagonalGaussian) -> DiagonalGaussian:
     """The belief before each of [T + 1, ...]; the standard normal distribution before the first."""

@@ -30,6 +30,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.belief_vae import BeliefVAE, RewardKind, Transitions
+from agents.hyperx import BONUSES, HyperX, HyperXConfig, NoBonus
 from agents.ppo import PPO, Evaluated, PPOConfig, batch_of
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceState
@@ -72,6 +73,9 @@ class VariBADConfig(PPOConfig):
     vae_batch: int = 32  # number of trials per step of the VAE
     num_terms: int | None = None  # number of prefixes drawn per trial, each with a term of the loss; None: all
     num_decoded: int | None = None  # number of transitions drawn per trial to be decoded; None: all
+    bonus: NoBonus | HyperXConfig = field(  # exploration bonus in meta-training
+        default_factory=NoBonus, metadata={"variants": BONUSES}
+    )
     buffer_trials: int = 1000  # number of recent trials from which the VAE learns
     max_gigabytes: float = 8.0  # memory limit of the recent trials, in GB
 
@@ -84,6 +88,8 @@ class VariBADConfig(PPOConfig):
         positive(self, "init_std", "vae_learning_rate", "vae_max_grad_norm", "max_gigabytes")
         not_negative(self, "final_vae_learning_rate")
         not_negative(self, "kl_weight")
+        if not isinstance(self.bonus, (NoBonus, HyperXConfig)):
+            raise ValueError(f"bonus is {self.bonus!r}; must be a NoBonus or HyperXConfig")
         if not isinstance(self.memory, RecurrentConfig):
             raise ValueError(f"memory is {self.memory!r}; must be a RecurrentConfig")
 
@@ -213,6 +219,9 @@ class VariBAD:
             belief=Moments.empty(2 * config.latent_size, device=device),
             discounted_return=Moments.empty(device=device),
         )
+        self.hyperx: HyperX | None = None
+        if isinstance(config.bonus, HyperXConfig):
+            self.hyperx = HyperX(config.bonus, obs_size + 2 * config.latent_size, config.gamma, generator)
 
     # --- acting: prior, observe and act, one step at a time ----------------------------------------------------
 
@@ -280,10 +289,12 @@ class VariBAD:
             UserError: when the reward decoder needs one-hot observations, and these are not.
         """
         (trajectory,), buffer = experience
-        if self.config.normalise_reward:
-            self._learn_spread_of_returns(trajectory)
         learning_rate = self.ppo.scheduled(self.config.vae_learning_rate, self.config.final_vae_learning_rate)
-        metrics = self._update_policy(trajectory, generator)
+        bonus, metrics = self._bonus(trajectory, generator)
+        paid = replace(trajectory, reward=trajectory.reward + bonus)
+        if self.config.normalise_reward:
+            self._learn_spread_of_returns(paid)
+        metrics |= self._update_policy(paid, generator)
         totals: dict[str, Tensor] = {}
         for _ in range(self.config.num_vae_steps):
             trials = buffer.sample(self.config.vae_batch, generator)
@@ -292,6 +303,20 @@ class VariBAD:
         metrics |= {name: float(total) / self.config.num_vae_steps for name, total in totals.items()}
         self._learn_moments(trajectory)  # at the end: acting and learning must use the same normalisation
         return {f"train/{name}": value for name, value in metrics.items()}
+
+    def _bonus(self, trajectory: Experience, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """What HyperX adds to the rewards [T, B], and metrics; its predictor then learns from the same steps."""
+        if self.hyperx is None:
+            return torch.zeros_like(trajectory.reward), {}
+        with torch.no_grad():
+            transitions = self._transitions(TrialSteps.of(trajectory))
+            after = self.vae.beliefs(transitions).map(lambda value: value[1:])  # the beliefs that hold each step
+            error = self.vae.error_of_each(transitions, after.sample(generator))
+            reached = torch.cat([transitions.next_obs, _as_input(after)], -1)
+        valid, remaining = trajectory.valid, self.ppo.scheduled(1.0, 0.0)
+        bonus = self.hyperx.bonus(reached, error, trajectory.trial_start, valid, remaining)
+        self.hyperx.learn(reached[valid], generator)
+        return bonus
 
     def _update_policy(self, trajectory: Experience, generator: torch.Generator) -> dict[str, float]:
         decision = trajectory.decision
@@ -365,6 +390,7 @@ class VariBAD:
             "vae_optimizer": self.vae_optimizer.state_dict(),
             **self.ppo.state_dict(),
             "moments": {name: vars(moments) for name, moments in vars(self.moments).items()},
+            **({} if self.hyperx is None else {"hyperx": self.hyperx.state_dict()}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -372,6 +398,8 @@ class VariBAD:
         self.vae.load_state_dict(state["vae"])
         load_adam(self.vae_optimizer, state["vae_optimizer"])
         self.ppo.load_state_dict(state)
+        if self.hyperx is not None:
+            self.hyperx.load_state_dict(state["hyperx"])
         device = self.moments.obs.mean.device
         self.moments = InputMoments(**{name: Moments(**value) for name, value in state["moments"].items()}).to(device)
 
