@@ -23,7 +23,7 @@ experiment = Experiment(
         num_vae_steps=16,
         vae_batch=64,
         num_terms=8,
-        buffer_trials=2000,
+        buffer_trials=10_000,
         embedding_size=64,
         head_sizes=(128,),
         learning_rate=2e-3,
@@ -34,5 +34,5 @@ experiment = Experiment(
         entropy_coefficient=0.02,
         final_entropy_coefficient=0.002,
     ),
-    train=TrainConfig(num_iterations=600, num_tasks=128, eval_tasks=1000),
+    train=TrainConfig(num_iterations=300, num_tasks=128, eval_tasks=1000),
 )
