@@ -160,7 +160,7 @@ class BeliefVAE(nn.Module):
         self.memory: SequenceBelief[Any] = SequenceBelief(embedding, made)
         self.heads = mlp((hidden_size, 2 * latent_size), activation="relu", output_gain=1.0, generator=generator)
         shape = (latent_size, obs_size, num_actions, generator)
-        self.reward_decoder = REWARD_DECODERS[reward_decoder](reward_decoder_sizes, *shape)
+        self.reward_decoder: RewardDecoder = REWARD_DECODERS[reward_decoder](reward_decoder_sizes, *shape)
         self.state_decoder = None if state_decoder_sizes is None else StateDecoder(state_decoder_sizes, *shape)
 
     def belief(self, memory: SequenceState) -> DiagonalGaussian:

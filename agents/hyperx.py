@@ -1,4 +1,4 @@
-"""HyperX: reward bonuses that lead meta-training to new tasks' evidence, where rewards are sparse.
+"""HyperX: exploration bonuses in meta-training, for sparse rewards.
 
 Zintgraf et al. Exploration in approximate hyper-state space for meta reinforcement learning (2021).
 Burda et al. Exploration by random network distillation (2019), for the novelty.

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from metarl.checks import at_least, in_range, literals, not_negative, positive, rounds
+from metarl.nets.moments import Moments
 from metarl.optim import gradient_step, load_adam
 from metarl.records import ActorCriticDecision, Record, Trajectory
 from metarl.rl.losses import (
     approximate_kl,
     clipped_surrogate,
     clipped_value_loss,
+    discounted_sum,
     generalized_advantage,
     mean_where,
     standardise_where,
@@ -108,6 +110,12 @@ def batch_of(trajectory: Trajectory[D], config: PPOConfig, reward_scale: Tensor 
     next_value = torch.where(goes_on, next_value, 0.0)
     advantage = generalized_advantage(reward, value, next_value, goes_on, gamma=config.gamma, lam=config.lam)
     return PPOBatch(trajectory.decision, standardise_where(advantage, valid), advantage + value, valid)
+
+
+def past_returns(trajectory: Trajectory[D], gamma: float) -> Moments:
+    """Moments [] of the discounted sums of past rewards in whole trials; their deviation scales critics' targets."""
+    reward = torch.where(trajectory.valid, trajectory.reward, 0.0)
+    return Moments.of(discounted_sum(reward, trajectory.trial_start, gamma)[trajectory.valid])
 
 
 class PPO:

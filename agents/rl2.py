@@ -26,7 +26,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.hyperx import BONUSES, HyperX, HyperXConfig, NoBonus
-from agents.ppo import PPO, Evaluated, PPOBatch, PPOConfig, batch_of
+from agents.ppo import PPO, Evaluated, PPOBatch, PPOConfig, batch_of, past_returns
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceBelief, SequenceState
 from metarl.adaptation.snail import SnailConfig
@@ -36,7 +36,6 @@ from metarl.nets.mlp import Activation, PolicyHead, mlp
 from metarl.nets.moments import Moments
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
-from metarl.rl.losses import discounted_sum
 from metarl.rl.trials import TrialSource
 from metarl.source import TrainConfig
 
@@ -237,7 +236,8 @@ class RL2:
         bonus, bonus_metrics = self._bonus(trajectory, generator)
         paid = replace(trajectory, reward=trajectory.reward + bonus)
         if self.config.normalise_reward:
-            self._learn_spread_of_returns(paid)
+            merged = self.moments.discounted_return.merge(past_returns(paid, self.config.gamma))
+            self.moments = replace(self.moments, discounted_return=merged)
         inputs, valid, decision = self._inputs(trajectory), trajectory.valid, trajectory.decision
 
         def evaluate(rows: Tensor) -> Evaluated:
@@ -281,14 +281,6 @@ class RL2:
         value = self.net.critic(features).squeeze(-1)
         log_prob = distribution.log_prob(self.net.policy.from_env(action))
         return Evaluated(log_prob, value, distribution.entropy())
-
-    def _learn_spread_of_returns(self, trajectory: Experience) -> None:
-        """Absorb a batch's discounted returns, before its advantages are scaled by their standard deviation."""
-        reward = torch.where(trajectory.valid, trajectory.reward, 0.0)
-        discounted_return = discounted_sum(reward, trajectory.trial_start, self.config.gamma)[trajectory.valid]
-        self.moments = replace(
-            self.moments, discounted_return=self.moments.discounted_return.merge(Moments.of(discounted_return))
-        )
 
     # --- inputs -----------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from agents.belief_vae import BeliefVAE, RewardKind, Transitions
 from agents.hyperx import BONUSES, HyperX, HyperXConfig, NoBonus
-from agents.ppo import PPO, Evaluated, PPOConfig, batch_of
+from agents.ppo import PPO, Evaluated, PPOConfig, batch_of, past_returns
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceState
 from metarl.checks import at_least, not_negative, positive, rounds, widths
@@ -42,7 +42,6 @@ from metarl.nets.moments import Moments
 from metarl.optim import gradient_step, load_adam
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
-from metarl.rl.losses import discounted_sum
 from metarl.rl.trial_buffer import BufferedTrials, BufferedTrialSource, TrialSteps
 from metarl.source import TrainConfig
 
@@ -293,7 +292,8 @@ class VariBAD:
         bonus, metrics = self._bonus(trajectory, generator)
         paid = replace(trajectory, reward=trajectory.reward + bonus)
         if self.config.normalise_reward:
-            self._learn_spread_of_returns(paid)
+            merged = self.moments.discounted_return.merge(past_returns(paid, self.config.gamma))
+            self.moments = replace(self.moments, discounted_return=merged)
         metrics |= self._update_policy(paid, generator)
         totals: dict[str, Tensor] = {}
         for _ in range(self.config.num_vae_steps):
@@ -343,13 +343,6 @@ class VariBAD:
         if config.state_decoder_sizes is not None:
             parts["vae_state_error"] = elbo.state_error
         return {name: value.detach() for name, value in parts.items()}
-
-    def _learn_spread_of_returns(self, trajectory: Experience) -> None:
-        """Absorb a batch's discounted returns, before its advantages are scaled by their standard deviation."""
-        reward = torch.where(trajectory.valid, trajectory.reward, 0.0)
-        discounted_return = discounted_sum(reward, trajectory.trial_start, self.config.gamma)[trajectory.valid]
-        merged = self.moments.discounted_return.merge(Moments.of(discounted_return))
-        self.moments = replace(self.moments, discounted_return=merged)
 
     def _learn_moments(self, trajectory: Experience) -> None:
         valid, belief = trajectory.valid, _as_input(trajectory.decision.belief)

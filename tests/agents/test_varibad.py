@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from agents import ppo
-from agents.belief_vae import Transitions
+from agents.belief_vae import OneHotDecoder, Transitions
 from agents.varibad import VariBAD, VariBADConfig
 from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.gridworld import GridNavi
@@ -142,8 +142,10 @@ def test_the_belief_reads_where_an_action_led_and_not_where_the_next_episode_sta
 class _Fixed(torch.nn.Module):
     """A decoder whose error is the transition's reward, whatever the latent."""
 
-    def error(self, latent: torch.Tensor, transitions: Transitions) -> torch.Tensor:
+    def predict(self, latent: torch.Tensor, transitions: Transitions) -> torch.Tensor:
         return transitions.reward.expand(len(latent), -1, -1)
+
+    error = predict
 
 
 def by_hand() -> Transitions:
@@ -185,6 +187,7 @@ def test_the_divergence_is_each_beliefs_from_the_one_before():
 
 def test_the_cells_probability_is_that_of_a_positive_reward_there():
     decoder = make(GRID, **CELLS).vae.reward_decoder
+    assert isinstance(decoder, OneHotDecoder)
     latent = torch.randn(2, 3, 2, generator=seeded())
     cells = torch.tensor([[4, 5, 6], [7, 8, 9]])
     reward = torch.tensor([[1.0, -0.1, -0.1], [-0.1, -0.1, 1.0]])

@@ -32,8 +32,8 @@ def test_the_exact_posterior_rules_out_empty_cells_until_the_goal_is_found(obser
     seen = family.cell_observations()[torch.tensor([1, 2, 2, 5, 2])].unsqueeze(1)
     reward = torch.tensor([-0.1, -0.1, -0.1, 1.0, -0.1]).unsqueeze(1)
     posterior = family.goal_posterior(seen, reward)[:, 0]
-    fifth = dict.fromkeys((2, 5, 6, 7, 8), 0.2)
-    quarter = dict.fromkeys((5, 6, 7, 8), 0.25)
+    fifth: dict[int, float] = dict.fromkeys((2, 5, 6, 7, 8), 0.2)
+    quarter: dict[int, float] = dict.fromkeys((5, 6, 7, 8), 0.25)
     for row, expected in zip(posterior, [fifth, fifth, quarter, quarter, {5: 1.0}, {5: 1.0}], strict=True):
         assert row.tolist() == pytest.approx([expected.get(cell, 0.0) for cell in range(9)])
 
