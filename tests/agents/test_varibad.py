@@ -109,6 +109,18 @@ def test_the_belief_at_a_step_knows_nothing_of_later_ones():
     assert not torch.equal(one[6], other[6])
 
 
+def test_tasks_do_not_leak_into_each_other():
+    agent = make(GRID, **CELLS)
+    (trajectory,), _ = experience(GRID, agent)
+    steps = TrialSteps.of(trajectory)
+    changed = replace(steps, reward=steps.reward.clone())
+    changed.reward[:, 2] += 1
+    one, other = (agent.vae.beliefs(agent._transitions(each)).mean for each in (steps, changed))
+    others = torch.tensor([0, 1, 3, 4, 5])
+    assert torch.equal(one[:, others], other[:, others])
+    assert not torch.equal(one[:, 2], other[:, 2])
+
+
 def test_an_episodes_end_resets_nothing_and_a_new_task_everything():
     agent = make(GRID, **CELLS)
     obs = torch.eye(25)[:1]
