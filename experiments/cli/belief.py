@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from experiments.experiment.beliefs import GoalBeliefs, goal_beliefs, has_goal_beliefs
 from metarl.protocols import TaskFamily
@@ -27,9 +27,9 @@ class BeliefPicture:
     divergence: list[float]  # KL(exact || believed) in nats, after each episode but the last
 
     def __str__(self) -> str:
-        """The divergences in words."""
+        """The divergences in a few words; empty where there was one episode only."""
         after = ", ".join(f"{value:.3f} after episode {k}" for k, value in enumerate(self.divergence, start=1))
-        return f"KL(exact || believed) in nats {after}"
+        return f" (KL from the exact one: {after}, in nats)" if after else ""
 
 
 def draw_beliefs(family: TaskFamily, agent: Any, num_episodes: int, *, seed: int = 0) -> BeliefPicture | None:
@@ -47,37 +47,37 @@ def draw_beliefs(family: TaskFamily, agent: Any, num_episodes: int, *, seed: int
 
 
 def _drawn(beliefs: GoalBeliefs) -> bytes:
-    """The picture of the first task."""
+    """The picture of the first task: one mosaic of maps."""
     starts = beliefs.episode_start[:, 0].nonzero().flatten().tolist()[:MAX_EPISODES]
-    lasts = [*starts[1:], len(beliefs.exact)][: len(starts)]
-    rows = [range(start, min(last, start + MAX_STEPS)) for start, last in zip(starts, lasts, strict=True)]
-    columns = max(len(row) for row in rows)
-    figure = Figure(figsize=(0.72 * columns + 1.2, 1.6 * len(rows) + 0.6), layout="constrained")
-    axes = figure.subplots(2 * len(rows), columns, squeeze=False)
-    for panel in axes.flat:
-        panel.axis("off")
-    for episode, row in enumerate(rows):
-        for name, line, values in (("agent", 2 * episode, beliefs.believed), ("exact", 2 * episode + 1, beliefs.exact)):
-            _label(axes[line, 0], f"{name}\nepisode {episode + 1}" if name == "agent" else name)
-            for column, step in enumerate(row):
-                _map(axes[line, column], values[step, 0].tolist())
-                if line == 0:
-                    axes[line, column].set_title(str(column), fontsize=8)
-    figure.suptitle("Probability of the goal in each cell, after so many steps of the episode", fontsize=10)
+    ends = [*starts[1:], len(beliefs.exact)][: len(starts)]
+    episodes = [slice(start, min(end, start + MAX_STEPS)) for start, end in zip(starts, ends, strict=True)]
+    size = round(beliefs.exact.shape[-1] ** 0.5)
+    columns = max(episode.stop - episode.start for episode in episodes)
+    mosaic = np.full((len(episodes) * 2 * (size + 1), columns * (size + 1)), np.nan)
+    labels: dict[float, str] = {}  # of lines of maps, by their middle
+    for number, episode in enumerate(episodes):
+        for line, (name, values) in enumerate((("agent", beliefs.believed), ("exact", beliefs.exact))):
+            top = (2 * number + line) * (size + 1)
+            labels[top + (size - 1) / 2] = f"{name}, episode {number + 1}"
+            for column, chances in enumerate(values[episode, 0]):
+                left = column * (size + 1)
+                mosaic[top : top + size, left : left + size] = _map(chances.cpu().numpy(), size)
+    height, width = mosaic.shape
+    figure = Figure(figsize=(0.12 * width + 1.6, 0.12 * height + 0.9), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(mosaic, cmap="Blues", vmin=0, vmax=1)
+    axes.set_yticks(list(labels), list(labels.values()), fontsize=8)
+    middles = [column * (size + 1) + (size - 1) / 2 for column in range(columns)]
+    axes.set_xticks(middles, [str(column) for column in range(columns)], fontsize=8)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.set_facecolor("#c8c8c8")  # between the maps
+    axes.set_title("Probability of the goal in each cell, after so many steps of the episode", fontsize=10)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=130)
     return buffer.getvalue()
 
 
-def _map(axes: Axes, chances: Sequence[float]) -> None:
-    """Probabilities of cells x * size + y as a square map, x to the right and y up; dark is likely."""
-    size = round(len(chances) ** 0.5)
-    columns = [list(chances[x * size : (x + 1) * size]) for x in range(size)]
-    upright = [[columns[x][y] ** 0.5 for x in range(size)] for y in range(size)]  # the root shows small ones too
-    axes.imshow(upright, cmap="Blues", vmin=0, vmax=1, origin="lower")
-    axes.axis("on")
-    axes.set(xticks=[], yticks=[])
-
-
-def _label(axes: Axes, text: str) -> None:
-    axes.text(-0.25, 0.5, text, transform=axes.transAxes, ha="right", va="center", fontsize=8)
+def _map(chances: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """Probabilities of cells x * size + y as a square, x to the right and y up; their roots, to show small ones too."""
+    return np.sqrt(chances.reshape(size, size).T[::-1])

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from envs.torch_families.navigation import Semicircle
 from experiments.cli.belief import draw_beliefs
 from experiments.experiment.beliefs import GoalBeliefs, goal_beliefs
 from metarl.nets.distributions import DiagonalGaussian
+from tests.experiments.command import run
 
 FAMILY = GridNavi(size=3, horizon=3, num_episodes=2)
 CONFIG = VariBADConfig(hidden_size=8, embedding_size=8, reward_decoder="one_hot", normalise_obs=False)
@@ -93,7 +95,7 @@ def test_the_picture_has_two_rows_per_episode_and_shows_different_maps():
     picture = draw_beliefs(FAMILY, agent(), 2)
     assert picture is not None
     assert len(picture.divergence) == 1
-    assert str(picture).startswith("KL(exact || believed) in nats ")
+    assert str(picture) == f" (KL from the exact one: {picture.divergence[0]:.3f} after episode 1, in nats)"
     with Image.open(io.BytesIO(picture.png)) as image:
         assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 10
     assert draw_beliefs(FAMILY, agent(), 2) == picture
@@ -105,3 +107,28 @@ def test_there_is_no_picture_without_a_reward_model_or_an_exact_posterior():
     )
     assert draw_beliefs(FAMILY, made, 2) is None
     assert draw_beliefs(Semicircle(), agent(), 2) is None
+
+
+RECIPE = """
+from agents.varibad import VariBADConfig
+from envs.torch_families.gridworld import GridNavi
+from experiments import Experiment
+from metarl.trainer import TrainConfig
+
+experiment = Experiment(
+    family=GridNavi(size=3, horizon=3, num_episodes=2),
+    agent=VariBADConfig(hidden_size=8, reward_decoder="one_hot", num_vae_steps=1),
+    train=TrainConfig(num_iterations=1, num_tasks=4, eval_tasks=4),
+)
+"""
+
+
+def test_an_evaluation_draws_the_belief_and_prints_its_divergence(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.py").write_text(RECIPE)
+    assert run(capsys, "train", "recipe.py", "--run-dir", "run")[0] == 0
+    status, printed, errors = run(capsys, "evaluate", "run", "--tasks", "3")
+    assert status == 0, errors
+    [picture] = Path("run").glob("*_belief.png")
+    assert f"Belief: {picture} (KL from the exact one: " in printed
+    assert run(capsys, "evaluate", "run", "--tasks", "3", "--episodes", "1")[1].rstrip().endswith("_belief.png")

@@ -106,7 +106,7 @@ def main(argv: list[str]) -> None:
         print(f"Tasks: {table}")
     print(f"Plot:  {plot}")
     if beliefs is not None:
-        print(f"Belief: {belief_plot}\n        {beliefs}")
+        print(f"Belief: {belief_plot}{beliefs}")
 
 
 def _apart(argv: Sequence[str]) -> tuple[list[str], list[str]]:
