@@ -283,6 +283,7 @@ def test_what_an_evaluation_needs_holds_no_trials():
     assert other.evaluate(num_tasks=4).total == made.evaluate(num_tasks=4).total
 
 
+@pytest.mark.learn
 def test_meta_training_learns_to_learn_a_tiny_bandit():
     """Two arms, ten pulls: knowing nothing earns 5.0; the best arm alone 6.67; playing well about 6.1."""
     config = VariBADConfig(
