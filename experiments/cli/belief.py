@@ -54,7 +54,7 @@ def _drawn(beliefs: GoalBeliefs) -> bytes:
     size = round(beliefs.exact.shape[-1] ** 0.5)
     columns = max(episode.stop - episode.start for episode in episodes)
     mosaic = np.full((len(episodes) * 2 * (size + 1), columns * (size + 1)), np.nan)
-    labels: dict[float, str] = {}  # of lines of maps, by their middle
+    labels: dict[float, str] = {}  # names of the lines of maps, by their middles
     for number, episode in enumerate(episodes):
         for line, (name, values) in enumerate((("agent", beliefs.believed), ("exact", beliefs.exact))):
             top = (2 * number + line) * (size + 1)
