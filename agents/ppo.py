@@ -124,7 +124,7 @@ class PPO:
     def __init__(self, config: PPOConfig, net: nn.Module, num_iterations: int) -> None:
         self.config, self.net, self.num_iterations = config, net, num_iterations
         self.iteration = 0
-        self.optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate, eps=1e-5)
+        self.optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
 
     def scheduled(self, start: float, end: float | None) -> float:
         """A setting in this iteration, which goes linearly from `start` to `end` in the last one; None: constant."""

@@ -272,14 +272,14 @@ def _save(trainer: Trainer, run: Run) -> None:
 
 
 def evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """What is logged of an evaluation, by tags."""
-    points, measure = evaluation.points, evaluation.measure
+    """What is logged of an evaluation, by tags: "meta_test/..." on test tasks, "meta_val/..." on validation tasks."""
+    points, measure, prefix = evaluation.points, evaluation.measure, f"meta_{evaluation.split}"
     logged = logged_points(measure, len(points))
-    metrics = {f"meta_test/{measure.tag}{k}": points[k - measure.first].mean for k in logged}
+    metrics = {f"{prefix}/{measure.tag}{k}": points[k - measure.first].mean for k in logged}
     if measure.name == "return":
-        metrics["meta_test/return/total"] = evaluation.total.mean
-    metrics["meta_test/iqm"] = points[-1].iqm
-    return metrics | by_point("meta_test", evaluation.metrics, measure)
+        metrics[f"{prefix}/return/total"] = evaluation.total.mean
+    metrics[f"{prefix}/iqm"] = points[-1].iqm
+    return metrics | by_point(prefix, evaluation.metrics, measure)
 
 
 def _not_numbers(state: Any, where: str = "") -> Iterator[str]:

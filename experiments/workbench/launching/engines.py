@@ -59,9 +59,9 @@ class Engine(Protocol):
 class LocalEngine:
     """Processes of this machine."""
 
-    def __init__(self, threads: int, gpus: int = 0) -> None:
-        """threads: of each process. gpus: to take in turns; 0: as they are."""
-        self._threads, self._gpus = threads, gpus
+    def __init__(self, threads: int, gpus: int = 0, program: str = worker.__name__) -> None:
+        """threads: of each process. gpus: to take in turns; 0: as they are. program: the module that trains a run."""
+        self._threads, self._gpus, self._program = threads, gpus, program
         self._tasks: list[_Process] = []
 
     def start(self, run: Path) -> Task:
@@ -72,7 +72,7 @@ class LocalEngine:
         if self._gpus:
             gpu = min(range(self._gpus), key=[task.gpu for task in self._tasks].count)
             environment["CUDA_VISIBLE_DEVICES"] = _visible_gpus(self._gpus)[gpu]
-        words = [sys.executable, "-P", "-m", worker.__name__, str(run)]
+        words = [sys.executable, "-P", "-m", self._program, str(run)]
         with (run / OUTPUT).open("ab") as output:
             process = subprocess.Popen(
                 words,

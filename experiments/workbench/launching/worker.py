@@ -50,12 +50,17 @@ class Training:
         return DelayedSubmission(self, run, folder, output)
 
 
-def _stop_with_launcher() -> None:
-    while os.read(0, 1):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
+def stop_with_launcher() -> None:
+    """From now on, the end of standard input asks this process to save and stop."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_stop_with_launcher, daemon=True).start()
+    stop_with_launcher()
     sys.exit(train(sys.argv[1], str(Path.cwd())))
