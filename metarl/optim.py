@@ -72,6 +72,11 @@ def check_finite(module: nn.Module, when: str) -> None:
         raise FloatingPointError(f"parameter {bad[0]} is not finite after {when}")
 
 
+def is_optimizer_state(value: Any) -> bool:
+    """Whether a value is the state of one of torch's optimisers, by its keys."""
+    return isinstance(value, Mapping) and value.keys() == {"state", "param_groups"}
+
+
 def load_adam(optimizer: torch.optim.Adam, saved: Mapping[str, Any]) -> None:
     """Give an optimiser its saved moments, after checking that they fit its parameters.
 

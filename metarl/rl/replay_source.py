@@ -241,6 +241,7 @@ class ReplaySource:
             num_points=self.num_points if num_points is None else num_points,
             generator=generator,
             deterministic=deterministic,
+            trained_points=self.num_points,
             tasks=self.tasks[: max(num_tasks, 1)] if split == "train" and family is None else None,
         )
 
