@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from agents.pearl import PEARLConfig
     from agents.promp import ProMPConfig
     from agents.rl2 import RL2Config
+    from agents.varibad import VariBADConfig
 
 __all__ = [
     "MAMLTRPOConfig",
     "PEARLConfig",
     "ProMPConfig",
     "RL2Config",
+    "VariBADConfig",
 ]
 
 _OFFERED = {
@@ -22,6 +24,7 @@ _OFFERED = {
     "PEARLConfig": "agents.pearl:PEARLConfig",
     "ProMPConfig": "agents.promp:ProMPConfig",
     "RL2Config": "agents.rl2:RL2Config",
+    "VariBADConfig": "agents.varibad:VariBADConfig",
 }
 
 __getattr__, __dir__ = lazily(__name__, _OFFERED)

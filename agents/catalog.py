@@ -5,4 +5,5 @@ AGENTS: dict[str, str] = {
     "promp": "agents.promp:ProMPConfig",
     "pearl": "agents.pearl:PEARLConfig",
     "rl2": "agents.rl2:RL2Config",
+    "varibad": "agents.varibad:VariBADConfig",
 }

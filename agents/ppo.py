@@ -7,22 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from metarl.checks import at_least, in_range, literals, not_negative, positive, rounds
+from metarl.nets.moments import Moments
 from metarl.optim import gradient_step, load_adam
 from metarl.records import ActorCriticDecision, Record, Trajectory
 from metarl.rl.losses import (
     approximate_kl,
     clipped_surrogate,
     clipped_value_loss,
+    discounted_sum,
     generalized_advantage,
     mean_where,
     standardise_where,
 )
+
+D = TypeVar("D", bound=ActorCriticDecision)
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Losses(NamedTuple):
     clipped: Tensor  # fraction of ratios beyond the clip
 
 
-def batch_of(trajectory: Trajectory[ActorCriticDecision], config: PPOConfig, reward_scale: Tensor | float) -> PPOBatch:
+def batch_of(trajectory: Trajectory[D], config: PPOConfig, reward_scale: Tensor | float) -> PPOBatch:
     """Advantages and the critic's targets of whole trials, from rewards divided by `reward_scale`.
 
     The value after a trial is zero; without `credit_across_episodes`, so is the value after each episode.
@@ -108,6 +112,12 @@ def batch_of(trajectory: Trajectory[ActorCriticDecision], config: PPOConfig, rew
     return PPOBatch(trajectory.decision, standardise_where(advantage, valid), advantage + value, valid)
 
 
+def past_returns(trajectory: Trajectory[D], gamma: float) -> Moments:
+    """Moments [] of the discounted sums of past rewards in whole trials; their deviation scales critics' targets."""
+    reward = torch.where(trajectory.valid, trajectory.reward, 0.0)
+    return Moments.of(discounted_sum(reward, trajectory.trial_start, gamma)[trajectory.valid])
+
+
 class PPO:
     """The optimiser of a net, and the number of updates so far."""
 
@@ -115,6 +125,11 @@ class PPO:
         self.config, self.net, self.num_iterations = config, net, num_iterations
         self.iteration = 0
         self.optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
+
+    def scheduled(self, start: float, end: float | None) -> float:
+        """A setting in this iteration, which goes linearly from `start` to `end` in the last one; None: constant."""
+        progress = min(self.iteration / max(self.num_iterations - 1, 1), 1.0)
+        return start if end is None else start + (end - start) * progress
 
     def update(
         self, batch: PPOBatch, evaluate: Callable[[Tensor], Evaluated], generator: torch.Generator
@@ -125,9 +140,8 @@ class PPO:
             FloatingPointError: when a parameter is no longer finite; the agent is unusable then.
         """
         config = self.config
-        progress = min(self.iteration / max(self.num_iterations - 1, 1), 1.0)
-        learning_rate = _interpolate(config.learning_rate, config.final_learning_rate, progress)
-        entropy_coefficient = _interpolate(config.entropy_coefficient, config.final_entropy_coefficient, progress)
+        learning_rate = self.scheduled(config.learning_rate, config.final_learning_rate)
+        entropy_coefficient = self.scheduled(config.entropy_coefficient, config.final_entropy_coefficient)
         sums = torch.zeros(6, device=batch.target.device)
         kls: list[Tensor] = []  # of all minibatches, including the one that stops the update
         num_steps = 0
@@ -180,7 +194,3 @@ def _explained_variance(batch: PPOBatch) -> float:
     target = batch.target[batch.valid]
     residual = target - batch.decision.value[batch.valid]
     return float(1 - residual.var() / target.var().clamp(min=1e-12))
-
-
-def _interpolate(start: float, end: float | None, progress: float) -> float:
-    return start if end is None else start + (end - start) * progress

@@ -25,7 +25,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from agents.ppo import PPO, Evaluated, PPOBatch, PPOConfig, batch_of
+from agents.hyperx import BONUSES, HyperX, HyperXConfig, NoBonus
+from agents.ppo import PPO, Evaluated, PPOBatch, PPOConfig, batch_of, past_returns
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceBelief, SequenceState
 from metarl.adaptation.snail import SnailConfig
@@ -35,7 +36,6 @@ from metarl.nets.mlp import Activation, PolicyHead, mlp
 from metarl.nets.moments import Moments
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
-from metarl.rl.losses import discounted_sum
 from metarl.rl.trials import TrialSource
 from metarl.source import TrainConfig
 
@@ -64,6 +64,9 @@ class RL2Config(PPOConfig):
     init_std: float = 1.0  # initial standard deviation of continuous actions, with the box scaled to [-1, 1]
     normalise_obs: bool = True  # whether observations are normalised by running moments
     normalise_reward: bool = True  # whether rewards are normalised by running moments
+    bonus: NoBonus | HyperXConfig = field(  # exploration bonus in meta-training
+        default_factory=NoBonus, metadata={"variants": BONUSES}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,6 +74,8 @@ class RL2Config(PPOConfig):
         positive(self, "init_std")
         if not isinstance(self.memory, (RecurrentConfig, SnailConfig, TransformerConfig)):
             raise ValueError(f"memory is {self.memory!r}; must be a RecurrentConfig, SnailConfig or TransformerConfig")
+        if not isinstance(self.bonus, (NoBonus, HyperXConfig)):
+            raise ValueError(f"bonus is {self.bonus!r}; must be a NoBonus or HyperXConfig")
         if isinstance(self.memory, TransformerConfig):
             self.memory.check_width(self.hidden_size)
 
@@ -185,6 +190,9 @@ class RL2:
             reward=Moments.empty(device=device),
             discounted_return=Moments.empty(device=device),
         )
+        self.hyperx: HyperX | None = None
+        if isinstance(config.bonus, HyperXConfig):
+            self.hyperx = HyperX(config.bonus, self.obs_size + config.hidden_size, config.gamma, generator)
 
     # --- acting: prior, observe and act, one step at a time ----------------------------------------------------
 
@@ -225,14 +233,17 @@ class RL2:
             FloatingPointError: when a parameter is no longer finite; the agent is unusable then.
         """
         (trajectory,) = trial
+        bonus, bonus_metrics = self._bonus(trajectory, generator)
+        paid = replace(trajectory, reward=trajectory.reward + bonus)
         if self.config.normalise_reward:
-            self._learn_spread_of_returns(trajectory)
+            merged = self.moments.discounted_return.merge(past_returns(paid, self.config.gamma))
+            self.moments = replace(self.moments, discounted_return=merged)
         inputs, valid, decision = self._inputs(trajectory), trajectory.valid, trajectory.decision
 
         def evaluate(rows: Tensor) -> Evaluated:
             return self._evaluate(inputs.rows(rows), decision.action[:, rows])
 
-        metrics = self.ppo.update(self._batch(trajectory), evaluate, generator)
+        metrics = bonus_metrics | self.ppo.update(self._batch(paid), evaluate, generator)
         self.moments = replace(  # after the update: acting and learning must use the same normalisation
             self.moments,
             obs=self.moments.obs.merge(Moments.of(trajectory.obs[valid])),
@@ -241,6 +252,21 @@ class RL2:
         if not self.net.policy.is_discrete:
             metrics["std"] = float(self.net.policy.log_std.detach().exp().mean())
         return {f"train/{name}": value for name, value in metrics.items()}
+
+    def _bonus(self, trajectory: Experience, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """What HyperX adds to the rewards [T, B], and metrics; its predictor then learns from the same steps."""
+        if self.hyperx is None:
+            return torch.zeros_like(trajectory.reward), {}
+        with torch.no_grad():
+            longer = trajectory.map(lambda value: torch.cat([value, value[-1:]]))  # so the memory reads the last step
+            longer = replace(longer, obs=torch.cat([trajectory.obs, trajectory.next_obs[-1:]]))
+            prior = self.net.memory.prior(trajectory.valid.shape[1])
+            hidden = self.net.memory.unroll(prior, self._inputs(longer).items)[1:]  # after each step
+            reached = torch.cat([self._normalised_obs(trajectory.next_obs), hidden], -1)
+        valid, remaining = trajectory.valid, self.ppo.scheduled(1.0, 0.0)
+        bonus = self.hyperx.bonus(reached, None, trajectory.trial_start, valid, remaining)
+        self.hyperx.learn(reached[valid], generator)
+        return bonus
 
     def _batch(self, trajectory: Experience) -> PPOBatch:
         """The data for PPO; with normalisation, rewards are divided by the returns' standard deviation."""
@@ -255,14 +281,6 @@ class RL2:
         value = self.net.critic(features).squeeze(-1)
         log_prob = distribution.log_prob(self.net.policy.from_env(action))
         return Evaluated(log_prob, value, distribution.entropy())
-
-    def _learn_spread_of_returns(self, trajectory: Experience) -> None:
-        """Absorb a batch's discounted returns, before its advantages are scaled by their standard deviation."""
-        reward = torch.where(trajectory.valid, trajectory.reward, 0.0)
-        discounted_return = discounted_sum(reward, trajectory.trial_start, self.config.gamma)[trajectory.valid]
-        self.moments = replace(
-            self.moments, discounted_return=self.moments.discounted_return.merge(Moments.of(discounted_return))
-        )
 
     # --- inputs -----------------------------------------------------------------------------------------------
 
@@ -294,11 +312,14 @@ class RL2:
             "net": self.net.state_dict(),
             **self.ppo.state_dict(),
             "moments": {name: vars(moments) for name, moments in vars(self.moments).items()},
+            **({} if self.hyperx is None else {"hyperx": self.hyperx.state_dict()}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
         self.ppo.load_state_dict(state)
+        if self.hyperx is not None:
+            self.hyperx.load_state_dict(state["hyperx"])
         device = self.moments.obs.mean.device
         self.moments = InputMoments(**{name: Moments(**value) for name, value in state["moments"].items()}).to(device)
 

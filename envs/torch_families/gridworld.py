@@ -112,6 +112,26 @@ class GridNavi:
                 known = {"bayes_optimal": torch.tensor(optimal, dtype=torch.float64)[:, goals], **known}
         return known
 
+    def cell_observations(self, device: torch.device | str = "cpu") -> Tensor:
+        """The observation of each cell: [size², O] float32."""
+        return _observations(self.size, self.observation == "one_hot", torch.device(device))
+
+    def goal_posterior(self, next_obs: Tensor, reward: Tensor) -> Tensor:
+        """The exact probability of each cell being the goal, given the first t transitions of a trial, for every t.
+
+        next_obs [T, B, O]: where each step ended; reward [T, B]. Returns [T + 1, B, size²]; the prior is that of the
+        training distribution, uniform over the cells that can hold its goals.
+        """
+        distance = (next_obs.unsqueeze(-2) - self.cell_observations(next_obs.device)).abs().sum(-1)
+        visited = functional.one_hot(distance.argmin(-1), self.size**2).bool()  # [T, B, size²]
+        cells = GridTasks(torch.arange(self.size**2, device=next_obs.device))
+        open_cells = self.in_training_range(cells).expand(1, *visited.shape[1:])  # [1, B, size²]
+        found = visited & (reward > 0).unsqueeze(-1)
+        is_empty = torch.cat([~open_cells, visited & ~found]).cummax(0).values
+        is_goal = torch.cat([torch.zeros_like(open_cells), found]).cummax(0).values
+        weight = torch.where(is_goal.any(-1, keepdim=True), is_goal, ~is_empty).float()
+        return weight / weight.sum(-1, keepdim=True)
+
     def _cells_near_start(self) -> tuple[int, ...]:
         return (1, self.size, self.size + 1)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agents.hyperx import HyperXConfig, NoBonus
 from agents.rl2 import MEMORIES
 from experiments.experiment.definition import from_config, load, to_config
 from experiments.experiment.overrides import with_overrides
@@ -24,6 +25,14 @@ def test_each_memory_is_saved_and_read_back(memory):
     experiment = load(NAME)
     experiment = replace(experiment, agent=replace(experiment.agent, memory=memory))
     assert from_config(to_config(experiment, NAME), Path("run")) == experiment
+
+
+@pytest.mark.parametrize("bonus", [NoBonus(), HyperXConfig(), HyperXConfig(novelty_weight=0.5)], ids=str)
+@pytest.mark.parametrize("name", [NAME, "grid_navi/varibad"])
+def test_each_bonus_is_saved_and_read_back(name, bonus):
+    experiment = load(name)
+    experiment = replace(experiment, agent=replace(experiment.agent, bonus=bonus))
+    assert from_config(to_config(experiment, name), Path("run")) == experiment
 
 
 def test_a_command_line_chooses_a_variant_in_both_forms_and_keeps_the_rest():

@@ -86,6 +86,8 @@ def main(argv: list[str]) -> None:
         if table is not None:
             print(f"Tasks: {table}")
         print(f"Plot:  {plot}")
+        if (belief := one.save_belief(f"{plot.stem}_belief", arguments.seed)) is not None:
+            print(f"Belief: {belief}")
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,14 @@ class _Made:
         saved = self.run.save_evaluation(evaluation, self.subject, name)
         table = None if arguments.per_task is None else self.run.save_per_task(evaluation, name)
         return saved, table, plot_run(self.run, evaluation, name, of_run=self.is_of_run, expected=self.expected)
+
+    def save_belief(self, name: str, seed: int) -> str | None:
+        """Save what the agent believes of the goal as <name>.png; returns its path and how far it is off, or None."""
+        from experiments.cli.belief import draw_beliefs
+
+        trainer, num_points = self.evaluated.trainer, len(self.evaluated.evaluation.points)
+        beliefs = draw_beliefs(trainer.family, trainer.agent, num_points, seed=seed)
+        return None if beliefs is None else f"{self.run.save_picture(name, beliefs.png)}{beliefs}"
 
 
 def _evaluate(run: Run, arguments: Arguments, of_parts: Sequence[str]) -> _Made:
