@@ -60,7 +60,7 @@ def check_seed(seed: int) -> None:
         UserError: when it is outside the range of generators.
     """
     if not 0 <= seed < 2**62:
-        raise UserError(f"--seed is {seed}; allowed are 0 to 2^62 - 1")
+        raise UserError(f"--seed is {seed}; must be in [0, 2^62 - 1]")
 
 
 def _explicit_flags(argv: Sequence[str], default: Any) -> list[str]:
@@ -112,7 +112,7 @@ def _one_line(panel: str, argv: Sequence[str], default: Any) -> str:
         return f"unknown argument {unknown[1]!r}{f' after {before}' if before else ''}"
     choice = re.match(r"invalid choice (.+) for argument '(.+)'\. Expected one of \((.+?),?\)\.", message)
     if choice:
-        return f"{choice[2]} is {choice[1]}; allowed are {choice[3]}"
+        return f"{choice[2]} is {choice[1]}; must be one of {choice[3]}"
     message = message.replace("Expected 1 values", "It takes one value")
     return message.removeprefix("Error parsing ").removeprefix("experiment.")
 

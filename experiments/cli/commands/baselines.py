@@ -30,7 +30,7 @@ Families without exact methods of their own also get PPO without meta-learning, 
 ({ppo_steps:,}; 0 leaves it out), the task hidden and visible: a weak baseline for short training, but an honest one.
 
 EXPERIMENT is the name of an experiment or the path of your own recipe (a .py file), RUN the directory of a run; either
-stands for its family. The results of a run are saved in it, and drawn as bounds in its pictures from then on.
+stands for its family. The results of a run are saved in it, and drawn as bounds in its figures from then on.
 
 FAMILY is one of these; its fields: metarl baselines FAMILY --help
 {families}
@@ -93,7 +93,7 @@ def main(argv: list[str]) -> None:
     if run is not None:
         path = run.save_baselines(saved)
         if not arguments.json:
-            print(f"Saved: {path}; drawn in the pictures of: {shell_command('metarl', 'evaluate', run.path)}")
+            print(f"Saved: {path}; drawn in the figures of: {shell_command('metarl', 'evaluate', run.path)}")
 
 
 def _family_of(name: str) -> tuple[Any, Run | None]:

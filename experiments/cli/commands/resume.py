@@ -32,7 +32,7 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     arguments = parse(Arguments, argv, prog="metarl resume", description=__doc__ or "")
-    from experiments.cli.session import Filming, has_results, meta_train
+    from experiments.cli.session import VideoRecorder, has_results, meta_train
     from experiments.experiment.definition import restored
     from experiments.experiment.reading import keep_new_code, read
     from metarl.run.directory import Run
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     moves = arguments.device not in (None, experiment.device)
     if moves:
         experiment = replace(experiment, device=arguments.device)
-    filming = Filming(experiment, arguments.video_every)
+    recorder = VideoRecorder(experiment, arguments.video_every)
     with run.lock():
         begun = _is_saved(run, experiment)
         trainer = restored(experiment, run, to_train=True, other_device=moves) if begun else experiment.trainer()
@@ -75,13 +75,13 @@ def main(argv: list[str]) -> int:
             run.rewrite_config({**config, "device": experiment.device, "train": train})
         run.rewind(trainer.num_samples)
         _say(_situation(trainer, run, arguments.device if moves else None))
-        return meta_train(experiment, trainer, run, filming)
+        return meta_train(experiment, trainer, run, recorder)
 
 
 def _situation(trainer: Trainer, run: Run, new_device: str | None) -> str:
     """Where the run goes on, in a line."""
     if trainer.iteration >= trainer.config.num_iterations:
-        return f"All {trainer.iteration} iterations are done: the evaluation and pictures of {run.path} are made again."
+        return f"All {trainer.iteration} iterations are done: the evaluation and figures of {run.path} are made again."
     if trainer.iteration == 0:
         where = f"No iteration of {run.path} was saved: it starts from the beginning"
     else:

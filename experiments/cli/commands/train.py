@@ -57,7 +57,7 @@ def _split(argv: list[str]) -> tuple[str, list[str]]:
 
 
 def _train(name: str, argv: list[str], command: list[str]) -> int:
-    from experiments.cli.session import Filming, meta_train, new_run  # here, as all that needs torch
+    from experiments.cli.session import VideoRecorder, meta_train, new_run  # here, as all that needs torch
     from experiments.experiment.definition import argument_type, load
     from experiments.experiment.variants import variants, with_variants
     from metarl.run.log_writers import DEFAULT_LOG, LogName
@@ -75,8 +75,8 @@ def _train(name: str, argv: list[str], command: list[str]) -> int:
     prog, default = f"metarl train {name}", arguments_class(recipe, None, 0, DEFAULT_LOG)
     arguments = parse(arguments_class, argv, prog=prog, description=_choices(variants(agent)), default=default)
     experiment = arguments.experiment
-    filming = Filming(experiment, arguments.video_every)
+    recorder = VideoRecorder(experiment, arguments.video_every)
     trainer = experiment.trainer()
     run = new_run(experiment, name, arguments.run_dir, command, arguments.log)
     with run.lock():
-        return meta_train(experiment, trainer, run, filming)
+        return meta_train(experiment, trainer, run, recorder)
