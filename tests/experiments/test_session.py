@@ -140,7 +140,7 @@ def test_a_figure_that_fails_costs_none_of_the_rest_and_is_made_by_resume(run, m
 
 def test_a_video_that_fails_in_any_way_ends_nothing(run, monkeypatch, capsys):
     monkeypatch.setattr(session, "record", refuse)
-    assert metarl("train", "recipe.py", "--run-dir", "unfilmed", "--video-every", "1") == 0
+    assert metarl("train", "recipe.py", "--run-dir", "unrecorded", "--video-every", "1") == 0
     assert "metarl: 'no such thing'; training continues without further videos" in capsys.readouterr().err
 
 
