@@ -90,7 +90,7 @@ class AntDir(Ant[HeadingTasks], HeadingFamily):
 class AntVel(Ant[VelocityTasks], VelocityFamily):
     """Run along x at a velocity v* ~ U[0, 3]; reward -|v - v*| + 1 - control_cost |a|² + alive_bonus.
 
-    The episode ends when the ant falls. For the split "ood", see `VelocityFamily`.
+    The episode ends when the ant falls. The split "ood" has velocities up to a third beyond this range.
     """
 
     control_cost: float = 0.005  # weight of the squared norm of the action in the cost

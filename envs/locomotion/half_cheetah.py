@@ -48,7 +48,7 @@ class HalfCheetah(RobotFamily[T]):
 class HalfCheetahVel(HalfCheetah[VelocityTasks], VelocityFamily):
     """Run at a velocity v* ~ U[0, 3]; reward -|v - v*| - control_cost |a|².
 
-    For the split "ood", see `VelocityFamily`.
+    The split "ood" has velocities up to a third beyond this range.
     """
 
     name = "half_cheetah_vel"

@@ -22,10 +22,10 @@ class Multiplier:
     `LogUniform(base**-exponent, base**exponent)` is the same distribution, with other roundings.
     """
 
-    base: float  # number that is raised to u
-    exponent: float = 1.0  # largest u of training; its negative is the smallest
+    base: float  # base of the multipliers base^u
+    exponent: float = 1.0  # bound on u in training: u ~ U(-exponent, exponent)
     _: KW_ONLY
-    num_values: int = 0  # number of values of training, evenly spaced in u; 0: any value
+    num_values: int = 0  # number of different values in training, evenly spaced in u; 0: any value
     ood: Ood = "extrapolation"  # position of split "ood": beyond both ends, or in the middle third
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class Disc:
 
     radius: float  # largest distance from the origin in training, in m
     _: KW_ONLY
-    ood: Ood = "extrapolation"  # position of split "ood" in u: beyond the range, or in its middle third
+    ood: Ood = "extrapolation"  # position of split "ood": farther away, or at the middle third of the area
 
     def __post_init__(self) -> None:
         positive(self, "radius")

@@ -24,7 +24,7 @@ from envs.simulators.state import State
 class SwimmerVel(VelocityFamily):
     """Swim along x at a velocity v* ~ U[0.1, 0.2]; reward -|v - v*| - control_cost |a|².
 
-    For the split "ood", see `VelocityFamily`.
+    The split "ood" has velocities up to a third beyond this range.
     """
 
     control_cost: float = 1e-4  # weight of the squared norm of the action in the cost

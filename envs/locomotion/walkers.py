@@ -38,7 +38,8 @@ class _Planar(RobotFamily[T]):
 
     control_cost: float = 1e-3  # weight of the squared norm of the action in the cost
     alive_bonus: float = 1.0  # reward per step in which the robot has not fallen
-    frame_skip: int = 8  # pyright: ignore[reportIncompatibleMethodOverride], a field and no property of the robot
+    frame_skip: int = 8  # pyright: ignore[reportIncompatibleMethodOverride]
+    """number of simulation steps per environment step"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,7 +95,7 @@ class _RandParams(_Planar[InertiaTasks], RandomParameters[InertiaTasks]):  # pyr
 class Walker2dRandParams(_RandParams):
     """Run forward on two legs with changed physics: masses, inertias, damping and friction of every element.
 
-    Reward v - control_cost |a|² + alive_bonus, until the walker falls; for the tasks see `_RandParams`.
+    Reward v - control_cost |a|² + alive_bonus, until the walker falls. Each element has a multiplier of its own.
     """
 
     robot: ClassVar[Robot] = WALKER2D
@@ -108,7 +109,7 @@ class Walker2dRandParams(_RandParams):
 class HopperRandParams(_RandParams):
     """Hop forward with changed physics: masses, inertias, damping and friction of every element.
 
-    Reward v - control_cost |a|² + alive_bonus, until the hopper falls; for the tasks see `_RandParams`.
+    Reward v - control_cost |a|² + alive_bonus, until the hopper falls. Each element has a multiplier of its own.
     """
 
     robot: ClassVar[Robot] = HOPPER
@@ -122,7 +123,8 @@ class HopperRandParams(_RandParams):
 class Walker2dVel(_Planar[VelocityTasks], VelocityFamily):  # pyright: ignore[reportIncompatibleVariableOverride]
     """Run at a velocity v* ~ U[0, 10]; reward -|v - v*| - control_cost |a|² + alive_bonus, until it falls.
 
-    The bonus for standing is most of the return, so look at the metric. For the split "ood", see `VelocityFamily`.
+    The bonus for standing is most of the return, so look at the metric. The split "ood" has velocities up to a third
+    beyond this range.
     """
 
     alive_bonus: float = 15.0  # reward per step in which the robot has not fallen

@@ -98,6 +98,8 @@ def _one_line(panel: str, argv: Sequence[str], default: Any) -> str:
             break
         paragraph.append(row)
     message = " ".join(paragraph)
+    if union := re.match(r"Error parsing (\S+): no type matching (.+) could be instantiated", message):
+        return f"{union[1]} is {_value_of(union[1], argv)!r}; it takes {union[2]}"
     following = {row: after for row, after in pairwise(rows) if row.endswith(":")}
     if usage := following.get("Argument helptext:"):
         flag, _, metavar = usage.partition(" ")
@@ -109,10 +111,15 @@ def _one_line(panel: str, argv: Sequence[str], default: Any) -> str:
         return f"unknown option {unknown[1]}; did you mean {near.split()[0].rstrip(',')}?"
     if unknown:
         before = argv[argv.index(unknown[1]) - 1] if unknown[1] in argv[1:] else ""
+        if unknown[1].startswith("--"):
+            return f"unknown option {unknown[1]}"
         return f"unknown argument {unknown[1]!r}{f' after {before}' if before else ''}"
     choice = re.match(r"invalid choice (.+) for argument '(.+)'\. Expected one of \((.+?),?\)\.", message)
     if choice:
         return f"{choice[2]} is {choice[1]}; must be one of {choice[3]}"
+    missing = re.match(r"Missing value for argument '(.+)'\. Expected (\d+) values", message)
+    if missing and missing[2] != "1":
+        return f"{missing[1]} is {_value_of(missing[1], argv)!r}; it takes {missing[2]} values"
     message = message.replace("Expected 1 values", "It takes one value")
     return message.removeprefix("Error parsing ").removeprefix("experiment.")
 

@@ -15,7 +15,9 @@ import tyro
 from experiments.cli.arguments import parse
 from metarl.errors import UserError
 
-_Runs = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN|GLOB")]
+_Runs = Annotated[
+    tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN|GLOB", help_behavior_hint="(one or more)")
+]
 
 
 @dataclass(frozen=True)

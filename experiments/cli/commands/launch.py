@@ -20,7 +20,9 @@ from metarl.errors import UserError
 if TYPE_CHECKING:
     from experiments.workbench.launching.launcher import Job
 
-_Names = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT")]
+_Names = Annotated[
+    tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT", help_behavior_hint="(one or more)")
+]
 _USAGE = "metarl launch EXPERIMENT... [--seeds N] [--jobs N] [--PART.FIELD VALUE ...]"
 
 
@@ -29,7 +31,9 @@ class Arguments:
     experiments: _Names  # the names of experiments, or paths of recipes or plans
     seeds: str | None = None  # the number of seeds, or a list such as 0,3,7; None: the experiments' own seed
     jobs: int | None = None  # the number of runs at once; None: as many as the CPUs or GPUs allow
-    executor: Literal["local", "slurm", "ray"] = "local"  # executor of the runs; slurm and ray are extras
+    executor: Literal["local", "slurm", "ray"] = (
+        "local"  # where runs execute: on this machine, or through slurm or ray, which are extras
+    )
     threads_per_run: int = 1  # the number of threads of each run
     dry_run: bool = False  # whether to print the plan and start no run
 
