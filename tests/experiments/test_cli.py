@@ -206,6 +206,11 @@ def test_a_wrong_config_names_the_field(recipe, place, value, message):
         ("train recipe.py --train.num-iterations 0", "train: num_iterations is 0; must be at least 1"),
         ("train recipe.py --family.num-arms 1", "family: num_arms is 1"),
         ("train recipe.py --seed -1", "seed is -1; must be 0 or more"),
+        (
+            "train half_cheetah_vel/promp --family.velocity.ood middle",
+            "--family.velocity.ood is 'middle'; it takes {[FLOAT [FLOAT ...]]}|{extrapolation,interpolation}",
+        ),
+        ("train sinusoid/maml --family.x 3", "--family.x is '3'; it takes 2 values"),
         ("train recipe.py --device gpu", "--device is 'gpu'; must be one of 'cpu', 'cuda'"),
         ("train recipe.py --run-dir recipe.py/run", "cannot create a run in recipe.py/run: Not a directory"),
         ("train recipe.py --run-dir .", "is not empty"),
@@ -416,7 +421,7 @@ def test_an_evaluation_takes_other_settings_than_training(recipe, capsys):
         ("--family.num-pulls 0", "num_pulls is 0; must be at least 1"),
         ("--agent.hidden-size 16", "checkpoints/latest.pt does not fit the settings in run/config.json: agent."),
         ("--family.num-arms 3", "checkpoints/latest.pt does not fit the settings in run/config.json: agent."),
-        ("--train.num-tasks 3", "unknown argument '--train.num-tasks'"),
+        ("--train.num-tasks 3", "unknown option --train.num-tasks"),
     ],
 )
 def test_settings_that_an_evaluation_cannot_take(recipe, words, message, capsys):

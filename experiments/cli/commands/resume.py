@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
         if arguments.num_iterations <= experiment.train.num_iterations:
             raise UserError(
                 f"--num-iterations is {arguments.num_iterations}; "
-                f"it must be more than the run's own {experiment.train.num_iterations}"
+                f"must be more than the run's own {experiment.train.num_iterations}"
             )
         try:
             experiment = replace(experiment, train=replace(experiment.train, num_iterations=arguments.num_iterations))
