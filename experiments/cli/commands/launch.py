@@ -31,9 +31,7 @@ class Arguments:
     experiments: _Names  # the names of experiments, or paths of recipes or plans
     seeds: str | None = None  # the number of seeds, or a list such as 0,3,7; None: the experiments' own seed
     jobs: int | None = None  # the number of runs at once; None: as many as the CPUs or GPUs allow
-    executor: Literal["local", "slurm", "ray"] = (
-        "local"  # executor of the runs: this machine, or the extra slurm or ray
-    )
+    executor: Literal["local", "slurm", "ray"] = "local"  # executor of the runs; slurm and ray are extras
     threads_per_run: int = 1  # the number of threads of each run
     dry_run: bool = False  # whether to print the plan and start no run
 
