@@ -106,7 +106,7 @@ class GradientEpochs:
         max_grad_norm: float | None,
     ) -> None:
         self.parameters = parameters
-        self.optimizer = torch.optim.Adam(parameters, lr=learning_rate)
+        self.optimizer = torch.optim.Adam(parameters, lr=learning_rate, fused=True)
         self.num_epochs, self.clip, self.target_kl = num_epochs, clip, target_kl
         self.kl_penalties = [kl_penalty] * num_inner_steps
         self.max_grad_norm = float("inf") if max_grad_norm is None else max_grad_norm

@@ -114,7 +114,7 @@ class PPO:
     def __init__(self, config: PPOConfig, net: nn.Module, num_iterations: int) -> None:
         self.config, self.net, self.num_iterations = config, net, num_iterations
         self.iteration = 0
-        self.optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate, eps=1e-5)
+        self.optimizer = torch.optim.Adam(net.parameters(), lr=config.learning_rate, eps=1e-5, fused=True)
 
     def update(
         self, batch: PPOBatch, evaluate: Callable[[Tensor], Evaluated], generator: torch.Generator

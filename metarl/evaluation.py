@@ -19,7 +19,7 @@ from metarl.errors import UserError
 from metarl.protocols import Agent, Measures, Split, TaskFamily, VectorEnv
 from metarl.records import Digest, Record, Trajectory, cat
 from metarl.rl.rollouts import raised, rows_per_task, run_trial
-from metarl.statistics import bootstrap_interval, interquartile_mean
+from metarl.statistics import bootstrap_interval, interquartile_mean, tail_mean
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,52 @@ class Measure:
     def tag(self) -> str:
         """The prefix of the points' logged tags, e.g. "return/ep_"."""
         return f"{self.name}/{self.point_tag}_"
+
+
+@dataclass(frozen=True)
+class Tail:
+    """How the worst tasks fare at one point of the curve, where the mean hides them."""
+
+    cvar20: float  # mean over the worst 20 % of the tasks: the conditional value at risk
+    cvar5: float  # mean over the worst 5 %
+    worst: float
+    worst_task: int  # its index among the tasks
+
+    @classmethod
+    def of(cls, scores: Tensor, *, higher_is_better: bool) -> Tail:
+        """The tail of scores [N], one per task."""
+        sign = 1 if higher_is_better else -1
+        values = sign * scores.double().cpu().numpy()
+        cvar20, cvar5 = (sign * float(tail_mean(values, fraction)) for fraction in (0.2, 0.05))
+        index = int(np.argmin(values))
+        return cls(cvar20, cvar5, sign * float(values[index]), index)
+
+
+SHARE_OF_ORACLE = 0.9  # of the way from random to oracle: where an agent counts as adapted
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast an agent adapts: the fraction of the way from random returns to the oracle's, by point of the curve."""
+
+    shares: list[float]
+    share: float = SHARE_OF_ORACLE  # the fraction to reach
+    reached: int | None = None  # the number of the first point whose mean reaches it; None: none does
+    experience: int | None = None  # the episodes of experience that the agent has had before that point
+
+    @classmethod
+    def of(
+        cls, means: Sequence[float], bounds: Mapping[str, Sequence[float]], first: int, experience: Sequence[int]
+    ) -> Speed | None:
+        """The speed of a curve of means; None where the returns of `random` and `oracle` are not both known."""
+        if not {"random", "oracle"} <= bounds.keys():
+            return None
+        curve = zip(means, bounds["random"], bounds["oracle"], strict=True)
+        shares = [(mean - low) / (high - low) if high > low else math.nan for mean, low, high in curve]
+        at = next((index for index, share in enumerate(shares) if share >= SHARE_OF_ORACLE), None)
+        if at is None:
+            return cls(shares)
+        return cls(shares, reached=at + first, experience=experience[at] if experience else None)
 
 
 RETURN = Measure()  # the return of each episode
@@ -141,6 +187,9 @@ class Evaluation:
     bound_intervals: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # 95 %, of the mean over tasks
     bound_gaps: dict[str, Score] = field(default_factory=dict)  # the total minus that of the bound, paired by task
     trained_points: int | None = None  # the points of the curve that training had; None: not counted in points
+    tails: list[Tail] = field(default_factory=list)  # the worst tasks, by point of the curve
+    experience: list[int] = field(default_factory=list)  # episodes in the task before each point; empty: no episodes
+    speed: Speed | None = None  # None: the returns of random actions or of the oracle are not known
     per_task: PerTask | None = None
 
     @classmethod
@@ -157,10 +206,12 @@ class Evaluation:
         metrics: Mapping[str, Tensor] | None = None,
         trained_points: int | None = None,
         tasks_hash: str = "",
+        experience: Sequence[int] = (),
     ) -> Evaluation:
         """The evaluation that scores [P, N] of N tasks make.
 
         tasks: the tasks, whose parameters are kept. bounds: known values, [P, N] or [P]. metrics: other numbers [P, N].
+        experience: the episodes of experience in the task before each point.
         """
         points = [Score.of(point) for point in scores]
         total = scores.sum(0) if measure.adds_up else scores[-1]
@@ -169,6 +220,7 @@ class Evaluation:
         totals = {name: values.sum(0) if measure.adds_up else values[-1] for name, values in paired.items()}
         rise = (scores[-1] - scores[0]) * (1 if measure.higher_is_better else -1)
         metrics = metrics or {}
+        means = {name: values.double().reshape(len(points), -1).mean(1).tolist() for name, values in known.items()}
         return cls(
             family=family,
             agent=agent,
@@ -176,7 +228,7 @@ class Evaluation:
             num_tasks=scores.shape[1],
             points=points,
             total=Score.of(total) if measure.adds_up else points[-1],
-            bounds={name: values.double().reshape(len(points), -1).mean(1).tolist() for name, values in known.items()},
+            bounds=means,
             metrics={name: values.nanmean(1).tolist() for name, values in metrics.items()},
             measure=measure,
             gain=Score.of(rise) if len(points) > 1 else None,
@@ -184,6 +236,9 @@ class Evaluation:
             bound_gaps={name: Score.of(total.cpu().double() - values) for name, values in totals.items()},
             trained_points=trained_points,
             tasks_hash=tasks_hash,
+            tails=[Tail.of(point, higher_is_better=measure.higher_is_better) for point in scores],
+            experience=list(experience),
+            speed=Speed.of([point.mean for point in points], means, measure.first, experience),
             per_task=PerTask(
                 scores=_numbers(scores),
                 bounds={name: _numbers(values) for name, values in paired.items()},
@@ -348,6 +403,7 @@ def evaluate(
         metrics=metrics_by_name(env, scores.metrics),
         trained_points=trained_points,
         tasks_hash=str(digest),
+        experience=[index * (agent.block or 1) for index in range(len(scores.returns))],
     )
     return replace(evaluation, facts={"deterministic": True}) if deterministic else evaluation
 

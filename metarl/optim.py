@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 Params = dict[str, Tensor]
+_IMPLEMENTATIONS = ("foreach", "fused")  # settings of Adam that choose how its steps are computed, not which
 _ADAM_SHAPES = {"step": False, "exp_avg": True, "exp_avg_sq": True}  # whether an entry has its parameter's shape
 
 
@@ -71,6 +72,11 @@ def check_finite(module: nn.Module, when: str) -> None:
         raise FloatingPointError(f"parameter {bad[0]} is not finite after {when}")
 
 
+def is_optimizer_state(value: Any) -> bool:
+    """Whether a value is the state of one of torch's optimisers, by its keys."""
+    return isinstance(value, Mapping) and value.keys() == {"state", "param_groups"}
+
+
 def load_adam(optimizer: torch.optim.Adam, saved: Mapping[str, Any]) -> None:
     """Give an optimiser its saved moments, after checking that they fit its parameters.
 
@@ -99,12 +105,12 @@ def load_adam(optimizer: torch.optim.Adam, saved: Mapping[str, Any]) -> None:
 def _checked_group(group: Mapping[str, Any], saved: Any) -> float:
     """The learning rate of a saved group, whose other settings must be those of the optimiser's own.
 
-    Switches that an earlier torch did not have may be absent.
+    Switches that an earlier torch did not have may be absent, and the implementation may be another.
     """
     if not isinstance(saved, Mapping):
         raise ValueError(f"optimizer.param_groups has a {type(saved).__name__}; must have a dict")
     for name, value in group.items():
-        if name not in saved and (value is None or isinstance(value, bool)):
+        if name in _IMPLEMENTATIONS or (name not in saved and (value is None or isinstance(value, bool))):
             continue
         if name not in saved:
             raise KeyError(name)

@@ -11,7 +11,7 @@ task are contiguous), T time steps, K context items, Q queries, W ways. Trajecto
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Generic, Self, TypeVar
 
@@ -61,12 +61,12 @@ class Record:
 
 
 class Digest:
-    """A short hash over all values of a list of records, to tell such lists apart."""
+    """A short hash over all tensors of a list of records, or of mappings, to tell such lists apart."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Record | Mapping[str, Tensor]) -> None:
         for leaf in pytree.tree_leaves(record):
             if isinstance(leaf, Tensor):
                 self._hash.update(leaf.cpu().numpy().tobytes())

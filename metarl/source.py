@@ -51,7 +51,8 @@ class TrainConfig:
 class Source(Protocol[L, E]):
     """Draws experience for a learner from training tasks, and evaluates it on held-out tasks.
 
-    A learner has update(experience, generator), state_dict and load_state_dict, and whatever its source requires.
+    A learner has update(experience, generator), state_dict and load_state_dict, and whatever its source requires. A
+    source with an attribute `validation_split` is evaluated on that split during training, others on test tasks.
     """
 
     measure: Measure  # measure of its adaptation curves

@@ -6,6 +6,7 @@ authors' package, rliable, currently fails to import on a fresh install.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -26,6 +27,15 @@ def interquartile_mean(scores: Scores) -> Scores:
     scores = np.sort(scores, axis=-1)
     cut = scores.shape[-1] // 4
     return scores[..., cut : scores.shape[-1] - cut].mean(-1)
+
+
+def tail_mean(scores: Scores, fraction: float) -> Scores:
+    """Mean of the lowest scores over the last axis, a fraction of them and at least one: the conditional value at risk.
+
+    Rockafellar and Uryasev. Optimization of conditional value-at-risk (2000). Of K scores, K fraction rounded up.
+    """
+    number = max(1, math.ceil(round(fraction * scores.shape[-1], 9)))
+    return np.partition(scores, number - 1, axis=-1)[..., :number].mean(-1)
 
 
 def bootstrap_interval(
@@ -80,6 +90,21 @@ def interval_over_rows(
         picks = rng.integers(len(scores), size=(min(size, num_resamples - start), len(scores)))
         values.append(statistic(scores[picks].reshape(len(picks), -1)))
     low, high = np.quantile(np.concatenate(values), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def difference_interval(
+    scores: Scores, others: Scores, *, level: float = 0.95, num_resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of scores [K] minus that of independent others [L]."""
+    rng = np.random.default_rng(seed)
+    means = []
+    for values in (scores, others):
+        size = max(1, _RESAMPLED_AT_ONCE // len(values))
+        starts = range(0, num_resamples, size)
+        picks = (rng.integers(len(values), size=(min(size, num_resamples - at), len(values))) for at in starts)
+        means.append(np.concatenate([values[of].mean(-1) for of in picks]))
+    low, high = np.quantile(means[0] - means[1], [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

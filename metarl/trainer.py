@@ -140,10 +140,31 @@ class Trainer:
         evaluation.check_finite()
         return evaluation
 
+    @property
+    def validation_split(self) -> Split:
+        """The split of the curves during training: "val" where the family has one, else "test"."""
+        return getattr(self.source, "validation_split", "test")
+
+    def is_best_on_validation(self, evaluation: Evaluation) -> bool:
+        """Whether an evaluation on the validation split is the best so far, at the last point of its curve."""
+        score = evaluation.points[-1].mean
+        is_best = self.source.measure.is_better(score, self.best_return)
+        self.best_return = score if is_best else self.best_return
+        return is_best
+
+    @property
+    def chooses_on_validation(self) -> bool:
+        """Whether `best` is chosen by evaluations on validation tasks, and not by windows of training tasks."""
+        return self.validation_split == "val" and self.config.eval_every > 0
+
     def close_window(self) -> bool:
-        """Start a new window of iterations; returns whether the last one was the best so far, on training tasks."""
+        """Start a new window of iterations; returns whether the last one was the best so far, on training tasks.
+
+        It never is where the best is chosen on validation tasks.
+        """
         mean = sum(self._window) / max(len(self._window), 1)
         is_best = bool(self._window) and self.source.measure.is_better(mean, self.best_return)
+        is_best = is_best and not self.chooses_on_validation
         self.best_return = mean if is_best else self.best_return
         self._window = []
         return is_best
@@ -210,21 +231,26 @@ def _generators(device: str, *seed: int) -> dict[str, torch.Generator]:
     }
 
 
+Evaluate = Callable[[Trainer, Split], Evaluation]
+
+
 def train(
     trainer: Trainer,
     run: Run,
     progress: Callable[[Trainer, Mapping[str, float]], None] = lambda *_: None,
-    evaluate: Callable[[Trainer], Evaluation] = Trainer.evaluate,
+    evaluate: Evaluate = Trainer.evaluate,
 ) -> Evaluation:
     """Meta-train from the trainer's iteration to the last one, logging and saving into the run; then evaluate.
 
     Checkpoints are saved at the start, every `checkpoint_every` iterations or `checkpoint_minutes`, and after the last
     iteration. If the last iteration was done before, only its row and its evaluation are made, where they are missing.
 
-    `best` is the checkpoint with the best return, or error, over a window of training tasks; it never depends on test
-    tasks. `progress` is called after each iteration, `evaluate` every `eval_every` iterations and at the end. An
-    exception from either ends the training; the log is complete then, but a checkpoint for that iteration exists only
-    if it was the last.
+    `best` is the checkpoint with the best score on validation tasks, every `eval_every` iterations and at the end;
+    where the family has no such tasks, or `eval_every` is 0, that with the best return, or error, over a window of
+    training tasks. It never depends on test tasks. `progress` is called after each iteration. `evaluate` is called with
+    the split: every `eval_every` iterations with that for validation (test tasks where the family has no other), and at
+    the end with the test tasks too. An exception from either ends the training; the log is complete then, but a
+    checkpoint for that iteration exists only if it was the last.
     """
     config = trainer.config
     evaluation = None
@@ -238,9 +264,11 @@ def train(
         if is_last:
             _save(trainer, run)  # before the evaluation, which may take long: interrupting it loses nothing
         try:
-            if is_last or (config.eval_every and trainer.iteration % config.eval_every == 0):
-                evaluation = evaluate(trainer)
-                metrics |= evaluation_metrics(evaluation)
+            if is_last:
+                evaluation, measured = _evaluate_at_the_end(trainer, run, evaluate)
+                metrics |= measured
+            elif config.eval_every and trainer.iteration % config.eval_every == 0:
+                metrics |= _validate(trainer, run, evaluate)
         finally:
             run.log(metrics, trainer.num_samples)
         if not is_last and trainer.iteration % config.checkpoint_every == 0:
@@ -253,15 +281,33 @@ def train(
     return _finish(trainer, run, evaluate) if evaluation is None else evaluation
 
 
-def _finish(trainer: Trainer, run: Run, evaluate: Callable[[Trainer], Evaluation]) -> Evaluation:
+def _finish(trainer: Trainer, run: Run, evaluate: Evaluate) -> Evaluation:
     """The evaluation after the last iteration, and the row of both, where a kill came before them."""
     metrics = trainer.last_row
     try:
-        evaluation = evaluate(trainer)
-        metrics = {**metrics, **evaluation_metrics(evaluation)}
+        evaluation, measured = _evaluate_at_the_end(trainer, run, evaluate)
+        metrics = {**metrics, **measured}
     finally:
         run.log_anew(metrics, trainer.num_samples)
     return evaluation
+
+
+def _evaluate_at_the_end(trainer: Trainer, run: Run, evaluate: Evaluate) -> tuple[Evaluation, dict[str, float]]:
+    """The evaluation on test tasks, and what is logged of it and of that on validation tasks."""
+    measured: dict[str, float] = {}
+    if trainer.chooses_on_validation:
+        measured = _validate(trainer, run, evaluate)
+        run.save("latest", trainer.state_dict())  # with the best score so far, in case it is trained for longer
+    evaluation = evaluate(trainer, "test")
+    return evaluation, measured | evaluation_metrics(evaluation, trainer.metrics)
+
+
+def _validate(trainer: Trainer, run: Run, evaluate: Evaluate) -> dict[str, float]:
+    """What is logged of an evaluation during training; `best` is saved where it is chosen by it."""
+    evaluation = evaluate(trainer, trainer.validation_split)
+    if trainer.chooses_on_validation and trainer.is_best_on_validation(evaluation):
+        run.save("best", trainer.state_dict(to_train=False))
+    return evaluation_metrics(evaluation, trainer.metrics)
 
 
 def _save(trainer: Trainer, run: Run) -> None:
@@ -271,15 +317,34 @@ def _save(trainer: Trainer, run: Run) -> None:
     run.save("latest", trainer.state_dict())
 
 
-def evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """What is logged of an evaluation, by tags."""
-    points, measure = evaluation.points, evaluation.measure
+def evaluation_metrics(evaluation: Evaluation, of_training: Mapping[str, float] | None = None) -> dict[str, float]:
+    """What is logged of an evaluation, by tags: "meta_test/..." on test tasks, "meta_val/..." on validation tasks.
+
+    of_training: the metrics of the iteration before it, for the gap between training tasks and these.
+    """
+    points, measure, prefix = evaluation.points, evaluation.measure, f"meta_{evaluation.split}"
     logged = logged_points(measure, len(points))
-    metrics = {f"meta_test/{measure.tag}{k}": points[k - measure.first].mean for k in logged}
+    metrics = {f"{prefix}/{measure.tag}{k}": points[k - measure.first].mean for k in logged}
     if measure.name == "return":
-        metrics["meta_test/return/total"] = evaluation.total.mean
-    metrics["meta_test/iqm"] = points[-1].iqm
-    return metrics | by_point("meta_test", evaluation.metrics, measure)
+        metrics[f"{prefix}/return/total"] = evaluation.total.mean
+    metrics[f"{prefix}/iqm"] = points[-1].iqm
+    if evaluation.gain is not None:
+        metrics[f"{prefix}/gain"] = evaluation.gain.mean
+    gap = _gap(evaluation, of_training or {})
+    if gap is not None:
+        metrics[f"{prefix}/gap"] = gap
+    return metrics | by_point(prefix, evaluation.metrics, measure)
+
+
+def _gap(evaluation: Evaluation, of_training: Mapping[str, float]) -> float | None:
+    """How much better the last point that training has is on training tasks: the sign of meta-overfitting."""
+    measure, last = evaluation.measure, evaluation.measure.first + len(evaluation.points) - 1
+    if evaluation.trained_points is not None:
+        last = min(last, measure.first + evaluation.trained_points - 1)
+    trained = of_training.get(f"meta_train/{measure.tag}{last}", of_training.get("meta_train/return/posterior"))
+    if trained is None:
+        return None
+    return (trained - evaluation.points[last - measure.first].mean) * (1 if measure.higher_is_better else -1)
 
 
 def _not_numbers(state: Any, where: str = "") -> Iterator[str]:

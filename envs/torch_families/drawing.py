@@ -6,6 +6,7 @@ Pillow draws at twice the size and scales down for smooth edges; it is imported 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -23,7 +24,7 @@ IMAGE_SIZE = 480  # height and width of an image, in pixels
 _OVERSAMPLING = 2
 
 PAPER, GRID, INK = (250, 250, 247), (222, 224, 228), (70, 76, 88)
-GOAL, AGENT, TRAIL, REGION = (46, 158, 91), (44, 98, 200), (140, 172, 232), (228, 236, 230)
+GOAL, AGENT, TRAIL, REGION = (46, 158, 91), (44, 98, 200), (185, 205, 244), (228, 236, 230)
 
 
 class Drawn(Dynamics[T_contra], Protocol[T_contra]):
@@ -119,11 +120,19 @@ class Canvas:
         self._draw.rectangle((left, top, right, bottom), fill=colour)
 
     def trail(self, points: Sequence[Sequence[float]], colour: tuple[int, ...] = AGENT) -> None:
-        """The path of a point, and its current position."""
-        self.line(points, TRAIL, width=3)
-        for point in points[:-1]:
-            self.dot(point, 2.5, TRAIL)
+        """The path of a point, from light to dark in the course of time; a ring at its start, a dot where it is now."""
+        for index, (start, end) in enumerate(pairwise(points)):
+            shade = self._shade(index / (len(points) - 1), colour)
+            self.line([start, end], shade, width=3)
+            self.dot(end, 2.5, shade)
+        self.dot(points[0], 6, INK)
+        self.dot(points[0], 4, PAPER)
         self.dot(points[-1], 8, colour)
+
+    @staticmethod
+    def _shade(time: float, colour: tuple[int, ...]) -> tuple[int, ...]:
+        """The colour of a path: light at time 0, the agent's own at time 1."""
+        return tuple(round((1 - time) * early + time * late) for early, late in zip(TRAIL, colour, strict=True))
 
     def pixels(self) -> NDArray[np.uint8]:
         """The image [480, 480, 3]."""

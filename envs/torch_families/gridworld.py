@@ -91,7 +91,7 @@ class GridNavi:
             canvas.line([(across, -0.5), (across, end)], GRID if 0 < edge < size else INK)
             canvas.line([(-0.5, across), (end, across)], GRID if 0 < edge < size else INK)
         canvas.trail(cells)
-        canvas.disc(cells[-1], 0.28, AGENT)
+        canvas.disc(cells[-1], 0.22, AGENT)
         return canvas.pixels()
 
     def bounds(self, tasks: GridTasks, num_episodes: int) -> dict[str, Tensor]:

@@ -90,13 +90,13 @@ class _Point:
         for axis in ([(-100, 0), (100, 0)], [(0, -100), (0, 100)]):
             canvas.line(axis, GRID, width=1)
         canvas.disc(goal, self.GOAL_RADIUS, GOAL, filled=False)
-        canvas.dot(goal, 5, GOAL)
         wind = task.wind[0].tolist()
         if any(wind):  # drawn at four times its length, from the point
             tip = [place + 4 * push for place, push in zip(points[-1], wind, strict=True)]
             canvas.line([points[-1], tip], INK, width=3)
             canvas.dot(tip, 5, INK)
         canvas.trail(points)
+        canvas.dot(goal, 5, GOAL)  # last: the agent does not hide it
         return canvas.pixels()
 
     def _landscape(self, canvas: Canvas) -> None:

@@ -47,15 +47,12 @@ class OuterStepSize:
 
 def contenders(size: OuterStepSize) -> dict[str, Contender]:
     """All installed contenders, after checking that their meta-gradients agree."""
-    family, generator = HalfCheetahDir(), torch.Generator().manual_seed(0)
-    obs_size = family.observation_space.shape[0]
-    policy = PolicyHead((obs_size, 64, 64), family.action_space, activation="tanh", init_std=1.0, generator=generator)
-    trial = [_samples(policy, size, obs_size, generator) for _ in range(2)]
+    policy, trial = problem(size)
     found: dict[str, Contender] = {
-        f"outer_{'our_loop' if batching == 'loop' else batching}": _ours(policy, trial, batching)
+        f"outer_{'our_loop' if batching == 'loop' else batching}": ours(policy, trial, batching)
         for batching in BATCHINGS
     }
-    found["outer_loop"] = _loop(policy, trial)
+    found["outer_loop"] = loop(policy, trial)
     found["outer_loop_our_products"] = fast_matmul()(found["outer_loop"])
     for name, peer in {"higher": _higher, "torchopt": _torchopt}.items():
         if importlib.util.find_spec(name) is not None:
@@ -65,6 +62,14 @@ def contenders(size: OuterStepSize) -> dict[str, Contender]:
         for gradient, known in zip(contender(), expected, strict=True):
             torch.testing.assert_close(gradient, known, rtol=1e-2, atol=1e-4)
     return found
+
+
+def problem(size: OuterStepSize) -> tuple[PolicyHead, list[Samples]]:
+    """A policy, and its samples before and after adaptation."""
+    family, generator = HalfCheetahDir(), torch.Generator().manual_seed(0)
+    obs_size = family.observation_space.shape[0]
+    policy = PolicyHead((obs_size, 64, 64), family.action_space, activation="tanh", init_std=1.0, generator=generator)
+    return policy, [_samples(policy, size, obs_size, generator) for _ in range(2)]
 
 
 def simulation_share(size: OuterStepSize) -> float:
@@ -94,7 +99,8 @@ def _samples(policy: PolicyHead, size: OuterStepSize, obs_size: int, generator: 
     return Samples(obs, action, log_prob, weight, advantage, torch.zeros(size.num_tasks))
 
 
-def _ours(policy: PolicyHead, trial: list[Samples], batching: Any) -> Contender:
+def ours(policy: PolicyHead, trial: list[Samples], batching: Any) -> Contender:
+    """Our outer step's gradient."""
     loss = inner_loss(policy, ProMPConfig().inner_objective)
     adaptation = GradientAdaptation(policy, loss, FixedStepSizes(INNER_LR), batching=batching)
     parts = MetaObjective(adaptation, policy, trial, exploration_credit=0.0).parts()
@@ -117,7 +123,7 @@ def _surrogate(distribution: Any, samples: Samples) -> Tensor:
     return -(ratio * samples.advantage).sum()
 
 
-def _loop(policy: PolicyHead, trial: list[Samples]) -> Contender:
+def loop(policy: PolicyHead, trial: list[Samples]) -> Contender:
     """A loop over tasks with plain autograd."""
     names = [name for name, _ in policy.named_parameters()]
     parameters = list(policy.parameters())

@@ -54,7 +54,7 @@ def run(settings: Settings | None = None) -> Result:
     family = HalfCheetahVel(horizon=settings.horizon)
     obs_size, num_actions = family.observation_space.shape[0], family.action_space.shape[0]
     reference = Reference(settings.config, obs_size, num_actions, settings.config.capacity, seed=0)
-    agent, replay = _same_agent(settings.config, family, reference)
+    agent, replay = same_agent(settings.config, family, reference)
     _check_agreement(agent, reference)
     steps = _gradient_steps(agent, replay, reference)
     single = gymnasium.make("HalfCheetah-v5", max_episode_steps=settings.horizon)
@@ -78,7 +78,7 @@ def _gradient_steps(agent: PEARL, replay: Replay, reference: Reference) -> dict[
     """Ours, the reference's, and the reference's with the library that ours chooses."""
     generator = torch.Generator().manual_seed(0)
     return {
-        "ours": lambda: _step(agent, replay, generator),
+        "ours": lambda: step(agent, replay, generator),
         "reference": reference.gradient_step,
         FAST_REFERENCE: fast_matmul()(reference.gradient_step),
     }
@@ -109,14 +109,14 @@ def _collecting(
     return {"one row": rows(1), "many rows": rows(settings.num_rows), "loop": loop}
 
 
-def _step(agent: PEARL, replay: Replay, generator: torch.Generator) -> None:
+def step(agent: PEARL, replay: Replay, generator: torch.Generator) -> None:
     """One repetition of the loop in `PEARL.update`."""
     config = agent.config
     tasks = torch.randint(config.num_train_tasks, (config.meta_batch,), generator=generator)
     agent.gradient_step(replay, tasks, generator)
 
 
-def _same_agent(config: PEARLConfig, family: HalfCheetahVel, reference: Reference) -> tuple[PEARL, Replay]:
+def same_agent(config: PEARLConfig, family: HalfCheetahVel, reference: Reference) -> tuple[PEARL, Replay]:
     """Our agent with the reference's weights (those that both have), and its data in replay."""
     generator = torch.Generator().manual_seed(0)
     agent = config.make(family.observation_space, family.action_space, num_iterations=1, generator=generator)

@@ -53,6 +53,20 @@ def with_help(kind: Any, text: str) -> Any:
     return Annotated[kind, tyro.conf.arg(help=text)]
 
 
+def own_words(argv: Sequence[str], cls: type[Any]) -> tuple[list[str], list[str]]:
+    """The words of a command line that set a command's own arguments, a dataclass, and those that set other fields."""
+    names = {field.name for field in fields(cls)} | {"help", "h"}
+    own: list[str] = []
+    others: list[str] = []
+    words = own
+    for word in argv:
+        if word.startswith("-") and not word[1:2].isdigit():
+            name = word.partition("=")[0].lstrip("-").replace("-", "_")
+            words = own if name in names else others
+        words.append(word)
+    return own, others
+
+
 def check_seed(seed: int) -> None:
     """Check the argument --seed.
 

@@ -14,7 +14,21 @@ from metarl._packages import require_own_packages
 from metarl.errors import UserError
 
 # The modules of commands/.
-COMMANDS = ("list", "train", "launch", "resume", "evaluate", "compare", "play", "baselines", "benchmark", "doctor")
+COMMANDS = (
+    "list",
+    "train",
+    "launch",
+    "sweep",
+    "resume",
+    "evaluate",
+    "compare",
+    "report",
+    "play",
+    "pack",
+    "baselines",
+    "benchmark",
+    "doctor",
+)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,37 +15,77 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from experiments.cli.report import MEASURES
+from experiments.experiment.definition import Expected
 from metarl.evaluation import Evaluation, Measure
 from metarl.run.directory import STEP_TAG, Run
 
 _CURVE_POINTS = 200  # of a line of training, at most
 _MARKED_POINTS = 20  # of an adaptation curve, whose points are marked one by one up to that many
+# One meaning a colour: the agent and the last point of its curve, the first point, each known bound by its name.
 _OURS = "#1f5fa8"
-_POINT_COLOURS = ("#d98032", _OURS, "#7d4fa3", "#2a8a4a")  # of the points of adaptation whose learning is drawn
-_KNOWN = ("#2a8a4a", "#b5651d", "#7d4fa3", "#888888", "#c23b5a", "#5b7f8c")  # bounds, in their order
+_FIRST = "#d98032"
+_POINT_COLOURS = (_FIRST, _OURS, "#c23b8a", "#12a3d8")  # of the points of adaptation whose learning is drawn
+_KNOWN = {"oracle": "#2a8a4a", "bayes_optimal": "#0e7c7b", "random": "#888888"}
+_OTHERS = ("#7d4fa3", "#8a6d3b", "#5b7f8c", "#a04040", "#444444")  # of further bounds, such as saved baselines
+_TESTED = ("meta_test", "test tasks")  # the prefix of tags, and its words
+_TITLE_WIDTH = 150  # characters
 
 
-def plot_run(run: Run, evaluation: Evaluation, name: str | None = None, *, of_run: bool = True) -> Path:
+def plot_run(
+    run: Run,
+    evaluation: Evaluation,
+    name: str | None = None,
+    *,
+    of_run: bool = True,
+    expected: Expected | None = None,
+) -> Path:
     """Draw <name>.png into the run, evaluation_<split>.png where it is left out; returns its path.
 
-    of_run: whether the evaluation is on the run's own family, for which its saved baselines hold, on test tasks.
+    of_run: whether the evaluation is on the run's own family, for which its saved baselines hold, on test tasks, and
+    so does what is expected of the recipe.
 
     Raises:
         RunError: when the disk refuses it.
     """
-    known = _along_curve(run.baselines(), evaluation) if of_run and evaluation.split == "test" else {}
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    is_plain = of_run and evaluation.split == "test"
+    known = along_curve(run.baselines(), evaluation) if is_plain else {}
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _draw_adaptation(left, evaluation, known | evaluation.bounds)
+    _draw_adaptation(left, evaluation, known | evaluation.bounds, expected if is_plain else None)
     draw = _draw_learning if evaluation.measure.name == "return" else _draw_scores
     draw(right, run, evaluation.measure)
-    figure.suptitle(f"{evaluation.family} · {evaluation.agent} · {run.path.name}", fontsize=10)
+    figure.suptitle(_title(run, evaluation), fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     return run.save_picture(name or f"evaluation_{evaluation.split}", buffer.getvalue())
 
 
-def _along_curve(baselines: Mapping[str, list[float]], evaluation: Evaluation) -> dict[str, list[float]]:
+def _title(run: Run, evaluation: Evaluation) -> str:
+    """What was run: the names, the seed, the code, and the settings that the command gave, in one or two lines."""
+    config, meta = run.config(), run.meta()
+    git = meta.get("git")
+    commit = f"commit {str(git['commit'])[:9]}" if isinstance(git, dict) and "commit" in git else ""
+    train = config.get("train")
+    length = f"{train['num_iterations']:,} iterations" if isinstance(train, dict) and "num_iterations" in train else ""
+    seed = f"seed {config['seed']}" if "seed" in config else ""
+    first = " · ".join(filter(None, (evaluation.family, evaluation.agent, seed, length, commit, run.path.name)))
+    settings = _overrides(str(meta.get("command", "")))
+    return "\n".join(filter(None, (first, settings)))
+
+
+def _overrides(command: str) -> str:
+    """The settings that a command gives other values than its recipe's."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return ""
+    starts = [index for index, word in enumerate(words) if word.startswith("--")] + [len(words)]
+    parts = (words[start:end] for start, end in pairwise(starts))
+    kept = " ".join(" ".join(part) for part in parts if part[0].startswith(("--family.", "--agent.", "--train.")))
+    return kept if len(kept) <= _TITLE_WIDTH else f"{kept[: _TITLE_WIDTH - 1]}…"
+
+
+def along_curve(baselines: Mapping[str, list[float]], evaluation: Evaluation) -> dict[str, list[float]]:
     """Baselines by point of the adaptation curve, without those whose trials are shorter than it.
 
     Where a point is a block of many episodes, it is their mean: such as have no memory get no better.
@@ -54,38 +96,79 @@ def _along_curve(baselines: Mapping[str, list[float]], evaluation: Evaluation) -
     return {name: episodes[:num_points] for name, episodes in baselines.items() if len(episodes) >= num_points}
 
 
-def _draw_adaptation(axes: Axes, evaluation: Evaluation, bounds: Mapping[str, list[float]]) -> None:
+def _draw_adaptation(
+    axes: Axes, evaluation: Evaluation, bounds: Mapping[str, list[float]], expected: Expected | None = None
+) -> None:
     """Return by episode, or score by step, and the bounds, with 95 % intervals; points beyond training are hollow."""
     measure = evaluation.measure
     numbers = range(measure.first, len(evaluation.points) + measure.first)
-    for (name, values), colour in zip(bounds.items(), _KNOWN * 2, strict=False):
-        axes.plot(numbers, values, color=colour, linewidth=1.4, linestyle="--", label=name.replace("_", "-"))
-        if name in evaluation.bound_intervals:
-            low, high = zip(*evaluation.bound_intervals[name], strict=True)
-            axes.fill_between(numbers, low, high, color=colour, alpha=0.12, linewidth=0)
     means = [score.mean for score in evaluation.points]
     low, high = ([score.ci95[end] for score in evaluation.points] for end in (0, 1))
-    axes.fill_between(numbers, low, high, color=_OURS, alpha=0.2, linewidth=0)
     marker = "o" if len(numbers) <= _MARKED_POINTS else ""
     trained = min(evaluation.trained_points or len(numbers), len(numbers))
-    style: dict[str, Any] = {"color": _OURS, "linewidth": 2.2, "marker": marker}
+    style: dict[str, Any] = {"color": _OURS, "linewidth": 2.2, "marker": marker, "zorder": 3}
     axes.plot(numbers[:trained], means[:trained], label=evaluation.agent, **style)
     if trained < len(numbers):
         beyond = slice(trained - 1, None)  # from the last trained point, which keeps its own marker
         hollow = {"linestyle": ":", "markerfacecolor": "white", "markevery": slice(1, None)}
         axes.plot(numbers[beyond], means[beyond], label="beyond training", **style | hollow)
-    if len(numbers) <= _MARKED_POINTS:
+    if marker:
         margin = [[m - lo for m, lo in zip(means, low, strict=True)], [h - m for m, h in zip(means, high, strict=True)]]
         axes.errorbar(numbers, means, margin, color=_OURS, fmt="none", capsize=3, linewidth=1.4)
+    else:
+        axes.fill_between(numbers, low, high, color=_OURS, alpha=0.2, linewidth=0)
+    _draw_expected(axes, expected, measure, len(numbers))
+    colours = _colours_of(bounds)
+    for name, values in bounds.items():
+        axes.plot(numbers, values, color=colours[name], linewidth=1.4, linestyle="--", label=name.replace("_", "-"))
+        if name in evaluation.bound_intervals:
+            low, high = zip(*evaluation.bound_intervals[name], strict=True)
+            axes.fill_between(numbers, low, high, color=colours[name], alpha=0.12, linewidth=0)
+    title = f"adaptation: {evaluation.num_tasks} {evaluation.split} tasks, 95 % intervals of means"
     axes.set(
-        xlabel="episode of the trial" if measure.adds_up else f"{measure.point}s of adaptation",
+        xlabel=_unit_of(evaluation),
         ylabel=MEASURES.get(measure.name, measure.name),
-        title=f"adaptation: {evaluation.num_tasks} {evaluation.split} tasks, 95 % intervals of the means over them",
+        title=f"{title}{_gain(evaluation)}",
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if not measure.higher_is_better:
         axes.set_yscale("log")
     _finish(axes)
+
+
+def _draw_expected(axes: Axes, expected: Expected | None, measure: Measure, num_points: int) -> None:
+    """What the recipe expects at a point, as a short line over it; nothing where it is of the whole trial."""
+    if expected is None or (expected.point is None and measure.adds_up and num_points > 1):
+        return
+    at = measure.first + num_points - 1 if expected.point is None else expected.point
+    if measure.first <= at < measure.first + num_points:
+        words = f"expected: at {'least' if expected.at_most is None else 'most'} {expected.limit:g}"
+        axes.plot([at - 0.25, at + 0.25], [expected.limit] * 2, color="black", linewidth=2, zorder=4, label=words)
+
+
+def _colours_of(bounds: Iterable[str]) -> dict[str, str]:
+    """A colour for each bound: its own, or one that no other has, by its place among the others."""
+    others = [name for name in bounds if name not in _KNOWN]
+    return _KNOWN | dict(zip(others, _OTHERS * (len(others) // len(_OTHERS) + 1), strict=False))
+
+
+def _unit_of(evaluation: Evaluation) -> str:
+    """What the horizontal axis counts."""
+    if evaluation.measure.adds_up:
+        return "episode of the trial"
+    episodes = evaluation.experience[1] if len(evaluation.experience) > 1 else 1
+    each = f", each after {episodes} more episodes in the task" if episodes > 1 else ""
+    return f"{evaluation.measure.point}s of adaptation{each}"
+
+
+def _gain(evaluation: Evaluation) -> str:
+    """The gain of the last point over the first, in a line of its own."""
+    if evaluation.gain is None:
+        return ""
+    first = evaluation.measure.first
+    low, high = evaluation.gain.ci95
+    ends = f"{evaluation.measure.point} {first + len(evaluation.points) - 1} over {first}"
+    return f"\ngain of {ends}, paired by task: {evaluation.gain.mean:.3g} ({low:.3g} to {high:.3g})"
 
 
 def _draw_learning(axes: Axes, run: Run, measure: Measure) -> None:
@@ -95,10 +178,10 @@ def _draw_learning(axes: Axes, run: Run, measure: Measure) -> None:
     the last point of training and the last of all.
     """
     rows = run.progress()
-    trained, tested = (_logged_points(rows, f"{source}/{measure.tag}") for source in ("meta_train", "meta_test"))
+    trained, tested = (logged_in(rows, f"{source}/{measure.tag}") for source in ("meta_train", "meta_test"))
     shown = {
-        "meta_train": _ends(trained),
-        "meta_test": sorted({*_ends(tested), *(point for point in _ends(trained) if point in tested)}),
+        "meta_train": ends(trained),
+        "meta_test": sorted({*ends(tested), *(point for point in ends(trained) if point in tested)}),
     }
     colours = dict(zip(sorted({*shown["meta_train"], *shown["meta_test"]}), _POINT_COLOURS, strict=False))
     for source, style, split in (("meta_train", "-", "training tasks"), ("meta_test", "o", "test tasks")):
@@ -109,6 +192,11 @@ def _draw_learning(axes: Axes, run: Run, measure: Measure) -> None:
             alpha = 0.6 if style == "-" else 1.0
             look: dict[str, Any] = {"color": colours[point], "alpha": alpha, "linewidth": 1.2, "markersize": 5}
             axes.plot(steps, returns, style, label=f"{measure.point} {point}, {split}", **look)
+    for phase, colour in (("prior", _FIRST), ("posterior", _OURS)):  # of agents that collect from these two
+        logged = [row for row in rows if f"meta_train/return/{phase}" in row]
+        steps, returns = ([row[tag] for row in logged] for tag in (STEP_TAG, f"meta_train/return/{phase}"))
+        if logged:
+            axes.plot(steps, returns, "-", color=colour, alpha=0.6, linewidth=1.2, label=f"{phase}, training tasks")
     axes.set(xlabel="environment steps", ylabel="return", title="meta-training")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     if axes.lines:
@@ -116,7 +204,7 @@ def _draw_learning(axes: Axes, run: Run, measure: Measure) -> None:
 
 
 def _draw_scores(axes: Axes, run: Run, measure: Measure) -> None:
-    """The score on training queries, smoothed, and before and after adaptation on test tasks, against examples seen."""
+    """The score on training queries, smoothed, and before and after adaptation on held-out tasks, against examples."""
     rows, train_tag = run.progress(), f"train/query_{measure.name}"
     values = [row[train_tag] for row in rows if train_tag in row]
     width = max(1, len(values) // _CURVE_POINTS)
@@ -124,12 +212,13 @@ def _draw_scores(axes: Axes, run: Run, measure: Measure) -> None:
     steps = [row[STEP_TAG] for row in rows if train_tag in row][width - 1 :: width]
     means = [sum(block) / len(block) for block in blocks][: len(steps)]
     axes.plot(steps, means, color="#888888", alpha=0.7, linewidth=1.2, label="training tasks, after adaptation")
-    points = _logged_points(rows, f"meta_test/{measure.tag}")
-    for point, colour in zip(dict.fromkeys(points[:2] + points[-1:]), _POINT_COLOURS, strict=False):
-        tag = f"meta_test/{measure.tag}{point}"
+    source, tasks = ("meta_val", "validation tasks") if any("meta_val/iqm" in row for row in rows) else _TESTED
+    points = logged_in(rows, f"{source}/{measure.tag}")
+    for point, colour in zip(dict.fromkeys(points[:1] + points[-1:] + points[1:2]), _POINT_COLOURS, strict=False):
+        tag = f"{source}/{measure.tag}{point}"
         logged = [row for row in rows if tag in row]
         x, y = [row[STEP_TAG] for row in logged], [row[tag] for row in logged]
-        label = f"test tasks, {point} {measure.point}{'' if point == 1 else 's'}"
+        label = f"{tasks}, {point} {measure.point}{'' if point == 1 else 's'}"
         axes.plot(x, y, "o-", color=colour, markersize=4, linewidth=1, label=label)
     axes.set(xlabel="examples", ylabel=MEASURES.get(measure.name, measure.name), title="meta-training")
     if not measure.higher_is_better:
@@ -139,12 +228,12 @@ def _draw_scores(axes: Axes, run: Run, measure: Measure) -> None:
         _finish(axes)
 
 
-def _logged_points(rows: list[dict[str, float]], prefix: str) -> list[int]:
+def logged_in(rows: list[dict[str, float]], prefix: str) -> list[int]:
     """The points of a curve that are logged under tags of this prefix, in order."""
     return sorted({int(tag.removeprefix(prefix)) for row in rows for tag in row if tag.startswith(prefix)})
 
 
-def _ends(points: list[int]) -> list[int]:
+def ends(points: list[int]) -> list[int]:
     """The first and the last; one where it has one."""
     return list(dict.fromkeys(points[:1] + points[-1:]))
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Column
 
 from metarl.evaluation import Evaluation, Measure
+from metarl.protocols import Split
 from metarl.run.directory import Run
 from metarl.trainer import Trainer
 
@@ -72,15 +73,16 @@ class TrainingProgress:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
             self._line_at, self._line_iteration = now, trainer.iteration
 
-    def evaluate(self, trainer: Trainer) -> Evaluation:
-        """The trainer's own evaluation; the last one, which may take long, is announced."""
+    def evaluate(self, trainer: Trainer, split: Split) -> Evaluation:
+        """The trainer's own evaluation on a split; the last ones, which may take long, are announced."""
         if trainer.iteration == self._total:
-            text = f"evaluating on {trainer.config.eval_tasks:,} test tasks"
+            name = "validation" if split == "val" else split
+            text = f"evaluating on {trainer.config.eval_tasks:,} {name} tasks"
             if self._bar is not None and self._task is not None:
                 self._bar.update(self._task, completed=trainer.iteration, description=text)
             else:
                 self._console.print(text, highlight=False, soft_wrap=True)
-        return trainer.evaluate()
+        return trainer.evaluate(split)
 
     def _text(self, trainer: Trainer, metrics: Mapping[str, float]) -> str:
         elapsed = time.monotonic() - self._started

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from envs.rows import close
 from experiments.cli.video import AnimatedImage, Mp4, captioned
 from metarl.errors import UserError
 from metarl.evaluation import run_trials
-from metarl.protocols import Agent, Renders, TaskFamily, VectorEnv
+from metarl.protocols import Agent, Measures, Renders, TaskFamily, VectorEnv
 from metarl.records import Record, Step
 from metarl.rl.rollouts import rows_per_task
 
@@ -33,6 +34,8 @@ class Moment:
     episode_return: float  # so far
     earlier_returns: tuple[float, ...]  # of the episodes before this one
     episode_end: bool
+    terminated: bool = False  # whether the episode has ended before its time, e.g. by a fall
+    measured: tuple[tuple[str, float], ...] = ()  # names and values of what the family measures, e.g. speeds
 
 
 class WatchedEnv:
@@ -65,10 +68,21 @@ class WatchedEnv:
             return step.to(self.device)
         before = self._moment
         reached, end = before.episode_return + float(step.reward[0]), bool(step.episode_end[0])
-        now = Moment(before.episode, before.step + 1, reached, before.earlier_returns, end)
+        measured = tuple(self._measured(step))
+        now = Moment(
+            before.episode, before.step + 1, reached, before.earlier_returns, end, bool(step.terminated[0]), measured
+        )
         self._watch(now)
         self._moment = Moment(now.episode + 1, 0, 0.0, (*now.earlier_returns, reached), False) if end else now
         return step.to(self.device)
+
+    def _measured(self, step: Step) -> Iterator[tuple[str, float]]:
+        """What the family measured in the first row in this step."""
+        if step.metrics is None or not isinstance(self._env, Measures):
+            return
+        for name, value in zip(self._env.metric_names, step.metrics[0].tolist(), strict=True):
+            if not math.isnan(value):
+                yield name, value
 
 
 @dataclass(frozen=True)
@@ -163,10 +177,16 @@ def play(
 
 
 def caption(title: str, moment: Moment, num_episodes: int, horizon: int) -> list[str]:
-    """Three lines: the task; the episode with its return so far; the returns of earlier episodes."""
-    now = f"episode {moment.episode} of {num_episodes}    step {moment.step} of {horizon}"
-    earlier = "   ".join(f"{value:.1f}" for value in moment.earlier_returns)
-    return [title, f"{now}    return {moment.episode_return:.1f}", f"before: {earlier}" if earlier else ""]
+    """Three lines: the task and what is measured now; the episode with its return so far; earlier episodes."""
+    measured = "   ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in moment.measured)
+    end = "    ended early" if moment.terminated else ""
+    now = f"episode {moment.episode} of {num_episodes}    step {moment.step} of {horizon}{end}"
+    earlier = "   ".join(f"episode {n}: {value:.1f}" for n, value in enumerate(moment.earlier_returns, start=1))
+    return [
+        f"{title}   now: {measured}" if measured else title,
+        f"{now}    return {moment.episode_return:.1f}",
+        earlier,
+    ]
 
 
 def describe(task: Record) -> str:

@@ -30,7 +30,8 @@ def print_evaluation(evaluation: Evaluation, expected: Expected | None = None, c
     """Print the curve by point, over the trial, and its gain, with bounds and the family's mean metrics.
 
     Points that training did not have are marked. The gain is that of the last point over the first; its interval is
-    that of the differences in each task, which is narrower than the intervals of the two points suggest.
+    that of the differences in each task, which is narrower than the intervals of the two points suggest. The means of
+    the worst tasks (CVaR) are those at the last point.
     """
     measure, points = evaluation.measure, evaluation.points
     name = MEASURES.get(measure.name, measure.name)
@@ -51,11 +52,39 @@ def print_evaluation(evaluation: Evaluation, expected: Expected | None = None, c
         sign = 1 if measure.higher_is_better else -1
         known = [sign * (values[-1] - values[0]) for values in evaluation.bounds.values()]
         rows.append(("gain", *_cells(evaluation.gain, known, digits), *[""] * len(evaluation.metrics)))
+    if evaluation.tails:
+        tail, blank = evaluation.tails[-1], [""] * (len(columns) - 2)
+        worst = {"worst 20 %": tail.cvar20, "worst 5 %": tail.cvar5, "worst task": tail.worst}
+        rows += [(name, number_text(value, digits), *blank) for name, value in worst.items()]
     console = Console() if console is None else console
     print_table(title, columns, rows, console, num_apart=len(rows) - num_points_rows)
-    lines = [_beyond_training(evaluation), _gaps(evaluation, digits), _stated(evaluation.facts)]
-    for line in filter(None, [*lines, "" if expected is None else _verdict(evaluation, expected)]):
+    lines = [_beyond_training(evaluation), _worst(evaluation), speed_text(evaluation), _gaps(evaluation, digits)]
+    lines.append(stated(evaluation.facts))
+    for line in filter(None, [*lines, "" if expected is None else verdict(evaluation, expected)]):
         console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+
+
+def print_evaluations(evaluations: Mapping[str, Evaluation], console: Console | None = None) -> None:
+    """Print one table with a row for each of several evaluations, by the names of their runs."""
+    first = next(iter(evaluations.values()))
+    names = {evaluation.measure.name for evaluation in evaluations.values()}
+    what = MEASURES.get(first.measure.name, first.measure.name) if len(names) == 1 else "score"
+    columns = ("run", "agent", "first", "last", "95 % interval", "gain", "worst 20 %", "worst 5 %", "worst task")
+    rows = []
+    for name, one in evaluations.items():
+        digits = DIGITS.get(one.measure.name, 2)
+        mean, _, interval = _cells(one.points[-1], [], digits)
+        gain = "" if one.gain is None else number_text(one.gain.mean, digits)
+        tail = one.tails[-1]
+        worst = (number_text(value, digits) for value in (tail.cvar20, tail.cvar5, tail.worst))
+        start = number_text(one.points[0].mean, digits)
+        rows.append((name, f"{one.agent} on {one.family}", start, mean, interval, gain, *worst))
+    console = Console() if console is None else console
+    title = f"{what} at the first and last point, {first.num_tasks} {first.split} tasks"
+    print_table(title, columns, rows, console, text=("run", "agent"))
+    if len({one.tasks_hash for one in evaluations.values()}) > 1:
+        note = "Not on the same tasks: families, or settings that tasks depend on, differ."
+        console.print(note, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def print_table(
@@ -113,11 +142,13 @@ def identity(trainer: Trainer, checkpoint: str, seed: int = 0, code: str = "as t
 
 
 def _cells(score: Score, known: list[float], digits: int) -> list[str]:
-    mean, iqm, low, high, *others = (_number(value, digits) for value in (score.mean, score.iqm, *score.ci95, *known))
+    mean, iqm, low, high, *others = (
+        number_text(value, digits) for value in (score.mean, score.iqm, *score.ci95, *known)
+    )
     return [mean, iqm, f"{low} to {high}", *others]
 
 
-def _number(value: float, digits: int) -> str:
+def number_text(value: float, digits: int) -> str:
     """With so many digits after the point, where there are less than three before it."""
     size = abs(value)
     if size >= 100:
@@ -133,10 +164,35 @@ def _beyond_training(evaluation: Evaluation) -> str:
     return f"{UNTRAINED} beyond training, whose trials ended at {measure.point} {measure.first + trained - 1}"
 
 
+def _worst(evaluation: Evaluation) -> str:
+    """What the rows of the worst tasks are, in a line."""
+    if not evaluation.tails:
+        return ""
+    measure, last = evaluation.measure, evaluation.measure.first + len(evaluation.points) - 1
+    return f"worst 20 %, worst 5 %: mean over the worst tasks (CVaR) at {measure.point} {last}"
+
+
+def speed_text(evaluation: Evaluation) -> str:
+    """When the agent has come close to the oracle, in a line."""
+    speed, point = evaluation.speed, evaluation.measure.point
+    if speed is None:
+        return ""
+    what = f"{100 * speed.share:.0f} % of the way from random to oracle"
+    last = f"{100 * speed.shares[-1]:.0f} % at the last"
+    if speed.reached is None:
+        return f"{what}: not reached; {last}"
+    before = (
+        ""
+        if speed.experience is None
+        else f", after {speed.experience} episode{'' if speed.experience == 1 else 's'} of experience"
+    )
+    return f"{what}: reached in {point} {speed.reached}{before}; {last}"
+
+
 def _gaps(evaluation: Evaluation, digits: int) -> str:
     """How far the agent is from each bound in the same tasks, in a line."""
     gaps = {
-        _words(name): f"{_number(gap.mean, digits)} ({' to '.join(_number(end, digits) for end in gap.ci95)})"
+        _words(name): f"{number_text(gap.mean, digits)} ({' to '.join(number_text(end, digits) for end in gap.ci95)})"
         for name, gap in evaluation.bound_gaps.items()
     }
     what = "over the trial" if evaluation.measure.adds_up else f"at the last {evaluation.measure.point}"
@@ -144,7 +200,7 @@ def _gaps(evaluation: Evaluation, digits: int) -> str:
     return f"Agent minus bound in the same tasks, {what} (95 % interval): {differences}" if gaps else ""
 
 
-def _stated(facts: Mapping[str, Any]) -> str:
+def stated(facts: Mapping[str, Any]) -> str:
     """The facts behind the scores, in one line."""
     values = {name: f"{value:,.3g}" if isinstance(value, float) else str(value) for name, value in facts.items()}
     return "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in values.items())
@@ -154,7 +210,7 @@ def _words(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _verdict(evaluation: Evaluation, expected: Expected) -> str:
+def verdict(evaluation: Evaluation, expected: Expected) -> str:
     measure = evaluation.measure
     number = expected.point
     limit = f"{'at least' if expected.at_most is None else 'at most'} {expected.limit:g}"
@@ -168,4 +224,4 @@ def _verdict(evaluation: Evaluation, expected: Expected) -> str:
     else:
         return f"Expected {limit} in {measure.point} {number}, which this curve does not have."
     met = "reached" if expected.is_met(reached) else "NOT reached"
-    return f"Expected {what}: {limit} ({expected.source}); {met}: {_number(reached, DIGITS.get(measure.name, 2))}."
+    return f"Expected {what}: {limit} ({expected.source}); {met}: {number_text(reached, DIGITS.get(measure.name, 2))}."

@@ -20,14 +20,15 @@ from experiments.cli.plots import plot_run
 from experiments.cli.progress import TrainingProgress
 from experiments.cli.recording import record, visible_env
 from experiments.cli.report import identity, print_evaluation
-from experiments.experiment.definition import Experiment, to_config
+from experiments.experiment.definition import Expected, Experiment, to_config
 from experiments.experiment.reading import project_of, record_of
 from metarl.errors import EnvironmentFailed, RunError, UserError, shell_command
 from metarl.evaluation import Evaluation
+from metarl.protocols import Split
 from metarl.rl.rollouts import raised
 from metarl.run.directory import STEP_TAG, Run
 from metarl.run.kept_files import as_files
-from metarl.run.log_writers import DEFAULT_LOG
+from metarl.run.log_writers import DEFAULT_LOG, tensorboard_command
 from metarl.trainer import Trainer, train
 
 _EXPLORATION = "exploration.png"
@@ -76,17 +77,18 @@ def new_run(
     run_dir: Path | None,
     command: list[str],
     log: Sequence[str] = DEFAULT_LOG,
+    start: Mapping[str, Any] | None = None,
 ) -> Run:
     """A new run of an experiment of this name, in `run_dir` or below runs/.
 
-    log: the writers of its progress, by name.
+    log: the writers of its progress, by name. start: the origin of the weights that it starts from.
 
     Raises:
         UserError: when the directory is in use or cannot be written, or a writer's package is not installed.
     """
     config = to_config(experiment, name)
     record, copies = record_of(experiment, name)
-    kept = {"project": project_of(record), "code": as_files(record, copies, 0)}
+    kept = {"project": project_of(record), "code": as_files(record, copies, 0), "start": start}
     if run_dir is not None:
         return Run.create_at(run_dir, config, command, log, **kept)
     family, agent = experiment.family.name, experiment.agent_name
@@ -101,8 +103,10 @@ class Results(NamedTuple):
     all_made: bool  # if not, what failed was reported
 
 
-def save_results(trainer: Trainer, run: Run, evaluation: Evaluation) -> Results:
+def save_results(trainer: Trainer, run: Run, evaluation: Evaluation, expected: Expected | None = None) -> Results:
     """Write the evaluation at the end of a training, its plot and a figure of how the agent explores.
+
+    expected: what its recipe expects, to be drawn in the plot.
 
     A figure that fails is reported, and costs none of the others.
 
@@ -112,7 +116,7 @@ def save_results(trainer: Trainer, run: Run, evaluation: Evaluation) -> Results:
     run.save_evaluation(evaluation, identity(trainer, "latest"))
     path = run.path / _EXPLORATION
     draw = {
-        "plot": lambda: plot_run(run, evaluation),
+        "plot": lambda: plot_run(run, evaluation, expected=expected),
         "figure of exploration": lambda: draw_exploration(
             trainer.family, trainer.agent, trainer.num_points, path, device=trainer.device
         ),
@@ -158,9 +162,9 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, rec
             if signals.first is not None and trainer.iteration < num_iterations:
                 raise _Stopped
 
-        def evaluate(trainer: Trainer) -> Evaluation:
+        def evaluate(trainer: Trainer, split: Split) -> Evaluation:
             with signals.stop_at_once() if trainer.iteration == num_iterations else nullcontext():
-                return show.evaluate(trainer)
+                return show.evaluate(trainer, split)
 
         try:
             evaluation = train(trainer, run, progress, evaluate)
@@ -188,7 +192,7 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, rec
         finally:
             run.close()
     try:
-        results = save_results(trainer, run, evaluation)
+        results = save_results(trainer, run, evaluation, experiment.expected)
     finally:
         print_evaluation(evaluation, experiment.expected)
     if trainer.num_diverged:
@@ -200,7 +204,7 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, rec
     if results.exploration is not None:
         print(f"Exploration: {results.exploration}")
     if "tensorboard" in run.log_names:
-        print(f"TensorBoard: {shell_command('tensorboard', '--logdir', run.path)}")
+        print(f"TensorBoard: {tensorboard_command(run.path)}")
     return 0 if results.all_made else 1
 
 

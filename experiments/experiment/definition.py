@@ -37,7 +37,7 @@ from metarl._lazy import imported
 from metarl.checks import at_least
 from metarl.errors import UserError
 from metarl.fewshot.episode import FewShotFamily
-from metarl.optim import is_expanded
+from metarl.optim import is_expanded, is_optimizer_state
 from metarl.protocols import TaskFamily
 from metarl.run.directory import Run
 from metarl.source import NamesSource
@@ -313,10 +313,10 @@ def _refuse_unknown(values: Any, cls: type[Any], where: str, part: str) -> None:
 
 
 def _is_ours(path: Any) -> bool:
-    return isinstance(path, str) and _path_now(path) in OUR_CLASSES
+    return isinstance(path, str) and path_now(path) in OUR_CLASSES
 
 
-def _path_now(path: str) -> str:
+def path_now(path: str) -> str:
     """Where a class is now that stood at module:class when an earlier run was made."""
     module, _, name = path.partition(":")
     return f"{MOVED.get(path) or MOVED.get(module, module)}:{name}"
@@ -328,9 +328,9 @@ def _class_of(part: str, path: Any, recipe: Callable[[], Experiment[Any, Any]], 
     if not isinstance(path, str) or not all(path.partition(":")):
         raise UserError(f"{named}; must be module:class, such as 'agents.rl2:RL2Config'")
     if _is_ours(path):
-        return imported(_path_now(path))
+        return imported(path_now(path))
     own = getattr(recipe(), part)
-    if not is_dataclass(own) or class_path(own) != _path_now(path):
+    if not is_dataclass(own) or class_path(own) != path_now(path):
         raise UserError(f"{named}; must be in the catalogs of this installation, or the recipe's {class_path(own)!r}")
     return type(own)
 
@@ -354,6 +354,8 @@ def restored(
     trainer = experiment.trainer()
     state = run.load(checkpoint)
     fresh = trainer.state_dict()
+    if run.is_packed:
+        state = _with_fresh_optimizers(fresh, state)
     try:
         if other_device:
             state = {**state, "generators": trainer.streams_after(state["iteration"], state["generators"])}
@@ -368,8 +370,16 @@ def restored(
     except Exception as error:  # whatever a learner's own loading leads to
         lines = str(error).strip().splitlines()  # the first of torch's many lines is a heading
         reason = f"{type(error).__name__}: {' '.join(lines[:2])}"
-    file = run.path / "checkpoints" / f"{checkpoint}.pt"
+    file = run.checkpoint_path(checkpoint)
     raise UserError(f"{file} does not fit the settings in {run.path / 'config.json'}: {reason}")
+
+
+def _with_fresh_optimizers(fresh: Any, saved: Any) -> Any:
+    """A saved state in which optimisers that it lacks, as archives leave theirs out, are as in a fresh one."""
+    if not (isinstance(fresh, Mapping) and isinstance(saved, Mapping)):
+        return saved
+    kept = {name: _with_fresh_optimizers(fresh.get(name), value) for name, value in saved.items()}
+    return {name: state for name, state in fresh.items() if is_optimizer_state(state)} | kept
 
 
 def _misfit(fresh: Any, saved: Any, where: str = "") -> str | None:
@@ -380,13 +390,13 @@ def _misfit(fresh: Any, saved: Any, where: str = "") -> str | None:
         return next((reason for reason in found if reason is not None), None)
     kinds = (int, float) if type(fresh) is float else (type(fresh),)
     if isinstance(fresh, torch.Tensor) and isinstance(saved, torch.Tensor):
-        return _tensor_misfit(fresh, saved, where)
+        return tensor_misfit(fresh, saved, where)
     if fresh is not None and type(saved) not in kinds:
         return f"{where} is of type {type(saved).__name__}; must be {type(fresh).__name__}"
     return None
 
 
-def _tensor_misfit(fresh: torch.Tensor, saved: torch.Tensor, where: str) -> str | None:
+def tensor_misfit(fresh: torch.Tensor, saved: torch.Tensor, where: str) -> str | None:
     """What a saved tensor differs in from a fresh one but for its numbers."""
     if fresh.shape != saved.shape:
         return f"{where} has shape {list(saved.shape)}; must be {list(fresh.shape)}"

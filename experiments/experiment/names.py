@@ -62,6 +62,13 @@ def installed_recipes() -> dict[str, EntryPoint]:
 
 
 @cache
+def trained_agents() -> dict[str, Path]:
+    """The archives of the trained agents that come with MetaRL, by the names of the experiments that they are of."""
+    folder = _ROOT / "agents" / "trained"
+    return {f"{file.parent.name}/{file.stem}": file for file in sorted(folder.glob("*/*.zip"))}
+
+
+@cache
 def benchmark_names() -> tuple[str, ...]:
     """All benchmarks: the modules of experiments/benchmarks that define `main`."""
     files = sorted((_ROOT / "experiments" / "benchmarks").glob("[!_]*.py"))
@@ -82,9 +89,11 @@ def _described_in(file: Path, class_name: str | None = None) -> str:
 
 
 def described(kind: str) -> dict[str, str]:
-    """Name and description of all families, agents, learners or experiments."""
+    """Name and description of all families, agents, learners, experiments or trained agents."""
     if kind == "experiments":
         return {name: _described_experiment(name) for name in experiment_names()}
+    if kind == "trained":
+        return {name: _described_experiment(name) for name in trained_agents()}
     catalogs = {"families": FAMILIES | FUNCTION_FAMILIES, "agents": AGENTS, "learners": LEARNERS}
     catalog = catalogs[kind]
     return {name: describe(*where.split(":")) for name, where in catalog.items()}

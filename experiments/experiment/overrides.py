@@ -50,7 +50,7 @@ def _changed(value: Any, parts: _Parts, where: str) -> Any:
     if not is_mapping and not is_dataclass(value):
         raise UserError(f"{where} is {value!r}, which has no fields; {where}.{next(iter(parts))} cannot be set")
     present = dict(value) if is_mapping else {f.name: getattr(value, f.name) for f in fields(value) if f.init}
-    hints = {} if is_mapping else _hints(type(value))
+    hints = {} if is_mapping else annotations_of(type(value))
     named = {} if is_mapping else variants(value)
     new: dict[str, Any] = {}
     for name, given in parts.items():
@@ -99,7 +99,7 @@ def _checked(given: Any, hint: Any, present: Any, where: str, allowed: Mapping[s
         return merged(present, json.loads(text), where)
 
 
-def _hints(cls: type[Any]) -> dict[str, Any]:
+def annotations_of(cls: type[Any]) -> dict[str, Any]:
     """The annotations of a class; empty where one of them names what is only known to type checkers."""
     try:
         return typing.get_type_hints(cls, include_extras=True)

@@ -25,8 +25,10 @@ from experiments.experiment.definition import IN_PYTHON, Experiment, from_config
 from experiments.experiment.definition import load as load_recipe
 from experiments.experiment.evaluating import evaluate_run
 from experiments.experiment.names import FAMILIES, FUNCTION_FAMILIES, described, experiment_names, known
+from experiments.experiment.opening import open_run
 from experiments.experiment.overrides import with_overrides
 from experiments.experiment.reading import read
+from experiments.experiment.starting import Start
 from metarl._lazy import imported
 from metarl.errors import UserError
 from metarl.evaluation import Evaluation
@@ -49,6 +51,7 @@ def train(
     device: Literal["cpu", "cuda"] | None = None,
     overrides: Mapping[str, Any] | None = None,
     run_dir: str | Path | None = None,
+    start_from: Run | str | Path | None = None,
     log: Sequence[str] = DEFAULT_LOG,
     progress: bool | Progress = True,
 ) -> Run:
@@ -56,9 +59,10 @@ def train(
 
     experiment: a name such as "grid_navi/rl2", the path of a recipe, or an `Experiment`. seed, device: the
     experiment's own where left out. overrides: other values by dotted name, such as {"agent.learning_rate": 3e-4}.
-    run_dir: an empty or new directory; if left out, one below runs/. log: the writers of the progress, e.g.
-    ("tensorboard", "wandb"); csv and json are always written. progress: whether to show a progress bar, or
-    what to call with the trainer and its metrics after each iteration.
+    run_dir: an empty or new directory; if left out, one below runs/. start_from: a run, or the path or the name of one,
+    whose weights and normalisers to start from; optimisers and schedules start afresh. log: the writers of the
+    progress, e.g. ("tensorboard", "wandb"); csv and json are always written. progress: whether to show a progress bar,
+    or what to call with the trainer and its metrics after each iteration.
 
     Raises:
         UserError: for a mistake in the arguments, in one line.
@@ -71,7 +75,12 @@ def train(
     )
     name = IN_PYTHON if isinstance(experiment, Experiment) else _recipe_name(str(experiment))
     trainer = asked.trainer()
-    run = new_run(asked, name, None if run_dir is None else Path(run_dir), ["metarl.train", name], log)
+    origin = None
+    if start_from is not None:
+        start = Start.of(start_from if isinstance(start_from, Run) else open_run(start_from))
+        start.give(trainer)
+        origin = start.origin
+    run = new_run(asked, name, None if run_dir is None else Path(run_dir), ["metarl.train", name], log, origin)
     bar = TrainingProgress(trainer, run) if progress is True else nullcontext(progress or _ignore)
     with run.lock():
         try:
@@ -80,7 +89,7 @@ def train(
                 evaluation = train_to_the_end(trainer, run, show, evaluate)
         finally:
             run.close()
-        save_results(trainer, run, evaluation)
+        save_results(trainer, run, evaluation, asked.expected)
     _experiments[run] = asked
     return run
 
@@ -174,7 +183,7 @@ def _opened(
     recipe: str | Path | Experiment[Any, Any] | None,
     choice: CodeChoice,
 ) -> tuple[Run, Experiment[Any, Any]]:
-    run = run if isinstance(run, Run) else Run.open(run)
+    run = run if isinstance(run, Run) else open_run(run)
     if isinstance(recipe, Experiment):
         experiment = from_config(run.config(), run.path, lambda: recipe, any_environment=True)
     elif run in _experiments and choice == CodeChoice() and recipe is None:

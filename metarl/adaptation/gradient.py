@@ -7,7 +7,8 @@ Oh et al. BOIL: towards representation change for few-shot learning (2021): the 
 The variants of MAML are composed from parts: the step sizes (metarl/adaptation/step_sizes.py), the names of the
 parameters that adapt, whether the outer gradient differentiates through the inner one (`first_order`), the number of
 steps, and how tasks are batched. A loss is a function of one task's parameters and data, so any module with parameters
-can adapt: a regression net, or a policy with its log standard deviation.
+can adapt: a regression net, or a policy with its log standard deviation. Where a perceptron adapts to a supervised
+loss, the inner gradient is written out: see metarl/adaptation/perceptron.py.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
 from metarl.adaptation.batching import BATCHINGS, Batching, over_tasks
+from metarl.adaptation.perceptron import PerceptronLoss
 from metarl.nets.mlp import takes_tasks
 from metarl.records import Examples
 from metarl.rl.losses import mean_over_examples
@@ -104,9 +106,15 @@ class GradientAdaptation(nn.Module):
     def step(self, state: Params, context: Any, step: int = 0, *, first_order: bool | None = None) -> Params:
         """The state after one gradient step; `step` is its number, from zero."""
         first_order = self.first_order if first_order is None else first_order
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not first_order):
+        sizes = {name: self.step_sizes(name, step) for name in self.adapted}
+        differentiates = torch.is_grad_enabled() and not first_order
+        loss = self._written_out(context) if differentiates or not torch.is_grad_enabled() else None
+        numbers = {name: size for name, size in sizes.items() if isinstance(size, float)}
+        if loss is not None and len(numbers) == len(sizes):
+            return loss.stepped(state, context, numbers)
+        with torch.set_grad_enabled(differentiates):
             gradient = self.gradient(state, context)
-        return state | {name: state[name] - self.step_sizes(name, step) * gradient[name] for name in self.adapted}
+        return state | {name: state[name] - sizes[name] * gradient[name] for name in self.adapted}
 
     def gradient(self, state: Params, context: Any) -> Params:
         """The gradient of each task's loss with respect to the parameters that adapt: [N, ...] each."""
@@ -114,6 +122,8 @@ class GradientAdaptation(nn.Module):
 
     def gradient_and_losses(self, state: Params, context: Any) -> tuple[Params, Tensor]:
         """The gradient and each task's loss [N]."""
+        if (loss := self._written_out(context)) is not None:
+            return loss.gradient_and_losses(state, context)
         if self.batching == "batched":
             return self._batched_gradient(state, context)
 
@@ -122,6 +132,13 @@ class GradientAdaptation(nn.Module):
             return grad_and_value(lambda own: self.loss(params | own, data))(own)
 
         return self._over_tasks(of_task)(state, context)
+
+    def _written_out(self, context: Any) -> PerceptronLoss | None:
+        """The loss as one whose gradient is written out, where it is and all parameters adapt."""
+        adapts_all = len(self.adapted) == len(self._dims)
+        if self.batching != "batched" or not adapts_all or not isinstance(self.loss, SupervisedLoss):
+            return None
+        return self.loss.written_out if context.context is None else None
 
     def _batched_gradient(self, state: Params, context: Any) -> tuple[Params, Tensor]:
         """The gradient of the summed loss: adapted parameters are not shared, so it holds each task's own gradient."""
@@ -160,16 +177,24 @@ class GradientAdaptation(nn.Module):
         """Ignored: a checkpoint records the batching it was made with, but the settings choose the one to use."""
 
 
-def supervised_loss(net: nn.Module, criterion: Callable[[Tensor, Tensor], Tensor]) -> TaskLoss:
-    """The mean of criterion(predictions, y) over a task's Examples.
+class SupervisedLoss:
+    """The mean of a criterion over a task's Examples; data with a context pass it to the net after x.
 
-    The criterion returns one number per example, [..., K]. Data with a context pass it to the net after x.
+    criterion: called as criterion(predictions, y), returns one number per example, [..., K].
     """
 
-    def loss(params: Params, data: Examples) -> Tensor:
-        return mean_over_examples(criterion(functional_call(net, params, inputs_of(data)), data.y), data.valid)
+    def __init__(self, net: nn.Module, criterion: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.net, self.criterion = net, criterion
+        self.written_out = PerceptronLoss.of(net, criterion)
 
-    return loss
+    def __call__(self, params: Params, data: Examples) -> Tensor:
+        prediction = functional_call(self.net, params, inputs_of(data))
+        return mean_over_examples(self.criterion(prediction, data.y), data.valid)
+
+
+def supervised_loss(net: nn.Module, criterion: Callable[[Tensor, Tensor], Tensor]) -> SupervisedLoss:
+    """The loss of few-shot tasks: see `SupervisedLoss`."""
+    return SupervisedLoss(net, criterion)
 
 
 def inputs_of(data: Examples) -> tuple[Tensor, ...]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from metarl.adaptation.sequence import SequenceState, ask_in_copies
 from metarl.checks import at_least, literals
 from metarl.nets.initialisation import orthogonal_
+from metarl.nets.recurrence import gru
 
 Cell = Literal["gru", "lstm"]
 
@@ -94,6 +95,9 @@ class Recurrent(nn.Module):
 
     def read(self, state: RecurrentState, x: Tensor) -> tuple[Tensor, RecurrentState]:
         """The hidden states [T, B, H] after each of the items x [T, B, in], and the memory after the last."""
+        if state.cell is None and x.device.type == "cpu":
+            read = gru(x, state.hidden, self.rnn.all_weights[0])
+            return read, RecurrentState(read[-1])
         hidden = state.hidden.unsqueeze(0).contiguous()
         if state.cell is None:
             read, _ = self.rnn(x, hidden)

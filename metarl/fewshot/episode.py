@@ -25,6 +25,7 @@ class FewShotEpisode(Record):
 
     support: Examples  # [N, K, ...], the examples to adapt to
     query: Examples  # [N, Q, ...], the examples to predict
+    tasks: Record | None = None  # [N, ...], the parameters of the tasks, where numbers make them; no learner reads them
 
     @property
     def num_examples(self) -> int:

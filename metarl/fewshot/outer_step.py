@@ -43,7 +43,7 @@ class OuterStep:
 
     def __init__(self, config: OuterConfig, module: MetaLearned, num_iterations: int) -> None:
         self.config, self.module, self.num_iterations = config, module, num_iterations
-        self.optimizer = torch.optim.Adam(module.parameters(), lr=config.outer_lr)
+        self.optimizer = torch.optim.Adam(module.parameters(), lr=config.outer_lr, fused=True)
         self.num_updates = 0
 
     @property

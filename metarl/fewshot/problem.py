@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from metarl.adaptation.perceptron import Criterion
 from metarl.evaluation import Measure
 from metarl.records import Examples, Record
 from metarl.rl.losses import mean_over_examples
@@ -30,6 +31,33 @@ class Outcome(Record):
     confidence: Tensor | None = None  # [P, bins, 3], number of queries, summed confidence, number correct
 
 
+class SquaredErrors:
+    """The mean squared error of each example over its outputs, with its gradient."""
+
+    def __call__(self, prediction: Tensor, y: Tensor) -> Tensor:
+        """Errors [..., Q] of predictions [..., Q, out]."""
+        return (prediction - y).square().mean(-1)
+
+    def slope(self, prediction: Tensor, y: Tensor) -> Tensor:
+        """The gradient [..., Q, out] of each error with respect to its prediction."""
+        return (prediction - y) * (2 / prediction.shape[-1])
+
+
+class CrossEntropies:
+    """The negative log-likelihood of each example's class, in nats, with its gradient."""
+
+    def __call__(self, prediction: Tensor, y: Tensor) -> Tensor:
+        """Losses [..., Q] of logits [..., Q, W] for classes y [..., Q]."""
+        return nn.functional.cross_entropy(prediction.flatten(0, -2), y.flatten(), reduction="none").view(y.shape)
+
+    def slope(self, prediction: Tensor, y: Tensor) -> Tensor:
+        """The gradient [..., Q, W] of each loss with respect to its logits."""
+        return prediction.softmax(-1) - nn.functional.one_hot(y, prediction.shape[-1])
+
+
+squared_errors, cross_entropies = SquaredErrors(), CrossEntropies()
+
+
 class Problem(Protocol):
     """The problem of a few-shot family, as learners see it."""
 
@@ -42,8 +70,9 @@ class Problem(Protocol):
     @property
     def measure(self) -> Measure: ...  # measure of `score`
 
-    def losses(self, prediction: Tensor, y: Tensor) -> Tensor:
-        """The losses [..., Q] of predictions [..., Q, output_size]."""
+    @property
+    def losses(self) -> Criterion:
+        """The losses [..., Q] of predictions [..., Q, output_size], called with them and y."""
         ...
 
     def score(self, prediction: Tensor, data: Examples) -> Tensor:
@@ -67,13 +96,11 @@ class Regression:
     output_size: int
 
     measure = ERROR
+    losses = squared_errors
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         return (self.input_size,)
-
-    def losses(self, prediction: Tensor, y: Tensor) -> Tensor:
-        return squared_errors(prediction, y)
 
     def score(self, prediction: Tensor, data: Examples) -> Tensor:
         return mean_over_examples(squared_errors(prediction, data.y), data.valid)
@@ -96,6 +123,7 @@ class Classification:
     ways: int
 
     measure = ACCURACY
+    losses = cross_entropies
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -104,9 +132,6 @@ class Classification:
     @property
     def output_size(self) -> int:
         return self.ways
-
-    def losses(self, prediction: Tensor, y: Tensor) -> Tensor:
-        return cross_entropies(prediction, y)
 
     def score(self, prediction: Tensor, data: Examples) -> Tensor:
         return mean_over_examples(_is_right(prediction, data.y), data.valid)
@@ -122,16 +147,6 @@ class Classification:
         confidence = sum(outcome.confidence for outcome in outcomes if outcome.confidence is not None)
         assert isinstance(confidence, Tensor)
         return {"nll": nll.mean(1).tolist(), "ece": calibration_error(confidence).tolist()}
-
-
-def squared_errors(prediction: Tensor, y: Tensor) -> Tensor:
-    """The mean squared error of each example over its outputs: [..., Q, out] -> [..., Q]."""
-    return (prediction - y).square().mean(-1)
-
-
-def cross_entropies(prediction: Tensor, y: Tensor) -> Tensor:
-    """The negative log-likelihood of each example's class, in nats: logits [..., Q, W], y [..., Q] -> [..., Q]."""
-    return nn.functional.cross_entropy(prediction.flatten(0, -2), y.flatten(), reduction="none").view(y.shape)
 
 
 def calibration_error(confidence: Tensor) -> Tensor:

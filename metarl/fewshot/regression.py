@@ -63,7 +63,7 @@ class FunctionFamily:
             self.examples(tasks, own if given is None else given, generator)
             for given, own in ((shots, self.shots), (queries, self.queries))
         )
-        return FewShotEpisode(support, query)
+        return FewShotEpisode(support, query, tasks)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from metarl.fewshot.episode import (
 from metarl.fewshot.problem import Classification, Outcome
 from metarl.memory import check_memory
 from metarl.protocols import Split
-from metarl.records import Digest, cat
+from metarl.records import Digest, Record, cat
 from metarl.source import Draw, TrainConfig, check_kinds
 
 CURVE_STEPS = 10  # number of adaptation steps in the adaptation curve
@@ -72,6 +72,7 @@ class FewShotSource:
         self.measure = self.problem.measure  # until the learner sets the unit of its curve
         self.score_tag = f"train/query_{self.measure.name}"
         self._num_steps_given = train.num_points is not None
+        self.validation_split: Split = "test"  # until the learner sets the shots of a task
         self._generators = generators
 
     def make_learner(self, num_iterations: int) -> FewShotLearner:
@@ -89,10 +90,22 @@ class FewShotSource:
             self.num_points = _most_points(self.family)
         shots, queries = _shots(learner, self.family, self.num_points), self.family.test_queries  # fails early too
         test = self.family.episode(1, "test", shots=shots, queries=queries, generator=torch.Generator().manual_seed(0))
+        self.validation_split = "val" if self._has_validation(shots) else "test"
         if isinstance(learner, ChecksEpisodes):
             device = self._generators["initialisation"].device
             learner.check_episodes(self._first_episode.to(device), test.to(device))
         return learner
+
+    def _has_validation(self, shots: int | None) -> bool:
+        """Whether the family has validation tasks of the size of the test tasks."""
+        if "val" not in getattr(self.family, "splits", ()):
+            return False
+        try:
+            generator = torch.Generator().manual_seed(0)
+            self.family.episode(1, "val", shots=shots, queries=self.family.test_queries, generator=generator)
+        except ValueError:  # too few classes, or images of one
+            return False
+        return True
 
     def draw(self, learner: FewShotLearner) -> Draw[FewShotEpisode]:
         """The support and query sets of `num_tasks` training tasks."""
@@ -140,6 +153,7 @@ class FewShotSource:
                 raise ValueError(f"{name} is {value}; must be at least 1")
         shots = _shots(learner, family, num_points)
         outcomes: list[Outcome] = []
+        tasks: list[Record] = []
         digest, seconds = Digest(), 0.0
         for episode in _test_tasks(family, split, num_tasks, shots, generator):
             started = time.perf_counter()
@@ -148,7 +162,8 @@ class FewShotSource:
                 torch.cuda.synchronize(predictions.device)
             seconds += time.perf_counter() - started
             outcomes.append(family.problem.outcome(predictions, episode.query))
-            digest.add(episode)
+            digest.add(replace(episode, tasks=None))  # the examples make the episode
+            tasks += [] if episode.tasks is None else [episode.tasks]
         ways = {"ways": family.problem.ways} if isinstance(family.problem, Classification) else {}
         sizes = {**ways, "shots": family.shots if shots is None else shots, "queries": family.test_queries}
         if family.varies:
@@ -160,6 +175,7 @@ class FewShotSource:
             agent=agent_name,
             split=split,
             measure=self.measure,
+            tasks=cat(tasks) if tasks else None,
             trained_points=self._trained_points(learner),
             tasks_hash=str(digest),
         )

@@ -97,9 +97,9 @@ class ActingSource:
         """The tasks of a split on which to evaluate, where they are no fresh ones."""
         return None
 
-    def _trained_points(self, learner: Agent[Any, Any]) -> int | None:
-        """How many points of the adaptation curve training has; None: its amounts are not counted in points."""
-        return None
+    def _trained_points(self, learner: Agent[Any, Any]) -> int:
+        """How many points of the adaptation curve training has."""
+        return self.num_points
 
     def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
         return {"num_diverged": self.num_diverged}

@@ -52,7 +52,9 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.results = path  # where evaluations, pictures and videos are saved
         self._logger: Logger | None = None
+        self._log_to: tuple[str, ...] | None = None  # other writers of the progress than meta.json names
         self._forget_after: int | None = None  # environment steps; set by `rewind` until the next `log`
 
     @classmethod
@@ -102,11 +104,12 @@ class Run:
         *,
         project: Path | None = None,
         code: Mapping[str, bytes] | None = None,
+        start: Mapping[str, Any] | None = None,
     ) -> Run:
         """A new run in exactly this directory, which must be empty or absent, or have been left before it was a run.
 
         project: a folder of the user's project, whose commit is noted next to our own. code: what the run keeps of its
-        code, by file name; see metarl/run/kept_files.py.
+        code, by file name; see metarl/run/kept_files.py. start: the run whose weights the training starts from.
 
         Raises:
             RunError: when it holds something already or cannot be written.
@@ -123,7 +126,8 @@ class Run:
             if not _is_blank(path):
                 raise RunError(f"{path} is not empty; a new run needs an empty directory or one that does not exist")
             (path / "checkpoints").mkdir(exist_ok=True)
-            write_whole(path / "meta.json", _json_bytes({**provenance(command, project), "log": list(log)}))
+            meta = {**provenance(command, project), "log": list(log), **({} if start is None else {"from": start})}
+            write_whole(path / "meta.json", _json_bytes(meta))
             cls(path).keep_code(code or {})
             write_whole(path / "config.json", _json_bytes(config))  # last: what makes a directory a run
         except OSError as error:
@@ -132,12 +136,16 @@ class Run:
 
     @classmethod
     def open(cls, path: Path | str) -> Run:
-        """The run in a directory.
+        """The run in a directory, or in the archive of a trained agent.
 
         Raises:
-            RunError: when there is no run.
+            RunError: when there is no run, or an archive is not one of ours.
         """
         path = Path(path)
+        if path.is_file():
+            from metarl.run.archive import PackedRun  # here, as that is a Run
+
+            return PackedRun(path)
         if (path / "config.json").is_file():
             return cls(path)
         if not path.exists():
@@ -147,6 +155,11 @@ class Run:
         raise RunError(f"{path} is not a run: it has no config.json{hint}")
 
     @property
+    def is_packed(self) -> bool:
+        """Whether it is the archive of a trained agent, which has one checkpoint and cannot be trained."""
+        return False
+
+    @property
     def videos(self) -> Path:
         """The folder of this run's videos.
 
@@ -154,6 +167,10 @@ class Run:
             RunError: when it is a symbolic link, which may lead out of the run.
         """
         return self._own_folder("videos")
+
+    def _results_folder(self) -> Path:
+        """Where results are saved; it exists."""
+        return self.results
 
     def _own_folder(self, name: str) -> Path:
         path = self.path / name
@@ -244,11 +261,17 @@ class Run:
     @property
     def log_names(self) -> tuple[str, ...]:
         """What the progress is written to, as was asked for when the run was made; earlier runs have the default."""
+        if self._log_to is not None:
+            return self._log_to
         try:
             log = self.meta()["log"]
             return tuple(log) if isinstance(log, list) and set(log) <= set(WRITERS) else DEFAULT_LOG
         except (KeyError, TypeError):
             return DEFAULT_LOG
+
+    def log_to(self, names: Sequence[str]) -> None:
+        """Write the progress to these from now on, whatever meta.json names."""
+        self._log_to = tuple(names)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Append one row of metrics at this many environment steps.
@@ -355,7 +378,7 @@ class Run:
             TypeError: when the state holds anything but tensors and plain Python.
         """
         check_plain(state, name)
-        path = self._checkpoint(name)
+        path = self.checkpoint_path(name)
         try:
             write_whole(path, lambda file: torch.save(state, file))
         except (OSError, RuntimeError) as error:
@@ -367,7 +390,11 @@ class Run:
 
     def has(self, name: str) -> bool:
         """Whether there is a checkpoint of this name."""
-        return self._checkpoint(name).is_file()
+        return self.checkpoint_path(name).is_file()
+
+    def checkpoint(self, asked: str) -> str:
+        """The name of the checkpoint that is read where this one is asked for."""
+        return asked
 
     def load(self, name: str) -> dict[str, Any]:
         """The state in checkpoints/<name>.pt, all tensors on the CPU.
@@ -375,7 +402,7 @@ class Run:
         Raises:
             RunError: when there is none or it cannot be read.
         """
-        path = self._checkpoint(name)
+        path = self.checkpoint_path(name)
         if not path.is_file():
             raise RunError(f"{self.path} has no checkpoint named {name!r}")
         try:
@@ -393,7 +420,12 @@ class Run:
             raise RunError(f"{path} is not a checkpoint: it holds a {type(state).__name__}; must hold a dict")
         return state
 
-    def _checkpoint(self, name: str) -> Path:
+    def checkpoint_path(self, name: str) -> Path:
+        """The file of a checkpoint.
+
+        Raises:
+            RunError: when its folder is a symbolic link.
+        """
         return self._own_folder("checkpoints") / f"{name}.pt"
 
     # Evaluations
@@ -408,7 +440,7 @@ class Run:
         Raises:
             RunError: when the disk refuses it.
         """
-        path = self.path / f"{name or f'evaluation_{evaluation.split}'}.json"
+        path = self._results_folder() / f"{name or f'evaluation_{evaluation.split}'}.json"
         try:
             write_whole(path, _json_bytes({**evaluation.as_json(), **(subject or {})}, compact="per_task"))
         except OSError as error:
@@ -443,7 +475,7 @@ class Run:
             RunError: when the disk refuses it.
         """
         rows = [] if evaluation.per_task is None else evaluation.per_task.rows(evaluation.measure)
-        path, text = self.path / f"{name}.csv", io.StringIO()
+        path, text = self._results_folder() / f"{name}.csv", io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -480,7 +512,7 @@ class Run:
         Raises:
             RunError: when the disk refuses it.
         """
-        path = self.path / f"{name}.png"
+        path = self._results_folder() / f"{name}.png"
         try:
             write_whole(path, png)
         except OSError as error:

@@ -74,6 +74,15 @@ def open_lock(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | _NO_FOLLOW, 0o666), "r+b", buffering=0)
 
 
+def open_to_append(path: Path) -> int:
+    """A descriptor of a file to append to, created if missing.
+
+    Raises:
+        OSError: when it cannot be opened for writing, or is a symbolic link.
+    """
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_FOLLOW, 0o666)
+
+
 def reason(error: Exception) -> str:
     """The reason of an error, in one line."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

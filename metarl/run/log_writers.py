@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from stable_baselines3.common.logger import JSONOutputFormat, KVWriter, Logger, TensorBoardOutputFormat
 
-from metarl.errors import UserError
+from metarl.errors import UserError, shell_command
 from metarl.run.files import write_whole
 
 STEP_TAG = "time/total_timesteps"  # the tag that orders all rows: environment steps so far
@@ -26,7 +26,18 @@ PROJECT = "metarl"  # the name under which experiment trackers file runs
 LogName = Literal["tensorboard", "csv", "json", "wandb", "mlflow", "trackio"]
 DEFAULT_LOG: tuple[LogName, ...] = ("tensorboard", "csv", "json")
 ALWAYS: tuple[LogName, ...] = ("json", "csv")  # read again when a run is resumed or plotted
+_NOT_SHOWN = ("time/iterations", STEP_TAG, "time/collect_fps")  # in TensorBoard: other forms of its own axes
 EXTRAS = ("wandb", "mlflow", "trackio")  # packages of the same name, installed as extras
+
+
+def tensorboard_command(folder: Path) -> str:
+    """The command that shows a folder of logs in TensorBoard, where a run has a name only below what is shown.
+
+    That is the folder that it is in, with the runs next to it; in the working directory, it alone is named.
+    """
+    if folder.parent != Path():
+        return shell_command("tensorboard", "--logdir", folder.parent)
+    return shell_command("tensorboard", "--logdir_spec", f"{folder.name}:{folder}")
 
 
 def open_logger(path: Path, forget_after: int | None, log: Sequence[str] = DEFAULT_LOG) -> Logger:
@@ -90,14 +101,65 @@ class _CsvWriter(KVWriter):
         self._file.close()
 
 
-def _tensorboard_writer(path: Path, forget_after: int | None) -> KVWriter:
-    from torch.utils.tensorboard.writer import SummaryWriter
+class _TensorBoardWriter(TensorBoardOutputFormat):
+    """Scalars without those that say the same as the horizontal axis, and, at the start, what the run is.
 
-    writer = TensorBoardOutputFormat(str(path))
-    if forget_after is not None:
-        writer.writer.close()
-        writer.writer = SummaryWriter(str(path), purge_step=forget_after + 1)
-    return writer
+    The tabs: HPARAMS has the settings, TEXT the command and the configuration, CUSTOM SCALARS all points of the
+    adaptation curve in one chart.
+    """
+
+    def __init__(self, path: Path, forget_after: int | None) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        is_new = not any(path.glob("events.*"))
+        super().__init__(str(path))
+        if forget_after is not None:
+            self.writer.close()
+            self.writer = SummaryWriter(str(path), purge_step=forget_after + 1)
+        if is_new:
+            self._introduce(_config_of(path), _json_of(path / "meta.json"))
+
+    def _introduce(self, config: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard.summary import hparams
+
+        settings = {name: value for name, value in _flat(config).items() if isinstance(value, (bool, int, float, str))}
+        for summary in hparams(settings, {"meta_test/iqm": 0.0, "meta_test/gain": 0.0}):
+            self.writer._get_file_writer().add_summary(summary)  # pyright: ignore[reportOptionalMemberAccess]
+        self.writer.add_text("command", f"    {meta.get('command', 'unknown')}")
+        self.writer.add_text("config", _indented(config))
+        self.writer.add_text(
+            "origin", _indented({key: meta[key] for key in ("git", "versions", "from") if key in meta})
+        )
+        points = "(ep|step|shot|example)_[0-9]+$"
+        charts = {
+            title: ["Multiline", [f"{prefix}/[a-z]+/{points}"]]
+            for title, prefix in (
+                ("test tasks", "meta_test"),
+                ("validation tasks", "meta_val"),
+                ("training tasks", "meta_train"),
+            )
+        }
+        self.writer.add_custom_scalars({"adaptation, by point of the curve": charts})
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        shown = {tag: value for tag, value in key_values.items() if tag not in _NOT_SHOWN}
+        super().write(shown, {tag: key_excluded[tag] for tag in shown}, step)
+
+
+def _indented(value: Mapping[str, Any]) -> str:
+    """JSON as a block of code in Markdown."""
+    return "\n".join(f"    {line}" for line in json.dumps(value, indent=2).splitlines())
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names, lists as text."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = str(value) if isinstance(value, list) else value
+    return flat
 
 
 class _WandbWriter(KVWriter):
@@ -137,7 +199,7 @@ class _MlflowWriter(KVWriter):
 
 
 WRITERS: dict[str, Callable[[Path, int | None], KVWriter]] = {
-    "tensorboard": _tensorboard_writer,
+    "tensorboard": _TensorBoardWriter,
     "csv": lambda path, _: _CsvWriter(path / "progress.csv"),
     "json": _json_writer,
     "wandb": lambda path, _: _WandbWriter("wandb", path, id=_id_of(path), dir=str(path)),
@@ -168,10 +230,16 @@ def _name_of(path: Path) -> str:
 
 
 def _config_of(path: Path) -> dict[str, Any]:
+    return _json_of(path / "config.json")
+
+
+def _json_of(path: Path) -> dict[str, Any]:
+    """An object in a file; empty where it cannot be read: a run is trained even where its log lacks its settings."""
     try:
-        return json.loads((path / "config.json").read_text())
-    except (OSError, ValueError):  # a run is trained even where a tracker cannot be told its settings
+        value = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
         return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _id_of(path: Path) -> str:

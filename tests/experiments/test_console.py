@@ -63,7 +63,7 @@ def test_printed_commands_can_be_pasted(recipe, capsys, name):
     status, output, errors = run(capsys, "train", recipe, "--run-dir", name)
     assert status == 0, errors
     (line,) = [line for line in output.splitlines() if line.startswith("TensorBoard: ")]
-    assert shlex.split(line.removeprefix("TensorBoard: ")) == ["tensorboard", "--logdir", name]
+    assert shlex.split(line.removeprefix("TensorBoard: ")) == ["tensorboard", "--logdir_spec", f"{name}:{name}"]
     output = run(capsys, "resume", name)[1]
     pasted = output.split("Evaluate it with: ")[1].split("; train it on")[0]
     assert shlex.split(pasted) == ["metarl", "evaluate", name]

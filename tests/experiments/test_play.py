@@ -22,7 +22,7 @@ from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import PointNavigation, PointTasks, Semicircle, Wind
 from experiments.cli import session
-from experiments.cli.recording import WatchedEnv, caption, play, record, visible_env
+from experiments.cli.recording import Moment, WatchedEnv, caption, play, record, visible_env
 from experiments.cli.task_arguments import with_fields
 from experiments.cli.video import MAX_SMALL_FRAMES, AnimatedImage, Mp4, captioned
 from metarl.errors import UserError
@@ -202,7 +202,25 @@ def test_captions_say_task_episode_and_return(tmp_path):
     lines = caption("a title", moments[8], 2, 4)
     assert lines[0] == "a title"
     assert lines[1] == f"episode 2 of 2    step 4 of 4    return {returns[1]:.1f}"
-    assert lines[2] == f"before: {returns[0]:.1f}"
+    assert lines[2] == f"episode 1: {returns[0]:.1f}"
+
+
+def test_captions_say_what_is_measured_and_that_an_episode_has_ended_early():
+    moment = Moment(1, 7, 2.0, (), True, True, (("velocity_error", 0.25),))
+    assert caption("half_cheetah_vel   velocity 1.5", moment, 2, 200) == [
+        "half_cheetah_vel   velocity 1.5   now: velocity error 0.25",
+        "episode 1 of 2    step 7 of 200    ended early    return 2.0",
+        "",
+    ]
+
+
+def test_a_moment_has_what_the_family_measures():
+    family, moments = make("half_cheetah_vel", horizon=2), []
+    watched = WatchedEnv(family.make_env(1, generator()), torch.device("cpu"), moments.append)
+    watched.reset(family.sample(1, "train", generator()))
+    step = watched.step(torch.zeros(1, 6))
+    assert step.metrics is not None
+    assert [value for _, value in moments[1].measured] == pytest.approx(step.metrics[0].tolist())
 
 
 def test_what_an_accelerator_steps_after_the_end_is_not_shown():

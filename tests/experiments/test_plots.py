@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.cli import plots
+from experiments.experiment.definition import Expected
 from metarl.evaluation import ADAPTED_RETURN, RETURN, Evaluation, Measure
 from metarl.run.directory import Run
 
@@ -79,7 +80,7 @@ def test_points_beyond_training_are_hollow(axes, trained, solid):
 
 def test_a_bound_that_is_known_in_each_task_is_drawn_with_its_interval(axes):
     plots._draw_adaptation(axes, curve(None), curve(None).bounds)
-    assert len(axes.collections) == 3  # ours, that of "exact", and the bars; "mean" has none
+    assert len(axes.collections) == 2  # that of "exact", and our bars; "mean" has none
     assert {"exact", "mean", "ours"} <= set(colours(axes))
 
 
@@ -87,3 +88,44 @@ def test_one_is_singular(axes, tmp_path):
     row = {"train/query_mse": 1.0} | {f"meta_test/mse/shot_{k}": 1.0 for k in (0, 1, 5)}
     plots._draw_scores(axes, run_with(tmp_path, row), Measure("mse", "shot", 0, higher_is_better=False))
     assert {"test tasks, 0 shots", "test tasks, 1 shot", "test tasks, 5 shots"} <= set(colours(axes))
+
+
+def test_a_bound_has_its_own_colour_whichever_others_there_are():
+    alone, among = plots._colours_of(["oracle"]), plots._colours_of(["ppo_hidden", "gittins", "oracle", "random"])
+    assert alone["oracle"] == among["oracle"]
+    assert len({*among.values(), *plots._POINT_COLOURS}) == len(among) + len(plots._POINT_COLOURS)
+
+
+@pytest.mark.parametrize(
+    ("expected", "place"),
+    [
+        (Expected("us", at_least=3.0, point=2), 2.0),
+        (Expected("us", at_least=3.0), None),  # of the whole trial: it has no place on the axis of episodes
+        (Expected("us", at_least=3.0, point=9), None),
+    ],
+)
+def test_what_is_expected_at_a_point_is_a_line_over_it(axes, expected, place):
+    plots._draw_adaptation(axes, curve(None), {}, expected)
+    lines = [line for line in axes.lines if str(line.get_label()).startswith("expected")]
+    assert [float(sum(line.get_xdata()) / 2) for line in lines] == ([] if place is None else [place])
+
+
+def test_the_title_has_the_seed_the_commit_and_the_settings_that_the_command_gave(tmp_path):
+    command = ["metarl", "train", "x/y", "--seed", "4", "--agent.head-sizes", "8", "9", "--run-dir", "r"]
+    run = Run.create_at(tmp_path / "run", {"seed": 4, "train": {"num_iterations": 1200}}, command, ("json",))
+    first, second = plots._title(run, curve(None)).splitlines()
+    assert first.startswith("a · ours · seed 4 · 1,200 iterations")
+    assert second == "--agent.head-sizes 8 9"
+
+
+def test_the_gain_is_in_the_title_of_the_curve(axes):
+    plots._draw_adaptation(axes, curve(None), {})
+    assert "gain of episode 4 over 1, paired by task: 18 (18 to 18)" in axes.get_title()
+
+
+def test_agents_that_collect_from_the_prior_and_the_posterior_show_both(axes, tmp_path):
+    row = {"meta_train/return/prior": 1.0, "meta_train/return/posterior": 2.0, "meta_test/return/ep_1": 1.0}
+    plots._draw_learning(axes, run_with(tmp_path, row | {"meta_test/return/ep_2": 2.0}), RETURN)
+    found = colours(axes)
+    assert found["prior, training tasks"] == found["episode 1, test tasks"]
+    assert found["posterior, training tasks"] == found["episode 2, test tasks"]

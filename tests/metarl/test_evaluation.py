@@ -14,7 +14,8 @@ from agents.rl2 import RL2Config
 from envs.catalog import make
 from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.gridworld import GridNavi
-from metarl.evaluation import ADAPTED_RETURN, RETURN, Evaluation, Measure, Score, evaluate
+from envs.torch_families.navigation import PointNavigation
+from metarl.evaluation import ADAPTED_RETURN, RETURN, Evaluation, Measure, Score, Speed, Tail, evaluate
 from metarl.fewshot.methods.maml import MAMLConfig
 from metarl.fewshot.regression import Sinusoid
 from metarl.records import Record
@@ -176,3 +177,46 @@ def test_an_agent_that_adapts_to_sampled_actions_is_refused_without_them():
     assert len(maml.evaluate("test", 3, 1, deterministic=True).points) == 1
     with pytest.raises(ValueError, match="deterministic is True; agent predicts and does not act"):
         trainer(Sinusoid(), MAMLConfig(), num_tasks=2).evaluate("test", 3, 2, deterministic=True)
+
+
+@pytest.mark.parametrize(("higher_is_better", "sign"), [(True, 1.0), (False, -1.0)])
+def test_the_tail_is_that_of_the_worst_tasks_whichever_way_is_better(higher_is_better, sign):
+    scores = sign * torch.arange(40.0)[torch.randperm(40, generator=torch.Generator().manual_seed(0))]
+    tail = Tail.of(scores, higher_is_better=higher_is_better)
+    assert tail.cvar20 == sign * 3.5  # of 0 to 7
+    assert tail.cvar5 == sign * 0.5  # of 0 and 1
+    assert (tail.worst, float(scores[tail.worst_task])) == (0.0, 0.0)
+
+
+def test_every_point_has_its_tail_in_the_json():
+    stored = evaluated(torch.tensor([[1.0, 5.0], [4.0, 3.0]])).as_json()["tails"]
+    assert [(tail["worst"], tail["worst_task"]) for tail in stored] == [(1.0, 0), (3.0, 1)]
+
+
+BOUNDS = {"random": [0.0, 0.0, 0.0], "oracle": [10.0, 10.0, 10.0]}
+
+
+@pytest.mark.parametrize(
+    ("means", "reached"), [([1.0, 9.0, 5.0], (2, 20)), ([9.5, 9.0, 9.9], (1, 0)), ([1.0, 2.0, 8.99], (None, None))]
+)
+def test_adaptation_is_as_fast_as_the_first_point_that_comes_close_to_the_oracle(means, reached):
+    speed = Speed.of(means, BOUNDS, 1, [0, 20, 40])
+    assert speed is not None
+    assert (speed.reached, speed.experience) == reached
+    assert speed.shares == [mean / 10 for mean in means]
+
+
+def test_there_is_no_speed_without_both_bounds():
+    assert Speed.of([1.0], {"oracle": [2.0]}, 1, [0]) is None
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "experience"),
+    [
+        (GridNavi(num_episodes=3, horizon=4), RL2Config(hidden_size=4, head_sizes=(4,)), [0, 1, 2]),
+        (PointNavigation(horizon=4), MAMLTRPOConfig(hidden_sizes=(4,), num_rollouts=5), [0, 5, 10]),
+    ],
+)
+def test_a_point_comes_after_the_episodes_that_the_agent_has_seen_of_the_task(family, config, experience):
+    curve = trainer(family, config, num_tasks=2).evaluate("test", 2, len(experience))
+    assert curve.experience == experience

@@ -7,12 +7,14 @@ import pytest
 
 from metarl.statistics import (
     bootstrap_interval,
+    difference_interval,
     improvement_interval,
     interquartile_mean,
     interval_over_rows,
     performance_profile,
     probability_of_improvement,
     profile_interval,
+    tail_mean,
 )
 
 
@@ -109,3 +111,19 @@ def test_resamples_in_pieces_are_of_the_same_distribution(monkeypatch):
     pieces = improvement_interval(scores, others), profile_interval(scores, np.zeros(1))
     assert pieces[0] == pytest.approx(whole[0], abs=0.03)
     assert np.ravel(pieces[1]) == pytest.approx(np.ravel(whole[1]), abs=0.05)
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(0.05, 1.0), (0.2, 1.5), (0.25, 2.0), (1.0, 5.5)])
+def test_a_tail_mean_is_that_of_the_lowest_scores_and_of_one_at_least(fraction, expected):
+    scores = np.random.default_rng(0).permutation(np.arange(1.0, 11.0))
+    assert tail_mean(scores, fraction) == expected
+    assert tail_mean(np.stack([scores, -scores]), 0.2).tolist() == [1.5, -9.5]
+
+
+def test_the_interval_of_a_difference_is_that_of_independent_means():
+    rng = np.random.default_rng(1)
+    scores, others = rng.normal(3, 2, 300), rng.normal(1, 1, 200)
+    low, high = difference_interval(scores, others)
+    error = np.sqrt(scores.var() / 300 + others.var() / 200)
+    assert (low + high) / 2 == pytest.approx(scores.mean() - others.mean(), abs=0.1 * error)
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.06)

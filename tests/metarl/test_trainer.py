@@ -55,6 +55,15 @@ def test_a_run_logs_every_iteration_and_saves_on_time():
     assert ["meta_test/iqm" in row for row in tags] == [False, True, False, True]
 
 
+def test_the_gain_and_the_gap_to_training_tasks_are_logged_with_an_evaluation():
+    run = Notebook()
+    evaluation = train(small_trainer(eval_every=0), run)  # type: ignore[arg-type]
+    last = run.rows[-1][1]
+    assert evaluation.gain is not None
+    assert last["meta_test/gain"] == evaluation.gain.mean
+    assert last["meta_test/gap"] == pytest.approx(last["meta_train/return/ep_4"] - evaluation.points[-1].mean)
+
+
 def test_best_is_the_best_window_of_training_returns():
     trainer = small_trainer()
     outcomes = []
@@ -63,6 +72,49 @@ def test_best_is_the_best_window_of_training_returns():
         outcomes.append(trainer.close_window())
     assert outcomes == [True, False, True, False]
     assert trainer.best_return == 2.5
+
+
+def validated(trainer: Trainer, scores: dict[int, float]) -> tuple[Notebook, list[tuple[int, str]]]:
+    """A training whose validation has these scores, by iteration; its run, and what was evaluated."""
+    asked = []
+
+    def evaluate(trainer: Trainer, split):
+        asked.append((trainer.iteration, split))
+        evaluation = replace(trainer.evaluate("test"), split=split)
+        if split != "val":
+            return evaluation
+        return replace(evaluation, points=[replace(p, mean=scores[trainer.iteration]) for p in evaluation.points])
+
+    run = Notebook()
+    train(trainer, run, evaluate=evaluate)  # type: ignore[arg-type]
+    return run, asked
+
+
+def test_best_is_chosen_on_validation_tasks_where_a_family_has_them():
+    trainer = small_trainer(eval_every=1, checkpoint_every=1)
+    vars(trainer.source)["validation_split"] = "val"
+    run, asked = validated(trainer, {1: 0.0, 2: 2.0, 3: 1.0, 4: 1.5})
+    assert asked == [(1, "val"), (2, "val"), (3, "val"), (4, "val"), (4, "test")]
+    assert [name for name in run.saved if name.startswith("best")] == ["best@1", "best@2"]
+    assert trainer.best_return == 2.0
+    assert ["meta_val/iqm" in row for _, row in run.rows] == [True] * 4
+    assert ["meta_test/iqm" in row for _, row in run.rows] == [False, False, False, True]
+
+
+def test_without_validation_tasks_best_is_chosen_on_training_tasks_and_curves_are_of_test_tasks():
+    trainer = small_trainer(eval_every=2, checkpoint_every=2)
+    assert trainer.validation_split == "test"
+    run, asked = validated(trainer, {})
+    assert asked == [(2, "test"), (4, "test")]
+    assert "best@2" in run.saved
+
+
+def test_validation_leaves_what_is_learned_as_it_was():
+    plain, other = small_trainer(eval_every=2), small_trainer(eval_every=2)
+    vars(other.source)["validation_split"] = "val"
+    train(plain, Notebook())  # type: ignore[arg-type]
+    validated(other, {2: 1.0, 4: 1.0})
+    torch.testing.assert_close(plain.agent.state_dict(), other.agent.state_dict(), rtol=0, atol=0)
 
 
 def test_an_evaluation_changes_nothing_and_repeats():

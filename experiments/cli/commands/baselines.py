@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.cli.arguments import check_seed, parse, with_help
+from experiments.experiment.code_choice import CodeChoice
 from experiments.experiment.names import (
     FAMILIES,
     FUNCTION_FAMILIES,
@@ -23,14 +24,16 @@ if TYPE_CHECKING:
 
 DEFAULT_PPO_STEPS = 50_000  # half a minute for each of two policies
 
+_FLAGS = ("--trust", "--as-trained", "--with-current")  # of the code that a run is read with
 _USAGE = """usage: metarl baselines FAMILY|EXPERIMENT|RUN [--trials N] [--ppo-steps N] [--seed N] [--json]
-                        [--family.FIELD VALUE ...]
+                        [--family.FIELD VALUE ...] [--recipe PATH] [--trust] [--as-trained] [--with-current]
 
 Families without exact methods of their own also get PPO without meta-learning, after --ppo-steps steps of training
 ({ppo_steps:,}; 0 leaves it out), the task hidden and visible: a weak baseline for short training, but an honest one.
 
 EXPERIMENT is the name of an experiment or the path of your own recipe (a .py file), RUN the directory of a run; either
-stands for its family. The results of a run are saved in it, and drawn as bounds in its figures from then on.
+stands for its family; the last four options say which code a run that needs yours is read with, as in metarl evaluate.
+The results of a run are saved in it, and drawn as bounds in its figures from then on.
 
 FAMILY is one of these; its fields: metarl baselines FAMILY --help
 {families}
@@ -44,7 +47,8 @@ def main(argv: list[str]) -> None:
         if argv and argv[0] in ("-h", "--help"):
             return
         raise UserError("which family? metarl baselines FAMILY")
-    family, run = _family_of(argv[0])
+    choice, rest = _code_choice(argv)
+    family, run = _family_of(argv[0], choice)
     if not hasattr(family, "make_env"):
         raise UserError(f"{family.name} has no baselines: they are of families in which an agent acts")
 
@@ -60,7 +64,7 @@ def main(argv: list[str]) -> None:
     arguments_class: Any = make_dataclass("Arguments", fields)
     default = arguments_class(family, 1000, DEFAULT_PPO_STEPS, 0, False)
     prog = shell_command("metarl", "baselines", argv[0])
-    arguments = parse(arguments_class, argv[1:], prog=prog, description=" ", default=default)
+    arguments = parse(arguments_class, rest, prog=prog, description=" ", default=default)
     check_seed(arguments.seed)
     if arguments.trials < 2:
         raise UserError(f"--trials is {arguments.trials}; must be at least 2, or there is no standard error")
@@ -96,7 +100,19 @@ def main(argv: list[str]) -> None:
             print(f"Saved: {path}; drawn in the figures of: {shell_command('metarl', 'evaluate', run.path)}")
 
 
-def _family_of(name: str) -> tuple[Any, Run | None]:
+def _code_choice(argv: list[str]) -> tuple[CodeChoice, list[str]]:
+    """With which of the user's code a run is read, and the other words after the name."""
+    own: list[str] = []
+    rest: list[str] = []
+    words = iter(argv[1:])
+    for word in words:
+        is_path = word == "--recipe"
+        (own if is_path or word in _FLAGS else rest).append(word)
+        own += [following for following in [next(words, None)] if following is not None] if is_path else []
+    return parse(CodeChoice, own, prog="metarl baselines RUN"), rest
+
+
+def _family_of(name: str, choice: CodeChoice) -> tuple[Any, Run | None]:
     """The family that a name stands for, or that of an experiment, a recipe or a run; and the run, where it is one.
 
     Raises:
@@ -111,7 +127,7 @@ def _family_of(name: str) -> tuple[Any, Run | None]:
             return load(name).family, None
         if Path(name).exists() or name.count("/") != 1:
             run = Run.open(name)
-            return read(run).experiment.family, run
+            return read(run, choice).experiment.family, None if run.is_packed else run
         return load(known("experiment", name, experiment_names())).family, None
     from metarl._lazy import imported
 

@@ -1,11 +1,13 @@
-"""Show how a trained agent adapts to unseen tasks: metarl evaluate RUN [--split test] [--json].
+"""Show how trained agents adapt to unseen tasks: metarl evaluate RUN... [--split test] [--json].
 
-After RUN, any field of the run's family or agent can be given another value than in training, as in metarl train:
---family.FIELD VALUE --agent.FIELD VALUE.
+RUN is a run's directory, the archive of a trained agent, or the name of one that comes with MetaRL, e.g. grid_navi/rl2
+(metarl list trained). After it, any field of the run's family or agent can be given another value than in training, as
+in metarl train: --family.FIELD VALUE --agent.FIELD VALUE.
 """
 
 from __future__ import annotations
 
+import glob
 import json as json_format
 import re
 from collections.abc import Sequence
@@ -20,8 +22,11 @@ from experiments.experiment.code_choice import CodeChoice
 from metarl.errors import UserError
 
 if TYPE_CHECKING:
-    from experiments.experiment.definition import Experiment
+    from experiments.experiment.definition import Expected, Experiment
+    from experiments.experiment.evaluating import Evaluated
+    from metarl.run.directory import Run
 
+_Runs = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 _Points = Annotated[int | None, tyro.conf.arg(aliases=("--episodes",))]  # an agent's points are episodes
 _PARTS = ("--family.", "--agent.")  # whose fields can be given other values
 
@@ -30,19 +35,19 @@ _Code = Annotated[CodeChoice, tyro.conf.arg(name="")]  # whose flags have no pre
 
 @dataclass(frozen=True)
 class Arguments:
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
+    runs: _Runs  # directories of runs, patterns such as 'runs/*/*', archives, or names of trained agents
     split: Literal["train", "val", "test", "ood"] = "test"  # the tasks' split; ood: outside the training range
     tasks: int = 1000  # the number of tasks (the agent starts from its prior in each)
     points: _Points = None  # the number of points of the curve: episodes, or adaptation steps; None: as in training
     ways: int | None = None  # the number of classes per task, for families of images; None: the run's own
     shots: int | None = None  # the number of examples per class, for families of images; None: the run's own
     queries: int | None = None  # the number of queries per class, for families of images; None: the run's own
-    checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint to evaluate
+    checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint to evaluate; an archive has only one
     seed: int = 0  # the seed of the tasks and of all randomness; one seed gives one result
     device: Literal["cpu", "cuda"] | None = None  # the device to evaluate on; None: the one of training
     deterministic: bool = False  # whether to act by the policy's mode
     per_task: Literal["csv"] | None = None  # the form in which to save the scores of each task too, beside the JSON
-    json: bool = False  # whether to print one JSON object and nothing else
+    json: bool = False  # whether to print one JSON object (a list of them for several runs) and nothing else
     code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with
 
 
@@ -56,19 +61,82 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--{name} is {value}; must be at least 1")
     if arguments.json and arguments.per_task is not None:
         raise UserError("--json prints the scores of each task already, and saves no file; leave --per-task out")
-    from experiments.cli.plots import plot_run
-    from experiments.cli.report import identity, print_evaluation
+    names = list(dict.fromkeys(found for word in arguments.runs for found in sorted(glob.glob(word)) or [word]))
+    if not names:
+        raise UserError("which run? metarl evaluate RUN...")
+    from experiments.cli.report import print_evaluation, print_evaluations
+    from experiments.experiment.opening import open_run
+
+    runs = [open_run(name) for name in names]  # all of them before the first is evaluated
+    made = [_evaluate(run, arguments, of_parts) for run in runs] if arguments.json or len(runs) > 1 else []
+    if arguments.json:
+        objects = [one.as_json() for one in made]
+        print(json_format.dumps(objects[0] if len(objects) == 1 else objects))
+    elif made:
+        for one in made:
+            print(f"Saved: {one.save(arguments)[0]}")
+        print_evaluations({name: one.evaluated.evaluation for name, one in zip(names, made, strict=True)})
+    else:
+        one = _evaluate(runs[0], arguments, of_parts)
+        try:
+            saved, table, plot = one.save(arguments)
+        finally:
+            print_evaluation(one.evaluated.evaluation)  # saved before, and shown even where it cannot be saved
+        print(f"Saved: {saved}")
+        if table is not None:
+            print(f"Tasks: {table}")
+        print(f"Plot:  {plot}")
+
+
+@dataclass(frozen=True)
+class _Made:
+    """The evaluation of one run, to be printed or saved."""
+
+    run: Run
+    evaluated: Evaluated
+    subject: dict[str, Any]
+    is_of_run: bool  # whether the family is that of the training
+    expected: Expected | None  # what the recipe expects
+    has_changed: bool  # whether the user's code is not that of the training
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self.evaluated.evaluation.as_json(), **self.subject}
+
+    def save(self, arguments: Arguments) -> tuple[Path, Path | None, Path]:
+        """Save it into the run; returns the paths of its JSON, of its table where one is asked for, and of its plot."""
+        from experiments.cli.plots import plot_run
+        from experiments.experiment.evaluating import SIZES
+
+        evaluation, trainer = self.evaluated.evaluation, self.evaluated.trainer
+        num_points = len(evaluation.points) - (1 - evaluation.measure.first)
+        sizes = {name: value for name in SIZES if (value := getattr(arguments, name)) is not None}
+        settings = (f"{name}={value}" for name, value in self.evaluated.settings.items())
+        suffix = "".join(f"_{value}{name}" for name, value in sizes.items())
+        suffix += "".join("_" + re.sub(r"[^\w.=-]", "", setting) for setting in settings)
+        suffix += "_deterministic" if arguments.deterministic else ""
+        suffix += f"_i{trainer.iteration}_s{arguments.seed}{'_with_current' if self.has_changed else ''}"
+        name = f"evaluation_{arguments.split}_{arguments.tasks}x{num_points}{suffix}"
+        saved = self.run.save_evaluation(evaluation, self.subject, name)
+        table = None if arguments.per_task is None else self.run.save_per_task(evaluation, name)
+        return saved, table, plot_run(self.run, evaluation, name, of_run=self.is_of_run, expected=self.expected)
+
+
+def _evaluate(run: Run, arguments: Arguments, of_parts: Sequence[str]) -> _Made:
+    """Evaluate one run.
+
+    Raises:
+        UserError: when it cannot be read or evaluated so.
+    """
+    from experiments.cli.report import identity
     from experiments.experiment.evaluating import SIZES, evaluate_run
     from experiments.experiment.reading import read
-    from metarl.run.directory import Run
 
-    run = Run.open(arguments.run)
     reading = read(run, arguments.code)
     trained = reading.experiment
     if arguments.device is not None:
         trained = replace(trained, device=arguments.device)
     asked = _with_fields(trained, of_parts)
-    sizes = {name: value for name in SIZES if (value := getattr(arguments, name)) is not None}
+    checkpoint = run.checkpoint(arguments.checkpoint)
     evaluated = evaluate_run(
         run,
         trained,
@@ -76,32 +144,13 @@ def main(argv: list[str]) -> None:
         split=arguments.split,
         tasks=arguments.tasks,
         points=arguments.points,
-        checkpoint=arguments.checkpoint,
+        checkpoint=checkpoint,
         seed=arguments.seed,
-        sizes=sizes,
+        sizes={name: value for name in SIZES if (value := getattr(arguments, name)) is not None},
         deterministic=arguments.deterministic,
     )
-    evaluation, trainer = evaluated.evaluation, evaluated.trainer
-    subject = identity(trainer, arguments.checkpoint, arguments.seed, reading.code)
-    if arguments.json:
-        print(json_format.dumps({**evaluation.as_json(), **subject}))
-        return
-    num_points = len(evaluation.points) - (1 - evaluation.measure.first)
-    suffix = "".join(f"_{value}{name}" for name, value in sizes.items())
-    suffix += "".join("_" + re.sub(r"[^\w.=-]", "", f"{name}={value}") for name, value in evaluated.settings.items())
-    suffix += "_deterministic" if arguments.deterministic else ""
-    suffix += f"_i{trainer.iteration}_s{arguments.seed}{'_with_current' if reading.has_changed else ''}"
-    name = f"evaluation_{arguments.split}_{arguments.tasks}x{num_points}{suffix}"
-    try:
-        saved = run.save_evaluation(evaluation, subject, name)
-        table = None if arguments.per_task is None else run.save_per_task(evaluation, name)
-        plot = plot_run(run, evaluation, name, of_run=asked.family == trained.family)
-    finally:
-        print_evaluation(evaluation)  # saved before, and shown even where it cannot be saved
-    print(f"Saved: {saved}")
-    if table is not None:
-        print(f"Tasks: {table}")
-    print(f"Plot:  {plot}")
+    subject = identity(evaluated.trainer, checkpoint, arguments.seed, reading.code)
+    return _Made(run, evaluated, subject, asked.family == trained.family, trained.expected, reading.has_changed)
 
 
 def _apart(argv: Sequence[str]) -> tuple[list[str], list[str]]:

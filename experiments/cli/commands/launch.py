@@ -9,12 +9,12 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from experiments.cli.arguments import parse
+from experiments.cli.arguments import own_words, parse
 from metarl.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> int:
-    own, overrides = _apart(argv)
+    own, overrides = own_words(argv, Arguments)
     if not argv:
         raise UserError(f"which experiments? {_USAGE}")
     arguments = parse(Arguments, own, prog="metarl launch", description=__doc__ or "")
@@ -67,20 +67,6 @@ def main(argv: list[str]) -> int:
         status = execute(jobs, engine, at_once, board)
     _conclude(jobs, status, argv)
     return status
-
-
-def _apart(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The command's own words, and those that set fields of the experiments."""
-    names = {field.name for field in fields(Arguments)} | {"help", "h"}
-    own: list[str] = []
-    overrides: list[str] = []
-    words = own
-    for word in argv:
-        if word.startswith("-") and not word[1:2].isdigit():
-            name = word.partition("=")[0].lstrip("-").replace("-", "_")
-            words = own if name in names else overrides
-        words.append(word)
-    return own, overrides
 
 
 def _num_gpus() -> int:

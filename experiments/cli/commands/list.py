@@ -1,4 +1,4 @@
-"""List task families, agents, few-shot learners and experiments, one line each."""
+"""List task families, agents, few-shot learners, experiments and trained agents, one line each."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import tyro
 from experiments.cli.arguments import parse
 from experiments.experiment.names import described, in_columns
 
-_KINDS = ("families", "agents", "learners", "experiments")
+_KINDS = ("families", "agents", "learners", "experiments", "trained")
 
 
-_What = Literal["all", "families", "agents", "learners", "experiments"]
+_What = Literal["all", "families", "agents", "learners", "experiments", "trained"]
 
 
 @dataclass(frozen=True)

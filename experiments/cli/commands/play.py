@@ -1,4 +1,8 @@
-"""Show an agent adapting to one task, episode by episode, as a video: metarl play RUN [--task NAME=VALUE ...]."""
+"""Show an agent adapting to one task, episode by episode, as a video: metarl play RUN [--task NAME=VALUE ...].
+
+RUN is a run's directory, the archive of a trained agent, or the name of one that comes with MetaRL, e.g. grid_navi/rl2
+(metarl list trained).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ import tyro
 
 from experiments.cli.arguments import check_seed, parse
 from experiments.experiment.code_choice import CodeChoice
-from metarl.errors import UserError, shell_command
+from metarl.errors import UserError
 
 if TYPE_CHECKING:
     from experiments.cli.recording import Moment
@@ -27,7 +31,7 @@ _Code = Annotated[CodeChoice, tyro.conf.arg(name="")]  # whose flags have no pre
 
 @dataclass(frozen=True)
 class Arguments:
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run
     task: tyro.conf.UseAppendAction[tuple[str, ...]] = ()  # a field, as velocity=1.5 or goal=0.5,0; others are drawn
     split: Literal["train", "test", "ood"] = "test"  # the split to draw the task from; ood: outside the training range
     episodes: int | None = None  # the number of episodes, or steps of adaptation; None: as in training
@@ -53,10 +57,10 @@ def main(argv: list[str]) -> None:
     from envs.external import CrashedTooOften
     from experiments.cli.task_arguments import with_fields
     from experiments.experiment.definition import restored
+    from experiments.experiment.opening import open_run
     from experiments.experiment.reading import read
-    from metarl.run.directory import Run
 
-    run = Run.open(arguments.run)
+    run = open_run(arguments.run)
     experiment = replace(read(run, arguments.code).experiment, device="cpu")  # one row is fastest there
     if not hasattr(experiment.family, "make_env"):
         raise UserError(f"{experiment.family.name} cannot be played: its tasks are functions, and nothing acts in them")
@@ -81,13 +85,14 @@ def main(argv: list[str]) -> None:
 
 def _record(arguments: Arguments, run: Run, trainer: Trainer, task: Any, num_episodes: int) -> tuple[float, ...]:
     from experiments.cli.recording import record
+    from metarl.run.log_writers import tensorboard_command
 
     path = arguments.video or run.videos / f"{arguments.split}_s{arguments.seed}.mp4"
     settings = {"seed": arguments.seed, "deterministic": arguments.deterministic}
     made = record(trainer.family, trainer.agent, task, num_episodes, path, **settings)
     run.log_animation(f"play/{arguments.split}", made.animated_image, made.image_size, trainer.num_samples)
     print(f"Video:       {made.path}")
-    print(f"TensorBoard: {shell_command('tensorboard', '--logdir', run.path)} (images, play/{arguments.split})")
+    print(f"TensorBoard: {tensorboard_command(run.results)} (images, play/{arguments.split})")
     return made.returns
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,9 +16,11 @@ from metarl.errors import UserError, shell_command
 
 if TYPE_CHECKING:
     from experiments.experiment.definition import Experiment
+    from experiments.experiment.reading import ReadRun
     from metarl.run.directory import Run
     from metarl.trainer import Trainer
 
+LogName = Literal["tensorboard", "csv", "json", "wandb", "mlflow", "trackio"]  # as in metarl/run/log_writers.py
 _Code = Annotated[CodeChoice, tyro.conf.arg(name="")]  # whose flags have no prefix
 
 
@@ -26,6 +29,9 @@ class Arguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
     device: Literal["cpu", "cuda"] | None = None  # the device to go on with; None: the run's own
     num_iterations: int | None = None  # the total number of iterations, to train for longer; None: the run's own
+    log: tuple[LogName, ...] | None = (
+        None  # the writers of the progress; None: the run's own, trackers only if it is yours
+    )
     video_every: int = 0  # the number of iterations between two videos of a trial; 0: no videos
     code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with
 
@@ -38,6 +44,8 @@ def main(argv: list[str]) -> int:
     from metarl.run.directory import Run
 
     run = Run.open(arguments.run)
+    if run.is_packed:
+        raise UserError(f"{run.path} is an archive, which cannot be resumed; metarl train EXPERIMENT --from it")
     reading = read(run, arguments.code)
     experiment = reading.experiment
     if arguments.num_iterations is not None:
@@ -54,6 +62,7 @@ def main(argv: list[str]) -> int:
     if moves:
         experiment = replace(experiment, device=arguments.device)
     recorder = VideoRecorder(experiment, arguments.video_every)
+    _choose_log(run, reading, arguments.log)
     with run.lock():
         begun = _is_saved(run, experiment)
         trainer = restored(experiment, run, to_train=True, other_device=moves) if begun else experiment.trainer()
@@ -76,6 +85,26 @@ def main(argv: list[str]) -> int:
         run.rewind(trainer.num_samples)
         _say(_situation(trainer, run, arguments.device if moves else None))
         return meta_train(experiment, trainer, run, recorder)
+
+
+def _choose_log(run: Run, reading: ReadRun, asked: Sequence[str] | None) -> None:
+    """Write to what is asked for; or else to what the run names, but to no tracker for a run of somebody else's.
+
+    Raises:
+        UserError: when a writer's package is not installed.
+    """
+    from experiments.experiment.trust import is_signed
+    from metarl.run.log_writers import EXTRAS, check_log
+
+    if asked is not None:
+        check_log(asked)
+        run.log_to(asked)
+        return
+    trackers = [name for name in run.log_names if name in EXTRAS]
+    if trackers and not (reading.kept is not None and is_signed(reading.kept.record)):
+        run.log_to([name for name in run.log_names if name not in EXTRAS])
+        names = " and ".join(trackers)
+        _say(f"Nothing is sent to {names}: {run.path} was not trained by you. Ask for it with --log {trackers[0]}")
 
 
 def _situation(trainer: Trainer, run: Run, new_device: str | None) -> str:
@@ -106,6 +135,11 @@ def _is_saved(run: Run, experiment: Experiment[Any, Any]) -> bool:
     """
     if run.has("latest"):
         return True
+    origin = run.meta().get("from")
+    if origin is not None:
+        raise UserError(
+            f"{run.path} was stopped before it had the weights to start from; train anew with: metarl train"
+        )
     logged, every = len(run.progress()), experiment.train.checkpoint_every
     if logged > every:
         raise UserError(

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import make_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from experiments.cli.arguments import parse, with_help
 from experiments.experiment.names import described, experiment_names, in_columns, known
 from metarl.errors import UserError
 
-_USAGE = """usage: metarl train EXPERIMENT [--seed N] [--device cpu|cuda] [--run-dir D] [--PART.FIELD VALUE ...]
+_From = Annotated[
+    Path | None,
+    tyro.conf.arg(name="from", help="the run, archive or trained agent whose weights to start from; None: fresh ones"),
+]
+_USAGE = """usage: metarl train EXPERIMENT [--seed N] [--device cpu|cuda] [--run-dir D] [--from RUN]
+                    [--PART.FIELD VALUE ...]
 
 EXPERIMENT is one of these, or the path of your own recipe (a .py file):
 {experiments}
@@ -20,6 +27,8 @@ EXPERIMENT is one of these, or the path of your own recipe (a .py file):
                         same versions, processor and number of threads
   --device cpu|cuda     the device of environments and networks
   --run-dir D           the directory of this run; if left out: runs/<family>/<agent>/<time>_s<seed>
+  --from RUN            start from what another run has learned: its directory, an archive or a trained agent's name;
+                        optimisers and schedules start afresh
   --video-every N       record a video of a trial after every N iterations, also in TensorBoard; 0: never
   --log NAME ...        write the progress to tensorboard csv json (the default), wandb, mlflow or trackio; csv and
                         json are always written
@@ -59,6 +68,8 @@ def _split(argv: list[str]) -> tuple[str, list[str]]:
 def _train(name: str, argv: list[str], command: list[str]) -> int:
     from experiments.cli.session import VideoRecorder, meta_train, new_run  # here, as all that needs torch
     from experiments.experiment.definition import argument_type, load
+    from experiments.experiment.opening import open_run
+    from experiments.experiment.starting import Start
     from experiments.experiment.variants import variants, with_variants
     from metarl.run.log_writers import DEFAULT_LOG, LogName
 
@@ -69,14 +80,19 @@ def _train(name: str, argv: list[str], command: list[str]) -> int:
         ("experiment", argument_type(recipe)),
         ("run_dir", with_help(Path | None, "the directory of this run; None: runs/<family>/<agent>/<time>_s<seed>")),
         ("video_every", with_help(int, "the number of iterations between two videos of a trial; 0: no videos")),
+        ("start_from", _From),
         ("log", with_help(tuple[LogName, ...], "the writers of the progress; csv and json are always written")),
     ]
     arguments_class: Any = make_dataclass("Arguments", fields)
-    prog, default = f"metarl train {name}", arguments_class(recipe, None, 0, DEFAULT_LOG)
+    prog, default = f"metarl train {name}", arguments_class(recipe, None, 0, None, DEFAULT_LOG)
     arguments = parse(arguments_class, argv, prog=prog, description=_choices(variants(agent)), default=default)
     experiment = arguments.experiment
     recorder = VideoRecorder(experiment, arguments.video_every)
     trainer = experiment.trainer()
-    run = new_run(experiment, name, arguments.run_dir, command, arguments.log)
+    start = None if arguments.start_from is None else Start.of(open_run(arguments.start_from))
+    if start is not None:
+        start.give(trainer)
+    origin = None if start is None else start.origin
+    run = new_run(experiment, name, arguments.run_dir, command, arguments.log, origin)
     with run.lock():
         return meta_train(experiment, trainer, run, recorder)

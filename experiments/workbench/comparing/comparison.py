@@ -27,7 +27,7 @@ from metarl.statistics import (
     profile_interval,
 )
 
-LEARNING_TAG = "meta_test/iqm"  # the logged number of the learning curves
+LEARNING_TAGS = ("meta_val/iqm", "meta_test/iqm")  # of learning curves: on validation tasks, where a family has them
 SECONDS_TAG = "time/time_elapsed"
 _PLACES = 60  # along a profile or a learning curve
 
@@ -66,11 +66,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Improvement:
-    """How likely a run of one group is to be better than one of another on the same task."""
+    """How likely a run of one group is to be better than one of another on the same task, and by how much."""
 
     group: str
     over: str
     probability: Estimate
+    difference: Estimate  # mean over tasks of the first group's mean score minus the other's; positive is better
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Comparison:
     rows: list[Row]
     improvements: list[Improvement]
     notes: list[str]
+    by_experience: bool = False  # whether adaptation curves are drawn by episodes of experience in the task
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -105,16 +107,21 @@ def compare(runs: Runs) -> Comparison:
         split=runs.split,
         num_tasks=last[0].shape[1],
         measure=measure,
-        rows=[_row(group, thresholds, sign) for group in groups],
-        improvements=[] if runs.notes else [_improvement(one, other, sign) for one, other in combinations(groups, 2)],
+        rows=[_row(group, thresholds, sign, runs.by_experience) for group in groups],
+        improvements=[_improvement(one, other, sign) for one, other in combinations(groups, 2)]
+        if runs.same_tasks
+        else [],
         notes=notes,
+        by_experience=runs.by_experience,
     )
 
 
-def _row(group: Group, thresholds: Scores, sign: int) -> Row:
+def _row(group: Group, thresholds: Scores, sign: int, by_experience: bool) -> Row:
     scores = group.scores  # [K, N, points]
     first = group.runs[0].evaluation["measure"]["first"]
     numbers = [float(first + index) for index in range(scores.shape[-1])]
+    if by_experience:
+        numbers = [float(episodes) for episodes in group.runs[0].experience or ()]
     adaptation = [_iqm(scores[..., index]) for index in range(scores.shape[-1])]
     over_seeds = interval_over_rows(scores[..., -1], interquartile_mean) if len(scores) > 1 else (None, None)
     learning = {"samples": _learning(group.runs, STEP_TAG), "seconds": _learning(group.runs, SECONDS_TAG)}
@@ -150,14 +157,17 @@ def _improvement(one: Group, other: Group, sign: int) -> Improvement:
     left, right = sign * one.scores[..., -1], sign * other.scores[..., -1]
     value = probability_of_improvement(left, right)
     interval = improvement_interval(left, right) if min(len(left), len(right)) > 1 else (None, None)
-    return Improvement(one.label, other.label, Estimate(value, *interval))
+    rise = left.mean(0) - right.mean(0)  # [N], paired by task
+    difference = Estimate(float(rise.mean()), *bootstrap_interval(rise))
+    return Improvement(one.label, other.label, Estimate(value, *interval), difference)
 
 
 def _learning(runs: Sequence[EvaluatedRun], axis: str) -> Curve | None:
-    """The score on test tasks during training, over seeds, where all of them have it; None where one has not."""
+    """The score on held-out tasks during training, over seeds, where all of them have it; None where one has not."""
     curves = []
+    tag = next((tag for tag in LEARNING_TAGS if any(tag in row for run in runs for row in run.rows)), LEARNING_TAGS[-1])
     for run in runs:
-        logged = [(row[axis], row[LEARNING_TAG]) for row in run.rows if axis in row and LEARNING_TAG in row]
+        logged = [(row[axis], row[tag]) for row in run.rows if axis in row and tag in row]
         if not logged:
             return None
         curves.append(np.array(logged, dtype=float).T)

@@ -50,6 +50,8 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
             if axis in row.learning:
                 _draw(axes, row.learning[axis], colour, style)
     point = "episode" if comparison.measure["point"] == "episode" else f"{comparison.measure['point']}s of adaptation"
+    if comparison.by_experience:
+        point = "episodes of experience in the task"
     adaptation.xaxis.set_major_locator(MaxNLocator(integer=True))
     profile.xaxis.set_major_locator(MaxNLocator(6))
     for axes, title, x, y in (

@@ -18,7 +18,8 @@ from metarl.run.directory import Run
 from metarl.run.files import reason
 from metarl.statistics import Scores
 
-_PLAIN_NAME = r"(_\d+x\d+_i\d+_s\d+)?\.json"  # of an evaluation under the settings of the training
+PLAIN_NAME = r"(_\d+x\d+_i\d+_s\d+)?\.json"  # of an evaluation under the settings of the training
+_OF_POINTS = ("what a point of the curve counts", "number of points", "experience before each point")
 _UNCOMPARED = ("experiment", "seed", "device", "expected")  # of a config: what makes no other experiment
 
 
@@ -35,6 +36,11 @@ class EvaluatedRun:
     @property
     def seed(self) -> int:
         return self.settings["seed"]
+
+    @property
+    def experience(self) -> list[int] | None:
+        """Episodes of experience in the task before each point; None where points count no episodes."""
+        return self.evaluation.get("experience") or None
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,8 @@ class Runs:
     split: str
     unfinished: list[Path]  # runs that have no evaluation on the split
     notes: list[str]  # what a reader must know to judge the comparison
+    same_tasks: bool = True  # whether all were evaluated on the same tasks
+    by_experience: bool = False  # whether points are compared by the episodes of experience that come before them
 
     @property
     def measure(self) -> dict[str, Any]:
@@ -78,22 +86,32 @@ def read_runs(patterns: Sequence[str], split: str, by: str | None = None) -> Run
     Raises:
         UserError: when a run cannot be read, or the runs cannot be compared; names what differs.
     """
-    paths = sorted({path.resolve(): path for pattern in patterns for path in _matching(pattern)}.values())
+    paths = paths_of(patterns)
     found = {path: _read(Run.open(path), split) for path in paths}
     unfinished = [path for path in paths if not found[path]]
     if len(unfinished) == len(paths):
         raise UserError(f"none of {len(paths)} runs has an evaluation on the split {split}")
     runs = sorted(_largest_shared([runs for runs in found.values() if runs]), key=lambda run: (run.seed, str(run.path)))
-    notes = _check_comparable(runs, by)
+    other_tasks, other_points = _check_comparable(runs, by)
     groups = _labelled(runs, by)
     groups, doubles = _one_per_seed(groups) if by is None else (groups, [])
+    for group in groups:
+        _check_points(group)
     seeds = sorted({run.seed for group in groups for run in group.runs})
     for_all = [Group(group.label, group.runs, _missing(group, seeds)) for group in groups]
-    return Runs(for_all, split, unfinished, notes + doubles)
+    notes = [*other_tasks, *_of_experience(groups, other_points), *doubles]
+    return Runs(for_all, split, unfinished, notes, not other_tasks, bool(other_points))
+
+
+def paths_of(patterns: Sequence[str]) -> list[Path]:
+    """The run directories that paths and patterns name, each once.
+
+    A directory stands for all runs below it where it is none itself. What is no run is left for its reader to refuse.
+    """
+    return sorted({path.resolve(): path for pattern in patterns for path in _matching(pattern)}.values())
 
 
 def _matching(pattern: str) -> list[Path]:
-    """The run directories that a word names."""
     found = [Path(name) for name in glob.glob(pattern, recursive=True)] or [Path(pattern)]
     runs: list[Path] = []
     for path in found:
@@ -118,7 +136,7 @@ def _read(run: Run, split: str) -> list[EvaluatedRun]:
     """
     config = run.config()
     try:
-        settings = _flat({key: value for key, value in config.items() if key != "expected"})
+        settings = flat({key: value for key, value in config.items() if key != "expected"})
         num_iterations = config["train"]["num_iterations"]
     except (KeyError, TypeError) as error:
         raise RunError(f"{run.path}/config.json lacks {error}") from error
@@ -126,7 +144,7 @@ def _read(run: Run, split: str) -> list[EvaluatedRun]:
     earlier: Path | None = None  # an evaluation of an earlier version
     found: list[EvaluatedRun] = []
     for file in sorted(run.path.glob(f"evaluation_{split}*.json")):
-        if re.fullmatch(f"evaluation_{split}{_PLAIN_NAME}", file.name) is None:
+        if re.fullmatch(f"evaluation_{split}{PLAIN_NAME}", file.name) is None:
             continue
         try:
             evaluation = json.loads(file.read_bytes())
@@ -149,17 +167,19 @@ def _read(run: Run, split: str) -> list[EvaluatedRun]:
     return found
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by dotted names."""
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, value in values.items():
         path = f"{prefix}{name}"
-        flat |= _flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
-    return flat
+        found |= flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    return found
 
 
-def _check_comparable(runs: Sequence[EvaluatedRun], by: str | None) -> list[str]:
-    """Notes on what differs between the tasks of groups where that is what is compared.
+def _check_comparable(runs: Sequence[EvaluatedRun], by: str | None) -> tuple[list[str], list[str]]:
+    """Notes on what differs between the tasks of groups, where that is what is compared, and between their points.
+
+    Points may differ where all of them count episodes of experience in the task: those of RL2, MAML and PEARL.
 
     Raises:
         UserError: when runs differ in anything that makes their scores another quantity.
@@ -171,22 +191,48 @@ def _check_comparable(runs: Sequence[EvaluatedRun], by: str | None) -> list[str]
         if len(values) > 1:
             (one, first), (other, second) = list(values.items())[:2]
             differences.append((what, f"{what} is {one} in {first.path} and {other} in {second.path}"))
-    marked = [text for what, text in differences if compared and (what.startswith("family") or what == "test tasks")]
-    refused = [text for _, text in differences if text not in marked]
+    have_experience = all(run.experience is not None for run in runs)
+    tasks = [text for what, text in differences if compared and (what.startswith("family") or what == "test tasks")]
+    points = [text for what, text in differences if have_experience and what in _OF_POINTS]
+    refused = [text for _, text in differences if text not in (*tasks, *points)]
     if refused:
         raise UserError(f"these runs cannot be compared: {'; '.join(refused[:3])}")
-    return [f"not the same tasks: {text}" for text in marked]
+    return [f"not the same tasks: {text}" for text in tasks], points
+
+
+def _check_points(group: Group) -> None:
+    """Check that the curves of a group have the same points.
+
+    Raises:
+        UserError: when they have not; names two runs.
+    """
+    first, *others = group.runs
+    for other in others:
+        if other.scores.shape != first.scores.shape or other.experience != first.experience:
+            raise UserError(
+                f"these runs cannot be one group, {group.label}: the points of {first.path} and {other.path} differ"
+            )
+
+
+def _of_experience(groups: Sequence[Group], differences: Sequence[str]) -> list[str]:
+    """A note on how much experience comes before the last point of each group, where that differs."""
+    if not differences:
+        return []
+    before = ", ".join(f"{(group.runs[0].experience or [0])[-1]} in {group.label}" for group in groups)
+    return [f"episodes of experience in the task before the last point: {before}"]
 
 
 def _conditions(runs: Sequence[EvaluatedRun]) -> dict[str, Callable[[EvaluatedRun], Any]]:
     """What must be equal in all runs, by the name that a message gives it."""
     names = sorted({name for run in runs for name in run.settings if name.startswith("family.")})
+    have_experience = all(run.experience is not None for run in runs)  # evaluations of earlier versions do not say
     conditions: dict[str, Callable[[EvaluatedRun], Any]] = {"family": lambda run: run.evaluation["family"]}
     conditions |= {name: lambda run, name=name: run.settings.get(name) for name in names}
     return conditions | {
         "measure": lambda run: run.evaluation["measure"]["name"],
-        "what a point of the curve counts": lambda run: run.evaluation["measure"]["point"],
-        "number of points": lambda run: run.scores.shape[1],
+        _OF_POINTS[0]: lambda run: run.evaluation["measure"]["point"],
+        _OF_POINTS[1]: lambda run: run.scores.shape[1],
+        _OF_POINTS[2]: lambda run: run.experience if have_experience else None,
         "normalisation": lambda run: run.evaluation["facts"].get("normalisation"),
         "number of test tasks": lambda run: run.scores.shape[0],
         "test tasks": lambda run: run.evaluation["tasks_hash"],

@@ -13,17 +13,27 @@ from experiments.workbench.comparing.comparison import Comparison, Estimate, Row
 
 _LATEX = str.maketrans({c: rf"\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"})
 
+IMPROVEMENTS = "Probability of improvement on a test task, and mean difference"
+IMPROVEMENT_COLUMNS = ("agent", "over", "probability", "95 % interval", "difference", "95 %, paired by task")
+
 
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
     """Print the table, the probabilities of improvement and what must be known to judge them."""
     console = Console() if console is None else console
     print_table(title_of(comparison), columns_of(comparison), cells_of(comparison), console, text=("agent",))
     if comparison.improvements:
-        rows = [(one.group, one.over, *_probability(one.probability)) for one in comparison.improvements]
-        columns = ("agent", "over", "probability", "95 % interval")
-        print_table("Probability of improvement on a test task", columns, rows, console, text=("agent", "over"))
+        rows = improvement_cells(comparison)
+        print_table(IMPROVEMENTS, IMPROVEMENT_COLUMNS, rows, console, text=IMPROVEMENT_COLUMNS[:2])
     for note in comparison.notes:
         console.print(f"Note: {note}", highlight=False, soft_wrap=not console.is_terminal, markup=False)
+
+
+def improvement_cells(comparison: Comparison) -> list[tuple[str, ...]]:
+    """The rows of the table of improvements as text."""
+    return [
+        (one.group, one.over, *_probability(one.probability), _number(one.difference.value), _interval(one.difference))
+        for one in comparison.improvements
+    ]
 
 
 def title_of(comparison: Comparison) -> str:
@@ -35,6 +45,8 @@ def title_of(comparison: Comparison) -> str:
 def columns_of(comparison: Comparison) -> tuple[str, ...]:
     point, places = comparison.measure["point"], comparison.rows[0].adaptation.places
     ends = (f"{point} {places[0]:.0f}", f"{point} {places[-1]:.0f}")
+    if comparison.by_experience:
+        ends = ("first point", "last point")
     return (
         "agent",
         "seeds",
@@ -63,6 +75,8 @@ def as_csv(comparison: Comparison) -> str:
     """Numbers with all their digits; an interval in two columns."""
     point = comparison.measure["point"]
     first, last = (f"{point}_{comparison.rows[0].adaptation.places[index]:.0f}" for index in (0, -1))
+    if comparison.by_experience:
+        first, last = "first_point", "last_point"
     header = ["agent", "seeds", "missing", *_named(first), *(_named(last) if last != first else ())]
     header += ["whole_seeds_low", "whole_seeds_high", *_named("gain")]
     text = io.StringIO()

@@ -13,11 +13,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 from experiments.workbench.launching import worker
 from experiments.workbench.launching.standing import OUTPUT
 from metarl.errors import UserError
+from metarl.run.files import open_to_append, reason
 
 EngineName = Literal["local", "slurm", "ray"]
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # variables that pin a process's threads
@@ -59,9 +60,9 @@ class Engine(Protocol):
 class LocalEngine:
     """Processes of this machine."""
 
-    def __init__(self, threads: int, gpus: int = 0) -> None:
-        """threads: of each process. gpus: to take in turns; 0: as they are."""
-        self._threads, self._gpus = threads, gpus
+    def __init__(self, threads: int, gpus: int = 0, program: str = worker.__name__) -> None:
+        """threads: of each process. gpus: to take in turns; 0: as they are. program: the module that trains a run."""
+        self._threads, self._gpus, self._program = threads, gpus, program
         self._tasks: list[_Process] = []
 
     def start(self, run: Path) -> Task:
@@ -72,8 +73,8 @@ class LocalEngine:
         if self._gpus:
             gpu = min(range(self._gpus), key=[task.gpu for task in self._tasks].count)
             environment["CUDA_VISIBLE_DEVICES"] = _visible_gpus(self._gpus)[gpu]
-        words = [sys.executable, "-P", "-m", worker.__name__, str(run)]
-        with (run / OUTPUT).open("ab") as output:
+        words = [sys.executable, "-P", "-m", self._program, str(run)]
+        with _output_of(run) as output:
             process = subprocess.Popen(
                 words,
                 stdin=subprocess.PIPE,
@@ -88,6 +89,19 @@ class LocalEngine:
 
     def close(self) -> None:
         pass
+
+
+def _output_of(run: Path) -> BinaryIO:
+    """The file of what a run prints.
+
+    Raises:
+        UserError: when it cannot be written, or is a symbolic link, which may lead anywhere.
+    """
+    try:
+        return os.fdopen(open_to_append(run / OUTPUT), "ab")
+    except OSError as error:
+        what = "must be a file of the run's own" if (run / OUTPUT).is_symlink() else reason(error)
+        raise UserError(f"cannot write {run / OUTPUT}: {what}") from error
 
 
 class _Process:

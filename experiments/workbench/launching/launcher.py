@@ -92,7 +92,7 @@ def execute(jobs: Sequence[Job], engine: Engine, at_once: int, show: Callable[[S
     show: called again and again with all jobs.
     """
     looked_at = -_LOOK
-    with _noted_signals() as signals:
+    with noted_signals() as signals:
         stopping = 0  # signals acted on
         try:
             while True:
@@ -137,10 +137,10 @@ def _advance(job: Job) -> None:
         job.state = State.STOPPED
     else:
         job.state = State.FAILED
-        job.failure = [_how(status), *last_lines(job.path, job.printed_before), *filter(None, [task.failure])]
+        job.failure = [how(status), *last_lines(job.path, job.printed_before), *filter(None, [task.failure])]
 
 
-def _how(status: int) -> str:
+def how(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
     with suppress(ValueError):
@@ -172,7 +172,7 @@ def _stop(jobs: Sequence[Job], *, at_once: bool) -> None:
 
 
 @contextmanager
-def _noted_signals() -> Iterator[list[int]]:
+def noted_signals() -> Iterator[list[int]]:
     """SIGINT and SIGTERM only leave their numbers in a list."""
     noted: list[int] = []
 

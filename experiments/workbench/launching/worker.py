@@ -12,6 +12,8 @@ import sys
 import threading
 from pathlib import Path
 
+from metarl.run.files import open_to_append
+
 
 def train(run: str, folder: str, output: str | None = None) -> int:
     """Train the run in a directory to its end from where it is; returns the command's exit status.
@@ -19,7 +21,7 @@ def train(run: str, folder: str, output: str | None = None) -> int:
     folder: the working directory. output: the file that standard output and errors are appended to; None: as they are.
     """
     if output is not None:
-        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        descriptor = open_to_append(Path(output))
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os.dup2(descriptor, 1)
@@ -50,12 +52,17 @@ class Training:
         return DelayedSubmission(self, run, folder, output)
 
 
-def _stop_with_launcher() -> None:
-    while os.read(0, 1):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
+def stop_with_launcher() -> None:
+    """From now on, the end of standard input asks this process to save and stop."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_stop_with_launcher, daemon=True).start()
+    stop_with_launcher()
     sys.exit(train(sys.argv[1], str(Path.cwd())))

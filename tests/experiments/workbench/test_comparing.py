@@ -196,6 +196,49 @@ def test_runs_that_cannot_be_compared_are_refused_naming_what_differs(capsys, di
     assert message in errors
 
 
+def of_points(point: str, first: int, experience: list[int], spread: float = 1.0) -> dict[str, Any]:
+    """An evaluation whose points come after so many episodes of experience."""
+    tasks = np.random.default_rng(7).normal(-20, 5, NUM_TASKS)
+    return {
+        "measure": {"name": "return", "point": point, "first": first, "higher_is_better": True},
+        "experience": experience,
+        "per_task": {"scores": [list(tasks + spread * index) for index in range(len(experience))]},
+    }
+
+
+def test_agents_whose_points_differ_share_the_axis_of_episodes_of_experience(capsys):
+    make_run("a", "promp", evaluation=of_points("step", 0, [0, 20, 40]))
+    make_run("b", "rl2", evaluation=of_points("episode", 1, [0, 1, 2, 3]))
+    comparison = compare(read_runs(["a", "b"], "test"))
+    assert comparison.by_experience
+    assert [row.adaptation.places for row in comparison.rows] == [[0, 20, 40], [0, 1, 2, 3]]
+    assert "episodes of experience in the task before the last point: 40 in promp, 3 in rl2" in comparison.notes
+    assert metarl(capsys, "compare", "a", "b", "--out", "c.png")[0] == 0
+
+
+def test_points_of_equal_experience_keep_their_own_axis():
+    make_run("a", "promp", evaluation=of_points("step", 0, [0, 20, 40]))
+    make_run("b", "maml", evaluation=of_points("step", 0, [0, 20, 40]))
+    comparison = compare(read_runs(["a", "b"], "test"))
+    assert not comparison.by_experience
+    assert comparison.rows[0].adaptation.places == [0, 1, 2]
+
+
+def test_points_of_one_group_must_be_the_same():
+    make_run("a", "promp", evaluation=of_points("step", 0, [0, 20, 40]))
+    make_run("b", "promp", seed=1, evaluation=of_points("step", 0, [0, 20]))
+    with pytest.raises(UserError, match=r"cannot be one group, promp: the points of a and b differ"):
+        read_runs(["a", "b"], "test")
+
+
+def test_the_difference_of_two_groups_is_paired_by_task():
+    make_run("a", "promp", evaluation=of_points("step", 0, [0, 20], spread=3.0))
+    make_run("b", "rl2", evaluation=of_points("step", 0, [0, 20], spread=1.0))
+    (pair,) = compare(read_runs(["a", "b"], "test")).improvements
+    assert (pair.group, pair.over) == ("promp", "rl2")
+    assert pair.difference == pytest.approx((2.0, 2.0, 2.0))  # in every task, though tasks differ by far more
+
+
 def test_families_that_are_compared_themselves_are_marked_in_place_of_refused():
     make_run("runs/a")
     make_run("runs/b", settings={"family.horizon": 50}, evaluation={"tasks_hash": "xyz"})
@@ -250,7 +293,7 @@ def test_a_wrong_command_is_one_line(capsys, words, message):
 
 def test_a_run_deleted_while_it_is_compared_is_one_line(capsys, monkeypatch):
     paths = make_six()
-    monkeypatch.setattr("experiments.workbench.comparing.runs._flat", lambda values: shutil.rmtree(paths[0]) or {})
+    monkeypatch.setattr("experiments.workbench.comparing.runs.flat", lambda values: shutil.rmtree(paths[0]) or {})
     status, _, errors = metarl(capsys, "compare", paths[0])
     assert (status, errors.count("\n")) == (2, 1)
 

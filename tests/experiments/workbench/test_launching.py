@@ -95,6 +95,11 @@ def test_each_experiment_is_planned_with_each_seed():
     assert {run.num_iterations for run in runs} == {2}
 
 
+def test_a_plan_takes_choices_of_configurations():
+    (run,) = planned_runs(["recipe.py"], None, ("--agent.memory", "snail", "--agent.memory.filters", "8"))
+    assert run.config["agent"]["memory"]["filters"] == [8]
+
+
 def test_what_is_named_twice_is_planned_once():
     assert len(planned_runs(["recipe.py", "./recipe.py", "recipe.py"], None, ())) == 1
 

@@ -11,7 +11,7 @@ from experiments.cli.main import main
 from experiments.experiment.definition import Expected, load
 from experiments.experiment.names import LEARNERS, experiment_names
 from metarl.evaluation import RETURN
-from metarl.fewshot.episode import FewShotFamily
+from metarl.fewshot.episode import FewShotEpisode, FewShotFamily, generator_of
 from metarl.fewshot.gradient_learner import fading_weights
 from metarl.fewshot.methods.imaml import IMAMLConfig
 from metarl.fewshot.methods.maml import MAMLConfig
@@ -20,7 +20,8 @@ from metarl.fewshot.methods.neural_processes import CNPConfig, NPConfig
 from metarl.fewshot.methods.reptile import ReptileConfig, mini_batches
 from metarl.fewshot.problem import ERROR, Regression
 from metarl.fewshot.regression import Harmonic, Sinusoid
-from metarl.trainer import TrainConfig, Trainer
+from metarl.records import Digest, cat
+from metarl.trainer import _EVALUATION_SEED, TrainConfig, Trainer
 
 families = pytest.mark.parametrize("family", [Sinusoid(), Harmonic(noise_std=0.0)], ids=["sinusoid", "harmonic"])
 WITHOUT_RECIPE = {"maml_plus_plus": MAMLPlusPlusConfig(), "imaml": IMAMLConfig(num_inner_steps=4)}
@@ -68,6 +69,21 @@ def test_sinusoids_are_what_they_say_and_ood_lies_outside():
     assert float(tasks.phase.max()) <= math.pi + 1e-6
     assert float(ood.phase.min()) >= math.pi - 1e-6
     assert data.x.abs().max() <= 5
+
+
+def test_an_evaluation_keeps_what_makes_each_function_and_the_hash_is_that_of_the_examples():
+    trainer = small("maml")
+    evaluation = trainer.evaluate(num_tasks=7)
+    assert evaluation.per_task is not None
+    streams = [generator_of(_EVALUATION_SEED, index, "cpu") for index in range(7)]
+    family = trainer.family
+    episodes = cat([family.episode(1, "test", queries=family.test_queries, generator=stream) for stream in streams])
+    digest = Digest()
+    digest.add(FewShotEpisode(episodes.support, episodes.query))
+    assert evaluation.tasks_hash == str(digest)
+    for name in ("amplitude", "phase"):
+        assert evaluation.per_task.parameters[name] == pytest.approx(getattr(episodes.tasks, name).tolist(), rel=1e-6)
+    assert len(set(evaluation.per_task.parameters["phase"])) == 7
 
 
 def small(name: str, **settings) -> Trainer:

@@ -1,12 +1,15 @@
 """Where progress is written to: the choice is the run's, trackers are imported on use, a resumed run stays the same."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 
 from experiments.cli.main import main
 from metarl.errors import UserError
@@ -108,3 +111,49 @@ def test_a_run_from_before_the_choice_logs_as_it_did(tmp_path):
     assert set(run.log_names) == {"tensorboard", "csv", "json"} < set(WRITERS)
     assert run.progress() == [{"a": 1.0, STEP_TAG: 5}]
     assert list(run.path.glob("events.*"))
+
+
+def events_of(path: Path) -> EventAccumulator:
+    events = EventAccumulator(str(path), {"scalars": 0, "tensors": 0})
+    events.Reload()
+    return events
+
+
+def test_tensorboard_says_what_the_run_is(tmp_path):
+    config = {"seed": 3, "agent": {"learning_rate": 1e-3, "sizes": [8, 8]}, "expected": None}
+    run = Run.create_at(tmp_path / "run", config, ["metarl", "train", "x"])
+    run.log({"meta_test/return/ep_1": 1.0, "time/iterations": 1.0, "time/collect_fps": 2.0, "time/fps": 3.0}, 5)
+    run.close()
+    run.log({"time/fps": 4.0}, 6)  # by another process, as after a resume
+    run.close()
+    events = events_of(run.path)
+    assert set(events.Tags()["scalars"]) == {"meta_test/return/ep_1", "time/fps"}
+    texts = {tag: events.Tensors(tag) for tag in events.Tags()["tensors"]}
+    assert b"metarl train x" in texts["command/text_summary"][0].tensor_proto.string_val[0]
+    assert b"learning_rate" in texts["config/text_summary"][0].tensor_proto.string_val[0]
+    assert len(texts["config/text_summary"]) == 1
+    settings = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"agent.learning_rate" in settings
+    assert b"agent.sizes" in settings
+    layout = layout_pb2.Layout()
+    layout.ParseFromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    charts = {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
+    assert set(charts) == {"test tasks", "validation tasks", "training tasks"}
+    (pattern,) = charts["test tasks"]
+    assert re.fullmatch(pattern, "meta_test/return/ep_1")
+    assert not re.match(pattern, "meta_test/return/total")
+
+
+def test_the_run_of_somebody_else_sends_nothing_to_a_tracker_unless_that_is_asked_for(tmp_path, monkeypatch, capsys):
+    tracker = Tracker()
+    monkeypatch.setitem(sys.modules, "wandb", tracker)
+    assert train(monkeypatch, tmp_path, "--log", "wandb") == 0
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "somebody_else"))
+    words = ["resume", "run", "--num-iterations"]
+    with pytest.raises(SystemExit, match="0"):
+        main([*words, "3"])
+    assert len(tracker.rows) == 2
+    assert "Nothing is sent to wandb: run was not trained by you." in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        main([*words, "4", "--log", "wandb"])
+    assert [step for step, _ in tracker.rows] == [12, 24, 48]

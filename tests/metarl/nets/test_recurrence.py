@@ -1,0 +1,68 @@
+"""The GRU over whole sequences: torch's own numbers and gradients."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from metarl.nets import recurrence
+from metarl.nets.recurrence import gru
+
+
+def layer(num_inputs: int, size: int, dtype: torch.dtype = torch.float32) -> nn.GRU:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.GRU(num_inputs, size, dtype=dtype)
+    for parameter in layer.parameters():
+        parameter.data = 0.5 * torch.randn(parameter.shape, generator=generator, dtype=dtype)
+    return layer
+
+
+def sequence(num_steps: int, rows: int, num_inputs: int, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(num_steps, rows, num_inputs, generator=generator, dtype=dtype, requires_grad=True)
+    return x, torch.randn(rows, size, generator=generator, dtype=dtype, requires_grad=True)
+
+
+@pytest.mark.parametrize("stretch", [1, 200, 10**6])  # one step at a time, stretches with a rest, all steps at once
+@pytest.mark.parametrize(("num_steps", "rows", "size"), [(1, 1, 1), (11, 3, 5), (40, 2, 16)])
+def test_states_and_gradients_are_those_of_torch(
+    num_steps: int, rows: int, size: int, stretch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recurrence, "_STRETCH", stretch)
+    theirs = layer(4, size)
+    x, hidden = sequence(num_steps, rows, 4, size, torch.float32)
+    weights = theirs.all_weights[0]
+    states, expected = gru(x, hidden, weights), theirs(x, hidden.unsqueeze(0))[0]
+    torch.testing.assert_close(states, expected, rtol=1e-5, atol=1e-6)
+    slope = torch.randn(states.shape, generator=torch.Generator().manual_seed(2))
+    ours = torch.autograd.grad(states, [x, hidden, *weights], slope)
+    for gradient, known in zip(ours, torch.autograd.grad(expected, [x, hidden, *weights], slope), strict=True):
+        torch.testing.assert_close(gradient, known, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_equal_finite_differences() -> None:
+    weights = [weight.detach().requires_grad_() for weight in layer(3, 4, torch.float64).all_weights[0]]
+    x, hidden = sequence(6, 2, 3, 4, torch.float64)
+    assert torch.autograd.gradcheck(lambda x, hidden, *weights: gru(x, hidden, weights), (x, hidden, *weights))
+
+
+def test_a_sequence_read_in_two_parts_is_that_read_in_one() -> None:
+    weights = layer(3, 4).all_weights[0]
+    x, hidden = sequence(9, 2, 3, 4, torch.float32)
+    with torch.no_grad():
+        first = gru(x[:5], hidden, weights)
+        torch.testing.assert_close(torch.cat([first, gru(x[5:], first[-1], weights)]), gru(x, hidden, weights))
+
+
+def test_large_inputs_saturate_as_torchs_do() -> None:
+    theirs = layer(3, 4)
+    x, hidden = sequence(5, 2, 3, 4, torch.float32)
+    with torch.no_grad():
+        torch.testing.assert_close(gru(1e4 * x, hidden, theirs.all_weights[0]), theirs(1e4 * x, hidden.unsqueeze(0))[0])
+
+
+def test_what_was_changed_in_place_after_reading_is_noticed() -> None:
+    x, hidden = sequence(4, 2, 3, 4, torch.float32)
+    states = gru(x, hidden, layer(3, 4).all_weights[0])
+    states.detach().zero_()
+    with pytest.raises(RuntimeError, match="modified inplace"):
+        states.sum().backward()
