@@ -29,9 +29,7 @@ class Arguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
     device: Literal["cpu", "cuda"] | None = None  # the device to go on with; None: the run's own
     num_iterations: int | None = None  # the total number of iterations, to train for longer; None: the run's own
-    log: tuple[LogName, ...] | None = (
-        None  # the writers of the progress; None: the run's own, trackers only if it is yours
-    )
+    log: tuple[LogName, ...] | None = None  # the writers of the progress; None: the run's own, trackers only if yours
     video_every: int = 0  # the number of iterations between two videos of a trial; 0: no videos
     code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with
 
