@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from envs.locomotion.dynamics import AntDynamics, HalfCheetahDynamics, HumanoidDynamics
     from envs.locomotion.half_cheetah import HalfCheetahDir, HalfCheetahRandParams, HalfCheetahVel
     from envs.locomotion.humanoid import HumanoidDir
+    from envs.locomotion.ranges import Disc, Multiplier
     from envs.locomotion.swimmer import SwimmerVel
     from envs.locomotion.walkers import HopperRandParams, Walker2dRandParams, Walker2dVel
-    from envs.samplers import Choice, LogUniform, Normal, Uniform
+    from envs.samplers import Choice, LogUniform, Normal, Range, Uniform
     from envs.torch_families.bandits import BernoulliBandit, GaussianBandit
     from envs.torch_families.gridworld import GridNavi
     from envs.torch_families.navigation import PointNavigation, Semicircle, Wind
@@ -38,6 +39,7 @@ __all__ = [
     "BernoulliBandit",
     "Choice",
     "Delayed",
+    "Disc",
     "GaussianBandit",
     "GridNavi",
     "GymnasiumFamily",
@@ -50,9 +52,11 @@ __all__ = [
     "HumanoidDynamics",
     "LogUniform",
     "MujocoFamily",
+    "Multiplier",
     "Noisy",
     "Normal",
     "PointNavigation",
+    "Range",
     "Semicircle",
     "SwimmerVel",
     "TabularMDP",
@@ -69,11 +73,14 @@ _OFFERED = {path.split(":")[1]: path for path in FAMILIES.values()} | {
     "ActionRepeat": "envs.wrappers:ActionRepeat",
     "Choice": "envs.samplers:Choice",
     "Delayed": "envs.wrappers:Delayed",
+    "Disc": "envs.locomotion.ranges:Disc",
     "GymnasiumFamily": "envs.external.gymnasium_family:GymnasiumFamily",
     "LogUniform": "envs.samplers:LogUniform",
     "MujocoFamily": "envs.locomotion.custom_robot:MujocoFamily",
+    "Multiplier": "envs.locomotion.ranges:Multiplier",
     "Noisy": "envs.wrappers:Noisy",
     "Normal": "envs.samplers:Normal",
+    "Range": "envs.samplers:Range",
     "TimeAware": "envs.wrappers:TimeAware",
     "Uniform": "envs.samplers:Uniform",
     "check_family": "envs.check:check_family",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,6 +34,35 @@ FAMILIES: dict[str, str] = {
     "swimmer_vel": "envs.locomotion.swimmer:SwimmerVel",
 }
 
+_VELOCITY = {"max_velocity": ("velocity.high",), "ood": ("velocity.ood",)}
+_ELEMENTS = ("body_mass", "body_inertia", "dof_damping", "geom_friction")
+_PHYSICS = {
+    "log_scale_limit": tuple(f"{name}.exponent" for name in _ELEMENTS),
+    "ood": tuple(f"{name}.ood" for name in _ELEMENTS),
+}
+_DYNAMICS = {
+    "max_scale": ("mass.base", "damping.base", "friction.base"),
+    "max_limb_scale": ("limb_length.base",),
+    "ood": tuple(f"{name}.ood" for name in ("mass", "damping", "friction", "limb_length")),
+}
+
+FORMER_FIELDS: dict[str, Mapping[str, tuple[str, ...]]] = {
+    # Fields that families had before their ranges were samplers, and the samplers' fields that hold the value now.
+    "half_cheetah_vel": _VELOCITY,
+    "ant_vel": _VELOCITY,
+    "walker2d_vel": _VELOCITY,
+    "swimmer_vel": {"min_velocity": ("velocity.low",), **_VELOCITY},
+    "ant_goal": {"radius": ("goal.radius",), "ood": ("goal.ood",)},
+    "half_cheetah_rand_params": {
+        "log_scale_limit": ("body_mass.exponent", "dof_damping.exponent", "geom_friction.exponent")
+    },
+    "walker2d_rand_params": _PHYSICS,
+    "hopper_rand_params": _PHYSICS,
+    "half_cheetah_dynamics": _DYNAMICS,
+    "ant_dynamics": _DYNAMICS,
+    "humanoid_dynamics": _DYNAMICS,
+}
+
 
 def load(name: str) -> type[Any]:
     """The class of a task family; call it with any of its fields to get a family.
@@ -54,9 +84,21 @@ def make(name: str, **variant: Any) -> TaskFamily:
     Raises:
         ValueError: for an unknown name, an unknown field or a value that is not allowed.
     """
-    family = load(name)
-    unknown = sorted(set(variant) - set(family.__dataclass_fields__))
-    if unknown:
-        allowed = ", ".join(family.__dataclass_fields__)
-        raise ValueError(f"{name} has no field {unknown[0]!r}; must be one of {allowed}")
-    return family(**variant)
+    return with_fields(name, load(name), variant)
+
+
+def with_fields(name: str, family: type[Any], values: Mapping[str, Any]) -> Any:
+    """An instance of a family's class; the name is for messages.
+
+    Raises:
+        ValueError: for an unknown field, or a value that is not allowed.
+    """
+    fields = family.__dataclass_fields__
+    unknown = next((field for field in sorted(values) if field not in fields), None)
+    if unknown is not None:
+        hint = f"must be one of {', '.join(fields)}"
+        if now := FORMER_FIELDS.get(name, {}).get(unknown):
+            samplers = [f"{place.partition('.')[0]}={fields[place.partition('.')[0]].default!r}" for place in now]
+            hint = f"set {now[0].partition('.')[2]} of {', '.join(samplers)}"
+        raise ValueError(f"{name} has no field {unknown!r}; {hint}")
+    return family(**values)

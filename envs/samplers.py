@@ -4,6 +4,10 @@ A sampler also defines values outside its range, for the split "ood": those give
 the range, a third as wide. For a range without negative values, the band lies above; for one without positive values,
 below; for any other, there is one on each side. A range of ratios (`LogUniform`) has a band at each end, a third as
 wide on a logarithmic scale. An `ood` that overlaps the range raises an error.
+
+Two names for `ood` say where else the values lie. "extrapolation" is a band beyond the range that is a third as wide
+in all, half of it at each end where there are two. "interpolation" is the middle third, which training then excludes.
+The built-in robots' fields are samplers too; a `Range` has no more options than these.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, make_dataclass
 from functools import lru_cache
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,9 +27,14 @@ from metarl.checks import positive
 from metarl.protocols import Split
 from metarl.records import Record
 
+Ood = Literal["extrapolation", "interpolation"]
+
 OOD_WIDTH = 1 / 3  # width of the band outside, relative to the range
+OOD_MARGIN = 1e-3  # fraction of the default band, or of a given one, that is left out next to the range
+NAMED_OOD_MARGIN = 1e-4  # the same for an `ood` that has a name; both keep rounded values outside the training range
 NORMAL_REACH = 3.0  # standard deviations on each side that a `Normal` covers
 _NUM_TRIAL_DRAWS = 256
+_SLACK = 1e-5  # of fractions of a range, as values are float32
 
 
 @runtime_checkable
@@ -126,9 +135,53 @@ def all_inside(tasks: Any, samplers: Mapping[str, Sampler]) -> Tensor:
     return torch.stack(inside).all(0)
 
 
+def check_fields(family: Any, kind: type[Any], *names: str) -> None:
+    """Check fields of a built-in family that are samplers of one kind, each of which is tried.
+
+    Raises:
+        ValueError: naming the first that is of another kind, or draws numbers that are not finite.
+    """
+    for name in names:
+        sampler = getattr(family, name)
+        if not isinstance(sampler, kind):
+            example = next(field.default for field in fields(family) if field.name == name)
+            raise ValueError(f"{name} is {sampler!r}; must be a sampler such as {example!r}")
+        for split in ("train", "ood"):
+            if not bool(sampler.sample((_NUM_TRIAL_DRAWS,), split, torch.Generator().manual_seed(0)).isfinite().all()):
+                raise ValueError(f"{name} is {sampler!r}, which draws infinite numbers; must be a smaller range")
+
+
+@dataclass(frozen=True, repr=False)
+class Range:
+    """Numbers uniform between `low` and `high`."""
+
+    low: float  # lower end of the range
+    high: float  # upper end of the range
+    _: KW_ONLY
+    ood: Sequence[float] | Ood = "extrapolation"  # position of split "ood": beyond, in the middle third, or a range
+
+    def __post_init__(self) -> None:
+        _check_order(self)
+
+    def __repr__(self) -> str:
+        """The constructor call, without default values."""
+        return shown(self)
+
+    @property
+    def has_ood(self) -> bool:
+        return True
+
+    def sample(self, shape: Sequence[int], split: Split, generator: torch.Generator) -> Tensor:
+        return _evenly(self, uniform_fractions(shape, generator), split)
+
+    def contains(self, values: Tensor) -> Tensor:
+        fractions = (values - self.low) / (self.high - self.low)
+        return _between(values, self.low, self.high) & ~_is_left_out(fractions, self.ood)
+
+
 @dataclass(frozen=True, repr=False)
 class Selection:
-    """The common options of samplers: the elements of a robot that they apply to, and the values outside the range.
+    """The common options of samplers: the elements of a robot that they apply to.
 
     Only robots have elements; see `envs.locomotion.custom_robot`.
     """
@@ -140,35 +193,18 @@ class Selection:
     actuators: Sequence[str] = ()  # names of the actuators that the parameter applies to; (): all
     scale: bool = True  # whether the values multiply the model's own, rather than replace them
     shared: bool = False  # whether all elements have one value, rather than one each
-    ood: Sequence[float] = ()  # range of the split "ood", or its values for a choice; (): the default band
 
     def __repr__(self) -> str:
         """The constructor call, without default values."""
-        in_order = sorted(fields(self), key=lambda field: bool(field.kw_only))
-        given = [field.name for field in in_order if getattr(self, field.name) != field.default]
-        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in given)})"
+        return shown(self)
 
 
 @dataclass(frozen=True, repr=False)
-class Uniform(Selection):
+class Uniform(Selection, Range):
     """Numbers uniform between `low` and `high`."""
 
-    low: float  # lower end of the range
-    high: float  # upper end of the range
-
-    def __post_init__(self) -> None:
-        _check_order(self)
-
-    @property
-    def has_ood(self) -> bool:
-        return True
-
-    def sample(self, shape: Sequence[int], split: Split, generator: torch.Generator) -> Tensor:
-        share = torch.rand(tuple(shape), generator=generator, device=generator.device)
-        return _evenly(self, share, split)
-
-    def contains(self, values: Tensor) -> Tensor:
-        return _between(values, self.low, self.high)
+    _: KW_ONLY
+    ood: Sequence[float] | Ood = ()  # range of the split "ood", or one of the two names; (): the default band
 
 
 @dataclass(frozen=True, repr=False)
@@ -177,12 +213,14 @@ class LogUniform(Selection):
 
     low: float  # lower end of the range
     high: float  # upper end of the range
+    _: KW_ONLY
+    ood: Sequence[float] | Ood = ()  # range of the split "ood", or one of the two names; (): the default band
 
     def __post_init__(self) -> None:
         _check_finite(self, "low", "high")
         positive(self, "low")
         _check_order(self)
-        if self.ood:
+        if not isinstance(self.ood, str):
             positive(self, "ood")
 
     @property
@@ -190,16 +228,12 @@ class LogUniform(Selection):
         return True
 
     def sample(self, shape: Sequence[int], split: Split, generator: torch.Generator) -> Tensor:
-        share = torch.rand(tuple(shape), generator=generator, device=generator.device)
-        low, high = self.low, self.high
-        if split == "ood" and self.ood:
-            share, (low, high) = _off_the_ends(share), self.ood
-        elif split == "ood":
-            share = _outside(share, below=True, above=True)
-        return low * (high / low) ** share
+        fraction, low, high = _placed(self, uniform_fractions(shape, generator), split, below=True, above=True)
+        return low * (high / low) ** fraction
 
     def contains(self, values: Tensor) -> Tensor:
-        return _between(values, self.low, self.high)
+        fractions = (values / self.low).log() / math.log(self.high / self.low)
+        return _between(values, self.low, self.high) & ~_is_left_out(fractions, self.ood)
 
 
 @dataclass(frozen=True, repr=False)
@@ -208,6 +242,8 @@ class Normal(Selection):
 
     mean: float  # mean of the distribution
     std: float  # standard deviation of the distribution
+    _: KW_ONLY
+    ood: Sequence[float] = ()  # range of the split "ood"; (): the default band
 
     def __post_init__(self) -> None:
         _check_finite(self, "mean", "std")
@@ -227,11 +263,11 @@ class Normal(Selection):
         return True
 
     def sample(self, shape: Sequence[int], split: Split, generator: torch.Generator) -> Tensor:
-        share = torch.rand(tuple(shape), generator=generator, device=generator.device)
+        fraction = uniform_fractions(shape, generator)
         if split == "ood":
-            return _evenly(self, share, split)
+            return _evenly(self, fraction, split)
         beyond = math.erfc(NORMAL_REACH / math.sqrt(2)) / 2  # probability in each tail
-        quantile = torch.special.ndtri((beyond + (1 - 2 * beyond) * share).double())
+        quantile = torch.special.ndtri((beyond + (1 - 2 * beyond) * fraction).double())
         return (self.mean + self.std * quantile).float().clamp(self.low, self.high)
 
     def contains(self, values: Tensor) -> Tensor:
@@ -243,6 +279,8 @@ class Choice(Selection):
     """One of several numbers, all equally likely; the split "ood" has the values of `ood`, if given."""
 
     values: Sequence[float]  # numbers to choose from
+    _: KW_ONLY
+    ood: Sequence[float] = ()  # numbers of the split "ood"; (): none
 
     def __post_init__(self) -> None:
         for name, values in (("values", self.values), ("ood", self.ood)):
@@ -286,9 +324,11 @@ def _check_ood(sampler: Any) -> None:
     Raises:
         ValueError: when `ood` is not two numbers in order, or overlaps the range by more than an end point.
     """
-    ood = sampler.ood
-    if not ood:
+    ood, names = sampler.ood, () if isinstance(sampler, Normal) else get_args(Ood)
+    if not ood or (isinstance(ood, str) and ood in names):
         return
+    if isinstance(ood, str):
+        raise ValueError(f"ood is {ood!r}; must be {' or '.join((*names, 'two numbers, the low and the high end'))}")
     ordered = len(ood) == 2 and all(isinstance(end, (int, float)) and math.isfinite(end) for end in ood)
     if not ordered or not ood[0] < ood[1]:
         raise ValueError(f"ood is {ood!r}; must be two numbers, the low and the high end")
@@ -297,30 +337,77 @@ def _check_ood(sampler: Any) -> None:
         raise ValueError(f"ood is {ood!r}; must lie outside the training range, {inside}")
 
 
-def _evenly(sampler: Any, share: Tensor, split: Split) -> Tensor:
+def uniform_fractions(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Fractions [*shape] float32 of a range, uniform in [0, 1), on the generator's device."""
+    return torch.rand(tuple(shape), generator=generator, device=generator.device)
+
+
+def fractions_of_split(fractions: Tensor, split: Split, ood: Ood, *, below: bool, above: bool) -> Tensor:
+    """Map fractions [0, 1) to those of a range that are the tasks of a split, for an `ood` that has a name.
+
+    below, above: the ends beyond which tasks are out of distribution with "extrapolation".
+    """
+    if ood == "interpolation":
+        if split == "ood":
+            return (1 + NAMED_OOD_MARGIN + (1 - 2 * NAMED_OOD_MARGIN) * fractions) / 3
+        outer = fractions * (2 / 3)
+        return torch.where(outer < 1 / 3, outer, outer + 1 / 3)
+    if split != "ood":
+        return fractions
+    if below and above:
+        signed = 2 * fractions - 1
+        distance = (NAMED_OOD_MARGIN + (1 - NAMED_OOD_MARGIN) * signed.abs()) / 6
+        return torch.where(signed < 0, -distance, 1 + distance)
+    distance = (NAMED_OOD_MARGIN + (1 - NAMED_OOD_MARGIN) * fractions) / 3
+    return 1 + distance if above else -distance
+
+
+def fractions_in_training(fractions: Tensor, ood: Sequence[float] | Ood) -> Tensor:
+    """Whether each fraction of a range can occur in training: [...] bool; with a tolerance for rounding."""
+    return (fractions >= -_SLACK) & (fractions <= 1 + _SLACK) & ~_is_left_out(fractions, ood)
+
+
+def shown(sampler: Any) -> str:
+    """The constructor call of a sampler, without default values."""
+    in_order = sorted(fields(sampler), key=lambda field: bool(field.kw_only))
+    given = [field.name for field in in_order if getattr(sampler, field.name) != field.default]
+    return f"{type(sampler).__name__}({', '.join(f'{name}={getattr(sampler, name)!r}' for name in given)})"
+
+
+def _is_left_out(fractions: Tensor, ood: Sequence[float] | Ood) -> Tensor:
+    """Whether each fraction lies in the middle third, if training excludes it: [...] bool."""
+    if ood != "interpolation":
+        return torch.zeros_like(fractions, dtype=torch.bool)
+    return (fractions > 1 / 3 + _SLACK) & (fractions < 2 / 3 - _SLACK)
+
+
+def _evenly(sampler: Any, fractions: Tensor, split: Split) -> Tensor:
     """Map fractions [0, 1) to values of the range from `low` to `high`, or of the bands outside it."""
-    low, high = sampler.low, sampler.high
-    if split == "ood" and sampler.ood:
-        share, (low, high) = _off_the_ends(share), sampler.ood
+    fractions, low, high = _placed(sampler, fractions, split, below=sampler.low < 0, above=sampler.high > 0)
+    return low + (high - low) * fractions
+
+
+def _placed(sampler: Any, fractions: Tensor, split: Split, below: bool, above: bool) -> tuple[Tensor, float, float]:
+    """Fractions for the tasks of a split, and the ends of the range that they are fractions of."""
+    ood = sampler.ood
+    if isinstance(ood, str):
+        fractions = fractions_of_split(fractions, split, ood, below=below, above=above)  # pyright: ignore[reportArgumentType]
+    elif split == "ood" and ood:
+        return fractions.clamp(OOD_MARGIN, 1 - OOD_MARGIN), *ood  # an end may belong to the training range too
     elif split == "ood":
-        share = _outside(share, below=low < 0, above=high > 0)
-    return low + (high - low) * share
+        fractions = _outside(fractions, below, above)
+    return fractions, sampler.low, sampler.high
 
 
-def _off_the_ends(share: Tensor) -> Tensor:
-    """Fractions clipped to exclude 0 and 1, because an end may belong to the training range too."""
-    return share.clamp(1e-3, 1 - 1e-3)
-
-
-def _outside(share: Tensor, below: bool, above: bool) -> Tensor:
+def _outside(fraction: Tensor, below: bool, above: bool) -> Tensor:
     """Map fractions [0, 1) to positions outside the range, in units of the range; never one of its ends."""
     if below and above:
-        distance = (2 * share) % 1  # the first half of the fractions goes below, the second above
-        lower = share < 0.5
+        distance = (2 * fraction) % 1  # the first half of the fractions goes below, the second above
+        lower = fraction < 0.5
     else:
-        distance = share
-        lower = torch.full_like(share, below, dtype=torch.bool)
-    distance = OOD_WIDTH * (1 - distance).clamp(min=1e-3)
+        distance = fraction
+        lower = torch.full_like(fraction, below, dtype=torch.bool)
+    distance = OOD_WIDTH * (1 - distance).clamp(min=OOD_MARGIN)
     return torch.where(lower, -distance, 1 + distance)
 
 

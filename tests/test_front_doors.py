@@ -18,7 +18,7 @@ OFFERED = {
     "envs": {path.split(":")[1] for path in FAMILIES.values()}
     | {"make", "check_family", "GymnasiumFamily", "MujocoFamily"}
     | {"ActionRepeat", "Delayed", "Noisy", "TimeAware"}
-    | {"Choice", "LogUniform", "Normal", "Uniform"},
+    | {"Choice", "Disc", "LogUniform", "Multiplier", "Normal", "Range", "Uniform"},
     "agents": {path.split(":")[1] for path in AGENTS.values()},
     "experiments": {"Expected", "Experiment", "TrainConfig", "load"},
 }

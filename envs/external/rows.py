@@ -122,7 +122,7 @@ class Rows(gymnasium.Env[Any, Any]):
         self._tasks: list[Mapping[str, float]] = [{}] * num_rows
         self._seeds = [random.Random(row) for row in range(num_rows)]  # of the global streams, by row
         self._obs = np.zeros((num_rows, *observation_space.shape), dtype=np.float32)  # to act on, [G, O]
-        self._pictures: dict[int, Any] = {}  # of rows that are watched: of the end that the last step led to, or None
+        self._images: dict[int, Any] = {}  # of rows that are watched: of the end that the last step led to, or None
 
     def start_rows(
         self, rows: Sequence[int], tasks: Sequence[Mapping[str, float]], seeds: Sequence[int]
@@ -132,7 +132,7 @@ class Rows(gymnasium.Env[Any, Any]):
         with self._streams():
             for row, task, seed in zip(rows, tasks, seeds, strict=True):
                 self._tasks[row], self._seeds[row] = task, random.Random(seed)
-                self._pictures.pop(row, None)
+                self._images.pop(row, None)
                 error = self._guarded(row, lambda row=row, seed=seed: self._begin(row, seed))
                 if error is not None:
                     errors[row] = error
@@ -160,11 +160,11 @@ class Rows(gymnasium.Env[Any, Any]):
             metrics[row] = [result.numbers.get(name, np.nan) for name in self._metric_names]
             unreported.update(result.numbers)
             if terminated[row] or truncated[row]:
-                if row in self._pictures:
-                    self._pictures[row] = env.render()
+                if row in self._images:
+                    self._images[row] = env.render()
                 self._begin(row, None)
-            elif row in self._pictures:
-                self._pictures[row] = None
+            elif row in self._images:
+                self._images[row] = None
 
         with self._streams():
             for row in np.flatnonzero(active).tolist():
@@ -175,20 +175,20 @@ class Rows(gymnasium.Env[Any, Any]):
         unreported.difference_update(self._metric_names)
         return self._obs.copy(), next_obs, reward, terminated, truncated, metrics, errors, unreported
 
-    def picture(self, row: int) -> tuple[Any, str | None]:
+    def image(self, row: int) -> tuple[Any, str | None]:
         """What the last step led to in a row, before any reset, and None; or None and an error.
 
         The end of an episode is only known to a row that is watched, which it is from the first call on.
         """
         env = self._envs[row]
-        picture = self._pictures.get(row)
+        image = self._images.get(row)
         try:
-            if picture is None and env is not None:
-                picture = env.render()
+            if image is None and env is not None:
+                image = env.render()
         except Exception as error:  # such as a library that is not installed
             return None, _text(error)
-        self._pictures.setdefault(row, None)
-        return picture, None
+        self._images.setdefault(row, None)
+        return image, None
 
     def close(self) -> None:
         for row in range(len(self._envs)):

@@ -163,7 +163,7 @@ class ThirdPartyEnv:
         """Close the environments and end the worker processes, as happens too when this object is collected."""
         self._close()
 
-    def picture(self, row: int) -> Any:
+    def image(self, row: int) -> Any:
         """What a row's environment renders, before any reset.
 
         Raises:
@@ -172,15 +172,15 @@ class ThirdPartyEnv:
         if self._tasks is None:
             raise RuntimeError("render was called before reset: the rows have no tasks yet")
         index = next(index for index, group in enumerate(self._groups) if row in group)
-        self._holders[index].ask("picture", row - self._groups[index].start)
+        self._holders[index].ask("image", row - self._groups[index].start)
         try:
-            picture, error = self._holders[index].answer()
+            image, error = self._holders[index].answer()
         except WorkerDied as death:
             self._bury(index, death, self._is_among([row]), {})
-            picture, error = None, str(death)
+            image, error = None, str(death)
         if error is not None:
             raise RuntimeError(f"{self._name} cannot render here: {error}")
-        return picture
+        return image
 
     def _numbers(self, tasks: Any) -> list[dict[str, float]]:
         """Each row's task by the parameters' names."""
@@ -283,8 +283,8 @@ class VisibleThirdPartyEnv(ThirdPartyEnv):
         return self._seconds_per_step or 1 / 20
 
     def render(self, row: int = 0) -> NDArray[np.uint8]:
-        """[H, W, 3], see `picture`."""
-        return self.picture(row)
+        """[H, W, 3], see `image`."""
+        return self.image(row)
 
 
 def _stop(holders: Sequence[RowsHolder]) -> None:

@@ -14,9 +14,8 @@ Deviations and choices, where published code differs:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 import torch
 from gymnasium import spaces
@@ -24,13 +23,14 @@ from torch import Tensor
 
 from envs.locomotion.contacts import ANT_CONTACTS, FIELD, Contacts
 from envs.locomotion.headings import HeadingFamily
-from envs.locomotion.ranges import Ood, draw_shares, in_training
+from envs.locomotion.ranges import Disc
 from envs.locomotion.robots import ANT, Robot, RobotFamily, T, squared
 from envs.locomotion.tasks import GoalTasks, HeadingTasks, VelocityTasks
 from envs.locomotion.velocity import VelocityFamily
+from envs.samplers import check_fields
 from envs.simulators.state import State
 from envs.splits import check_split
-from metarl.checks import at_least, one_of, positive
+from metarl.checks import at_least
 from metarl.protocols import Split
 
 TORSO = 1
@@ -50,7 +50,7 @@ class Ant(RobotFamily[T]):
     def fields_before(self) -> tuple[str, ...]:
         return ("xpos",)
 
-    def velocity(self, before: State, after: State, dt: float) -> Tensor:
+    def robot_velocity(self, before: State, after: State, dt: float) -> Tensor:
         """The torso's velocity in the plane, [B, 2] m/s."""
         return (after.xpos[:, TORSO, :2] - before.xpos[:, TORSO, :2]) / dt
 
@@ -88,9 +88,9 @@ class AntDir(Ant[HeadingTasks], HeadingFamily):
 
 @dataclass(frozen=True)
 class AntVel(Ant[VelocityTasks], VelocityFamily):
-    """Run along x at a velocity v* ~ U[0, max_velocity]; reward -|v - v*| + 1 - control_cost |a|² + alive_bonus.
+    """Run along x at a velocity v* ~ U[0, 3]; reward -|v - v*| + 1 - control_cost |a|² + alive_bonus.
 
-    The episode ends when the ant falls. For the split "ood", see `VelocityFamily`.
+    The episode ends when the ant falls. The split "ood" has velocities up to a third beyond this range.
     """
 
     control_cost: float = 0.005  # weight of the squared norm of the action in the cost
@@ -115,19 +115,16 @@ class AntGoal(Ant[GoalTasks]):
     """Go to a goal g and stay there; the ant's own position is observed, and falling does not end the episode.
 
     Dense: reward -|x - g_x| - |y - g_y| - control_cost |a|². Sparse: with the Euclidean distance s to the goal, 1 - s
-    where s <= 0.75 and -0.75 elsewhere, minus the control cost, whose weight is 0.01 in HyperX. Goals are uniform
-    within `radius`: at radius sqrt(u), u ~ U[0, 1]. For u in the split "ood", see `envs.locomotion.ranges`.
+    where s <= 0.75 and -0.75 elsewhere, minus the control cost, whose weight is 0.01 in HyperX.
     """
 
     control_cost: float = 0.1  # weight of the squared norm of the action in the cost
-    radius: float = 3.0  # largest distance of goals from the start in training, in m
+    goal: Disc = Disc(3.0)  # goals around the start
     sparse: bool = False  # whether the reward depends on the distance only near the goal
-    ood: Ood = "extrapolation"  # position of split "ood": beyond the training range, or its middle third
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "radius")
-        one_of(self, "ood", get_args(Ood))
+        check_fields(self, Disc, "goal")
 
     name = "ant_goal"
 
@@ -150,12 +147,10 @@ class AntGoal(Ant[GoalTasks]):
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> GoalTasks:
         check_split(self.name, split)
-        angle = 2 * math.pi * torch.rand(num_tasks, generator=generator, device=generator.device)
-        distance = self.radius * draw_shares((num_tasks,), split, self.ood, generator).sqrt()
-        return GoalTasks(distance[:, None] * torch.stack((angle.cos(), angle.sin()), dim=1))
+        return GoalTasks(self.goal.sample((num_tasks,), split, generator))
 
     def in_training_range(self, tasks: GoalTasks) -> Tensor:
-        return in_training(tasks.goal.square().sum(dim=1) / self.radius**2, self.ood)
+        return self.goal.contains(tasks.goal)
 
     @property
     def metric_names(self) -> tuple[str, ...]:

@@ -14,7 +14,6 @@ logarithmic
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
@@ -24,14 +23,16 @@ from torch import Tensor
 
 from envs.locomotion.ant import Ant
 from envs.locomotion.ant import stands as ant_stands
+from envs.locomotion.forward import ForwardFamily
 from envs.locomotion.half_cheetah import HalfCheetah
 from envs.locomotion.humanoid import FORWARD_WEIGHT, Humanoid
 from envs.locomotion.humanoid import stands as humanoid_stands
-from envs.locomotion.ranges import Ood, draw_shares, in_training
-from envs.locomotion.robots import RobotFamily, squared, x_velocity
+from envs.locomotion.ranges import Multiplier
+from envs.locomotion.robots import squared
+from envs.samplers import all_inside, check_fields
 from envs.simulators.state import State
 from envs.splits import check_split
-from metarl.checks import at_least, one_of
+from metarl.checks import at_least
 from metarl.protocols import Split
 from metarl.records import Record
 
@@ -51,17 +52,14 @@ class DynamicsTasks(Record):
 
 
 @dataclass(frozen=True)
-class _Dynamics(RobotFamily[DynamicsTasks]):
-    """Base class of these families.
-
-    Multipliers are limit^U(-1, 1) with the limits `max_scale` and, for limbs, `max_limb_scale`. For the exponents in
-    the split "ood", see `envs.locomotion.ranges`.
-    """
+class _Dynamics(ForwardFamily[DynamicsTasks]):
+    """Base class of these families."""
 
     vary: tuple[Quantity, ...] = ("mass", "damping", "friction", "limb_length")  # quantities that differ between tasks
-    max_scale: float = 2.0  # largest multiplier of mass, damping and friction; its inverse is the smallest
-    max_limb_scale: float = 1.25  # largest multiplier of limb lengths; its inverse is the smallest
-    ood: Ood = "extrapolation"  # position of split "ood": beyond the training range, or its middle third
+    mass: Multiplier = Multiplier(2.0)  # multipliers of all masses
+    damping: Multiplier = Multiplier(2.0)  # multipliers of all joints' damping
+    friction: Multiplier = Multiplier(2.0)  # multipliers of the friction of floor and robot
+    limb_length: Multiplier = Multiplier(1.25, num_values=NUM_LENGTHS)  # multipliers of the limbs' length
 
     limbs: ClassVar[tuple[str, ...]]  # names of the limbs' bodies
     height: ClassVar[int]  # index of the robot's height in qpos
@@ -69,32 +67,25 @@ class _Dynamics(RobotFamily[DynamicsTasks]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 1.001, "max_scale", "max_limb_scale")
-        one_of(self, "ood", get_args(Ood))
+        check_fields(self, Multiplier, *get_args(Quantity))
+        at_least(self.limb_length, 1, "num_values")
         if not self.vary or not set(self.vary) <= set(get_args(Quantity)):
             raise ValueError(f"vary is {self.vary!r}; must be one or more of {', '.join(get_args(Quantity))}")
 
-    def _limit(self, quantity: str) -> float:
-        return self.max_limb_scale if quantity == "limb_length" else self.max_scale
+    @property
+    def samplers(self) -> Mapping[str, Multiplier]:
+        """The sampler of each quantity that varies, in the order in which they are drawn."""
+        return {name: getattr(self, name) for name in get_args(Quantity) if name in self.vary}
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> DynamicsTasks:
         check_split(self.name, split)
-        multipliers = {}
-        for quantity in get_args(Quantity):
-            share = torch.full((num_tasks,), 0.5, device=generator.device)
-            if quantity in self.vary:
-                share = draw_shares((num_tasks,), split, self.ood, generator, two_ended=True)
-                if quantity == "limb_length":
-                    share = ((share * NUM_LENGTHS).floor() + 0.5) / NUM_LENGTHS
-            multipliers[quantity] = self._limit(quantity) ** (2 * share - 1)
-        return DynamicsTasks(**multipliers)
+        ones = torch.ones(num_tasks, device=generator.device)
+        drawn = {name: sampler.sample((num_tasks,), split, generator) for name, sampler in self.samplers.items()}
+        return DynamicsTasks(**(dict.fromkeys(get_args(Quantity), ones) | drawn))
 
     def in_training_range(self, tasks: DynamicsTasks) -> Tensor:
-        inside = torch.ones(len(tasks), dtype=torch.bool, device=tasks.mass.device)
-        for quantity in self.vary:
-            exponent = getattr(tasks, quantity).log() / math.log(self._limit(quantity))
-            inside &= in_training((exponent + 1) / 2, self.ood)
-        return inside
+        """Whether each task's multipliers can occur in training: [N] bool."""
+        return all_inside(tasks, self.samplers)
 
     def models(self, tasks: DynamicsTasks) -> Sequence[Any] | None:
         """One model per row if limbs vary, else None; see `envs.locomotion.limbs`."""
@@ -134,16 +125,12 @@ class _Dynamics(RobotFamily[DynamicsTasks]):
         qpos[:, self.height] += self.leg_height * (tasks.limb_length.to(qpos.dtype) - 1)
         return self.robot.noise.add(qpos, qvel, generator)
 
-    @property
-    def metric_names(self) -> tuple[str, ...]:
-        return ("velocity",)  # forward, m/s
-
 
 @dataclass(frozen=True)
 class HalfCheetahDynamics(HalfCheetah[DynamicsTasks], _Dynamics):
     """Run forward on a half cheetah whose mass, damping, friction or limbs differ; reward v - control_cost |a|².
 
-    `vary` selects them; all others are the body's own. Multipliers are max_scale^U(-1, 1) or max_limb_scale^U(-1, 1).
+    `vary` selects them; all others are the body's own. Multipliers are 2^U(-1, 1), and 1.25^U(-1, 1) for limbs.
     """
 
     limbs: ClassVar[tuple[str, ...]] = ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
@@ -152,19 +139,13 @@ class HalfCheetahDynamics(HalfCheetah[DynamicsTasks], _Dynamics):
 
     name = "half_cheetah_dynamics"
 
-    def reward(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
-        return (x_velocity(before, after, dt) - self.control_cost * squared(action)).float()
-
-    def metrics(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
-        return x_velocity(before, after, dt).float()[:, None]
-
 
 @dataclass(frozen=True)
 class AntDynamics(Ant[DynamicsTasks], _Dynamics):
     """Run forward on an ant whose mass, damping, friction or legs differ, until it falls.
 
     Reward v - control_cost |a|² + alive_bonus. `vary` selects them; all others are the body's own. Multipliers are
-    max_scale^U(-1, 1), or max_limb_scale^U(-1, 1).
+    2^U(-1, 1), and 1.25^U(-1, 1) for limbs.
     """
 
     control_cost: float = 0.5  # weight of the squared norm of the action in the cost
@@ -185,11 +166,8 @@ class AntDynamics(Ant[DynamicsTasks], _Dynamics):
     name = "ant_dynamics"
 
     def reward(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
-        gain = self.velocity(before, after, dt)[:, 0] + self.alive_bonus * ant_stands(after)
+        gain = self.robot_velocity(before, after, dt)[:, 0] + self.alive_bonus * ant_stands(after)
         return (gain - self.control_cost * squared(action) - self.contact_cost(after)).float()
-
-    def metrics(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
-        return self.velocity(before, after, dt)[:, :1].float()
 
     def terminated(self, state: State, tasks: DynamicsTasks) -> Tensor | None:
         return ~ant_stands(state)
@@ -200,7 +178,7 @@ class HumanoidDynamics(Humanoid[DynamicsTasks], _Dynamics):
     """Run forward on a humanoid whose mass, damping, friction or limbs differ, until it falls.
 
     Reward 1.25 v - control_cost |a|² + alive_bonus. `vary` selects them; all others are the body's own. Multipliers are
-    max_scale^U(-1, 1), or max_limb_scale^U(-1, 1).
+    2^U(-1, 1), and 1.25^U(-1, 1) for limbs.
     """
 
     limbs: ClassVar[tuple[str, ...]] = tuple(
@@ -212,8 +190,5 @@ class HumanoidDynamics(Humanoid[DynamicsTasks], _Dynamics):
     name = "humanoid_dynamics"
 
     def reward(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
-        gain = FORWARD_WEIGHT * self.velocity(before, after, dt)[:, 0] + self.alive_bonus * humanoid_stands(after)
+        gain = FORWARD_WEIGHT * self.robot_velocity(before, after, dt)[:, 0] + self.alive_bonus * humanoid_stands(after)
         return (gain - self.control_cost * squared(action) - self.contact_cost(after)).float()
-
-    def metrics(self, before: State, after: State, action: Tensor, tasks: DynamicsTasks, dt: float) -> Tensor:
-        return self.velocity(before, after, dt)[:, :1].float()

@@ -84,10 +84,10 @@ class HeadingFamily(RobotFamily[HeadingTasks]):
 
     def velocity_along(self, before: State, after: State, tasks: HeadingTasks, dt: float) -> Tensor:
         """d.v: [B] m/s."""
-        return (self.velocity(before, after, dt) * tasks.direction).sum(dim=1)
+        return (self.robot_velocity(before, after, dt) * tasks.direction).sum(dim=1)
 
     def metrics(self, before: State, after: State, action: Tensor, tasks: HeadingTasks, dt: float) -> Tensor:
-        velocity = self.velocity(before, after, dt)
+        velocity = self.robot_velocity(before, after, dt)
         along = (velocity * tasks.direction).sum(dim=1)
         return torch.stack((along, cosine(velocity, tasks.direction)), dim=1).float()
 

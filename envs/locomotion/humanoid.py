@@ -50,7 +50,7 @@ class Humanoid(RobotFamily[T]):
     def fields_before(self) -> tuple[str, ...]:
         return ("subtree_com",)
 
-    def velocity(self, before: State, after: State, dt: float) -> Tensor:
+    def robot_velocity(self, before: State, after: State, dt: float) -> Tensor:
         """The velocity of the body's centre of mass, [B, 2] m/s."""
         return (after.subtree_com[:, 0, :2] - before.subtree_com[:, 0, :2]) / dt
 

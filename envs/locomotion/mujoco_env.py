@@ -255,12 +255,12 @@ class MujocoEnv(Generic[T]):
         Raises:
             RuntimeError: when called before `reset`, or MuJoCo cannot render on this machine.
         """
-        from envs.simulators.rendering import SceneRenderer  # here, as only pictures need it
+        from envs.simulators.rendering import SceneRenderer  # here, as only rendering needs it
 
         model, data = self.copy_row(row)
         if self._renderer is None:
             self._renderer = SceneRenderer(model)
-        return self._renderer.picture(model, data, self.markers(row, model, data))
+        return self._renderer.image(model, data, self.markers(row, model, data))
 
     def markers(self, row: int, model: Any, data: Any) -> list[Any]:
         """What a row's task asks for, to be drawn into its scene (`envs.simulators.rendering`)."""
@@ -277,7 +277,7 @@ class MujocoEnv(Generic[T]):
         return markers
 
     def close(self) -> None:
-        """Free what rendering holds; a later picture makes it anew."""
+        """Free what rendering holds; a later image makes it anew."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
@@ -290,7 +290,7 @@ class MujocoEnv(Generic[T]):
         """
         copy = getattr(self.physics, "copy_row", None)
         if copy is None:
-            raise RuntimeError("pictures are made of simulations on the CPU: make the environment there")
+            raise RuntimeError("only simulations on the CPU can be rendered: make the environment there")
         model, data = copy(row)
         if self._ended is not None and bool(self._ended[0][row]):
             pose = {name: values[row] for name, values in self._ended[1].items()}

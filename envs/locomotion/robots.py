@@ -149,7 +149,7 @@ class RobotFamily(Generic[T]):
     def terminated(self, state: State, tasks: T) -> Tensor | None:
         return None
 
-    def velocity(self, before: State, after: State, dt: float) -> Tensor:
+    def robot_velocity(self, before: State, after: State, dt: float) -> Tensor:
         """The velocity that the task is about, along x and, for robots that turn, y: [B, 1] or [B, 2] m/s."""
         return x_velocity(before, after, dt)[:, None]
 

@@ -16,37 +16,24 @@ from torch import Tensor
 from envs.locomotion.robots import SWIMMER, Robot, squared
 from envs.locomotion.tasks import VelocityTasks
 from envs.locomotion.velocity import VelocityFamily
+from envs.samplers import Range
 from envs.simulators.state import State
-from metarl.checks import not_negative
 
 
 @dataclass(frozen=True)
 class SwimmerVel(VelocityFamily):
-    """Swim along x at a velocity v* ~ U[min_velocity, max_velocity]; reward -|v - v*| - control_cost |a|².
+    """Swim along x at a velocity v* ~ U[0.1, 0.2]; reward -|v - v*| - control_cost |a|².
 
-    For the split "ood", see `VelocityFamily`.
+    The split "ood" has velocities up to a third beyond this range.
     """
 
     control_cost: float = 1e-4  # weight of the squared norm of the action in the cost
-    min_velocity: float = 0.1  # smallest target velocity in training, in m/s
-    max_velocity: float = 0.2  # largest target velocity in training, in m/s
+    velocity: Range = Range(0.1, 0.2)  # target velocities along x, in m/s
     published_sign: bool = False  # whether the reward has the published sign, which rewards missing the velocity
 
     robot: ClassVar[Robot] = SWIMMER
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        not_negative(self, "min_velocity")
-        if self.min_velocity >= self.max_velocity:
-            raise ValueError(
-                f"min_velocity is {self.min_velocity}; must be less than max_velocity, {self.max_velocity}"
-            )
-
     name = "swimmer_vel"
-
-    @property
-    def lowest_velocity(self) -> float:
-        return self.min_velocity
 
     def reward(self, before: State, after: State, action: Tensor, tasks: VelocityTasks, dt: float) -> Tensor:
         sign = 1.0 if self.published_sign else -1.0

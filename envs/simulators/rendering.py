@@ -16,7 +16,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-PICTURE_SIZE = 480  # height and width of an image, in pixels
+IMAGE_SIZE = 480  # height and width of an image, in pixels
 
 TARGET, ACTUAL = (0.18, 0.72, 0.36, 1.0), (0.95, 0.55, 0.15, 1.0)  # colours of target and actual values
 
@@ -53,7 +53,7 @@ class SceneRenderer:
             RuntimeError: when MuJoCo cannot render on this machine; the message gives the reason in one line.
         """
         try:
-            self._renderer = mujoco.Renderer(model, PICTURE_SIZE, PICTURE_SIZE)
+            self._renderer = mujoco.Renderer(model, IMAGE_SIZE, IMAGE_SIZE)
         except Exception as error:  # each graphics library raises its own type
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             hint = "the variable MUJOCO_GL chooses between egl, osmesa and glfw"
@@ -61,7 +61,7 @@ class SceneRenderer:
         self._camera = _choose_camera(model)
         self._option = mujoco.MjvOption()
 
-    def picture(
+    def image(
         self, model: mujoco.MjModel, data: mujoco.MjData, markers: Iterable[Arrow | Ball] = ()
     ) -> NDArray[np.uint8]:
         """An image [480, 480, 3] of the scene with its markers; derived quantities in `data` must be up to date."""

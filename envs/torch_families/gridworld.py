@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from envs.splits import check_split
+from envs.torch_families.drawing import AGENT, GOAL, GRID, INK, Canvas, DrawnEnv
 from envs.torch_families.grid_search import bayes_optimal_returns
-from envs.torch_families.pictures import AGENT, GOAL, GRID, INK, Canvas, DrawnEnv
 from envs.torch_families.torch_env import one_hot_rows, unit_box
 from metarl.checks import at_least, one_of
 from metarl.protocols import Split
@@ -79,7 +79,7 @@ class GridNavi:
     def make_env(self, num_rows: int, generator: torch.Generator) -> DrawnEnv[GridTasks]:
         return DrawnEnv(_GridDynamics(self), num_rows, generator)
 
-    def picture(self, task: GridTasks, trail: Tensor) -> NDArray[np.uint8]:
+    def image(self, task: GridTasks, trail: Tensor) -> NDArray[np.uint8]:
         """An image of the grid, the goal of one task (leading axis 1) and the path through the cells `trail` [K]."""
         size = self.size
         cells = [divmod(cell, size) for cell in trail.tolist()]
@@ -184,8 +184,8 @@ class _GridDynamics:
     def observation(self, tasks: GridTasks, state: Tensor) -> Tensor:
         return _observations(self._size, self._one_hot, state.device).index_select(0, state)
 
-    def picture(self, task: GridTasks, trail: Tensor) -> NDArray[np.uint8]:
-        return self._family.picture(task, trail)
+    def image(self, task: GridTasks, trail: Tensor) -> NDArray[np.uint8]:
+        return self._family.image(task, trail)
 
 
 @lru_cache

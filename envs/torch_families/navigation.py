@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.splits import check_split
-from envs.torch_families.pictures import GOAL, GRID, INK, REGION, Canvas, DrawnEnv
+from envs.torch_families.drawing import GOAL, GRID, INK, REGION, Canvas, DrawnEnv
 from envs.torch_families.torch_env import unit_box
 from metarl.checks import at_least
 from metarl.protocols import Split
@@ -81,7 +81,7 @@ class _Point:
     def seconds_per_step(self) -> float:
         return 0.1
 
-    def picture(self, task: PointTasks, trail: Tensor) -> NDArray[np.uint8]:
+    def image(self, task: PointTasks, trail: Tensor) -> NDArray[np.uint8]:
         """An image of the goal with its reward radius, the wind and the path; zooms out to show all of it."""
         points, goal = trail.tolist(), task.goal[0].tolist()
         farthest = float(torch.cat([trail, task.goal]).abs().max())

@@ -43,7 +43,7 @@ def parse(cls: type[T], argv: Sequence[str], *, prog: str, description: str = ""
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UserError(f"{_one_line(panel.getvalue(), argv)} (see {prog} --help)") from None
+        raise UserError(f"{_one_line(panel.getvalue(), argv, default)} (see {prog} --help)") from None
     except ValueError as error:  # tyro reports those of nested dataclasses itself, but not of the outermost
         raise UserError(f"{error} (see {prog} --help)") from None
 
@@ -74,7 +74,7 @@ def check_seed(seed: int) -> None:
         UserError: when it is outside the range of generators.
     """
     if not 0 <= seed < 2**62:
-        raise UserError(f"--seed is {seed}; allowed are 0 to 2^62 - 1")
+        raise UserError(f"--seed is {seed}; must be in [0, 2^62 - 1]")
 
 
 def _explicit_flags(argv: Sequence[str], default: Any) -> list[str]:
@@ -102,7 +102,7 @@ def _boolean_flags(value: Any, prefix: str = "--") -> set[str]:
     return flags
 
 
-def _one_line(panel: str, argv: Sequence[str]) -> str:
+def _one_line(panel: str, argv: Sequence[str], default: Any) -> str:
     """One line from tyro's framed panel: its first paragraph, then the allowed values or a suggestion."""
     lines = [line.strip("│ ") for line in panel.splitlines() if line.startswith(("│", "  "))]  # in UTF-8 or not
     rows = ["" if set(line) <= {"─", "-"} else line for line in lines]
@@ -112,21 +112,39 @@ def _one_line(panel: str, argv: Sequence[str]) -> str:
             break
         paragraph.append(row)
     message = " ".join(paragraph)
+    if union := re.match(r"Error parsing (\S+): no type matching (.+) could be instantiated", message):
+        return f"{union[1]} is {_value_of(union[1], argv)!r}; it takes {union[2]}"
     following = {row: after for row, after in pairwise(rows) if row.endswith(":")}
     if usage := following.get("Argument helptext:"):
         flag, _, metavar = usage.partition(" ")
         return f"{flag} is {_value_of(flag, argv)!r}; it takes {metavar}"
     unknown = re.match(r"Unrecognized options: ([^,]+)", message)
+    if unknown and (now := _option_now(unknown[1], default)):
+        return f"unknown option {unknown[1]}; it is now {now}"
     if unknown and (near := following.get("Perhaps you meant:")):
         return f"unknown option {unknown[1]}; did you mean {near.split()[0].rstrip(',')}?"
     if unknown:
         before = argv[argv.index(unknown[1]) - 1] if unknown[1] in argv[1:] else ""
+        if unknown[1].startswith("--"):
+            return f"unknown option {unknown[1]}"
         return f"unknown argument {unknown[1]!r}{f' after {before}' if before else ''}"
     choice = re.match(r"invalid choice (.+) for argument '(.+)'\. Expected one of \((.+?),?\)\.", message)
     if choice:
-        return f"{choice[2]} is {choice[1]}; allowed are {choice[3]}"
+        return f"{choice[2]} is {choice[1]}; must be one of {choice[3]}"
+    missing = re.match(r"Missing value for argument '(.+)'\. Expected (\d+) values", message)
+    if missing and missing[2] != "1":
+        return f"{missing[1]} is {_value_of(missing[1], argv)!r}; it takes {missing[2]} values"
     message = message.replace("Expected 1 values", "It takes one value")
     return message.removeprefix("Error parsing ").removeprefix("experiment.")
+
+
+def _option_now(flag: str, default: Any) -> str:
+    """The options that one of an earlier version has become; "" for any other."""
+    from experiments.experiment.config_json import option_now  # here, as it imports the families' catalog
+
+    name = flag.removeprefix("--").partition("=")[0].replace("-", "_")
+    now = option_now(getattr(default, "experiment", default), name)
+    return ", ".join(f"--{place.replace('_', '-')}" for place in now.split(", ")) if now else ""
 
 
 def _value_of(flag: str, argv: Sequence[str]) -> str:

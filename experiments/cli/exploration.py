@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from experiments.cli.film import Moment, describe, play, visible_env
+from experiments.cli.recording import Moment, describe, play, visible_env
 from metarl.evaluation import measure_of
 from metarl.protocols import Agent, TaskFamily
 from metarl.rl.rollouts import rows_per_task
@@ -56,7 +56,7 @@ def draw_exploration(
 
 def can_draw_exploration(family: Any) -> bool:
     """Whether the family's images show trajectories; those of robots do not."""
-    return hasattr(_innermost(family), "picture")
+    return hasattr(_innermost(family), "image")
 
 
 def _innermost(family: Any) -> Any:

@@ -15,10 +15,10 @@ import torch
 
 from envs.external import CrashedTooOften
 from experiments.cli.exploration import can_draw_exploration, draw_exploration
-from experiments.cli.film import film, visible_env
 from experiments.cli.output import tolerant_output
 from experiments.cli.plots import plot_run
 from experiments.cli.progress import TrainingProgress
+from experiments.cli.recording import record, visible_env
 from experiments.cli.report import identity, print_evaluation
 from experiments.experiment.definition import Expected, Experiment, to_config
 from experiments.experiment.reading import project_of, record_of
@@ -39,14 +39,14 @@ class _Stopped(BaseException):
     """A signal asked the training to stop: an iteration has ended since, or there is only its evaluation to stop."""
 
 
-class Filming:
+class VideoRecorder:
     """Records videos of one held-out task during training, without using the training's random streams."""
 
     def __init__(self, experiment: Experiment[Any, Any], every: int) -> None:
         """every: number of iterations between two videos; 0 for none.
 
         Raises:
-            UserError: when `every` is negative, the family has no pictures, or this machine cannot make them.
+            UserError: when `every` is negative, the family cannot be rendered, or not on this machine.
         """
         if every < 0:
             raise UserError(f"--video-every is {every}; must be 0 (never) or more")
@@ -55,19 +55,19 @@ class Filming:
             visible_env(experiment.family)
 
     def __call__(self, trainer: Trainer, run: Run) -> None:
-        """Film the trainer's agent if the iteration calls for it; one that fails is reported, and is the last."""
+        """Record the trainer's agent if a video is due; one that fails is reported, and is the last."""
         if not self._every or trainer.iteration % self._every:
             return
         try:
-            self._film(trainer, run)
+            self._record(trainer, run)
         except Exception as error:  # of a disk, a renderer or a task of the user's own
             self._every = 0
             print(f"\nmetarl: {one_line(error)}; training continues without further videos", file=sys.stderr)
 
-    def _film(self, trainer: Trainer, run: Run) -> None:
+    def _record(self, trainer: Trainer, run: Run) -> None:
         task = trainer.family.sample(1, "test", torch.Generator().manual_seed(0))
         path = run.videos / f"iteration_{trainer.iteration:06}.mp4"
-        made = film(trainer.family, trainer.agent, task, trainer.num_points, path, device=trainer.device)
+        made = record(trainer.family, trainer.agent, task, trainer.num_points, path, device=trainer.device)
         run.log_animation("meta_test/video", made.animated_image, made.image_size, trainer.num_samples)
 
 
@@ -104,11 +104,11 @@ class Results(NamedTuple):
 
 
 def save_results(trainer: Trainer, run: Run, evaluation: Evaluation, expected: Expected | None = None) -> Results:
-    """Write the evaluation at the end of a training, its plot and a picture of how the agent explores.
+    """Write the evaluation at the end of a training, its plot and a figure of how the agent explores.
 
     expected: what its recipe expects, to be drawn in the plot.
 
-    A picture that fails is reported, and costs none of the others.
+    A figure that fails is reported, and costs none of the others.
 
     Raises:
         RunError: when the disk refuses the evaluation.
@@ -117,7 +117,7 @@ def save_results(trainer: Trainer, run: Run, evaluation: Evaluation, expected: E
     path = run.path / _EXPLORATION
     draw = {
         "plot": lambda: plot_run(run, evaluation, expected=expected),
-        "picture of exploration": lambda: draw_exploration(
+        "figure of exploration": lambda: draw_exploration(
             trainer.family, trainer.agent, trainer.num_points, path, device=trainer.device
         ),
     }
@@ -127,15 +127,15 @@ def save_results(trainer: Trainer, run: Run, evaluation: Evaluation, expected: E
             drawn[what] = make()
         except Exception as error:  # of a disk, a renderer or a task of the user's own
             print(f"metarl: there is no {what}: {one_line(error)}", file=sys.stderr)
-    return Results(drawn.get("plot"), drawn.get("picture of exploration"), len(drawn) == len(draw))
+    return Results(drawn.get("plot"), drawn.get("figure of exploration"), len(drawn) == len(draw))
 
 
 def has_results(trainer: Trainer, run: Run) -> bool:
-    """Whether a training that had its last iteration has also left its last row, its evaluation and its pictures."""
+    """Whether a training that had its last iteration has also left its last row, its evaluation and its figures."""
     rows = run.progress()
     is_logged = bool(rows) and rows[-1][STEP_TAG] == trainer.num_samples and "meta_test/iqm" in rows[-1]
-    pictures = ["evaluation_test.png", *([_EXPLORATION] if can_draw_exploration(trainer.family) else [])]
-    is_drawn = all((run.path / name).is_file() for name in pictures)
+    figures = ["evaluation_test.png", *([_EXPLORATION] if can_draw_exploration(trainer.family) else [])]
+    is_drawn = all((run.path / name).is_file() for name in figures)
     return is_logged and is_drawn and run.evaluated_iteration() == trainer.iteration
 
 
@@ -145,7 +145,7 @@ def one_line(error: BaseException) -> str:
 
 
 @tolerant_output()
-def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, filming: Filming) -> int:
+def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, recorder: VideoRecorder) -> int:
     """Train to the end, print the adaptation curve and where to look further; returns the exit status.
 
     At Ctrl-C, SIGTERM or SIGHUP the iteration is finished, a checkpoint saved and the status is 128 + the signal's
@@ -158,7 +158,7 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
 
         def progress(trainer: Trainer, metrics: Mapping[str, float]) -> None:
             show(trainer, metrics)
-            filming(trainer, run)
+            recorder(trainer, run)
             if signals.first is not None and trainer.iteration < num_iterations:
                 raise _Stopped
 
@@ -176,7 +176,7 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, fil
                     file=sys.stderr,
                 )
             else:
-                what = "Training is complete and saved. Make its evaluation and pictures with:"
+                what = "Training is complete and saved. Make its evaluation and figures with:"
                 print(f"{what} {shell_command('metarl', 'resume', run.path)}", file=sys.stderr)
             assert signals.first is not None
             return 128 + signals.first

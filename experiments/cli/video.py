@@ -32,13 +32,13 @@ _COLOURS = ((240, 241, 244), (255, 214, 110), (168, 178, 196))
 _BACKGROUND = (28, 32, 42)
 
 
-def captioned(picture: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
+def captioned(frame: NDArray[np.uint8], lines: Sequence[str]) -> NDArray[np.uint8]:
     """The image [H, W, 3] under up to three lines of text: [H + 80, W, 3]; long lines end in dots."""
     from PIL import Image, ImageDraw, ImageFont  # imported here: only videos need it
 
-    height, width = picture.shape[:2]
+    height, width = frame.shape[:2]
     image = Image.new("RGB", (width, height + CAPTION_HEIGHT), _BACKGROUND)
-    image.paste(Image.fromarray(picture), (0, CAPTION_HEIGHT))
+    image.paste(Image.fromarray(frame), (0, CAPTION_HEIGHT))
     draw = ImageDraw.Draw(image)
     top = 6
     for text, size, colour in zip(lines, _FONT_SIZES, _COLOURS, strict=False):

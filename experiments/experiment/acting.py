@@ -83,14 +83,18 @@ class ActingAgent:
     def act(self, obs: Any, *, deterministic: bool | None = None) -> Any:
         """The action for an observation [O], or one per environment [B, O]; deterministic: None for the default.
 
+        An agent that acts on a sample of its posterior takes the posterior's mean in an episode whose first action is
+        deterministic.
+
         Raises:
             UserError: when the observation has another shape than the agent's.
         """
         rows = self._tensor(obs, "obs", self.observation_space.shape, torch.float32)
         with torch.no_grad():
-            self._absorb(rows)
             plain = self.deterministic if deterministic is None else deterministic
-            decision = self.agent.act(self._state, rows, None if plain else self.generator)
+            generator = None if plain else self.generator
+            self._absorb(rows, generator)
+            decision = self.agent.act(self._state, rows, generator)
         self._acted = (rows, decision)
         action = decision.action if self._num_envs is not None else decision.action[0]
         return action if isinstance(obs, Tensor) else action.cpu().numpy()[()]
@@ -127,8 +131,11 @@ class ActingAgent:
 
     # --- learning from what was reported -----------------------------------------------------------------------
 
-    def _absorb(self, obs: Tensor) -> None:
-        """Take in the step that was reported last, now that what is acted on after it is known."""
+    def _absorb(self, obs: Tensor, generator: torch.Generator | None) -> None:
+        """Take in the step that was reported last, now that what is acted on after it is known.
+
+        generator: for the posterior samples of episodes that start; None: the posterior's mean.
+        """
         if self._pending is not None:
             pending, self._pending = self._pending, None
             reported = (pending.next_obs, pending.reward, pending.terminated, pending.truncated)
@@ -141,20 +148,19 @@ class ActingAgent:
                 self.num_adaptations += 1
                 self._begin_block(starting=step.episode_end)
             else:
-                self._draw(step.episode_end)
+                self._draw(step.episode_end, generator)
                 return
         elif self._has_begun:
             return
         zeros = obs.new_zeros(self._rows)
         first = Step(obs, obs, zeros, zeros.bool(), zeros.bool())
         self._state = self.agent.observe(self._state, None, first)
-        self._draw(torch.ones_like(first.terminated))
+        self._draw(torch.ones_like(first.terminated), generator)
         self._has_begun = True
 
-    def _draw(self, episode_start: Tensor) -> None:
+    def _draw(self, episode_start: Tensor, generator: torch.Generator | None) -> None:
         """A new posterior sample where an episode starts, for agents that act on one."""
         if isinstance(self.agent, PosteriorSampling) and bool(episode_start.any()):
-            generator = None if self.deterministic else self.generator
             self._state = self.agent.resample_latent(self._state, episode_start, generator)
 
     def _begin_block(self, starting: Tensor | None = None) -> None:

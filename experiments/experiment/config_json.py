@@ -8,7 +8,9 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from envs.catalog import FAMILIES, FORMER_FIELDS
 from experiments.experiment.names import suggestion
+from metarl._lazy import imported
 from metarl.errors import UserError
 
 # The modules that hold the classes of families and agents now, by those that held them when earlier runs were made; by
@@ -86,17 +88,20 @@ RENAMED: dict[str, dict[str, str]] = {  # new names of fields, by class and the 
     "experiments.experiment.definition:Expected": {"episode": "point"},
 }
 
+# The same for fields that are in a sampler now, as dotted names; one value may have gone to several samplers.
+IN_SAMPLERS = {FAMILIES[name]: former for name, former in FORMER_FIELDS.items()}
+
 OF_RECIPE = "of_recipe"  # the key under which the names of what was left out stand
 
 
-def current(class_path: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def current(path: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """A part's fields as its class has them now: under new names, without retired ones that had no effect.
 
-    class_path: module:class, where the class is now. A retired field with another value stays, to be refused.
+    path: the class's module:Class now. A retired field with another value stays, to be refused.
     """
-    if class_path == "agents.rl2:RL2Config":
+    if path == "agents.rl2:RL2Config":
         values = _with_one_memory(values)
-    retired, renamed = RETIRED.get(class_path, {}), RENAMED.get(class_path, {})
+    retired = RETIRED.get(path, {})
 
     def had_no_effect(name: str, value: Any) -> bool:
         if name not in retired:
@@ -104,7 +109,43 @@ def current(class_path: str, values: Mapping[str, Any]) -> dict[str, Any]:
         allowed = retired[name]
         return allowed is None or value in allowed
 
-    return {renamed.get(name, name): value for name, value in values.items() if not had_no_effect(name, value)}
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        if had_no_effect(name, value):
+            continue
+        places = names_now(path, name)
+        if not places:
+            result[name] = value
+        for place in places:
+            field, _, inside = place.partition(".")
+            if inside:  # of a sampler, whose other fields are the class's default
+                value_now = {**(result.get(field) or to_json(getattr(imported(path), field))), inside: value}
+            else:
+                value_now = value
+            result[field] = value_now
+    return result
+
+
+def class_path(value: Any) -> str:
+    """The module:Class of a value."""
+    return f"{type(value).__module__}:{type(value).__qualname__}"
+
+
+def names_now(path: str, name: str) -> tuple[str, ...]:
+    """The dotted names of a field that a class, given as module:Class, had in earlier versions; () for any other."""
+    renamed = RENAMED.get(path, {}).get(name)
+    return (renamed,) if renamed else IN_SAMPLERS.get(path, {}).get(name, ())
+
+
+def option_now(settings: Any, name: str) -> str:
+    """The names that a field of an earlier version has now, such as "family.velocity.high"; "" for any other.
+
+    name: its dotted name in `settings`.
+    """
+    *path, last = name.split(".")
+    for part in path:
+        settings = getattr(settings, part, None)
+    return ", ".join(".".join((*path, now)) for now in names_now(class_path(settings), last))
 
 
 def _with_one_memory(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,6 +218,8 @@ def merged(of_recipe: Any, values: Any, where: str) -> Any:
         parts = of_recipe if isinstance(of_recipe, Mapping) else _fields(of_recipe)
         if not isinstance(values, dict):
             raise UserError(f"{where} is {values!r}: must be an object")
+        if is_dataclass(of_recipe):
+            values = current(class_path(of_recipe), values)
         for name in values:
             if name not in parts:
                 raise UserError(f"{where}.{name} is not in the recipe: {suggestion(name, parts)}")

@@ -22,7 +22,7 @@ import tyro
 from pydantic import TypeAdapter, ValidationError
 
 from envs.external import CrashedTooOften
-from experiments.experiment.config_json import MOVED, OF_RECIPE, current, merged, to_json
+from experiments.experiment.config_json import MOVED, OF_RECIPE, class_path, current, merged, to_json
 from experiments.experiment.names import (
     AGENTS,
     LEARNERS,
@@ -91,7 +91,7 @@ class Experiment(Generic[F, A]):
     @property
     def agent_name(self) -> str:
         """The catalog's name of the agent; for one that is not in the catalog, its class's."""
-        path = _path_of(self.agent)
+        path = class_path(self.agent)
         return next((name for name, where in (AGENTS | LEARNERS).items() if where == path), type(self.agent).__name__)
 
     def trainer(self) -> Trainer:
@@ -193,8 +193,8 @@ def to_config(experiment: Experiment[Any, Any], name: str) -> dict[str, Any]:
     family = _with_data_below(experiment.family, Path.cwd())
     return {
         "experiment": str(Path(name).resolve()) if name.endswith(".py") else name,
-        "family": {"class": _path_of(family), **to_json(family)},
-        "agent": {"class": _path_of(experiment.agent), **to_json(experiment.agent)},
+        "family": {"class": class_path(family), **to_json(family)},
+        "agent": {"class": class_path(experiment.agent), **to_json(experiment.agent)},
         "train": asdict(experiment.train),
         "seed": experiment.seed,
         "device": experiment.device,
@@ -312,10 +312,6 @@ def _refuse_unknown(values: Any, cls: type[Any], where: str, part: str) -> None:
             raise UserError(f"{where}{part and f'{part}.'}{key} is not a field: {suggestion(key, names)}")
 
 
-def _path_of(value: Any) -> str:
-    return f"{type(value).__module__}:{type(value).__qualname__}"
-
-
 def _is_ours(path: Any) -> bool:
     return isinstance(path, str) and path_now(path) in OUR_CLASSES
 
@@ -334,8 +330,8 @@ def _class_of(part: str, path: Any, recipe: Callable[[], Experiment[Any, Any]], 
     if _is_ours(path):
         return imported(path_now(path))
     own = getattr(recipe(), part)
-    if not is_dataclass(own) or _path_of(own) != path_now(path):
-        raise UserError(f"{named}; must be in the catalogs of this installation, or the recipe's {_path_of(own)!r}")
+    if not is_dataclass(own) or class_path(own) != path_now(path):
+        raise UserError(f"{named}; must be in the catalogs of this installation, or the recipe's {class_path(own)!r}")
     return type(own)
 
 

@@ -138,7 +138,7 @@ def suggestion(name: str, names: Iterable[str]) -> str:
     """The hint for an unknown name."""
     names = list(names)
     near = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {near[0]}?" if near else f"allowed are {', '.join(names) or 'none'}"
+    return f"did you mean {near[0]}?" if near else f"must be one of {', '.join(names)}" if names else "there is none"
 
 
 def known(kind: str, name: str, names: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from experiments.experiment.config_json import merged
+from experiments.experiment.config_json import class_path, merged, names_now
 from experiments.experiment.definition import Experiment
 from experiments.experiment.names import suggestion
 from experiments.experiment.variants import variant, variants
@@ -56,7 +56,10 @@ def _changed(value: Any, parts: _Parts, where: str) -> Any:
     for name, given in parts.items():
         path = f"{where}.{name}" if where else name
         if name not in present:
-            raise UserError(f"{path} is not a field: {suggestion(name, present)}")
+            now = [f"{where}.{place}" for place in names_now(class_path(value), name)]
+            raise UserError(
+                f"{path} is not a field: {'it is now ' + ', '.join(now) if now else suggestion(name, present)}"
+            )
         if isinstance(given, _Parts):
             new[name] = _changed(present[name], given, path)
         else:

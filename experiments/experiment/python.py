@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
+from envs.catalog import with_fields
 from experiments.cli.progress import TrainingProgress
 from experiments.cli.session import new_run, quiet_threads, save_results
 from experiments.experiment.acting import ActingAgent, Predictor
@@ -170,12 +171,8 @@ def make_family(name: str, **fields: Any) -> Any:
     """
     families = FAMILIES | FUNCTION_FAMILIES
     family = imported(families[known("task family", name, families)])
-    unknown = sorted(set(fields) - set(family.__dataclass_fields__))
-    if unknown:
-        allowed = ", ".join(family.__dataclass_fields__)
-        raise UserError(f"{name} has no field {unknown[0]!r}: allowed are {allowed}")
     try:
-        return family(**fields)
+        return with_fields(name, family, fields)
     except ValueError as error:
         raise UserError(str(error)) from error
 

@@ -119,7 +119,7 @@ class HarmonicTasks(Record):
 
 @dataclass(frozen=True)
 class Harmonic(FunctionFamily):
-    """y = a1 sin(w x + b1) + a2 sin(2 w x + b2) + noise, with inputs around a random centre: a, x - center ~ N(0, 1).
+    """y = a1 sin(w x + b1) + a2 sin(2 w x + b2) + noise, with inputs around a random centre: a, x - centre ~ N(0, 1).
 
     After Lacoste et al. Uncertainty in multitask transfer learning (2018): w ~ U[5, 7], b ~ U[0, 2 pi],
     center ~ U[-4, 4]. Out of distribution: higher frequencies.

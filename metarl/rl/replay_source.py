@@ -22,14 +22,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.evaluation import RETURN, Evaluation, evaluate
 from metarl.protocols import Agent, AgentConfig, Measures, Split, TaskFamily, VectorEnv
-from metarl.records import Trajectory, by_task
-from metarl.rl.observation_scale import ScaleCheck
+from metarl.records import Record, Trajectory, by_task
 from metarl.rl.replay import Replay, Transition
 from metarl.rl.rollouts import check_finite, collect
-from metarl.rl.trials import DivergenceCount, check_trajectory_memory
-from metarl.source import Draw, TrainConfig, check_kinds
+from metarl.rl.trials import ActingSource, check_trajectory_memory
+from metarl.source import Draw, TrainConfig
 
 
 class ReplayConfig(AgentConfig, Protocol):
@@ -76,17 +74,12 @@ class Collected:
     trajectory: Trajectory[Any]
 
 
-class ReplaySource:
+class ReplaySource(ActingSource):
     """Owns the training tasks and the replay; collects in `num_tasks` of them per iteration, in `copies` rows each.
 
     Raises:
         ValueError: when the copies do not divide the episodes of a phase.
     """
-
-    env: VectorEnv
-    measure = RETURN
-    unit = "environment steps"
-    unit_rate = "env-steps/s"
 
     def __init__(
         self,
@@ -95,19 +88,9 @@ class ReplaySource:
         train: TrainConfig,
         generators: Mapping[str, torch.Generator],
     ) -> None:
-        check_kinds(config, family, acts=True, fits=isinstance(family, TaskFamily))
-        self.family, self.num_tasks, self.copies = family, train.num_tasks, train.copies
-        self.num_points = family.num_episodes if train.num_points is None else train.num_points
+        super().__init__(config, family, train, generators)
         self._config = config
-        self._diverged = DivergenceCount()
-        self._check_scale = ScaleCheck(config)
         self.score_tag = "meta_train/return/prior"  # unless the configuration has posterior episodes
-        self._generators = generators
-
-    @property
-    def num_diverged(self) -> int:
-        """Simulations so far that were reset because they diverged."""
-        return self._diverged.total
 
     def make_learner(self, num_iterations: int) -> Any:
         """A fresh agent, its training tasks, their environment and an empty replay.
@@ -165,7 +148,7 @@ class ReplaySource:
             everything = torch.arange(config.num_train_tasks, device=generator.device)
             env = self.family.make_env(config.num_train_tasks * self.copies, self._generators["env"])
             collected += self._collect(learner, env, everything, "initial", config.initial_episodes)
-            self._diverged.since_last(env)
+            self._count_diverged(env)
         order = torch.randperm(config.num_train_tasks, generator=generator, device=generator.device)
         tasks = order[: self.num_tasks]
         self.replay.forget_recent(tasks)
@@ -213,45 +196,19 @@ class ReplaySource:
         metrics["rollout/ep_rew_mean"] = float(torch.cat([r for part in returns.values() for r in part]).mean())
         ends = sum(int((part.trajectory.episode_start & part.trajectory.valid).sum()) for part in experience)
         metrics["rollout/ep_len_mean"] = _num_steps(experience) / ends
-        return {**metrics, **self._diverged.since_last(self.env)}
+        return {**metrics, **self._count_diverged(self.env)}
 
-    def evaluate(
-        self,
-        learner: ReplayLearner,
-        *,
-        agent_name: str,
-        split: Split,
-        num_tasks: int,
-        num_points: int | None,
-        generator: torch.Generator,
-        family: TaskFamily | None = None,
-        deterministic: bool = False,
-    ) -> Evaluation:
-        """The adaptation curve on fresh tasks of a split; for "train", on at most `num_tasks` of the training tasks.
-
-        Raises:
-            ValueError: when a number is below one, or the family does not declare the split.
-        """
-        return evaluate(
-            self.family if family is None else family,
-            learner,
-            agent_name=agent_name,
-            split=split,
-            num_tasks=num_tasks,
-            num_points=self.num_points if num_points is None else num_points,
-            generator=generator,
-            deterministic=deterministic,
-            trained_points=self.num_points,
-            tasks=self.tasks[: max(num_tasks, 1)] if split == "train" and family is None else None,
-        )
+    def _known_tasks(self, split: Split, num_tasks: int) -> Record | None:
+        """The training tasks, at most `num_tasks` of them, for the split "train"."""
+        return self.tasks[: max(num_tasks, 1)] if split == "train" else None
 
     def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
         """Includes the training tasks, because generators on another kind of device would sample different ones."""
-        state = {"num_diverged": self._diverged.total, "tasks": dict(vars(self.tasks))}
+        state = {**super().state_dict(), "tasks": dict(vars(self.tasks))}
         return {**state, "replay": self.replay.state_dict()} if to_train else state
 
     def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
-        self._diverged.total = state["num_diverged"]
+        super().load_state_dict(state)
         saved = {name: value.to(self._generators["task"].device) for name, value in state["tasks"].items()}
         self.tasks = replace(self.tasks, **saved)  # pyright: ignore[reportArgumentType], records are dataclasses
         if to_train:

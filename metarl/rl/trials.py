@@ -1,12 +1,15 @@
-"""Trials as the outer loop's experience: an agent runs in fresh tasks of a family, in a vectorised environment."""
+"""Sources whose experience an agent collects in a vectorised environment; above all trials in fresh tasks."""
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from gymnasium import spaces
+from torch import Tensor
 
 from metarl.evaluation import (
     RETURN,
@@ -20,24 +23,29 @@ from metarl.evaluation import (
 )
 from metarl.memory import check_memory
 from metarl.protocols import Agent, AgentConfig, Split, TaskFamily, VectorEnv
-from metarl.records import Trajectory, cat
-from metarl.rl.observation_scale import ScaleCheck
+from metarl.records import Record, Trajectory, cat
 from metarl.rl.rollouts import rows_per_task, run_trial
 from metarl.source import Draw, TrainConfig, check_kinds
 
 Trial = Sequence[Trajectory[Any]]  # trajectories of all tasks, one per block
 
 
-class TrialSource:
-    """Runs a trial in each of `num_tasks` fresh training tasks, in `copies` rows each.
+LARGEST, SMALLEST = (
+    15.0,
+    0.003,
+)  # root mean squares of observations; those of our robots, but the humanoid's, lie within
 
-    An agent that adapts after blocks of episodes has one row per episode of a block in each task, and one copy.
+
+class ActingSource:
+    """What sources of an RL agent's experience have in common: the family, its environment, what can go wrong there.
+
+    Simulations that diverge are counted. If observations are badly scaled for an agent that does not normalise them,
+    one line on stderr says so.
     """
 
-    env: VectorEnv  # made with the learner, whose block size sets the number of rows
+    env: VectorEnv  # for training; made with the learner
     unit = "environment steps"
     unit_rate = "env-steps/s"
-    score_tag = "meta_train/return/total"
 
     def __init__(
         self,
@@ -50,15 +58,97 @@ class TrialSource:
         self.family, self.num_tasks, self.copies = family, train.num_tasks, train.copies
         self.num_points = family.num_episodes if train.num_points is None else train.num_points
         self.measure = RETURN
-        self._config, self._generators = config, generators
-        self._diverged = DivergenceCount()
-        self._check_scale = ScaleCheck(config)
-        self._adapts_in_blocks = False  # whether each trajectory of a trial is one point of the curve
+        self.num_diverged = 0  # simulations so far that were reset because they diverged
+        self._generators = generators
+        self._counted: tuple[VectorEnv | None, int] = (None, 0)  # the environment last counted in, and its count then
+        self._scale_is_unknown = getattr(config, "normalise_obs", True) is False
 
-    @property
-    def num_diverged(self) -> int:
-        """Simulations so far that were reset because they diverged."""
-        return self._diverged.total
+    def evaluate(
+        self,
+        learner: Agent[Any, Any],
+        *,
+        agent_name: str,
+        split: Split,
+        num_tasks: int,
+        num_points: int | None,
+        generator: torch.Generator,
+        family: TaskFamily | None = None,
+        deterministic: bool = False,
+    ) -> Evaluation:
+        """The adaptation curve on fresh tasks of a split, or on those that training knows; all as in `Source`.
+
+        Raises:
+            ValueError: when a number is below one, or the family does not declare the split.
+        """
+        return evaluate(
+            self.family if family is None else family,
+            learner,
+            agent_name=agent_name,
+            split=split,
+            num_tasks=num_tasks,
+            num_points=self.num_points if num_points is None else num_points,
+            generator=generator,
+            deterministic=deterministic,
+            tasks=self._known_tasks(split, num_tasks) if family is None else None,
+            trained_points=self._trained_points(learner),
+        )
+
+    def _known_tasks(self, split: Split, num_tasks: int) -> Record | None:
+        """The tasks of a split on which to evaluate, where they are no fresh ones."""
+        return None
+
+    def _trained_points(self, learner: Agent[Any, Any]) -> int:
+        """How many points of the adaptation curve training has."""
+        return self.num_points
+
+    def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
+        return {"num_diverged": self.num_diverged}
+
+    def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
+        self.num_diverged = state["num_diverged"]
+
+    def _count_diverged(self, env: VectorEnv) -> dict[str, float]:
+        """The number that diverged in an environment since it was last counted in; empty if it cannot diverge.
+
+        An environment that another one was counted in after must be counted in no more.
+        """
+        count: int | None = getattr(env, "num_diverged", None)
+        if count is None:
+            return {}
+        last_env, last = self._counted
+        new = count - (last if env is last_env else 0)
+        self._counted = (env, count)
+        self.num_diverged += new
+        return {"rollout/num_diverged": float(new)}
+
+    def _check_scale(self, trajectory: Trajectory[Any]) -> None:
+        """Warn if the observations of the first trajectory are badly scaled."""
+        if not self._scale_is_unknown:
+            return
+        self._scale_is_unknown = False
+        if line := scale_warning(trajectory.obs[trajectory.valid]):
+            with contextlib.suppress(OSError, ValueError):  # a stderr that is full or closed ends no training
+                print(f"metarl: {line}", file=sys.stderr)
+
+
+class TrialSource(ActingSource):
+    """Runs a trial in each of `num_tasks` fresh training tasks, in `copies` rows each.
+
+    An agent that adapts after blocks of episodes has one row per episode of a block in each task, and one copy.
+    """
+
+    score_tag = "meta_train/return/total"
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        family: TaskFamily,
+        train: TrainConfig,
+        generators: Mapping[str, torch.Generator],
+    ) -> None:
+        super().__init__(config, family, train, generators)
+        self._config = config
+        self._adapts_in_blocks = False  # whether each trajectory of a trial is one point of the curve
 
     def make_learner(self, num_iterations: int) -> Agent[Any, Any]:
         """A fresh agent; also makes its training environment.
@@ -96,7 +186,7 @@ class TrialSource:
             FloatingPointError: when an observation or a reward is not finite; names the task and the step.
         """
         tasks = self.family.sample(self.num_tasks, "train", self._generators["task"])
-        num_points = self.num_points if learner.training_blocks is None else learner.training_blocks
+        num_points = self._trained_points(learner)
         trial = []
         for trajectory in run_trial(self.env, learner, tasks, num_points, generator=self._generators["policy"]):
             self._check_scale(trajectory)
@@ -107,7 +197,7 @@ class TrialSource:
         num_points = 1 if self._adapts_in_blocks else self.num_points
         scores = cat([TrialScores.of(trajectory, self.num_tasks, num_points) for trajectory in trial])
         measured = by_point("meta_train", mean_metrics(self.env, scores.metrics), self.measure)
-        return {**self._return_metrics(trial, scores), **measured, **self._diverged.since_last(self.env)}
+        return {**self._return_metrics(trial, scores), **measured, **self._count_diverged(self.env)}
 
     def _return_metrics(self, trial: Trial, scores: TrialScores) -> dict[str, float]:
         returns = scores.returns.mean(1)  # [points]
@@ -119,36 +209,8 @@ class TrialSource:
         metrics["rollout/ep_len_mean"] = _num_steps(trial) / num_episodes
         return metrics
 
-    def evaluate(
-        self,
-        learner: Agent[Any, Any],
-        *,
-        agent_name: str,
-        split: Split,
-        num_tasks: int,
-        num_points: int | None,
-        generator: torch.Generator,
-        family: TaskFamily | None = None,
-        deterministic: bool = False,
-    ) -> Evaluation:
-        """The adaptation curve on fresh tasks of a split; family: None for the source's own."""
-        return evaluate(
-            self.family if family is None else family,
-            learner,
-            agent_name=agent_name,
-            split=split,
-            num_tasks=num_tasks,
-            num_points=self.num_points if num_points is None else num_points,
-            generator=generator,
-            deterministic=deterministic,
-            trained_points=self.num_points if learner.training_blocks is None else learner.training_blocks,
-        )
-
-    def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
-        return {"num_diverged": self._diverged.total}
-
-    def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
-        self._diverged.total = state["num_diverged"]
+    def _trained_points(self, learner: Agent[Any, Any]) -> int:
+        return self.num_points if learner.training_blocks is None else learner.training_blocks
 
 
 def check_trajectory_memory(family: TaskFamily, rows: int, steps: int) -> None:
@@ -163,22 +225,19 @@ def check_trajectory_memory(family: TaskFamily, rows: int, steps: int) -> None:
     check_memory(f"an iteration of {rows:,} rows x {steps:,} steps in {family.name}", float(rows) * steps * numbers)
 
 
-class DivergenceCount:
-    """Simulations that were reset because they diverged, where environments count them."""
-
-    def __init__(self) -> None:
-        self.total = 0
-        self._seen: dict[int, int] = {}  # count per environment at the last call
-
-    def since_last(self, env: VectorEnv) -> dict[str, float]:
-        """The number that diverged in an environment since the last call; empty if it cannot diverge."""
-        count: int | None = getattr(env, "num_diverged", None)
-        if count is None:
-            return {}
-        new = count - self._seen.get(id(env), 0)
-        self._seen[id(env)] = count
-        self.total += new
-        return {"rollout/num_diverged": float(new)}
+def scale_warning(obs: Tensor) -> str | None:
+    """The warning about observations [K, O]; None where their scale is fine, or they are all zero."""
+    size = obs.double().square().mean(0).sqrt()  # [O]
+    if not bool(size.isfinite().all()) or not len(size):
+        return None
+    entry = int(size.argmax())
+    largest = float(size[entry])
+    if largest == 0 or SMALLEST <= largest <= LARGEST:
+        return None
+    return (
+        f"the largest of the {len(size)} observed numbers, entry {entry}, has a root mean square of {largest:.3g}; "
+        "networks learn best where it is near 1, which --agent.normalise-obs True sees to"
+    )
 
 
 def _num_steps(trial: Trial) -> int:

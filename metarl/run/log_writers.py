@@ -57,7 +57,7 @@ def check_log(log: Sequence[str]) -> None:
     """
     for name in log:
         if name not in WRITERS:
-            raise UserError(f"log is {name!r}; allowed are {', '.join(WRITERS)}")
+            raise UserError(f"log is {name!r}; must be one of {', '.join(WRITERS)}")
         if name in EXTRAS:
             _extra(name)
 

@@ -14,7 +14,7 @@ from agents.promp import ProMPConfig
 from agents.rl2 import RL2Config
 from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.navigation import PointNavigation
-from metarl.rl.observation_scale import scale_warning
+from metarl.rl.trials import scale_warning
 from metarl.trainer import TrainConfig, Trainer
 
 

@@ -18,8 +18,8 @@ from envs.locomotion.dynamics import AntDynamics, HumanoidDynamics
 from envs.locomotion.humanoid import HumanoidDir
 from envs.locomotion.robots import ANT, HALF_CHEETAH, HOPPER, HUMANOID, SWIMMER, WALKER2D, Robot
 from envs.locomotion.swimmer import SwimmerVel
-from envs.locomotion.tasks import HeadingTasks, VelocityTasks
-from envs.locomotion.walkers import ElementTasks, HopperRandParams, Walker2dRandParams
+from envs.locomotion.tasks import HeadingTasks, InertiaTasks, VelocityTasks
+from envs.locomotion.walkers import HopperRandParams, Walker2dRandParams
 from envs.simulators import make_physics
 from envs.simulators.cpu import CpuPhysics
 from envs.simulators.state import State
@@ -116,7 +116,7 @@ def test_solving_islands_together_changes_nothing(name: str, capfd: pytest.Captu
 # Gymnasium's environments, step for step
 
 
-def ones(family: Any) -> ElementTasks:
+def ones(family: Any) -> InertiaTasks:
     tasks = family.sample(1, "train", generator())
     return tasks.map(torch.ones_like)
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from envs.catalog import FAMILIES, load, make
 from envs.check import check_family
 from envs.torch_families.bandits import BernoulliBandit
+from envs.torch_families.drawing import DrawnEnv
 from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import PointNavigation, PointTasks, Semicircle
-from envs.torch_families.pictures import DrawnEnv
 from metarl.records import Step
 
 

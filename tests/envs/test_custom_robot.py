@@ -22,8 +22,8 @@ from envs.bridges.gymnasium_env import GymnasiumEnv
 from envs.check import check_family
 from envs.locomotion.custom_robot import MujocoFamily
 from envs.samplers import Choice, LogUniform, Uniform
-from experiments.cli.film import film, visible_env
 from experiments.cli.main import main
+from experiments.cli.recording import record, visible_env
 from experiments.experiment.definition import load
 from experiments.experiment.reading import read
 from metarl.errors import UserError
@@ -88,7 +88,7 @@ def env_for(family: Any, **values: Any) -> Any:
 
 
 @pytest.fixture
-def pictures() -> None:
+def images() -> None:
     """Skips the test where MuJoCo cannot render."""
     try:
         visible_env(CRANE)
@@ -411,7 +411,7 @@ def test_a_parameter_may_be_asked_for_in_any_way(arm, reward):
     arm(tasks={"target": Uniform(1, 2)}, reward=reward, unchecked=())
 
 
-def test_a_parameter_that_only_pictures_and_metrics_ask_for_is_refused(arm):
+def test_a_parameter_that_only_images_and_metrics_ask_for_is_refused(arm):
     functions: dict[str, Any] = {
         "goal": lambda task: task.target[:, None].expand(-1, 3),
         "metrics": {"far": lambda physics, action, task: task.target},
@@ -766,11 +766,11 @@ def test_gymnasium_and_stable_baselines3_accept_it():
     sb3_check_env(GymnasiumEnv(CRANE, task={"target": 0.5, "body_mass": 1.0}), warn=False)
 
 
-@pytest.mark.usefixtures("pictures")
-def test_a_film_of_it_is_made_without_a_display(tmp_path):
+@pytest.mark.usefixtures("images")
+def test_a_video_of_it_is_made_without_a_display(tmp_path):
     family = replace(CRANE, horizon=4)
     agent: Any = load("own_robot/rl2").trainer().agent
-    made = film(family, agent, family.sample(1, "test", generator()), 1, tmp_path / "crane.mp4")
+    made = record(family, agent, family.sample(1, "test", generator()), 1, tmp_path / "crane.mp4")
     assert made.path.stat().st_size > 1000
     assert len(made.returns) == 1
 
@@ -784,7 +784,7 @@ def test_the_documentation_shows_the_recipe_as_it_is():
     assert shown in recipe
 
 
-@pytest.mark.usefixtures("pictures")
+@pytest.mark.usefixtures("images")
 def test_a_run_of_it_is_resumed_evaluated_and_played(tmp_path, monkeypatch, capsys):
     def run(*words: str) -> str:
         with pytest.raises(SystemExit) as stop:

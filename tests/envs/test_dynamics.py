@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import mujoco
@@ -13,8 +14,9 @@ import torch
 from envs.check import check_family
 from envs.locomotion.dynamics import AntDynamics, DynamicsTasks, HalfCheetahDynamics, HumanoidDynamics
 from envs.locomotion.limbs import model_with_limbs
+from envs.locomotion.ranges import Multiplier
 from envs.simulators.model import load_model
-from tests.envs.test_locomotion import between, drawn, generator, moments
+from tests.envs.test_locomotion import between, drawn, generator, in_the_middle, moments
 
 FAMILIES: list[Any] = [HalfCheetahDynamics(), AntDynamics(), HumanoidDynamics()]
 by_name: Any = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -29,7 +31,7 @@ def tasks_of(**multipliers: float) -> DynamicsTasks:
 @pytest.mark.parametrize("vary", [("mass",), ("limb_length",), ("damping", "friction")])
 @by_name
 def test_variants_obey_the_laws(family: Any, vary: Any) -> None:
-    check_family(type(family)(horizon=6, vary=vary, ood="interpolation"))
+    check_family(replace(family, horizon=6, vary=vary, **in_the_middle(family)))
 
 
 @pytest.mark.parametrize(
@@ -170,8 +172,8 @@ def test_the_ranges_of_multipliers() -> None:
     [
         ({"vary": ()}, r"vary is \(\); must be one or more of mass, damping, friction, limb_length"),
         ({"vary": ("size",)}, "vary is .*size"),
-        ({"max_scale": 1.0}, "max_scale is 1.0; must be at least 1.001"),
-        ({"ood": "outside"}, "ood is 'outside'"),
+        ({"mass": 2.0}, r"mass is 2.0; must be a sampler such as Multiplier\(base=2.0\)"),
+        ({"limb_length": Multiplier(1.2)}, "num_values is 0; must be at least 1"),
     ],
 )
 def test_wrong_variants_are_named(arguments: dict[str, Any], message: str) -> None:

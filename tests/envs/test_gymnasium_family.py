@@ -598,11 +598,11 @@ def test_a_training_that_stops_says_why_in_one_line(tmp_path, monkeypatch, capsy
     assert line.endswith("what was saved before is in run")
 
 
-# Pictures
+# Images
 
 
 class Painted(PendulumEnv):
-    """A pendulum whose picture is one number: the steps since its start."""
+    """A pendulum whose image is one number: the steps since its start."""
 
     def reset(self, **arguments: Any) -> Any:
         self.count = 0
@@ -632,5 +632,5 @@ def test_it_is_seen_before_any_reset(num_workers):
     assert seen == [0, 1, 2, 3, 1]
 
 
-def test_what_has_no_pictures_does_not_render():
+def test_what_has_no_images_does_not_render():
     assert not isinstance(fragile("", num_workers=0).make_env(1, generator()), Renders)

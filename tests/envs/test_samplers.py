@@ -1,11 +1,15 @@
 """Ranges: normal numbers, and what lies outside of each range, given or not."""
 
+# Wrong values are given on purpose.
+# pyright: reportArgumentType=false
+
 import math
 
 import pytest
 import torch
 
-from envs.samplers import Choice, LogUniform, Normal, Sampler, Uniform, task_record
+from envs.locomotion.ranges import Disc, Multiplier
+from envs.samplers import Choice, LogUniform, Normal, Range, Sampler, Uniform, task_record
 from metarl.protocols import Split
 from metarl.records import Record
 
@@ -52,6 +56,40 @@ def test_what_lies_outside_can_be_said(sampler, low, high):
     assert torch.equal(draw(sampler, "test"), inside)
 
 
+@pytest.mark.parametrize(
+    ("sampler", "low", "high"),
+    [
+        (Range(0, 3), 3, 4),
+        (Range(-3, -1), -3 - 2 / 3, -3),
+        (Uniform(-1, 2, ood="extrapolation"), -1.5, 2.5),
+        (Range(0, 3, ood=(4, 5)), 4, 5),
+        (LogUniform(1, 8, ood="extrapolation"), 1 / math.sqrt(2), 8 * math.sqrt(2)),
+        (Multiplier(2.0, 3.0), 1 / 16, 16),
+        (Range(0, 3, ood="interpolation"), 1, 2),
+        (LogUniform(1, 8, ood="interpolation"), 2, 4),
+        (Multiplier(2.0, 3.0, ood="interpolation"), 1 / 2, 2),
+        (Multiplier(2.0, 3.0, ood="interpolation", num_values=3), 1, 1),
+    ],
+    ids=repr,
+)
+def test_what_lies_outside_has_a_name(sampler, low, high):
+    inside, outside = draw(sampler), draw(sampler, "ood", 20_000)
+    assert bool(sampler.contains(inside).all())
+    assert not bool(sampler.contains(outside).any())
+    assert float(outside.min()) == pytest.approx(low, rel=0.01, abs=0.01)
+    assert float(outside.max()) == pytest.approx(high, rel=0.01, abs=0.01)
+    assert torch.equal(draw(sampler, "test"), inside)
+
+
+def test_goals_of_a_disc_are_left_out_by_area():
+    disc = Disc(3.0, ood="interpolation")
+    outside = draw(disc, "ood")
+    assert outside.shape == (4000, 2)
+    assert not bool(disc.contains(outside).any())
+    assert math.sqrt(3) < float(outside.norm(dim=1).min()) < float(outside.norm(dim=1).max()) < math.sqrt(6)
+    assert bool(disc.contains(draw(disc)).all())
+
+
 def test_given_ratios_are_even_on_a_logarithmic_scale():
     outside = draw(LogUniform(1, 2, ood=(4, 16)), "ood", 20_000)
     assert float((outside < 8).float().mean()) == pytest.approx(0.5, abs=0.02)
@@ -71,6 +109,21 @@ def test_given_ratios_are_even_on_a_logarithmic_scale():
             "ood is (2, 9); must lie outside the training range, -3 to 3",
         ),
         (lambda: Uniform(0, 3, ood=(4,)), "ood is (4,); must be two numbers, the low and the high end"),
+        (
+            lambda: Range(0, 3, ood="middle"),
+            "ood is 'middle'; must be extrapolation or interpolation or two numbers, the low and the high end",
+        ),
+        (
+            lambda: Normal(0, 1, ood="interpolation"),
+            "ood is 'interpolation'; must be two numbers, the low and the high end",
+        ),
+        (lambda: Multiplier(1.0), "base is 1.0; must be at least 1.001"),
+        (
+            lambda: Multiplier(2.0, ood="interpolation", num_values=4),
+            "num_values is 4; must be a multiple of 3 with ood 'interpolation'",
+        ),
+        (lambda: Disc(0), "radius is 0; must be positive and finite"),
+        (lambda: Disc(1, ood="beyond"), "ood is 'beyond'; must be one of extrapolation, interpolation"),
         (lambda: LogUniform(1, 2, ood=(0, 0.5)), "ood is (0, 0.5); must be positive and finite"),
         (lambda: Choice([1, 2], ood=[2, 3]), "ood has 2, which is also in values; the two must not overlap"),
         (lambda: Choice([1], ood=[math.inf]), "ood is [inf]; must be a list of finite numbers"),

@@ -296,7 +296,7 @@ def test_mistakes_are_named(make_family, message):
     assert message in str(error.value)
 
 
-def test_pictures_metrics_and_all_else_pass_through():
+def test_images_metrics_and_all_else_pass_through():
     family = TimeAware(ActionRepeat(Delayed(make("half_cheetah_vel", horizon=4), obs_delay=1), repeat=2))
     assert family.name == "half_cheetah_vel_delayed_repeat_time_aware"
     env: Any = family.make_env(1, generator())

@@ -179,7 +179,7 @@ def test_a_wrong_config_names_the_field(recipe, place, value, message):
     ("words", "message"),
     [
         ("trian", "unknown command 'trian': did you mean train?"),
-        ("list agnets", "what is 'agnets'; allowed are"),
+        ("list agnets", "what is 'agnets'; must be one of"),
         ("train", "which experiment?"),
         ("train grid_navi/rl3", "unknown experiment 'grid_navi/rl3': did you mean grid_navi/rl2?"),
         ("train absent.py", "no recipe at absent.py"),
@@ -206,16 +206,21 @@ def test_a_wrong_config_names_the_field(recipe, place, value, message):
         ("train recipe.py --train.num-iterations 0", "train: num_iterations is 0; must be at least 1"),
         ("train recipe.py --family.num-arms 1", "family: num_arms is 1"),
         ("train recipe.py --seed -1", "seed is -1; must be 0 or more"),
-        ("train recipe.py --device gpu", "--device is 'gpu'; allowed are 'cpu', 'cuda'"),
+        (
+            "train half_cheetah_vel/promp --family.velocity.ood middle",
+            "--family.velocity.ood is 'middle'; it takes {[FLOAT [FLOAT ...]]}|{extrapolation,interpolation}",
+        ),
+        ("train sinusoid/maml --family.x 3", "--family.x is '3'; it takes 2 values"),
+        ("train recipe.py --device gpu", "--device is 'gpu'; must be one of 'cpu', 'cuda'"),
         ("train recipe.py --run-dir recipe.py/run", "cannot create a run in recipe.py/run: Not a directory"),
         ("train recipe.py --run-dir .", "is not empty"),
         ("train broken.py", "recipe broken.py does not load: SyntaxError"),
         ("train empty.py", "recipe empty.py has no module-level `experiment"),
         ("resume absent", "there is no run at absent"),
         ("evaluate .", "is not a run: it has no config.json"),
-        ("evaluate absent --split odd", "--split is 'odd'; allowed are 'train', 'val', 'test', 'ood'"),
+        ("evaluate absent --split odd", "--split is 'odd'; must be one of 'train', 'val', 'test', 'ood'"),
         ("evaluate absent --tasks 0", "--tasks is 0; must be at least 1"),
-        ("evaluate absent --seed 99999999999999999999", "--seed is 99999999999999999999; allowed are 0 to 2^62 - 1"),
+        ("evaluate absent --seed 99999999999999999999", "--seed is 99999999999999999999; must be in [0, 2^62 - 1]"),
         ("evaluate absent --points 0", "--points is 0; must be at least 1"),
         ("baselines bandi", "unknown task family 'bandi': did you mean bandit?"),
         ("baselines bernoulli_bandit --trials 1", "--trials is 1; must be at least 2"),
@@ -416,7 +421,7 @@ def test_an_evaluation_takes_other_settings_than_training(recipe, capsys):
         ("--family.num-pulls 0", "num_pulls is 0; must be at least 1"),
         ("--agent.hidden-size 16", "checkpoints/latest.pt does not fit the settings in run/config.json: agent."),
         ("--family.num-arms 3", "checkpoints/latest.pt does not fit the settings in run/config.json: agent."),
-        ("--train.num-tasks 3", "unknown argument '--train.num-tasks'"),
+        ("--train.num-tasks 3", "unknown option --train.num-tasks"),
     ],
 )
 def test_settings_that_an_evaluation_cannot_take(recipe, words, message, capsys):
@@ -496,7 +501,7 @@ def test_baselines_of_a_run_are_kept_in_it_and_drawn(recipe, capsys, monkeypatch
     assert run(capsys, "train", recipe, "--run-dir", "my run")[0] == 0
     status, output, errors = run(capsys, "baselines", "my run", "--trials", "20")
     assert status == 0, errors
-    assert "Saved: my run/baselines.json; drawn in the pictures of: metarl evaluate 'my run'" in output
+    assert "Saved: my run/baselines.json; drawn in the figures of: metarl evaluate 'my run'" in output
     saved = json.loads(Path("my run/baselines.json").read_text())
     assert (saved["family"], saved["num_trials"], saved["seed"]) == ("bernoulli_bandit", 20, 0)
     thompson = next(result for result in saved["baselines"] if result["name"] == "thompson")

@@ -34,7 +34,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.horizon < 1:
-            raise ValueError(f"horizon is {self.horizon}: allowed are integers from 1")
+            raise ValueError(f"horizon is {self.horizon}: must be at least 1")
 
 
 def reward() -> float:
@@ -73,11 +73,11 @@ def test_they_come_back_over_the_recipes_own():
         ({"horizon": "3"}, "config.horizon is '3': the recipe has 5 there"),
         ({"horizon": True}, "config.horizon is True: the recipe has 5 there"),
         ({"ranges": {"opt.gravity": {"low": [0]}}}, "config.ranges.opt.gravity.low is [0]: the recipe has 0.0 there"),
-        ({"ranges": {"mass": {}}}, "config.ranges.mass is not in the recipe: allowed are opt.gravity"),
+        ({"ranges": {"mass": {}}}, "config.ranges.mass is not in the recipe: must be one of opt.gravity"),
         ({"ranges": 3}, "config.ranges is 3: must be an object"),
         ({"horizon": None}, "config.horizon is None: it must be of the kind that the recipe has there"),
         ({"ranges": {"opt.gravity": {"low": None}}}, "config.ranges.opt.gravity.low is None: it must be of the kind"),
-        ({"horizon": 0}, "config: horizon is 0: allowed are integers from 1"),
+        ({"horizon": 0}, "config: horizon is 0: must be at least 1"),
     ],
 )
 def test_what_does_not_fit_is_named(values: dict[str, Any], message: str):

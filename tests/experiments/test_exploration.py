@@ -1,4 +1,4 @@
-"""The picture of exploration: every episode of every task, in the run's plots."""
+"""The figure of exploration: every episode of every task, in the run's plots."""
 
 from pathlib import Path
 
@@ -56,27 +56,27 @@ def test_tasks_are_rows_and_episodes_columns(tmp_path):
 def test_a_way_that_is_only_followed_is_the_one_that_is_rendered_at_every_step():
     generator = torch.Generator().manual_seed(0)
     task = FAMILY.sample(1, "test", generator)
-    pictures = []
+    images = []
     for look in ("render", "follow"):
         env = FAMILY.make_env(1, torch.Generator().manual_seed(1))
         env.reset(task)
         for action in torch.full((3, 1, 2), 0.05):
             getattr(env, look)()
             env.step(action)
-        pictures.append(env.render())
-    assert np.array_equal(*pictures)
+        images.append(env.render())
+    assert np.array_equal(*images)
 
 
 def test_only_the_end_of_an_episode_is_drawn(tmp_path, monkeypatch):
     drawn = []
-    original = Semicircle.picture
-    monkeypatch.setattr(Semicircle, "picture", lambda *given: drawn.append(1) or original(*given))
+    original = Semicircle.image
+    monkeypatch.setattr(Semicircle, "image", lambda *given: drawn.append(1) or original(*given))
     agent = CONFIG.make(FAMILY.observation_space, FAMILY.action_space, num_iterations=1, generator=torch.Generator())
     draw_exploration(FAMILY, agent, 2, tmp_path / "ways.png")
-    assert len(drawn) == NUM_TASKS * (2 + 1)  # two episodes, and whether there are pictures at all
+    assert len(drawn) == NUM_TASKS * (2 + 1)  # two episodes, and whether there are images at all
 
 
-def test_families_without_ways_have_no_picture(tmp_path):
+def test_families_without_ways_have_no_figure(tmp_path):
     path = tmp_path / "ways.png"
     assert draw_exploration(BernoulliBandit(), None, 2, path) is None  # type: ignore[arg-type]
     assert not path.exists()

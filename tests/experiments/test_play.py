@@ -1,4 +1,4 @@
-"""Seeing it: pictures, captions, films on disk and in TensorBoard, and the play command."""
+"""Seeing it: images, captions, videos on disk and in TensorBoard, and the play command."""
 
 import io
 import os
@@ -22,7 +22,7 @@ from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import PointNavigation, PointTasks, Semicircle, Wind
 from experiments.cli import session
-from experiments.cli.film import Film, Moment, WatchedEnv, caption, film, play, visible_env
+from experiments.cli.recording import Moment, WatchedEnv, caption, play, record, visible_env
 from experiments.cli.task_arguments import with_fields
 from experiments.cli.video import MAX_SMALL_FRAMES, AnimatedImage, Mp4, captioned
 from metarl.errors import UserError
@@ -66,7 +66,7 @@ def frames(path: Path) -> tuple[float, np.ndarray]:
     return number / seconds, np.frombuffer(raw.stdout, np.uint8).reshape(number, 560, 480, 3)
 
 
-# Pictures
+# Images
 
 
 UNSEEN = ("bernoulli_bandit", "gaussian_bandit", "tabular_mdp")
@@ -85,16 +85,18 @@ def test_every_family_but_bandits_and_tables_can_be_seen(name):
         if "MuJoCo cannot render here" in str(error):
             pytest.skip(str(error))
         raise
-    picture = env.render()
-    assert picture.shape == (480, 480, 3)
-    assert picture.dtype == np.uint8
-    assert picture.std() > 1
+    image = env.render()
+    assert image.shape == (480, 480, 3)
+    assert image.dtype == np.uint8
+    assert image.std() > 1
     assert env.seconds_per_step > 0
     assert isinstance(env, Renders)
 
 
 def test_what_cannot_be_seen_says_what_can():
-    with pytest.raises(UserError, match=r"bernoulli_bandit has no pictures.*those of grid_navi, .*half_cheetah_vel"):
+    with pytest.raises(
+        UserError, match=r"bernoulli_bandit cannot be rendered; those that can are grid_navi, .*half_cheetah_vel"
+    ):
         visible_env(BernoulliBandit())
 
 
@@ -115,14 +117,14 @@ def test_a_grid_shows_goal_agent_and_the_last_cell_of_an_episode():
     assert at(env.render(1), 2, 0) != at(env.render(1), 0, 0)  # the way of the episode before is gone
 
 
-def at(picture: np.ndarray, x: int, y: int) -> tuple[int, ...]:
+def at(image: np.ndarray, x: int, y: int) -> tuple[int, ...]:
     """The colour in the middle of a cell of the 5 x 5 grid."""
     pixels = 480 / 5.5
-    return tuple(picture[round(480 - (y + 0.75) * pixels), round((x + 0.75) * pixels)].tolist())
+    return tuple(image[round(480 - (y + 0.75) * pixels), round((x + 0.75) * pixels)].tolist())
 
 
 @pytest.mark.parametrize("family", [PointNavigation(), Semicircle(), Wind()])
-def test_a_point_leaves_a_trail_and_a_stray_point_stays_in_the_picture(family):
+def test_a_point_leaves_a_trail_and_a_stray_point_stays_in_the_image(family):
     env = family.make_env(1, generator())
     env.reset(PointTasks(torch.tensor([[0.0, 0.4]]), torch.tensor([[0.05, 0.0]])))
     start = env.render()
@@ -230,9 +232,9 @@ def test_what_an_accelerator_steps_after_the_end_is_not_shown():
     assert [moment.step for moment in moments] == [0, 1, 2]
 
 
-def test_a_long_caption_ends_within_the_picture():
-    picture = np.zeros((480, 480, 3), np.uint8)
-    long, short = captioned(picture, ["task " * 100]), captioned(picture, ["task"])
+def test_a_long_caption_ends_within_the_image():
+    image = np.zeros((480, 480, 3), np.uint8)
+    long, short = captioned(image, ["task " * 100]), captioned(image, ["task"])
     assert long.shape == (560, 480, 3)
     edge = long[:30, -10:]
     assert (edge == edge[0, 0]).all()
@@ -240,14 +242,14 @@ def test_a_long_caption_ends_within_the_picture():
     assert not long[80:].any()
 
 
-def test_a_film_shows_every_step_and_the_agent_meets_the_task_as_always(tmp_path):
+def test_a_video_shows_every_step_and_the_agent_meets_the_task_as_always(tmp_path):
     family = PointNavigation(horizon=6)
     agent, task = small_agent(family), family.sample(1, "test", generator())
     before = {name: value.clone() for name, value in agent.net.state_dict().items()}
-    made = film(family, agent, task, 2, tmp_path / "films" / "a.mp4", seed=3)
-    again = film(family, agent, task, 2, tmp_path / "b.mp4", seed=3)
+    made = record(family, agent, task, 2, tmp_path / "videos" / "a.mp4", seed=3)
+    again = record(family, agent, task, 2, tmp_path / "b.mp4", seed=3)
     assert made.returns == again.returns
-    assert film(family, agent, task, 2, tmp_path / "c.mp4", seed=4).returns != made.returns
+    assert record(family, agent, task, 2, tmp_path / "c.mp4", seed=4).returns != made.returns
     fps, pixels = frames(made.path)
     assert fps == pytest.approx(10)  # 0.1 s a step
     assert len(pixels) == 1 + 2 * (6 + 8)  # the start, six steps an episode, 0.8 s at each end
@@ -256,7 +258,7 @@ def test_a_film_shows_every_step_and_the_agent_meets_the_task_as_always(tmp_path
     assert sorted(path.name for path in tmp_path.rglob("*.mp4")) == ["a.mp4", "b.mp4", "c.mp4"]
 
 
-def test_an_interrupted_film_leaves_no_file(tmp_path):
+def test_an_interrupted_video_leaves_no_file(tmp_path):
     def interrupted() -> None:
         with Mp4(tmp_path / "a.mp4", 10) as mp4:
             mp4.add(np.zeros((64, 64, 3), np.uint8))
@@ -287,10 +289,10 @@ def test_an_animated_image_keeps_its_speed_and_its_size():
     assert sum(durations) == pytest.approx(1000 / 20 * 1000, rel=0.02)
 
 
-def test_tensorboard_gives_the_film_back(tmp_path):
+def test_tensorboard_gives_the_video_back(tmp_path):
     family = GridNavi(size=3, horizon=2)
     run = Run.create_at(tmp_path / "run", {}, [])
-    made: Film = film(family, small_agent(family), family.sample(1, "test", generator()), 1, run.videos / "a.mp4")
+    made = record(family, small_agent(family), family.sample(1, "test", generator()), 1, run.videos / "a.mp4")
     run.log_animation("meta_test/video", made.animated_image, made.image_size, 123)
     events = EventAccumulator(str(run.videos)).Reload()
     [image] = events.Images("meta_test/video")
@@ -364,7 +366,7 @@ def test_play_writes_a_video_and_prints_the_returns(trained, capsys):
         (("--task", "gaol=3"), "has no field 'gaol': did you mean goal?"),
         (("--video", "out.avi"), "--video is 'out.avi'; must end in .mp4"),
         (("--episodes", "0"), "--episodes is 0; must be at least 1"),
-        (("--seed", "-1"), "--seed is -1; allowed are 0 to 2^62 - 1"),
+        (("--seed", "-1"), "--seed is -1; must be in [0, 2^62 - 1]"),
         (("--viewer", "--video", "a.mp4"), "exclude each other"),
     ],
 )
@@ -388,7 +390,7 @@ def test_the_viewer_needs_a_display(trained, capsys, monkeypatch):
     assert "grid_navi is none" in errors
 
 
-def test_filming_does_not_disturb_the_training(trained, capsys):
+def test_recording_does_not_disturb_the_training(trained, capsys):
     assert run(capsys, "train", "recipe.py", "--run-dir", "filmed", "--video-every", "2")[0] == 0
     assert [path.name for path in Path("filmed/videos").glob("*.mp4")] == ["iteration_000002.mp4"]
     plain, filmed = (Run(Path(name)).load("latest") for name in (trained, "filmed"))
@@ -402,15 +404,15 @@ def test_filming_does_not_disturb_the_training(trained, capsys):
     assert Path("filmed/videos/iteration_000004.mp4").is_file()
 
 
-def test_a_film_that_fails_does_not_end_the_training(trained, capsys, monkeypatch):
+def test_a_video_that_fails_does_not_end_the_training(trained, capsys, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
-        raise UserError("no space left for films")
+        raise UserError("no space left for videos")
 
-    monkeypatch.setattr(session, "film", refuse)
+    monkeypatch.setattr(session, "record", refuse)
     status, output, errors = run(capsys, "train", "recipe.py", "--run-dir", "unfilmed", "--video-every", "1")
     assert status == 0
     assert "95 % interval" in output
-    assert errors.count("metarl: no space left for films; training continues without further videos") == 1
+    assert errors.count("metarl: no space left for videos; training continues without further videos") == 1
     plain, unfilmed = (Run(Path(name)).load("latest") for name in (trained, "unfilmed"))
     for state in (plain, unfilmed):
         del state["seconds"]
@@ -421,7 +423,7 @@ def test_a_family_that_cannot_be_seen_stops_before_training(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     status, _, errors = run(capsys, "train", "bernoulli_bandit/rl2", "--run-dir", "x", "--video-every", "1")
     assert (status, errors.count("\n")) == (2, 1)
-    assert "bernoulli_bandit has no pictures" in errors
+    assert "bernoulli_bandit cannot be rendered" in errors
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""The picture of a run: one colour for one point, hollow points beyond training, and intervals of bounds."""
+"""The figure of a run: one colour for one point, hollow points beyond training, and intervals of bounds."""
 
 from pathlib import Path
 from typing import Any

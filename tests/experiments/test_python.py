@@ -312,6 +312,13 @@ def test_actions_are_sampled_from_the_seed_unless_asked_otherwise():
     assert agent.act(obs, deterministic=True).tolist() == agent.act(obs, deterministic=True).tolist()
 
 
+def test_a_deterministic_first_action_is_on_the_mean_of_the_posterior():
+    obs = np.zeros(AGENTS["pearl"].family.observation_space.shape)
+    expected = loaded(AGENTS["pearl"], deterministic=True).act(obs).tolist()
+    assert loaded(AGENTS["pearl"]).act(obs, deterministic=True).tolist() == expected
+    assert loaded(AGENTS["pearl"]).act(obs).tolist() != expected
+
+
 # Predicting
 
 

@@ -1,4 +1,4 @@
-"""The end of a training: saved before it is printed, whatever the output, the pictures or a signal do."""
+"""The end of a training: saved before it is printed, whatever the output, the figures or a signal do."""
 
 import io
 import json
@@ -118,7 +118,7 @@ def test_what_looks_like_markup_is_printed_as_it_is(source):
     assert "[i]bound" in output.getvalue()
 
 
-# Pictures and videos
+# Figures and videos
 
 
 def refuse(*_: object, **__: object) -> None:
@@ -126,7 +126,7 @@ def refuse(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize(("name", "missing"), [("plot_run", RESULTS[1]), ("draw_exploration", RESULTS[2])])
-def test_a_picture_that_fails_costs_none_of_the_rest_and_is_made_by_resume(run, monkeypatch, capsys, name, missing):
+def test_a_figure_that_fails_costs_none_of_the_rest_and_is_made_by_resume(run, monkeypatch, capsys, name, missing):
     with monkeypatch.context() as patched:
         patched.setattr(session, name, refuse)
         assert metarl("train", "recipe.py", "--run-dir", "other") == 1
@@ -139,8 +139,8 @@ def test_a_picture_that_fails_costs_none_of_the_rest_and_is_made_by_resume(run, 
 
 
 def test_a_video_that_fails_in_any_way_ends_nothing(run, monkeypatch, capsys):
-    monkeypatch.setattr(session, "film", refuse)
-    assert metarl("train", "recipe.py", "--run-dir", "unfilmed", "--video-every", "1") == 0
+    monkeypatch.setattr(session, "record", refuse)
+    assert metarl("train", "recipe.py", "--run-dir", "unrecorded", "--video-every", "1") == 0
     assert "metarl: 'no such thing'; training continues without further videos" in capsys.readouterr().err
 
 
@@ -193,7 +193,7 @@ def test_what_a_kill_after_the_last_iteration_left_out_is_made_by_resume(run, ca
     before, rows = {name: (run / name).read_bytes() for name in RESULTS}, Run.open(run).progress()
     kill(run)
     assert metarl("resume", "run") == 0
-    assert "All 3 iterations are done: the evaluation and pictures of run are made again." in capsys.readouterr().err
+    assert "All 3 iterations are done: the evaluation and figures of run are made again." in capsys.readouterr().err
     assert json.loads((run / RESULTS[0]).read_text()) == json.loads(before[RESULTS[0]])
     assert (run / RESULTS[2]).read_bytes() == before[RESULTS[2]]
     assert (run / RESULTS[1]).is_file()

@@ -81,7 +81,7 @@ def prototypical(num_tasks: int) -> dict[str, Work]:
     """The gradient of a prototypical network's loss."""
     generator = torch.Generator().manual_seed(0)
     embed, episode = ConvNet(CONV, IMAGE_SHAPE, fused=True, generator=generator), images(num_tasks, generator)
-    adaptation = PrototypeAdaptation(embed, size=embed.output_size)
+    adaptation = PrototypeAdaptation(embed)
     support, query = episode.support, episode.query
 
     def ours() -> list[Tensor]:

@@ -33,7 +33,7 @@ Families without exact methods of their own also get PPO without meta-learning, 
 
 EXPERIMENT is the name of an experiment or the path of your own recipe (a .py file), RUN the directory of a run; either
 stands for its family; the last four options say which code a run that needs yours is read with, as in metarl evaluate.
-The results of a run are saved in it, and drawn as bounds in its pictures from then on.
+The results of a run are saved in it, and drawn as bounds in its figures from then on.
 
 FAMILY is one of these; its fields: metarl baselines FAMILY --help
 {families}
@@ -97,7 +97,7 @@ def main(argv: list[str]) -> None:
     if run is not None:
         path = run.save_baselines(saved)
         if not arguments.json:
-            print(f"Saved: {path}; drawn in the pictures of: {shell_command('metarl', 'evaluate', run.path)}")
+            print(f"Saved: {path}; drawn in the figures of: {shell_command('metarl', 'evaluate', run.path)}")
 
 
 def _code_choice(argv: list[str]) -> tuple[CodeChoice, list[str]]:

@@ -15,7 +15,9 @@ import tyro
 from experiments.cli.arguments import parse
 from metarl.errors import UserError
 
-_Runs = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN|GLOB")]
+_Runs = Annotated[
+    tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN|GLOB", help_behavior_hint="(one or more)")
+]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def main(argv: list[str]) -> None:
         raise UserError("which runs? metarl compare RUN|GLOB...")
     from experiments.workbench.comparing import tables
     from experiments.workbench.comparing.comparison import compare
-    from experiments.workbench.comparing.pictures import check_format, draw_comparison
+    from experiments.workbench.comparing.figure import check_format, draw_comparison
     from experiments.workbench.comparing.runs import read_runs
 
     if arguments.out is not None:
@@ -52,7 +54,7 @@ def main(argv: list[str]) -> None:
     if not formats:
         tables.print_comparison(comparison)
         if arguments.out is not None:
-            print(f"Picture: {arguments.out}")
+            print(f"Figure: {arguments.out}")
     elif formats == ["json"]:
         print(json_format.dumps(comparison.as_json()))
     else:

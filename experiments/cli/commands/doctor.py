@@ -71,8 +71,8 @@ def _rendering() -> str:
             renderer.update_scene(data)
             pixels = renderer.render()
     except Exception as error:  # each backend raises its own kind; training needs none of them
-        return f"{backend}: pictures cannot be rendered ({_first_line(error)}); training does not need them"
-    return f"{backend}: a {pixels.shape[1]}x{pixels.shape[0]} picture was rendered"
+        return f"{backend}: images cannot be rendered ({_first_line(error)}); training does not need them"
+    return f"{backend}: a {pixels.shape[1]}x{pixels.shape[0]} image was rendered"
 
 
 def _first_line(error: Exception) -> str:

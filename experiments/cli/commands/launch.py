@@ -20,7 +20,9 @@ from metarl.errors import UserError
 if TYPE_CHECKING:
     from experiments.workbench.launching.launcher import Job
 
-_Names = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT")]
+_Names = Annotated[
+    tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT", help_behavior_hint="(one or more)")
+]
 _USAGE = "metarl launch EXPERIMENT... [--seeds N] [--jobs N] [--PART.FIELD VALUE ...]"
 
 

@@ -22,7 +22,7 @@ from experiments.experiment.code_choice import CodeChoice
 from metarl.errors import UserError
 
 if TYPE_CHECKING:
-    from experiments.cli.film import Moment
+    from experiments.cli.recording import Moment
     from metarl.run.directory import Run
     from metarl.trainer import Trainer
 
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
     if in_training_range is not None and not bool(in_training_range(task)):
         print("This task lies outside the range of training.")
     num_episodes = trainer.num_points if arguments.episodes is None else arguments.episodes
-    show = _view if arguments.viewer else _film
+    show = _view if arguments.viewer else _record
     try:
         returns = show(arguments, run, trainer, task, num_episodes)
     except (ValueError, FloatingPointError, CrashedTooOften) as error:  # a task that cannot be, a robot of one's own
@@ -83,13 +83,13 @@ def main(argv: list[str]) -> None:
         print(f"Episode {index}: return {value:.4g}")
 
 
-def _film(arguments: Arguments, run: Run, trainer: Trainer, task: Any, num_episodes: int) -> tuple[float, ...]:
-    from experiments.cli.film import film
+def _record(arguments: Arguments, run: Run, trainer: Trainer, task: Any, num_episodes: int) -> tuple[float, ...]:
+    from experiments.cli.recording import record
     from metarl.run.log_writers import tensorboard_command
 
     path = arguments.video or run.videos / f"{arguments.split}_s{arguments.seed}.mp4"
     settings = {"seed": arguments.seed, "deterministic": arguments.deterministic}
-    made = film(trainer.family, trainer.agent, task, num_episodes, path, **settings)
+    made = record(trainer.family, trainer.agent, task, num_episodes, path, **settings)
     run.log_animation(f"play/{arguments.split}", made.animated_image, made.image_size, trainer.num_samples)
     print(f"Video:       {made.path}")
     print(f"TensorBoard: {tensorboard_command(run.results)} (images, play/{arguments.split})")
@@ -101,7 +101,7 @@ def _view(arguments: Arguments, run: Run, trainer: Trainer, task: Any, num_episo
     import torch
 
     from envs.simulators import has_display
-    from experiments.cli.film import describe, play
+    from experiments.cli.recording import describe, play
     from metarl.rl.rollouts import rows_per_task
 
     if not has_display():

@@ -37,7 +37,7 @@ class Arguments:
 
 def main(argv: list[str]) -> int:
     arguments = parse(Arguments, argv, prog="metarl resume", description=__doc__ or "")
-    from experiments.cli.session import Filming, has_results, meta_train
+    from experiments.cli.session import VideoRecorder, has_results, meta_train
     from experiments.experiment.definition import restored
     from experiments.experiment.reading import keep_new_code, read
     from metarl.run.directory import Run
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         if arguments.num_iterations <= experiment.train.num_iterations:
             raise UserError(
                 f"--num-iterations is {arguments.num_iterations}; "
-                f"it must be more than the run's own {experiment.train.num_iterations}"
+                f"must be more than the run's own {experiment.train.num_iterations}"
             )
         try:
             experiment = replace(experiment, train=replace(experiment.train, num_iterations=arguments.num_iterations))
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
     moves = arguments.device not in (None, experiment.device)
     if moves:
         experiment = replace(experiment, device=arguments.device)
-    filming = Filming(experiment, arguments.video_every)
+    recorder = VideoRecorder(experiment, arguments.video_every)
     _choose_log(run, reading, arguments.log)
     with run.lock():
         begun = _is_saved(run, experiment)
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> int:
             run.rewrite_config({**config, "device": experiment.device, "train": train})
         run.rewind(trainer.num_samples)
         _say(_situation(trainer, run, arguments.device if moves else None))
-        return meta_train(experiment, trainer, run, filming)
+        return meta_train(experiment, trainer, run, recorder)
 
 
 def _choose_log(run: Run, reading: ReadRun, asked: Sequence[str] | None) -> None:
@@ -109,7 +109,7 @@ def _choose_log(run: Run, reading: ReadRun, asked: Sequence[str] | None) -> None
 def _situation(trainer: Trainer, run: Run, new_device: str | None) -> str:
     """Where the run goes on, in a line."""
     if trainer.iteration >= trainer.config.num_iterations:
-        return f"All {trainer.iteration} iterations are done: the evaluation and pictures of {run.path} are made again."
+        return f"All {trainer.iteration} iterations are done: the evaluation and figures of {run.path} are made again."
     if trainer.iteration == 0:
         where = f"No iteration of {run.path} was saved: it starts from the beginning"
     else:

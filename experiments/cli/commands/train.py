@@ -66,7 +66,7 @@ def _split(argv: list[str]) -> tuple[str, list[str]]:
 
 
 def _train(name: str, argv: list[str], command: list[str]) -> int:
-    from experiments.cli.session import Filming, meta_train, new_run  # here, as all that needs torch
+    from experiments.cli.session import VideoRecorder, meta_train, new_run  # here, as all that needs torch
     from experiments.experiment.definition import argument_type, load
     from experiments.experiment.opening import open_run
     from experiments.experiment.starting import Start
@@ -87,7 +87,7 @@ def _train(name: str, argv: list[str], command: list[str]) -> int:
     prog, default = f"metarl train {name}", arguments_class(recipe, None, 0, None, DEFAULT_LOG)
     arguments = parse(arguments_class, argv, prog=prog, description=_choices(variants(agent)), default=default)
     experiment = arguments.experiment
-    filming = Filming(experiment, arguments.video_every)
+    recorder = VideoRecorder(experiment, arguments.video_every)
     trainer = experiment.trainer()
     start = None if arguments.start_from is None else Start.of(open_run(arguments.start_from))
     if start is not None:
@@ -95,4 +95,4 @@ def _train(name: str, argv: list[str], command: list[str]) -> int:
     origin = None if start is None else start.origin
     run = new_run(experiment, name, arguments.run_dir, command, arguments.log, origin)
     with run.lock():
-        return meta_train(experiment, trainer, run, filming)
+        return meta_train(experiment, trainer, run, recorder)

@@ -13,9 +13,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from metarl.fewshot.images.cache import decoded
 from metarl.fewshot.images.class_set import ImageClasses
-from metarl.fewshot.images.data import DataError
+from metarl.fewshot.images.data import DataError, decoded
 from metarl.fewshot.images.folders import Form, fingerprint
 from metarl.fewshot.images.pixels import Pixels, square_pixels
 

@@ -21,7 +21,7 @@ class ImageClasses:
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.dim() != 4:
-            raise ValueError(f"images are {self.images.dtype} {list(self.images.shape)}; allowed is uint8 [M, C, H, W]")
+            raise ValueError(f"images are {self.images.dtype} {list(self.images.shape)}; must be uint8 [M, C, H, W]")
         if not len(self.counts) == len(self.names) == len(self.groups) or int(self.counts.sum()) != len(self.images):
             raise ValueError(
                 f"counts are {len(self.counts)} that sum to {int(self.counts.sum())}; there are {len(self.names)} "

@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from metarl.fewshot.images.cache import decoded
 from metarl.fewshot.images.class_set import ImageClasses
-from metarl.fewshot.images.data import DataError, FaultyDataError
+from metarl.fewshot.images.data import DataError, FaultyDataError, decoded
 from metarl.fewshot.images.pixels import Background, Fit, Pixels, Resize, is_deep, square_pixels, white_level
 
 SUFFIXES = (

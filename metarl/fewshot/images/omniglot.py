@@ -19,9 +19,8 @@ from typing import Literal
 import torch
 from PIL import Image
 
-from metarl.fewshot.images.cache import decoded
 from metarl.fewshot.images.class_set import ClassPool, ImageClasses, pool_of
-from metarl.fewshot.images.data import DataError, data_folder, split_lines
+from metarl.fewshot.images.data import DataError, data_folder, decoded, split_lines
 from metarl.fewshot.images.family import ImageFamily
 from metarl.fewshot.images.pixels import Pixels, Resize, square_pixels
 from metarl.protocols import Split

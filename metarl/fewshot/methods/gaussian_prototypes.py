@@ -30,15 +30,17 @@ from metarl.records import Examples
 class GaussianPrototypes(ExampleAdaptation[ClassSums]):
     """A class is a Gaussian posterior over the mean of its embeddings.
 
-    embed: images [N, K, ...] -> [N, K, size].
+    embed: images [N, K, ...] -> [N, K, D].
     """
 
-    def __init__(self, embed: nn.Module, *, size: int) -> None:
+    def __init__(self, embed: ConvNet) -> None:
         super().__init__()
         self.embed = embed
-        self.centre = nn.Parameter(torch.zeros(size))  # centre of the class means
-        self.log_spread = nn.Parameter(torch.zeros(size))  # log variance of class means
-        self.log_noise = nn.Parameter(torch.zeros(size))  # log variance of embeddings around their class mean
+        self.centre = nn.Parameter(torch.zeros(embed.output_size))  # centre of the class means
+        self.log_spread = nn.Parameter(torch.zeros(embed.output_size))  # log variance of class means
+        self.log_noise = nn.Parameter(
+            torch.zeros(embed.output_size)
+        )  # log variance of embeddings around their class mean
 
     def prior(self, num_tasks: int) -> ClassSums:
         return ClassSums.empty(num_tasks, len(self.centre), self.centre)
@@ -71,4 +73,4 @@ class GaussianPrototypesConfig(EmbeddingConfig):
     def make_adaptation(
         self, embed: ConvNet, problem: Classification, generator: torch.Generator
     ) -> GaussianPrototypes:
-        return GaussianPrototypes(embed, size=embed.output_size)
+        return GaussianPrototypes(embed)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metarl.fewshot.amortised import ExampleAdaptation
 from metarl.fewshot.problem import Classification
@@ -36,15 +36,14 @@ class WrittenState(Record):
 class WrittenLayersAdaptation(ExampleAdaptation[WrittenState]):
     """A net whose last two layers are generated: a hidden layer from the whole task, the last layer class by class.
 
-    embed: images [N, K, ...] -> [N, K, size]. A task's code is the mean of its examples' codes; a class's weights are
+    embed: images [N, K, ...] -> [N, K, D]. A task's code is the mean of its examples' codes; a class's weights are
     generated from the hidden layer's output for the mean of its features.
     """
 
-    def __init__(
-        self, embed: nn.Module, *, size: int, code_size: int, hidden_size: int, generator: torch.Generator
-    ) -> None:
+    def __init__(self, embed: ConvNet, *, code_size: int, hidden_size: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.embed, self.size, self.code_size, self.hidden_size = embed, size, code_size, hidden_size
+        self.embed, self.code_size, self.hidden_size = embed, code_size, hidden_size
+        self.size = size = embed.output_size
         self.encode = mlp((size, code_size), activation="relu", generator=generator)
         self.layer = linear(code_size, hidden_size * (size + 1), gain=0.1, generator=generator)
         common = torch.empty(hidden_size, size + 1, device=generator.device)  # the layer before any training
@@ -90,7 +89,6 @@ class HypernetworkConfig(WriterConfig):
     ) -> WrittenLayersAdaptation:
         return WrittenLayersAdaptation(
             embed,
-            size=embed.output_size,
             code_size=self.code_size,
             hidden_size=self.hidden_size,
             generator=generator,

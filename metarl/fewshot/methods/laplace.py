@@ -50,10 +50,10 @@ class LaplaceAdaptation(ExampleAdaptation[Mode]):
     embed, num_points: as in `AmortisedPosterior`. num_steps: steps of Newton's method.
     """
 
-    def __init__(self, embed: nn.Module, *, size: int, num_points: int, num_steps: int) -> None:
+    def __init__(self, embed: ConvNet, *, num_points: int, num_steps: int) -> None:
         super().__init__()
-        self.embed, self.size, self.num_points, self.num_steps = embed, size, num_points, num_steps
-        self.scaled_log_variance = nn.Parameter(torch.tensor(math.log(1000 / size) / _RATE))
+        self.embed, self.num_points, self.num_steps = embed, num_points, num_steps
+        self.scaled_log_variance = nn.Parameter(torch.tensor(math.log(1000 / embed.output_size) / _RATE))
         if num_points:
             self.scaled_log_temperature = nn.Parameter(torch.tensor(_INITIAL_TEMPERATURE).log() / _RATE)
 
@@ -68,7 +68,7 @@ class LaplaceAdaptation(ExampleAdaptation[Mode]):
         return (_RATE * self.scaled_log_temperature).exp()
 
     def prior(self, num_tasks: int) -> Mode:
-        seen = EmbeddedExamples.empty(num_tasks, self.size, self.scaled_log_variance)
+        seen = EmbeddedExamples.empty(num_tasks, self.embed.output_size, self.scaled_log_variance)
         empty = seen.x.new_zeros(num_tasks, 0, 0, dtype=torch.float64)
         return Mode(seen, empty, empty.unsqueeze(-1))
 
@@ -169,4 +169,4 @@ class LaplaceConfig(BayesianConfig):
         rounds(self, "num_steps")
 
     def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> LaplaceAdaptation:
-        return LaplaceAdaptation(embed, size=embed.output_size, num_points=self.num_points, num_steps=self.num_steps)
+        return LaplaceAdaptation(embed, num_points=self.num_points, num_steps=self.num_steps)

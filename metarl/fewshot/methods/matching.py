@@ -29,17 +29,17 @@ from metarl.records import Examples
 class MatchingAdaptation(ExampleAdaptation[EmbeddedExamples]):
     """A class's probability is the total attention on its examples, a softmax over the cosines to all examples.
 
-    embed: images [N, K, ...] -> [N, K, size]. contexts: full context embeddings, in which examples depend on each other
+    embed: images [N, K, ...] -> [N, K, D]. contexts: full context embeddings, in which examples depend on each other
     and queries on the examples; None: each image is embedded independently, and the examples' order is irrelevant.
     """
 
-    def __init__(self, embed: nn.Module, *, size: int, contexts: FullContexts | None = None) -> None:
+    def __init__(self, embed: ConvNet, *, contexts: FullContexts | None = None) -> None:
         super().__init__()
-        self.embed, self.size, self.contexts = embed, size, contexts
+        self.embed, self.contexts = embed, contexts
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
 
     def prior(self, num_tasks: int) -> EmbeddedExamples:
-        return EmbeddedExamples.empty(num_tasks, self.size, self.log_scale)
+        return EmbeddedExamples.empty(num_tasks, self.embed.output_size, self.log_scale)
 
     def adapt(self, state: EmbeddedExamples, context: Examples) -> EmbeddedExamples:
         """The earlier examples and those of context [N, K, ...]."""
@@ -123,4 +123,4 @@ class MatchingConfig(EmbeddingConfig):
         contexts = None
         if self.context_steps:
             contexts = FullContexts(embed.output_size, num_steps=self.context_steps, generator=generator)
-        return MatchingAdaptation(embed, size=embed.output_size, contexts=contexts)
+        return MatchingAdaptation(embed, contexts=contexts)

@@ -53,17 +53,17 @@ class FastWeightAdaptation(ExampleAdaptation[FastWeights]):
 
     def __init__(
         self,
-        key_net: nn.Module,
-        net: nn.Module,
+        key_net: ConvNet,
+        net: ConvNet,
         *,
-        size: int,
         hidden_size: int,
         ways: int,
         scale: float,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.key_net, self.net, self.size, self.ways, self.scale = key_net, net, size, ways, scale
+        self.key_net, self.net, self.ways, self.scale = key_net, net, ways, scale
+        size = net.output_size
         self.embedding = linear(size, hidden_size, gain=2**0.5, generator=generator)
         self.hidden = linear(size, hidden_size, gain=2**0.5, generator=generator)
         self.output = linear(hidden_size, ways, gain=1.0, generator=generator)
@@ -79,7 +79,7 @@ class FastWeightAdaptation(ExampleAdaptation[FastWeights]):
 
     def prior(self, num_tasks: int) -> FastWeights:
         """The state without examples or fast weights."""
-        examples = EmbeddedExamples.empty(num_tasks, 2 * self.size, self.log_scale)
+        examples = EmbeddedExamples.empty(num_tasks, 2 * self.net.output_size, self.log_scale)
         return self._written(examples)
 
     def adapt(self, state: FastWeights, context: Examples) -> FastWeights:
@@ -110,7 +110,7 @@ class FastWeightAdaptation(ExampleAdaptation[FastWeights]):
         return self.embedding(features).relu() + features @ fast.mT
 
     def _written(self, examples: EmbeddedExamples) -> FastWeights:
-        key_features, features = examples.x.split(self.size, -1)
+        key_features, features = examples.x.split(self.net.output_size, -1)
         with torch.no_grad():
             of_embedding, _ = self.gradients(self.embedding, key_features, examples.y)
             of_hidden, of_output = self.gradients(self.hidden, features, examples.y)
@@ -155,7 +155,6 @@ class MetaNetworkConfig(EmbeddingConfig):
         return FastWeightAdaptation(
             embed,
             self.make_embedding(problem, generator),
-            size=embed.output_size,
             hidden_size=self.hidden_size,
             ways=problem.ways,
             scale=self.scale,

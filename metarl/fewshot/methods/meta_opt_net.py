@@ -84,16 +84,16 @@ class SupportVectors:
 class ConvexHeadAdaptation(ExampleAdaptation[DualState]):
     """The optimal linear classifier of the examples' embeddings, without bias, times a learned scale.
 
-    embed: images [N, K, ...] -> [N, K, size].
+    embed: images [N, K, ...] -> [N, K, D].
     """
 
-    def __init__(self, embed: nn.Module, head: Head, *, size: int) -> None:
+    def __init__(self, embed: ConvNet, head: Head) -> None:
         super().__init__()
-        self.embed, self.head, self.size = embed, head, size
+        self.embed, self.head = embed, head
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
 
     def prior(self, num_tasks: int) -> DualState:
-        seen = EmbeddedExamples.empty(num_tasks, self.size, self.log_scale)
+        seen = EmbeddedExamples.empty(num_tasks, self.embed.output_size, self.log_scale)
         return DualState(seen, seen.x.new_zeros(num_tasks, 0, 0))
 
     def adapt(self, state: DualState, context: Examples) -> DualState:
@@ -194,4 +194,4 @@ class MetaOptNetConfig(EmbeddingConfig):
         self, embed: ConvNet, problem: Classification, generator: torch.Generator
     ) -> ConvexHeadAdaptation:
         head = Ridge(self.ridge) if self.head == "ridge" else SupportVectors(self.ridge, self.cost, self.num_steps)
-        return ConvexHeadAdaptation(embed, head, size=embed.output_size)
+        return ConvexHeadAdaptation(embed, head)

@@ -32,16 +32,16 @@ class PrototypeAdaptation(ExampleAdaptation[ClassSums]):
     predicted.
     """
 
-    def __init__(self, embed: nn.Module, *, size: int, distance: Distance = "euclidean") -> None:
+    def __init__(self, embed: ConvNet, *, distance: Distance = "euclidean") -> None:
         super().__init__()
         if distance not in get_args(Distance):
             raise ValueError(f"distance is {distance!r}; must be one of {', '.join(get_args(Distance))}")
-        self.embed, self.size, self.distance = embed, size, distance
+        self.embed, self.distance = embed, distance
         if distance == "cosine":
             self.log_scale = nn.Parameter(torch.tensor(10.0).log())
 
     def prior(self, num_tasks: int) -> ClassSums:
-        return ClassSums.empty(num_tasks, self.size, next(self.parameters()))
+        return ClassSums.empty(num_tasks, self.embed.output_size, next(self.parameters()))
 
     def adapt(self, state: ClassSums, context: Examples) -> ClassSums:
         """The sums, including the examples of context [N, K, ...]."""
@@ -71,4 +71,4 @@ class PrototypicalConfig(EmbeddingConfig):
     def make_adaptation(
         self, embed: ConvNet, problem: Classification, generator: torch.Generator
     ) -> PrototypeAdaptation:
-        return PrototypeAdaptation(embed, size=embed.output_size, distance=self.distance)
+        return PrototypeAdaptation(embed, distance=self.distance)

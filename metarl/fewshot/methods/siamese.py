@@ -35,19 +35,21 @@ _TYPICAL_DIFFERENCE = 0.15  # mean difference of a sigmoid's values for two imag
 class SiameseAdaptation(ExampleAdaptation[EmbeddedExamples]):
     """Log odds that two images are of one class, from a weighted sum of the differences between their features.
 
-    embed: images [N, K, ...] -> [N, K, size], followed by a layer of `feature_size` sigmoids, whose differences are
+    embed: images [N, K, ...] -> [N, K, D], followed by a layer of `feature_size` sigmoids, whose differences are
     used.
     similarity: a query's similarity to a class: that to the most similar example, or the mean over examples.
     """
 
     def __init__(
-        self, embed: nn.Module, *, size: int, feature_size: int, similarity: Similarity, generator: torch.Generator
+        self, embed: ConvNet, *, feature_size: int, similarity: Similarity, generator: torch.Generator
     ) -> None:
         super().__init__()
         if similarity not in get_args(Similarity):
             raise ValueError(f"similarity is {similarity!r}; must be one of {', '.join(get_args(Similarity))}")
         self.feature_size, self.similarity = feature_size, similarity
-        self.embed = nn.Sequential(embed, linear(size, feature_size, gain=1.0, generator=generator), nn.Sigmoid())
+        self.embed = nn.Sequential(
+            embed, linear(embed.output_size, feature_size, gain=1.0, generator=generator), nn.Sigmoid()
+        )
         self.weight = nn.Parameter(torch.full((feature_size,), -(feature_size**-0.5), device=generator.device))
         self.threshold = nn.Parameter(torch.full((), _TYPICAL_DIFFERENCE, device=generator.device))
 
@@ -97,7 +99,6 @@ class SiameseConfig(EmbeddingConfig):
     def make_adaptation(self, embed: ConvNet, problem: Classification, generator: torch.Generator) -> SiameseAdaptation:
         return SiameseAdaptation(
             embed,
-            size=embed.output_size,
             feature_size=self.feature_size,
             similarity=self.similarity,
             generator=generator,

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metarl.checks import widths
 from metarl.fewshot.amortised import ExampleAdaptation
@@ -41,15 +41,14 @@ class GaussianWeights(Record):
 class AmortisedPosterior(ExampleAdaptation[GaussianWeights]):
     """Independent Gaussians over a last layer's weights, generated from the mean features of each class (VERSA).
 
-    embed: images [N, K, ...] -> [N, K, size]. num_points: the number of points of the distribution over which
+    embed: images [N, K, ...] -> [N, K, D]. num_points: the number of points of the distribution over which
     predictions are averaged, a power of two; 0: only the mean weights, a plain softmax layer.
     """
 
-    def __init__(
-        self, embed: nn.Module, *, size: int, hidden_size: int, num_points: int, generator: torch.Generator
-    ) -> None:
+    def __init__(self, embed: ConvNet, *, hidden_size: int, num_points: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.embed, self.size, self.num_points = embed, size, num_points
+        self.embed, self.num_points = embed, num_points
+        size = embed.output_size
         self.mean = ClassWeights(size, hidden_size, generator=generator)
         if num_points:
             sizes = (size, hidden_size, size + 1)
@@ -57,7 +56,7 @@ class AmortisedPosterior(ExampleAdaptation[GaussianWeights]):
             list(self.log_variance.parameters())[-1].data.fill_(_INITIAL_LOG_VARIANCE)
 
     def prior(self, num_tasks: int) -> GaussianWeights:
-        return self._written(ClassSums.empty(num_tasks, self.size, next(self.parameters())))
+        return self._written(ClassSums.empty(num_tasks, self.embed.output_size, next(self.parameters())))
 
     def adapt(self, state: GaussianWeights, context: Examples) -> GaussianWeights:
         """The weights for the examples of context [N, K, ...] and all earlier ones."""
@@ -99,7 +98,6 @@ class VersaConfig(BayesianConfig):
     ) -> AmortisedPosterior:
         return AmortisedPosterior(
             embed,
-            size=embed.output_size,
             hidden_size=self.hidden_size,
             num_points=self.num_points,
             generator=generator,

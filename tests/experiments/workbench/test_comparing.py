@@ -298,7 +298,7 @@ def test_a_run_deleted_while_it_is_compared_is_one_line(capsys, monkeypatch):
     assert (status, errors.count("\n")) == (2, 1)
 
 
-# Numbers, tables and the picture
+# Numbers, tables and the figure
 
 
 def test_the_numbers_are_those_of_all_seeds_and_tasks():
@@ -360,8 +360,8 @@ def test_tables_hold_the_same_rows_in_every_format(capsys):
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
-def test_the_picture_is_drawn_in_every_format(capsys, suffix):
+def test_the_figure_is_drawn_in_every_format(capsys, suffix):
     make_six()
     status, output, _ = metarl(capsys, "compare", "runs", "--out", f"compare.{suffix}")
-    assert (status, output.splitlines()[-1]) == (0, f"Picture: compare.{suffix}")
+    assert (status, output.splitlines()[-1]) == (0, f"Figure: compare.{suffix}")
     assert Path(f"compare.{suffix}").stat().st_size > 10_000

@@ -7,9 +7,10 @@ anew for each image. Patterns are fresh in every task, so that nothing can be le
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
+from torch import nn
 
 from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.problem import Classification
@@ -62,3 +63,10 @@ class Patterns:
         tilt = torch.randn(num_tasks, shots * ways, 3, 1, 1, generator=generator)
         light = tilt[:, :, 0] + tilt[:, :, 1] * at[:, None] + tilt[:, :, 2] * at
         return Examples((self.faintness * patterns + self.shadow * light).unsqueeze(2), order)
+
+
+def identity(size: int) -> Any:
+    """A net that embeds vectors [..., size] as themselves."""
+    net: Any = nn.Identity()
+    net.output_size = size
+    return net

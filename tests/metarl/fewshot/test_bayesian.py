@@ -15,6 +15,7 @@ from metarl.fewshot.methods.versa import AmortisedPosterior, GaussianWeights, Ve
 from metarl.fewshot.problem import Classification, calibration_error
 from metarl.fewshot.seen_classes import ClassSums
 from metarl.records import Examples
+from tests.metarl.fewshot.patterns import identity
 
 PROBLEM = Classification((1, 2, 2), ways=10)
 
@@ -40,7 +41,7 @@ def test_mean_of_two_softmaxes_by_hand():
 @pytest.mark.parametrize("num_points", [32, 1024])
 def test_predictions_under_independent_weights_are_those_of_many_random_ones(num_points):
     generator = torch.Generator().manual_seed(0)
-    adaptation = AmortisedPosterior(nn.Identity(), size=3, hidden_size=2, num_points=num_points, generator=generator)
+    adaptation = AmortisedPosterior(identity(3), hidden_size=2, num_points=num_points, generator=generator)
     mean = torch.randn(1, 4, 4, generator=generator)
     variance = 3 * torch.rand(1, 4, 4, generator=generator)
     state = GaussianWeights(ClassSums(torch.ones(1, 4), torch.zeros(1, 4, 3)), mean, variance)
@@ -59,7 +60,7 @@ def few_examples() -> tuple[Tensor, Tensor]:
 def test_laplace_is_the_gaussian_of_the_weights():
     """Against the slope and the Hessian of the log posterior over the weights, of a layer of two by three."""
     x, y = few_examples()
-    adaptation = LaplaceAdaptation(nn.Identity(), size=2, num_points=1024, num_steps=20).double()
+    adaptation = LaplaceAdaptation(identity(2), num_points=1024, num_steps=20).double()
     adaptation.scaled_log_variance.data.fill_(math.log(2.0) / 10)
     adaptation.scaled_log_temperature.data.zero_()
     state = adaptation.adapt(adaptation.prior(1), Examples(x.unsqueeze(0), y.unsqueeze(0)))
@@ -104,7 +105,7 @@ def test_an_embedding_in_float32_costs_laplace_no_digits(ways, shots):
     y = torch.arange(ways).repeat(shots).expand(2, -1)
     predictions = []
     for dtype in (torch.float32, torch.float64):
-        adaptation = LaplaceAdaptation(nn.Identity(), size=64, num_points=32, num_steps=8).to(dtype)
+        adaptation = LaplaceAdaptation(identity(64), num_points=32, num_steps=8).to(dtype)
         own = x.to(dtype)
         state = adaptation.adapt(adaptation.prior(2), Examples(own[:, ways:], y))
         predictions.append(adaptation.predict(state, own[:, :ways]).exp())
@@ -115,7 +116,7 @@ def test_an_embedding_in_float32_costs_laplace_no_digits(ways, shots):
 def test_more_examples_make_more_certain():
     """The same example five times: the likelier class is more probable, and the Gaussian narrower."""
     x, y = torch.tensor([[1.0, 0], [0, 1]]).repeat(5, 1), torch.tensor([0, 1]).repeat(5)
-    adaptation = LaplaceAdaptation(nn.Identity(), size=2, num_points=64, num_steps=8)
+    adaptation = LaplaceAdaptation(identity(2), num_points=64, num_steps=8)
     probability = []
     cost = []  # of not knowing the weights, in nats
     for count in (2, 10):
@@ -135,7 +136,7 @@ def test_gaussian_prototypes_by_hand():
 
     A query at 1 has variances 3 / 2 and 5 / 4, and is 0 and 1 away.
     """
-    adaptation = GaussianPrototypes(nn.Identity(), size=1)
+    adaptation = GaussianPrototypes(identity(1))
     data = Examples(torch.tensor([[[2.0], [0.0], [0.0], [0.0]]]), torch.tensor([[0, 1, 1, 1]]))
     state = adaptation.adapt(adaptation.prior(1), data)
     mean, variance = adaptation.belief(state)
@@ -149,7 +150,7 @@ def test_gaussian_prototypes_by_hand():
 def test_gaussian_prototypes_know_how_often_they_are_right(shots):
     """On data that are as the model has them."""
     generator = torch.Generator().manual_seed(0)
-    adaptation = GaussianPrototypes(nn.Identity(), size=4)
+    adaptation = GaussianPrototypes(identity(4))
     means = torch.randn(500, 10, 4, generator=generator)
     x = means.repeat(1, shots, 1) + torch.randn(500, 10 * shots, 4, generator=generator)
     state = adaptation.adapt(adaptation.prior(500), Examples(x, torch.arange(10).repeat(shots).expand(500, -1)))

@@ -20,10 +20,10 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 def adaptation() -> Any:
     generator = torch.Generator().manual_seed(0)
-    nets = [nn.Linear(6, SIZE) for _ in range(2)]
-    made = FastWeightAdaptation(
-        *nets, size=SIZE, hidden_size=HIDDEN, ways=WAYS, scale=0.3, generator=generator
-    ).double()
+    nets: list[Any] = [nn.Linear(6, SIZE) for _ in range(2)]
+    for net in nets:
+        net.output_size = SIZE
+    made = FastWeightAdaptation(*nets, hidden_size=HIDDEN, ways=WAYS, scale=0.3, generator=generator).double()
     for seed, parameter in enumerate(made.parameters()):
         parameter.data = 0.6 * random(*parameter.shape, seed=seed)
     return made

@@ -11,6 +11,7 @@ from metarl.fewshot.methods.film import FilmAdaptation, FilmConfig
 from metarl.fewshot.methods.hypernetwork import HypernetworkConfig, WrittenLayersAdaptation
 from metarl.nets.conv import ConvConfig, ConvNet
 from metarl.records import Examples
+from tests.metarl.fewshot.patterns import identity
 
 CONFIG = ConvConfig(filters=3, num_blocks=1, normalisation="running")
 
@@ -48,7 +49,7 @@ def test_film_scales_and_shifts_what_the_normalisation_gives():
 
 
 def test_layers_are_written_from_the_task_and_from_the_classes():
-    adaptation = WrittenLayersAdaptation(nn.Identity(), size=3, code_size=2, hidden_size=4, generator=seeded())
+    adaptation = WrittenLayersAdaptation(identity(3), code_size=2, hidden_size=4, generator=seeded())
     x = torch.randn(1, 5, 3, generator=seeded(1))
     y = torch.tensor([[0, 1, 0, 1, 0]])
     state = adaptation.adapt(adaptation.prior(1), Examples(x, y))
@@ -65,7 +66,7 @@ def test_layers_are_written_from_the_task_and_from_the_classes():
 
 def test_layers_differ_between_tasks_of_the_same_classes():
     """A class whose examples are the same is given other weights where the rest of the task is another."""
-    adaptation = WrittenLayersAdaptation(nn.Identity(), size=3, code_size=2, hidden_size=4, generator=seeded())
+    adaptation = WrittenLayersAdaptation(identity(3), code_size=2, hidden_size=4, generator=seeded())
     x = torch.randn(2, 2, 3, generator=seeded(1))
     x[1, 0] = x[0, 0]
     state = adaptation.adapt(adaptation.prior(2), Examples(x, torch.tensor([[0, 1], [0, 1]])))

@@ -14,11 +14,10 @@ import torch
 from PIL import Image
 
 from metarl.fewshot.episode import FewShotEpisode, FewShotFamily, num_ways
-from metarl.fewshot.images import cache, omniglot, photos
+from metarl.fewshot.images import omniglot, photos
 from metarl.fewshot.images.class_set import channel_statistics
-from metarl.fewshot.images.data import DataError, split_lines
+from metarl.fewshot.images.data import DataError, decoded, split_lines
 from metarl.fewshot.images.photos import CIFARFS, FC100, ImageFolder, MiniImageNet, TieredImageNet
-from metarl.fewshot.images.picture import episode_picture
 from metarl.fewshot.images.pixels import square_pixels
 from metarl.fewshot.methods.lstm import LSTMConfig
 from metarl.fewshot.methods.prototypical import PrototypicalConfig
@@ -178,7 +177,7 @@ def test_images_are_decoded_once_and_again_when_the_kept_file_is_damaged(kept):
             yield np.full((1, 2, 2), value, dtype=np.uint8)
 
     def read(settings=None):
-        return cache.decoded("squares", settings or {"size": 2}, (3, 1, 2, 2), decode)
+        return decoded("squares", settings or {"size": 2}, (3, 1, 2, 2), decode)
 
     first = read()
     assert first[:, 0, 0, 0].tolist() == [0, 1, 2]
@@ -203,7 +202,7 @@ def test_images_are_decoded_once_and_again_when_the_kept_file_is_damaged(kept):
 def test_what_cannot_be_kept_is_held_in_memory(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # no folder can be made in a file
-    images = cache.decoded("squares", {}, (1, 1, 2, 2), lambda: iter([np.full((1, 2, 2), 9, dtype=np.uint8)]))
+    images = decoded("squares", {}, (1, 1, 2, 2), lambda: iter([np.full((1, 2, 2), 9, dtype=np.uint8)]))
     assert images.tolist() == [[[[9, 9], [9, 9]]]]
 
 
@@ -213,7 +212,7 @@ def test_a_decoding_that_fails_leaves_nothing(kept):
         raise DataError("no")
 
     with pytest.raises(DataError):
-        cache.decoded("squares", {}, (2, 1, 2, 2), decode)
+        decoded("squares", {}, (2, 1, 2, 2), decode)
     assert not list(kept.iterdir())
 
 
@@ -489,21 +488,6 @@ def test_normalised_images_of_training_have_mean_zero_and_variance_one(tmp_path)
         unit.episode(1, "train", generator=seeded()).support.x - torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     )
     torch.testing.assert_close(imagenet.support.x, expected / torch.tensor([0.229, 0.224, 0.225])[:, None, None])
-
-
-def test_an_episode_can_be_looked_at(tmp_path):
-    class_folders(tmp_path / "train", "abcde", images=3)
-    family = ImageFolder(size=4, shots=1, queries=2, data_dir=str(tmp_path))
-    episode = family.episode(2, "train", generator=seeded())
-    picture = episode_picture(episode, task=1)
-    side = 4 * 14 + 2  # enlarged to 56 pixels, and a gap
-    assert picture.size == (side + 10 + 2 * side, 5 * side)
-    shown = np.asarray(picture)
-    low, high = (float(limit) for limit in torch.cat([episode.support.x[1], episode.query.x[1]]).aminmax())
-    for way in range(5):
-        image = episode.support.x[1][episode.support.y[1] == way][0]
-        expected = ((image[:, 0, 0] - low) / (high - low) * 255).round()
-        assert shown[way * side + 20, 20].tolist() == expected.tolist()
 
 
 # Numbers that vary, as those of the user's own images do

@@ -23,6 +23,7 @@ from metarl.fewshot.methods.versa import VersaConfig
 from metarl.fewshot.problem import Classification
 from metarl.nets.conv import ConvConfig, ConvNet
 from metarl.records import Examples
+from tests.metarl.fewshot.patterns import identity
 
 FLAT = ConvConfig(filters=4, num_blocks=1, normalisation="running")
 MAPS = replace(FLAT, output="maps")
@@ -203,14 +204,12 @@ def with_parameters(module: nn.Module, params: dict[str, Tensor], function: Any)
 
 # by hand, on numbers as they are
 
-PLAIN = nn.Identity()
-
 
 def test_prototypes_by_hand():
     """Means (1, 0) and (0, 3), at squared distances 1 and 13 from the query (2, 0), at cosines 1 and 0."""
     data = Examples(torch.tensor([[[0.0, 0], [2, 0], [0, 3]]]), torch.tensor([[0, 0, 1]]))
     query = torch.tensor([[[2.0, 0.0]]])
-    euclidean, cosine = PrototypeAdaptation(PLAIN, size=2), PrototypeAdaptation(PLAIN, size=2, distance="cosine")
+    euclidean, cosine = PrototypeAdaptation(identity(2)), PrototypeAdaptation(identity(2), distance="cosine")
     euclidean.anything = nn.Parameter(torch.zeros(()))
     torch.testing.assert_close(absorbed(euclidean, [data]).means, torch.tensor([[[1.0, 0], [0, 3]]]))
     torch.testing.assert_close(euclidean.predict(absorbed(euclidean, [data]), query), torch.tensor([[[-1.0, -13]]]))
@@ -219,7 +218,7 @@ def test_prototypes_by_hand():
 
 def test_attention_by_hand():
     """Cosines 1, 0 and -1 at a scale of one: shares e, 1 and 1 / e; the first two examples are of one class."""
-    adaptation = MatchingAdaptation(PLAIN, size=2)
+    adaptation = MatchingAdaptation(identity(2))
     adaptation.log_scale.data.zero_()
     data = Examples(torch.tensor([[[3.0, 0], [0, 1], [-2, 0]]]), torch.tensor([[1, 1, 0]]))
     shares = predicted(adaptation, data, x=torch.tensor([[[1.0, 0]]])).exp()
@@ -233,7 +232,7 @@ def test_full_contexts_against_a_loop_over_torch_s_own_cells():
     x = torch.randn(1, 4, 3, generator=generator, dtype=torch.float64)
     query = torch.randn(1, 1, 3, generator=generator, dtype=torch.float64)
     valid = torch.tensor([[True, True, False, True]])
-    adaptation = MatchingAdaptation(PLAIN, size=3, contexts=contexts).double()
+    adaptation = MatchingAdaptation(identity(3), contexts=contexts).double()
     state = absorbed(adaptation, [Examples(x, torch.tensor([[0, 1, 1, 2]]), valid)])
     outputs = {place: x[0, place].clone() for place in (0, 1, 3)}
     for lstm, order in ((contexts.forward_g, (0, 1, 3)), (contexts.backward_g, (3, 1, 0))):
@@ -280,7 +279,7 @@ def test_scores_of_relation_are_judged_by_their_squared_error():
 @pytest.mark.parametrize(("similarity", "expected"), [("best", [-1.0, -2.0]), ("mean", [-2.0, -2.0])])
 def test_pairs_by_hand(similarity, expected):
     """Differences of features to a query at zero: 1 and 3 of the first class, 2 of the second; all weigh minus one."""
-    adaptation = SiameseAdaptation(PLAIN, size=1, feature_size=1, similarity=similarity, generator=torch.Generator())
+    adaptation = SiameseAdaptation(identity(1), feature_size=1, similarity=similarity, generator=torch.Generator())
     adaptation.embed = nn.Sequential()
     adaptation.threshold.data.zero_()
     data = Examples(torch.tensor([[[1.0], [3.0], [-2.0]]]), torch.tensor([[0, 0, 1]]))
@@ -290,7 +289,7 @@ def test_pairs_by_hand(similarity, expected):
 
 def test_pairs_are_judged_by_half_of_same_and_half_of_different():
     """Odds of 3 for the right class, 1 for another, 0 for one that was not seen: logarithms of 4 / 3 and of 2."""
-    adaptation = SiameseAdaptation(PLAIN, size=1, feature_size=1, similarity="best", generator=torch.Generator())
+    adaptation = SiameseAdaptation(identity(1), feature_size=1, similarity="best", generator=torch.Generator())
     losses = adaptation.losses(torch.tensor([[[3.0, 1.0, 0.0]]]).log(), torch.tensor([[0]]))
     torch.testing.assert_close(losses, (torch.tensor([[4 / 3]]).log() + torch.tensor([[2.0]]).log()) / 2)
 

@@ -188,7 +188,7 @@ def test_a_line_that_is_no_row_costs_none_of_those_after_it(run):
     assert Run.open(run).progress() == rows
 
 
-def test_a_run_that_was_never_evaluated_has_a_picture_without_test_tasks(run):
+def test_a_run_that_was_never_evaluated_has_a_figure_without_test_tasks(run):
     (run / "progress.json").unlink()
     with pytest.raises(SystemExit) as stop:
         main(["evaluate", "run", "--tasks", "2"])

@@ -98,8 +98,8 @@ def test_a_tracker_that_is_not_installed_is_one_line_and_makes_no_run(tmp_path, 
 
 def test_an_unknown_writer_is_one_line(tmp_path, monkeypatch, capsys):
     assert train(monkeypatch, tmp_path, "--log", "wand") == 2
-    assert "--log is 'wand'; allowed are 'tensorboard', 'csv', 'json'" in capsys.readouterr().err
-    with pytest.raises(UserError, match="log is 'wand'; allowed are tensorboard, csv, json"):
+    assert "--log is 'wand'; must be one of 'tensorboard', 'csv', 'json'" in capsys.readouterr().err
+    with pytest.raises(UserError, match="log is 'wand'; must be one of tensorboard, csv, json"):
         check_log(["wand"])
 
 

@@ -316,7 +316,7 @@ def test_a_signal_stops_the_evaluation_at_the_end(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Training is complete and saved. Make its evaluation and pictures with: metarl resume run\n" in errors
+    assert "Training is complete and saved. Make its evaluation and figures with: metarl resume run\n" in errors
     assert "Traceback" not in errors
     assert Run.open(tmp_path / "run").load("latest")["iteration"] == 3
     assert not list((tmp_path / "run").glob("evaluation_*"))

@@ -1,4 +1,4 @@
-"""A comparison as one picture: adaptation, learning, performance profiles and probabilities of improvement."""
+"""A comparison as one figure: adaptation, learning, performance profiles and probabilities of improvement."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_format(path: Path) -> None:
 
 
 def draw_comparison(comparison: Comparison, path: Path) -> None:
-    """Draw the picture.
+    """Draw the figure.
 
     Raises:
         RunError: when the disk refuses it.

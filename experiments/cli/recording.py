@@ -86,7 +86,7 @@ class WatchedEnv:
 
 
 @dataclass(frozen=True)
-class Film:
+class Recording:
     """A recorded video."""
 
     path: Path
@@ -99,15 +99,15 @@ def visible_env(family: TaskFamily, seed: int = 0, num_rows: int = 1) -> Any:
     """Rows of a family that can be seen, on the CPU; their randomness comes from the seed.
 
     Raises:
-        UserError: when the family has no pictures, or they cannot be made on this machine.
+        UserError: when the family cannot be rendered, or not on this machine.
     """
     generator = torch.Generator().manual_seed(seed)
     if not hasattr(family, "make_env"):
-        raise UserError(f"{family.name} has no pictures: its tasks are functions, and nothing acts in them")
+        raise UserError(f"{family.name} cannot be rendered: its tasks are functions, and nothing acts in them")
     env = family.make_env(num_rows, generator)
     if not isinstance(env, Renders):
         seen = ", ".join(name for name in FAMILIES if isinstance(make(name).make_env(1, generator), Renders))
-        raise UserError(f"{family.name} has no pictures: its environment does not render; those of {seen} do")
+        raise UserError(f"{family.name} cannot be rendered; those that can are {seen}")
     env.reset(family.sample(1, "train", torch.Generator().manual_seed(seed)))
     try:
         env.render()
@@ -117,7 +117,7 @@ def visible_env(family: TaskFamily, seed: int = 0, num_rows: int = 1) -> Any:
     return env
 
 
-def film(
+def record(
     family: TaskFamily,
     agent: Agent[Any, Any],
     task: Record,
@@ -127,7 +127,7 @@ def film(
     device: torch.device | str = "cpu",
     seed: int = 0,
     deterministic: bool = False,
-) -> Film:
+) -> Recording:
     """Record a trial of an agent in `task` (leading axis 1), starting from its prior.
 
     The video has one episode per point of the adaptation curve, i.e. one of each block.
@@ -154,7 +154,7 @@ def film(
 
         returns = play(env, agent, task, num_episodes, watch, device=device, seed=seed, deterministic=deterministic)
     close(env)
-    return Film(path, returns, small.encoded(), small.size)
+    return Recording(path, returns, small.encoded(), small.size)
 
 
 def play(

@@ -20,7 +20,7 @@ from metarl.records import Record, Step
 T = TypeVar("T", bound=Record)
 T_contra = TypeVar("T_contra", bound=Record, contravariant=True)
 
-PICTURE_SIZE = 480  # height and width of an image, in pixels
+IMAGE_SIZE = 480  # height and width of an image, in pixels
 _OVERSAMPLING = 2
 
 PAPER, GRID, INK = (250, 250, 247), (222, 224, 228), (70, 76, 88)
@@ -35,7 +35,7 @@ class Drawn(Dynamics[T_contra], Protocol[T_contra]):
         """The duration of a step in a video."""
         ...
 
-    def picture(self, task: T_contra, trail: Tensor) -> NDArray[np.uint8]:
+    def image(self, task: T_contra, trail: Tensor) -> NDArray[np.uint8]:
         """An image [480, 480, 3] of one task (leading axis 1) and its states `trail` [K, ...], the last one current."""
         ...
 
@@ -68,10 +68,10 @@ class DrawnEnv(TorchEnv[T]):
             raise RuntimeError("render was called before reset: the rows have no tasks yet")
         self.follow(row)
         states = torch.stack([earlier for _, earlier in self._trails[row]])
-        return self._drawn.picture(self._tasks[row : row + 1].to("cpu"), states.cpu())
+        return self._drawn.image(self._tasks[row : row + 1].to("cpu"), states.cpu())
 
     def follow(self, row: int = 0) -> None:
-        """Remember what the last step led to in a row, for the way that a later `render` shows; draws no picture.
+        """Remember what the last step led to in a row, for the path that a later `render` shows; draws no image.
 
         Raises:
             RuntimeError: when called before `reset`.
@@ -91,7 +91,7 @@ class Canvas:
     def __init__(self, limit: float, centre: tuple[float, float] = (0.0, 0.0)) -> None:
         from PIL import Image, ImageDraw  # imported here because only images need it
 
-        self._size = PICTURE_SIZE * _OVERSAMPLING
+        self._size = IMAGE_SIZE * _OVERSAMPLING
         self._scale = self._size / (2 * limit)
         self._corner = (centre[0] - limit, centre[1] + limit)
         self._image = Image.new("RGB", (self._size, self._size), PAPER)
@@ -138,7 +138,7 @@ class Canvas:
         """The image [480, 480, 3]."""
         from PIL import Image
 
-        small = self._image.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.LANCZOS)
+        small = self._image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.LANCZOS)
         return np.asarray(small, dtype=np.uint8)
 
     def _place(self, point: Sequence[float]) -> tuple[float, float]:
