@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from metarl.threads import torch_threads
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -66,12 +68,8 @@ def baselines(family: Any, num_trials: int = 1000, seed: int = 0, ppo_steps: int
         from experiments.baselines.simulation import simulated_baselines
 
         run = partial(simulated_baselines, ppo_steps=ppo_steps)
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # thousands of steps on small tensors: more threads are slower
-    try:
+    with torch_threads(1):  # thousands of steps on small tensors: more threads are slower
         results = run(family, num_trials, torch.Generator().manual_seed(seed))
-    finally:
-        torch.set_num_threads(num_threads)
     return sorted(results, key=lambda result: -result.mean)
 
 

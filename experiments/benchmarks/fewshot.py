@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 
-from experiments.benchmarks.harness import Result, interleave, one_thread, ratios, report, timed
+from experiments.benchmarks.harness import Result, interleave, ratios, report, timed
 from experiments.experiment.definition import load
 from experiments.experiment.names import experiment_names
 from metarl.fewshot.episode import FewShotEpisode, FewShotLearner
 from metarl.fewshot.problem import Classification
 from metarl.records import Examples
+from metarl.threads import torch_threads
 
 FAMILY = "omniglot"
 IMAGE_SHAPE = (1, 28, 28)
@@ -48,7 +49,7 @@ def run(settings: Settings | None = None) -> Result:
     names = settings.recipes or tuple(
         name.partition("/")[2] for name in experiment_names() if name.startswith(f"{FAMILY}/")
     )
-    with one_thread():
+    with torch_threads(1):
         contenders = {
             f"{name} {way}": _rate(work, settings.num_tasks)
             for name in names

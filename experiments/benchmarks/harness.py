@@ -11,12 +11,9 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
-
-import torch
 
 from envs.simulators.cpu_count import available_cpus
 from metarl.run.provenance import versions
@@ -89,17 +86,6 @@ def ratios(rounds: Rounds, names: Iterable[str]) -> dict[str, float]:
         for name, (one, other) in pairs.items()
         if one in rounds and other in rounds
     }
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """The context in which torch has one thread, so that contenders do not compete for the processor."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def machine() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from experiments.benchmarks import outer_step
-from experiments.benchmarks.harness import Result, interleave, one_thread, ratios, report, timed
+from experiments.benchmarks.harness import Result, interleave, ratios, report, timed
 from experiments.benchmarks.outer_step import Contender, OuterStepSize
 from metarl.adaptation.batching import BATCHINGS
 from metarl.adaptation.gradient import GradientAdaptation, supervised_loss
@@ -28,6 +28,7 @@ from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.problem import squared_errors
 from metarl.fewshot.regression import Sinusoid
 from metarl.nets.mlp import mlp
+from metarl.threads import torch_threads
 
 INNER_LR = 0.01
 TARGETS = {  # smallest speed-up over the loop
@@ -62,7 +63,7 @@ class Settings:
 def run(settings: Settings | None = None) -> Result:
     """Measure everything: seconds per update, their ratios, what was asked for, and the fraction of simulation."""
     settings = Settings() if settings is None else settings
-    with one_thread():
+    with torch_threads(1):
         small, large = _contenders(settings), outer_step.contenders(settings.outer)
         rounds = interleave(
             {name: timed(work, settings.num_repeats) for name, work in small.items()}, settings.num_rounds

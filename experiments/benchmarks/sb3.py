@@ -23,7 +23,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from envs.bridges.sb3_vec_env import as_vec_env
 from envs.catalog import make
 from experiments.benchmarks import peers
-from experiments.benchmarks.harness import Result, interleave, one_thread, ratios, report
+from experiments.benchmarks.harness import Result, interleave, ratios, report
+from metarl.threads import torch_threads
 
 HORIZON = 1000  # episode length of Gymnasium's HalfCheetah-v5
 OURS, THEIRS = "bridge", "subproc"
@@ -93,7 +94,7 @@ def run(settings: Settings | None = None) -> Result:
     """Measure both: environment steps per second, their ratios, and what was asked for."""
     settings = Settings() if settings is None else settings
     envs: dict[str, VecEnv] = {}
-    with one_thread():
+    with torch_threads(1):
         try:
             envs[THEIRS] = peers.sb3_vec_env("half_cheetah", settings.num_envs)  # before ours hold threads
             envs[OURS] = as_vec_env(make("half_cheetah_vel", horizon=HORIZON), settings.num_envs)

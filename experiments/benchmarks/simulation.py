@@ -34,7 +34,8 @@ import torch
 from envs.catalog import FAMILIES, make
 from experiments.benchmarks import peers
 from experiments.benchmarks.contenders import Contender, Dynamics, MemorylessAgent, closed_loop, gpu_limit, limit
-from experiments.benchmarks.harness import Result, interleave, one_thread, ratios, report
+from experiments.benchmarks.harness import Result, interleave, ratios, report
+from metarl.threads import torch_threads
 
 PEER_STEPS = 5  # steps of all rows that count as an episode of a peer
 SYNC_ENVS = 16  # environments in Gymnasium's loop, whose speed does not depend on their number
@@ -108,7 +109,7 @@ def run(settings: Settings | None = None) -> Result:
     settings = Settings() if settings is None else settings
     contenders: list[Contender] = []
     left_out: list[str] = []
-    with one_thread():  # for every contender's policy, as `collect` has it for ours
+    with torch_threads(1):  # for every contender's policy, as `collect` has it for ours
         try:
             contenders = _contenders(settings, torch.Generator().manual_seed(0), left_out)
             rounds = interleave({one.name: _speed(one, settings.seconds) for one in contenders}, settings.num_rounds)

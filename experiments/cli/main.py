@@ -30,6 +30,8 @@ COMMANDS = (
     "doctor",
 )
 
+_NEED_TORCH = ("train", "resume", "evaluate", "play", "pack")  # loading it takes most of the time until they start
+
 
 def main(argv: list[str] | None = None) -> None:
     """Run one command line and exit with its status: 0, 2 after a user error, 128 + n after signal n."""
@@ -70,7 +72,18 @@ def _run(argv: list[str]) -> int:
         print(f"metarl {version('metarl')}")
         return 0
     command = known("command", argv[0], COMMANDS)
+    if command in _NEED_TORCH and len(argv) > 1:
+        _load_torch()
     return importlib.import_module(f"experiments.cli.commands.{command}").main(argv[1:]) or 0
+
+
+def _load_torch() -> None:
+    """Import torch; say so meanwhile on a terminal, in a line that is gone afterwards."""
+    if not sys.stderr or not sys.stderr.isatty():
+        return
+    print("Loading PyTorch ...", end="", file=sys.stderr, flush=True)
+    importlib.import_module("torch")
+    print("\r" + " " * 19 + "\r", end="", file=sys.stderr, flush=True)
 
 
 def _help() -> str:

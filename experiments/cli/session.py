@@ -16,7 +16,6 @@ import torch
 from envs.external import CrashedTooOften
 from experiments.cli.exploration import can_draw_exploration, draw_exploration
 from experiments.cli.output import tolerant_output
-from experiments.cli.plots import plot_run
 from experiments.cli.progress import TrainingProgress
 from experiments.cli.recording import record, visible_env
 from experiments.cli.report import identity, print_evaluation
@@ -113,6 +112,8 @@ def save_results(trainer: Trainer, run: Run, evaluation: Evaluation, expected: E
     Raises:
         RunError: when the disk refuses the evaluation.
     """
+    from experiments.cli.plots import plot_run  # here: matplotlib would delay the start of every training
+
     run.save_evaluation(evaluation, identity(trainer, "latest"))
     path = run.path / _EXPLORATION
     draw = {

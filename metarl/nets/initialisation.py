@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from metarl.threads import torch_threads
+
 # The decomposition behind orthogonal weights rounds differently for each number of threads. This is the number that a
 # machine with two cores, on which published runs were made, has by default.
 _THREADS = 2
@@ -12,9 +14,5 @@ _THREADS = 2
 
 def orthogonal_(weight: Tensor, gain: float = 1.0, *, generator: torch.Generator) -> Tensor:
     """Fill a matrix with orthogonal rows or columns of length `gain`: the same numbers with any number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(_THREADS)
-    try:
+    with torch_threads(_THREADS):
         return nn.init.orthogonal_(weight, gain, generator=generator)
-    finally:
-        torch.set_num_threads(threads)

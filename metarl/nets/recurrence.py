@@ -5,7 +5,8 @@ torch's form, whose reset gate acts after the recurrent product.
 
 torch's own CPU layer records every step's operations: a dozen forward and twice as many backward, with weight gradients
 of their own. Here a step takes a few operations in place; whatever depends on saved values alone is computed for a
-stretch of steps at once, and so are the weight gradients. A stretch fits the processor's cache. Results and gradients
+stretch of steps at once, and so are the weight gradients. A stretch fits the processor's cache, and one thread computes
+it all: the products are too small to be shared, up to some 256 rows of 256 units. Results and gradients
 equal torch's up to rounding. torch's LSTM is one call of oneDNN and faster than this could be.
 """
 
@@ -17,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from metarl.threads import torch_threads
 
 _STRETCH = 2**16  # number of gates' entries in a stretch of steps; measured: best between 2^15 and 2^17
 
@@ -32,6 +35,7 @@ def gru(x: Tensor, hidden: Tensor, weights: Sequence[Tensor]) -> Tensor:
 
 class _GRU(torch.autograd.Function):
     @staticmethod
+    @torch_threads(1)
     def forward(ctx: Any, x: Tensor, start: Tensor, w_in: Tensor, w_rec: Tensor, b_in: Tensor, b_rec: Tensor) -> Tensor:
         (num_steps, rows, _), size = x.shape, start.shape[1]
         # tanh(a) is 2 sigmoid(2 a) - 1: the new gate's weights are doubled here, and all gates are sigmoids.
@@ -59,6 +63,7 @@ class _GRU(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @torch_threads(1)
     def backward(ctx: Any, slope: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, hidden, gates, new, w_in, w_rec = ctx.saved_tensors
         num_steps, rows, size = new.shape

@@ -6,7 +6,6 @@ import math
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from metarl.errors import EnvironmentFailed, UserError
 from metarl.protocols import Agent, PosteriorSampling, VectorEnv
 from metarl.records import Decision, Record, Step, Trajectory, describe, stack
+from metarl.threads import torch_threads
 
 D = TypeVar("D", bound=Decision)
 
@@ -48,7 +48,8 @@ def collect(
     if num_episodes < 1:
         raise ValueError(f"num_episodes is {num_episodes}; must be at least 1")
     steps: list[tuple[Tensor, D, Step, Tensor]] = []
-    with torch.inference_mode(), _one_torch_thread(env.device):
+    # While native physics threads occupy the cores, a policy on the CPU is fastest with one thread.
+    with torch.inference_mode(), torch_threads(1):
         step = _stepped(env, tasks, 0, lambda: env.reset(tasks))
         if state is None:
             state = agent.prior(len(tasks), env.num_rows // len(tasks))
@@ -217,17 +218,3 @@ def _metrics(step: Step) -> Tensor:
     if step.metrics is None:
         raise ValueError("metrics is None at one step of the environment; must be given at every step or at none")
     return step.metrics
-
-
-@contextmanager
-def _one_torch_thread(device: torch.device) -> Iterator[None]:
-    """Use one torch thread: while native physics threads occupy the cores, a CPU policy is fastest this way."""
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

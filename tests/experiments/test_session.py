@@ -125,10 +125,13 @@ def refuse(*_: object, **__: object) -> None:
     raise KeyError("no such thing")
 
 
-@pytest.mark.parametrize(("name", "missing"), [("plot_run", RESULTS[1]), ("draw_exploration", RESULTS[2])])
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [("experiments.cli.plots.plot_run", RESULTS[1]), ("experiments.cli.session.draw_exploration", RESULTS[2])],
+)
 def test_a_figure_that_fails_costs_none_of_the_rest_and_is_made_by_resume(run, monkeypatch, capsys, name, missing):
     with monkeypatch.context() as patched:
-        patched.setattr(session, name, refuse)
+        patched.setattr(name, refuse)
         assert metarl("train", "recipe.py", "--run-dir", "other") == 1
     output, errors = capsys.readouterr()
     assert "95 % interval" in output

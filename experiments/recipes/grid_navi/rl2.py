@@ -10,7 +10,7 @@ from metarl.trainer import TrainConfig
 
 experiment = Experiment(
     family=GridNavi(),
-    agent=RL2Config(hidden_size=128, gamma=0.95, lam=0.95, learning_rate=1e-3, final_learning_rate=1e-4),
-    train=TrainConfig(num_iterations=200, num_tasks=256, eval_tasks=1000),
+    agent=RL2Config(hidden_size=128, gamma=0.95, lam=0.95, learning_rate=2e-3, final_learning_rate=2e-4),
+    train=TrainConfig(num_iterations=100, num_tasks=256, eval_tasks=1000),
     expected=Expected(at_least=33.5, source="90 % of the Bayes-optimal 37.214, an exact value"),
 )
