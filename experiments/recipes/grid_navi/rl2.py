@@ -1,4 +1,4 @@
-"""RL2 on GridNavi, a 5x5 gridworld: close to Bayes-optimal in about two minutes.
+"""RL2 on GridNavi, a 5x5 gridworld: close to Bayes-optimal in under two minutes.
 
 The task is VariBAD's (Zintgraf et al. 2020): 4 episodes of 15 steps, the goal hidden and fixed within a trial.
 """
