@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from agents.meta_objective import MetaObjective
-from metarl.nets.matmul import fast_matmul
 from metarl.optim import gradient_step, load_adam, trust_region_step
+from metarl.torch_settings import fast_matmul
 
 
 class OuterStep(Protocol):

@@ -36,7 +36,6 @@ from agents.discrete_soft_actor_critic import DiscreteSoftActorCritic
 from agents.soft_actor_critic import SoftActorCritic
 from metarl.adaptation.context import Aggregation, Belief, ContextBelief, factor_size
 from metarl.checks import at_least, in_range, literals, not_negative, positive, rounds, widths
-from metarl.nets.matmul import fast_matmul
 from metarl.nets.mlp import Activation, mlp
 from metarl.nets.moments import Moments
 from metarl.optim import gradient_step, load_adam
@@ -45,6 +44,7 @@ from metarl.records import Decision, Step, Trajectory, by_task
 from metarl.rl.replay import Replay, Transition
 from metarl.rl.replay_source import ReplaySource
 from metarl.source import TrainConfig
+from metarl.torch_settings import fast_matmul
 
 Experience = Trajectory[Decision]
 

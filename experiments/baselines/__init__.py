@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from metarl.threads import torch_threads
+from metarl.torch_settings import torch_threads
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,7 +21,7 @@ from experiments.experiment.names import experiment_names
 from metarl.fewshot.episode import FewShotEpisode, FewShotLearner
 from metarl.fewshot.problem import Classification
 from metarl.records import Examples
-from metarl.threads import torch_threads
+from metarl.torch_settings import torch_threads
 
 FAMILY = "omniglot"
 IMAGE_SHAPE = (1, 28, 28)

@@ -106,7 +106,7 @@ def report(result: Result, json: bool) -> None:
         return
     from rich.console import Console
 
-    from experiments.cli.report import print_table
+    from experiments.cli.tables import print_table
 
     console = Console()
     rows = [

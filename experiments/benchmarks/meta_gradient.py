@@ -28,7 +28,7 @@ from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.problem import squared_errors
 from metarl.fewshot.regression import Sinusoid
 from metarl.nets.mlp import mlp
-from metarl.threads import torch_threads
+from metarl.torch_settings import torch_threads
 
 INNER_LR = 0.01
 TARGETS = {  # smallest speed-up over the loop

@@ -23,8 +23,8 @@ from envs.locomotion.half_cheetah import HalfCheetahDir
 from metarl.adaptation.batching import BATCHINGS
 from metarl.adaptation.gradient import GradientAdaptation
 from metarl.adaptation.step_sizes import FixedStepSizes
-from metarl.nets.matmul import fast_matmul
 from metarl.nets.mlp import PolicyHead
+from metarl.torch_settings import fast_matmul
 from metarl.trainer import TrainConfig, Trainer
 
 INNER_LR = 0.1

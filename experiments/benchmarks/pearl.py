@@ -3,7 +3,7 @@
 Gradient steps: 16 tasks x 256 transitions, contexts of 100, three layers of 300 (the encoder: 200), on the half
 cheetah's sizes; the reference is experiments/benchmarks/pearl_reference.py, whose posteriors and critics are compared
 with ours, on the same weights, before anything is timed. It multiplies by torch's default library, as a plain program
-does; beside that, by the one that ours chooses (metarl/nets/matmul.py). Collection: half_cheetah_vel, by a policy of
+does; beside that, by the one that ours chooses (metarl/torch_settings.py). Collection: half_cheetah_vel, by a policy of
 the published size, many rows against our one row, and against a loop over one environment of Gymnasium with batches
 of one, as public code has it. Times are compared as in experiments/benchmarks/harness.py.
 """
@@ -22,10 +22,10 @@ from agents.pearl import PEARL, PEARLConfig
 from envs.locomotion.half_cheetah import HalfCheetahVel
 from experiments.benchmarks.harness import Result, interleave, ratios, report, timed
 from experiments.benchmarks.pearl_reference import Reference
-from metarl.nets.matmul import fast_matmul, keeps_float32
 from metarl.records import by_task
 from metarl.rl.replay import Replay, Transition
 from metarl.rl.rollouts import collect
+from metarl.torch_settings import fast_matmul, keeps_float32
 
 FAST_REFERENCE = "reference, our matmul"
 TARGETS = {"reference / ours": 1.5, "loop / many rows": 10.0}  # smallest ratio of times, relative to ours

@@ -24,7 +24,7 @@ from envs.bridges.sb3_vec_env import as_vec_env
 from envs.catalog import make
 from experiments.benchmarks import peers
 from experiments.benchmarks.harness import Result, interleave, ratios, report
-from metarl.threads import torch_threads
+from metarl.torch_settings import torch_threads
 
 HORIZON = 1000  # episode length of Gymnasium's HalfCheetah-v5
 OURS, THEIRS = "bridge", "subproc"

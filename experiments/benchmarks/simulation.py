@@ -35,7 +35,7 @@ from envs.catalog import FAMILIES, make
 from experiments.benchmarks import peers
 from experiments.benchmarks.contenders import Contender, Dynamics, MemorylessAgent, closed_loop, gpu_limit, limit
 from experiments.benchmarks.harness import Result, interleave, ratios, report
-from metarl.threads import torch_threads
+from metarl.torch_settings import torch_threads
 
 PEER_STEPS = 5  # steps of all rows that count as an episode of a peer
 SYNC_ENVS = 16  # environments in Gymnasium's loop, whose speed does not depend on their number

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from experiments.cli.report import MEASURES
+from experiments.cli.tables import MEASURES
 from experiments.experiment.definition import Expected
 from metarl.evaluation import Evaluation, Measure
 from metarl.run.directory import STEP_TAG, Run

@@ -18,7 +18,7 @@ from experiments.cli.exploration import can_draw_exploration, draw_exploration
 from experiments.cli.output import tolerant_output
 from experiments.cli.progress import TrainingProgress
 from experiments.cli.recording import record, visible_env
-from experiments.cli.report import identity, print_evaluation
+from experiments.cli.tables import identity, print_evaluation
 from experiments.experiment.definition import Expected, Experiment, to_config
 from experiments.experiment.reading import project_of, record_of
 from metarl.errors import EnvironmentFailed, RunError, UserError, shell_command

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metarl.threads import torch_threads
+from metarl.torch_settings import torch_threads
 
 # The decomposition behind orthogonal weights rounds differently for each number of threads. This is the number that a
 # machine with two cores, on which published runs were made, has by default.

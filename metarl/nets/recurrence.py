@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from metarl.threads import torch_threads
+from metarl.torch_settings import torch_threads
 
 _STRETCH = 2**16  # number of gates' entries in a stretch of steps; measured: best between 2^15 and 2^17
 

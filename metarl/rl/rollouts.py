@@ -15,7 +15,7 @@ from torch import Tensor
 from metarl.errors import EnvironmentFailed, UserError
 from metarl.protocols import Agent, PosteriorSampling, VectorEnv
 from metarl.records import Decision, Record, Step, Trajectory, describe, stack
-from metarl.threads import torch_threads
+from metarl.torch_settings import torch_threads
 
 D = TypeVar("D", bound=Decision)
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from experiments.cli import plots
 from experiments.cli.progress import TrainingProgress, duration
-from experiments.cli.report import print_evaluation
+from experiments.cli.tables import print_evaluation
 from experiments.experiment import names
 from experiments.experiment.definition import Expected, Experiment, from_config, load, to_config
 from metarl.errors import UserError

@@ -17,7 +17,7 @@ from rich.console import Console
 from experiments.cli import session
 from experiments.cli.main import main
 from experiments.cli.output import Tolerant, tolerant_output
-from experiments.cli.report import print_evaluation
+from experiments.cli.tables import print_evaluation
 from experiments.experiment.definition import Expected
 from metarl.evaluation import Evaluation, Score
 from metarl.run.directory import STEP_TAG, Run

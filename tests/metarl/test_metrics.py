@@ -14,7 +14,7 @@ from agents.rl2 import RL2Config
 from envs.locomotion.half_cheetah import HalfCheetahVel
 from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.torch_env import TorchEnv
-from experiments.cli.report import print_evaluation
+from experiments.cli.tables import print_evaluation
 from metarl.evaluation import mean_metrics
 from metarl.protocols import Measures
 from metarl.records import Step

@@ -90,7 +90,7 @@ def main(argv: list[str]) -> None:
     else:
         from rich.console import Console
 
-        from experiments.cli.report import print_table
+        from experiments.cli.tables import print_table
 
         what = f"{arguments.trials} test tasks" if sampled else "exact values"
         print_table(f"{_title(family, argv[0])}: {what}", COLUMNS, rows(results), Console(), text=("method", "source"))

@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
     names = list(dict.fromkeys(found for word in arguments.runs for found in sorted(glob.glob(word)) or [word]))
     if not names:
         raise UserError("which run? metarl evaluate RUN...")
-    from experiments.cli.report import print_evaluation, print_evaluations
+    from experiments.cli.tables import print_evaluation, print_evaluations
     from experiments.experiment.opening import open_run
 
     runs = [open_run(name) for name in names]  # all of them before the first is evaluated
@@ -137,7 +137,7 @@ def _evaluate(run: Run, arguments: Arguments, of_parts: Sequence[str]) -> _Made:
     Raises:
         UserError: when it cannot be read or evaluated so.
     """
-    from experiments.cli.report import identity
+    from experiments.cli.tables import identity
     from experiments.experiment.evaluating import SIZES, evaluate_run
     from experiments.experiment.reading import read
 

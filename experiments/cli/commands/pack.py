@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--tasks is {arguments.tasks}; must be at least 1")
     if arguments.out is not None and arguments.out.suffix != ".zip":
         raise UserError(f"--out is {str(arguments.out)!r}; must end in .zip")
-    from experiments.cli.report import print_evaluation
+    from experiments.cli.tables import print_evaluation
     from experiments.experiment.packing import pack
     from experiments.experiment.reading import read
     from metarl.run.directory import Run

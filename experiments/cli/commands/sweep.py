@@ -140,7 +140,7 @@ def plan_of(arguments: Arguments, space: Space) -> tuple[Plan, dict[str, Any]]:
 
 
 def _print_space(space: Space, plan: Plan, settings: dict[str, Any], console: Console) -> None:
-    from experiments.cli.report import print_table
+    from experiments.cli.tables import print_table
 
     rows = []
     for dimension in space.all:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from experiments.cli.report import MEASURES
+from experiments.cli.tables import MEASURES
 from experiments.workbench.comparing.comparison import Comparison, Curve, Estimate
 from experiments.workbench.comparing.tables import title_of
 from metarl.errors import RunError, UserError

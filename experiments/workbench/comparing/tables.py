@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from experiments.cli.report import MEASURES, print_table
+from experiments.cli.tables import MEASURES, print_table
 from experiments.workbench.comparing.comparison import Comparison, Estimate, Row
 
 _LATEX = str.maketrans({c: rf"\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"})

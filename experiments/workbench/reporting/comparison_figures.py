@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from experiments.cli.report import MEASURES
+from experiments.cli.tables import MEASURES
 from experiments.workbench.comparing.comparison import Comparison, Curve, Estimate
 from experiments.workbench.reporting.figures import Chart, colour, plain, short
 

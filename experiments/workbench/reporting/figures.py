@@ -11,7 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from experiments.cli.plots import along_curve, ends, logged_in
-from experiments.cli.report import MEASURES
+from experiments.cli.tables import MEASURES
 from experiments.experiment.definition import Expected
 from experiments.workbench.reporting.analysis import (
     MOST_MAPS,

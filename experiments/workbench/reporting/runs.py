@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from experiments.cli.report import verdict
+from experiments.cli.tables import verdict
 from experiments.experiment.definition import Expected, path_now
 from experiments.experiment.names import AGENTS, FAMILIES, FUNCTION_FAMILIES, LEARNERS
 from experiments.workbench.comparing.runs import PLAIN_NAME

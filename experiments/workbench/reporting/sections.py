@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from experiments.cli.progress import duration
-from experiments.cli.report import DIGITS, number_text, speed_text, stated, verdict
+from experiments.cli.tables import DIGITS, number_text, speed_text, stated, verdict
 from experiments.workbench.reporting import figures
 from experiments.workbench.reporting.analysis import PARAMETER, Estimate, gaps, tails, worst_tasks
 from experiments.workbench.reporting.figures import Chart

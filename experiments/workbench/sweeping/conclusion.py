@@ -12,8 +12,8 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from experiments.cli.report import identity, print_table
 from experiments.cli.session import new_run
+from experiments.cli.tables import identity, print_table
 from experiments.experiment.code_choice import CodeChoice
 from experiments.experiment.definition import restored, to_config
 from experiments.experiment.reading import read

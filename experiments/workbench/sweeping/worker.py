@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from types import FrameType
 
 from envs.external import CrashedTooOften
-from experiments.cli.report import identity
 from experiments.cli.session import one_line, quiet_threads
+from experiments.cli.tables import identity
 from experiments.experiment.code_choice import CodeChoice
 from experiments.experiment.definition import restored
 from experiments.experiment.reading import read

@@ -1,9 +1,9 @@
-"""float32 matrix products on CPUs, by the faster of torch's two libraries.
+"""Settings of torch for the length of a context: the number of threads, and the library of matrix products.
 
-torch uses MKL, whose kernels use only half the vector width on non-Intel CPUs: on an AMD EPYC with AVX-512, oneDNN
-takes .45 times as long for all matrix products of a network. torch's only way to select oneDNN is to allow bfloat16
-products, which oneDNN uses only on hardware with bfloat16 tiles (AMX). There, oneDNN is not selected: the accuracy is
-measured first.
+For float32 products on CPUs torch uses MKL, whose kernels use only half the vector width on non-Intel CPUs: on an AMD
+EPYC with AVX-512, oneDNN takes .45 times as long for all matrix products of a network. torch's only way to select
+oneDNN is to allow bfloat16 products, which oneDNN uses only on hardware with bfloat16 tiles (AMX). There, oneDNN is not
+selected: the accuracy is measured first.
 """
 
 from __future__ import annotations
@@ -17,6 +17,20 @@ import torch
 from torch import Tensor
 
 _MAX_ERROR = 1e-5  # relative to a product's largest entry: float32 has 1e-6, shorter formats 1e-4 or more
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """A context, or a decorator, in which torch has `count` threads in this process; as before afterwards."""
+    before = torch.get_num_threads()
+    if before == count:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

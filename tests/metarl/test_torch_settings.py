@@ -1,15 +1,15 @@
-"""Products of matrices: accurate whichever library makes them, and the setting never left behind."""
+"""Settings of torch: products stay accurate, and no setting is left behind."""
 
 import pytest
 import torch
 
-from metarl.nets import matmul
-from metarl.nets.matmul import fast_matmul
+from metarl import torch_settings
+from metarl.torch_settings import fast_matmul, torch_threads
 
 
 def setting() -> str | None:
     """What torch has now; None for one that cannot choose."""
-    return getattr(matmul._setting(), "fp32_precision", None)
+    return getattr(torch_settings._setting(), "fp32_precision", None)
 
 
 def product(*, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
@@ -63,20 +63,31 @@ def test_it_is_a_decorator():
 
 def test_shorter_numbers_are_refused(monkeypatch):
     """Where a library rounds to bfloat16, the error is seen and the library not chosen."""
-    exact = matmul._error
-    monkeypatch.setattr(matmul, "_error", lambda left, right: exact(left.bfloat16(), right.bfloat16()))
-    matmul.keeps_float32.cache_clear()
+    exact = torch_settings._error
+    monkeypatch.setattr(torch_settings, "_error", lambda left, right: exact(left.bfloat16(), right.bfloat16()))
+    torch_settings.keeps_float32.cache_clear()
     try:
         before = setting()
         with fast_matmul():
             assert setting() == before
     finally:
         monkeypatch.undo()
-        matmul.keeps_float32.cache_clear()
+        torch_settings.keeps_float32.cache_clear()
 
 
 def test_a_torch_without_the_setting_multiplies_as_ever(monkeypatch):
-    monkeypatch.setattr(matmul, "_setting", lambda: None)
+    monkeypatch.setattr(torch_settings, "_setting", lambda: None)
     with fast_matmul():
         ours, exact = product()
     assert float((ours - exact).abs().max() / exact.abs().max()) < 1e-5
+
+
+def test_threads_are_as_before_after_a_context_and_after_an_error_in_it() -> None:
+    before = torch.get_num_threads()
+    with torch_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+        assert torch_threads(1)(torch.get_num_threads)() == 1
+        assert torch.get_num_threads() == before + 1
+    with pytest.raises(RuntimeError), torch_threads(before + 1):
+        raise RuntimeError
+    assert torch.get_num_threads() == before
