@@ -379,6 +379,7 @@ def test_the_optimisers_step_is_adams():
             torch.testing.assert_close(parameter.detach(), copy, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.learn
 def test_goals_are_inferred_after_meta_training_and_not_before():
     """In seconds: goals that were not met, by distance alone; the first episode explores, the third knows."""
     config = PEARLConfig(

@@ -168,6 +168,7 @@ PROBES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.learn
 @pytest.mark.parametrize("settings", PROBES.values(), ids=PROBES)
 def test_meta_training_learns_to_learn_a_tiny_bandit(settings):
     """Two arms, ten pulls: knowing nothing earns 5.0; the best arm alone 6.67; playing well about 6.1."""

@@ -248,6 +248,7 @@ def test_they_are_listed_without_being_imported(site, tmp_path):
     assert not (tmp_path / "imported").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_they_are_trained_resumed_and_evaluated(site, tmp_path, recipe):
     name = RECIPES[recipe][0]

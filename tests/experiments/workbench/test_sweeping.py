@@ -572,6 +572,7 @@ class Local(InThisProcess):
             return Ended(ordinary.train(str(run), str(Path.cwd())))
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_a_recipe_that_trains(capsys, monkeypatch):
     monkeypatch.setattr(engines, "LocalEngine", Local)
     words = ("recipe.py", *SPACE, "--agent.hidden-sizes", "3 3,5", "--family.shots", "2")

@@ -194,7 +194,7 @@ def test_maml_fits_sinusoids_after_meta_training_and_not_before():
 @pytest.mark.parametrize(
     ("config", "limit"),
     [
-        pytest.param(CNPConfig(outer_lr=3e-3), 0.6, id="cnp"),
+        pytest.param(CNPConfig(outer_lr=3e-3), 0.6, id="cnp", marks=pytest.mark.learn),
         pytest.param(NPConfig(outer_lr=3e-3), 0.6, id="np", marks=pytest.mark.learn),
     ],
 )

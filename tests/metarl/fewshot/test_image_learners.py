@@ -152,6 +152,7 @@ NAMES_MATTER = {
 }  # whose last layer begins somewhere, and is a different beginning for each name
 
 
+@pytest.mark.learn
 @image_learners
 def test_it_tells_patterns_apart_after_meta_training_and_not_before(name):
     _, iterations, reached = IMAGE_LEARNERS[name]

@@ -224,6 +224,7 @@ def test_a_damaged_or_absent_checkpoint_is_one_line(tmp_path):
 # Resume, through the command line
 
 
+@pytest.mark.slow
 def test_kill_and_resume_is_one_training_bit_for_bit(tmp_path):
     (tmp_path / "recipe.py").write_text(RECIPE)
     whole, parted = tmp_path / "whole", tmp_path / "parted"
