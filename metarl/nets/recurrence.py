@@ -6,8 +6,8 @@ torch's form, whose reset gate acts after the recurrent product.
 torch's own CPU layer records every step's operations: a dozen forward and twice as many backward, with weight gradients
 of their own. Here a step takes a few operations in place; whatever depends on saved values alone is computed for a
 stretch of steps at once, and so are the weight gradients. A stretch fits the processor's cache, and one thread computes
-it all: the products are too small to be shared, up to some 256 rows of 256 units. Results and gradients
-equal torch's up to rounding. torch's LSTM is one call of oneDNN and faster than this could be.
+it all: the products are too small to be shared, up to some 256 rows of 256 units. Results and gradients equal torch's
+up to rounding. torch's LSTM is one call of oneDNN and faster than this could be.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class _WeightSlopes:
     def __init__(self, x: Tensor, w_in: Tensor, w_rec: Tensor, hidden: Tensor, *, with_inputs: bool) -> None:
         self.rows = x.shape[1]
         self.x, self.hidden, self.w_in = x.flatten(0, 1), hidden.flatten(0, 1), w_in
-        self.inputs = torch.empty_like(x) if with_inputs else None
+        self.inputs = x.new_empty(x.shape) if with_inputs else None  # in order, whatever the order of x in memory
         self.parts = (torch.zeros_like(w_in), torch.zeros_like(w_rec), *w_in.new_zeros(2, len(w_in)))
 
     def add_recurrent(self, first: int, stop: int, deltas: Tensor) -> None:

@@ -45,6 +45,15 @@ def test_gradients_equal_finite_differences() -> None:
     assert torch.autograd.gradcheck(lambda x, hidden, *weights: gru(x, hidden, weights), (x, hidden, *weights))
 
 
+def test_gradients_of_inputs_do_not_depend_on_their_order_in_memory() -> None:
+    theirs = layer(3, 4)
+    x, hidden = sequence(2, 5, 3, 4, torch.float32)
+    by_row, start = x.transpose(0, 1), hidden[:2]  # as a memory reads items [N, K, item]
+    (ours,) = torch.autograd.grad(gru(by_row, start, theirs.all_weights[0]).square().sum(), [x])
+    (known,) = torch.autograd.grad(theirs(by_row, start.unsqueeze(0))[0].square().sum(), [x])
+    torch.testing.assert_close(ours, known, rtol=1e-4, atol=1e-5)
+
+
 def test_a_sequence_read_in_two_parts_is_that_read_in_one() -> None:
     weights = layer(3, 4).all_weights[0]
     x, hidden = sequence(9, 2, 3, 4, torch.float32)
