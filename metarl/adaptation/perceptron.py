@@ -58,7 +58,7 @@ class PerceptronLoss:
         for name, signal, value in self._signals(params, data, values, output):
             gradient[f"{name}.weight"] = torch.bmm(signal.mT, value)
             gradient[f"{name}.bias"] = signal.sum(1)
-        return gradient, (self.criterion(output, data.y) * _weight(data)).sum(-1)
+        return _in_order_of(params, gradient), (self.criterion(output, data.y) * _weight(data)).sum(-1)
 
     def stepped(self, params: Params, data: Examples, step_sizes: Mapping[str, float]) -> Params:
         """The parameters [N, ...] after one gradient step, which is part of the products; step_sizes: by name."""
@@ -68,7 +68,7 @@ class PerceptronLoss:
             weight, bias = f"{name}.weight", f"{name}.bias"
             moved[weight] = torch.baddbmm(params[weight], signal.mT, value, alpha=-step_sizes[weight])
             moved[bias] = torch.add(params[bias], signal.sum(1), alpha=-step_sizes[bias])
-        return moved
+        return _in_order_of(params, moved)
 
     def _forward(self, params: Params, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """The inputs of each layer, and the output of the last."""
@@ -92,7 +92,12 @@ class PerceptronLoss:
                 signal = signal * ((1 - value.square()) if isinstance(self.activation, Tanh) else (value > 0))
 
 
+def _in_order_of(params: Params, parts: Params) -> Params:
+    """The parts in the order of the parameters, as learned rules concatenate them."""
+    return {name: parts[name] for name in params}
+
+
 def _weight(data: Examples) -> Tensor | float:
     """The weight of each example in its task's mean: [N, K], or one number."""
     valid = data.valid
-    return 1 / data.x.shape[1] if valid is None else valid / valid.sum(-1, keepdim=True).clamp(min=1)
+    return 1 / max(data.x.shape[1], 1) if valid is None else valid / valid.sum(-1, keepdim=True).clamp(min=1)

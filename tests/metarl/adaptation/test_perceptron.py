@@ -71,6 +71,22 @@ def test_learned_step_sizes_have_the_same_gradient() -> None:
     torch.testing.assert_close(gradient("batched"), gradient("vmap"))
 
 
+def test_parameters_and_gradients_are_in_the_order_of_the_net() -> None:
+    made, support = net("tanh", 3), data("squared_errors", 1)
+    names = [name for name, _ in made.named_parameters()]
+    adaptation = GradientAdaptation(made, supervised_loss(made, squared_errors), FixedStepSizes(0.1))
+    assert list(adaptation.gradient(adaptation.prior(NUM_TASKS), support)) == names
+    assert list(adaptation.adapt(adaptation.prior(NUM_TASKS), support)) == names
+
+
+def test_a_task_without_examples_keeps_its_parameters() -> None:
+    made, support = net("tanh", 3), data("squared_errors", 1)
+    adaptation = GradientAdaptation(made, supervised_loss(made, squared_errors), FixedStepSizes(0.1))
+    before = adaptation.prior(NUM_TASKS)
+    after = adaptation.adapt(before, support.map(lambda value: value[:, :0]))
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
 def test_other_nets_criteria_and_parts_are_left_to_autograd() -> None:
     made, support = net("tanh", 3), data("squared_errors", 1)
     generator = torch.Generator().manual_seed(0)
