@@ -44,8 +44,7 @@ def contenders(config: PEARLConfig) -> dict[str, Work]:
     found: dict[str, Work] = {"ours": _ours(agent, replay), "eager": _nothing(reference.gradient_step)}
     if has_compiler():
         fast = copy.deepcopy(agent)
-        for name in ("critic_losses",):
-            setattr(fast, name, compiled(getattr(fast, name)))
+        fast.critic_losses = compiled(fast.critic_losses)
         fast.sac.actor_loss = compiled(fast.sac.actor_loss)
         found["compiled"] = _ours(fast, replay)
     if has_jax():

@@ -35,12 +35,10 @@ class GaussianPrototypes(ExampleAdaptation[ClassSums]):
 
     def __init__(self, embed: ConvNet) -> None:
         super().__init__()
-        self.embed = embed
-        self.centre = nn.Parameter(torch.zeros(embed.output_size))  # centre of the class means
-        self.log_spread = nn.Parameter(torch.zeros(embed.output_size))  # log variance of class means
-        self.log_noise = nn.Parameter(
-            torch.zeros(embed.output_size)
-        )  # log variance of embeddings around their class mean
+        self.embed, size = embed, embed.output_size
+        self.centre = nn.Parameter(torch.zeros(size))  # centre of the class means
+        self.log_spread = nn.Parameter(torch.zeros(size))  # log variance of class means
+        self.log_noise = nn.Parameter(torch.zeros(size))  # log variance of embeddings around their class mean
 
     def prior(self, num_tasks: int) -> ClassSums:
         return ClassSums.empty(num_tasks, len(self.centre), self.centre)
