@@ -63,6 +63,11 @@ def run(settings: Settings | None = None) -> Result:
             rounds |= pool.submit(_measure, settings, threads).result()
     names = [f"{name} / {_ours(name)}" for name in rounds if name != _ours(name)]
     asked = {f"{_named(case, 'jax', 1)} / {_named(case, 'ours', 1)}": least for case, least in TARGETS.items()}
+    cannot = [
+        f"{case}: torch.compile cannot compile this update"
+        for case in settings.cases or CASES
+        if has_compiler() and _named(case, "compiled", settings.threads[0]) not in rounds
+    ]
     missing = [name for name, found in (("jax", has_jax()), ("compiled", has_compiler())) if not found]
     return Result(
         "updates",
@@ -71,7 +76,7 @@ def run(settings: Settings | None = None) -> Result:
         rounds,
         ratios(rounds, names),
         asked={} if settings.small else asked,
-        left_out=tuple(LEFT_OUT[name] for name in missing),
+        left_out=(*(LEFT_OUT[name] for name in missing), *cannot),
     )
 
 

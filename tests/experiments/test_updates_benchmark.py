@@ -15,8 +15,7 @@ PEERS = ("rl2", "supervised", "promp", "pearl")
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch.compile is left out: it takes many seconds per case."""
-    for name in PEERS:
-        monkeypatch.setattr(f"experiments.benchmarks.update_peers.{name}.has_compiler", lambda: False)
+    monkeypatch.setattr(contest, "has_compiler", lambda: False)
 
 
 @pytest.mark.usefixtures("no_compiler")
@@ -42,6 +41,22 @@ def test_a_difference_is_named_before_anything_is_timed() -> None:
     with pytest.raises(AssertionError, match=r"b differs from a by 0\.5; allowed is 0\.1"):
         contest.check_agreement({"a": lambda: [2.0], "b": lambda: [3.0]}, 0.1)
     contest.check_agreement({"a": lambda: [2.0], "b": lambda: [2.1]}, 0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, when its compiler is imported
+def test_what_torch_cannot_compile_is_no_contender(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.exc import Unsupported
+
+    def refuse() -> list[float]:
+        raise Unsupported("no such operation", case_name="refused")
+
+    monkeypatch.setattr(contest, "has_compiler", lambda: True)
+    found: dict[str, contest.Work] = {}
+    contest.add_compiled(found, refuse)
+    assert not found
+    contest.add_compiled(found, lambda: [1.0])
+    assert list(found) == ["compiled"]
 
 
 def test_ratios_compare_contenders_of_one_case_and_one_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -60,15 +62,26 @@ def arrays_of(net: nn.Module) -> list[Any]:
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function compiled by torch, which may compile it in parts; torch's own warnings about that are not shown."""
-    inner = torch.compile(function)
+    """The function compiled by torch at its first call, maybe in parts; torch's own warnings then are not shown."""
+    made = cache(lambda: torch.compile(function))
 
     def call(*arguments: Any) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return inner(*arguments)
+            return made()(*arguments)
 
     return call
+
+
+def add_compiled(found: dict[str, Work], work: Work) -> None:
+    """Add the compiled contender where there is a compiler and torch can compile this work."""
+    if not has_compiler():
+        return
+    from torch._dynamo.exc import TorchDynamoException
+
+    with contextlib.suppress(TorchDynamoException):
+        work()
+        found["compiled"] = work
 
 
 def jax_perceptron(params: Sequence[Any], x: Any, activation: Callable[[Any], Any]) -> Any:

@@ -20,11 +20,11 @@ from experiments.benchmarks.pearl import same_agent, step
 from experiments.benchmarks.pearl_reference import Reference
 from experiments.benchmarks.update_peers.contest import (
     Work,
+    add_compiled,
     arrays_of,
     as_array,
     check_agreement,
     compiled,
-    has_compiler,
     has_jax,
     jax_adam,
     jax_adam_start,
@@ -42,11 +42,10 @@ def contenders(config: PEARLConfig) -> dict[str, Work]:
     reference = Reference(config, obs_size, num_actions, config.capacity, seed=0)
     agent, replay = same_agent(config, family, reference)
     found: dict[str, Work] = {"ours": _ours(agent, replay), "eager": _nothing(reference.gradient_step)}
-    if has_compiler():
-        fast = copy.deepcopy(agent)
-        fast.critic_losses = compiled(fast.critic_losses)
-        fast.sac.actor_loss = compiled(fast.sac.actor_loss)
-        found["compiled"] = _ours(fast, replay)
+    fast = copy.deepcopy(agent)
+    fast.critic_losses = compiled(fast.critic_losses)
+    fast.sac.actor_loss = compiled(fast.sac.actor_loss)
+    add_compiled(found, _ours(fast, replay))
     if has_jax():
         found["jax"] = _jax(agent, replay, reference)
     for work in found.values():

@@ -15,11 +15,11 @@ from agents.meta_objective import Samples
 from experiments.benchmarks.outer_step import INNER_LR, OuterStepSize, loop, ours, problem
 from experiments.benchmarks.update_peers.contest import (
     Work,
+    add_compiled,
     arrays_of,
     as_array,
     check_agreement,
     compiled,
-    has_compiler,
     has_jax,
     jax_perceptron,
 )
@@ -32,8 +32,7 @@ def contenders(size: OuterStepSize) -> dict[str, Work]:
     """Ours, and the peers that are installed, after a check that they agree."""
     policy, trial = problem(size)
     found: dict[str, Work] = {"ours": ours(policy, trial, "batched"), "eager": loop(policy, trial)}
-    if has_compiler():
-        found["compiled"] = _compiled(policy, trial)
+    add_compiled(found, _compiled(policy, trial))
     if has_jax():
         found["jax"] = _jax(policy, trial)
     check_agreement(found, TOLERANCE)

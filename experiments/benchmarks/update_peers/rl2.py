@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from agents.rl2 import RL2, RL2Config
 from experiments.benchmarks.update_peers.contest import (
     Work,
+    add_compiled,
     arrays_of,
     check_agreement,
     compiled,
-    has_compiler,
     has_jax,
     jax_adam,
     jax_adam_start,
@@ -57,8 +57,7 @@ def contenders(family: TaskFamily, config: RL2Config, num_tasks: int, num_episod
     batch = _batch(agent, trajectory)
     start = copy.deepcopy(agent.net)
     found: dict[str, Work] = {"ours": _ours(agent, trajectory, start), "eager": _eager(batch, config, start, None)}
-    if has_compiler():
-        found["compiled"] = _eager(batch, config, start, compiled)
+    add_compiled(found, _eager(batch, config, start, compiled))
     if has_jax():
         found["jax"] = _jax(batch, config, start)
     check_agreement(found, TOLERANCE, start=list(start.parameters()))

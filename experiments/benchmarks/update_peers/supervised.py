@@ -16,11 +16,11 @@ from torch.func import functional_call, grad, vmap
 
 from experiments.benchmarks.update_peers.contest import (
     Work,
+    add_compiled,
     arrays_of,
     as_array,
     check_agreement,
     compiled,
-    has_compiler,
     has_jax,
     jax_perceptron,
 )
@@ -101,8 +101,7 @@ def prototypical(num_tasks: int) -> dict[str, Work]:
         return lambda: torch.autograd.grad(loss(), list(embed.parameters()))
 
     found: dict[str, Work] = {"ours": ours, "eager": plain(plain_loss)}
-    if has_compiler():
-        found["compiled"] = plain(compiled(plain_loss))
+    add_compiled(found, plain(compiled(plain_loss)))
     if has_jax():
         found["jax"] = _jax_prototypical(embed, episode)
     check_agreement(found, TOLERANCE)
@@ -150,9 +149,8 @@ def _found(
         return grad(lambda own: vmap(adapted_loss, in_dims=(None, 0, 0, 0, 0))(own, *data).mean())(params)
 
     found: dict[str, Work] = {"ours": ours, "eager": lambda: list(meta_gradient(params).values())}
-    if has_compiler():
-        fast = compiled(meta_gradient)
-        found["compiled"] = lambda: list(fast(params).values())
+    fast = compiled(meta_gradient)
+    add_compiled(found, lambda: list(fast(params).values()))
     if has_jax():
         found["jax"] = _jax(jax_loss, net, episode, inner_lr, num_steps)
     check_agreement(found, TOLERANCE)
