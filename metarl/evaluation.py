@@ -90,6 +90,11 @@ class Tail:
         return cls(cvar20, cvar5, sign * float(values[index]), index)
 
 
+def tail_metrics(prefix: str, tail: Tail) -> dict[str, float]:
+    """What is logged of the worst tasks, by tag."""
+    return {f"{prefix}/cvar20": tail.cvar20, f"{prefix}/cvar5": tail.cvar5, f"{prefix}/worst": tail.worst}
+
+
 SHARE_OF_ORACLE = 0.9  # of the way from random to oracle: where an agent counts as adapted
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from metarl.evaluation import Evaluation, by_point, logged_points
+from metarl.evaluation import Evaluation, by_point, logged_points, tail_metrics
 from metarl.protocols import Split
 from metarl.source import NamesSource, Source, TrainConfig
 
@@ -329,6 +329,8 @@ def evaluation_metrics(evaluation: Evaluation, of_training: Mapping[str, float] 
     if measure.name == "return":
         metrics[f"{prefix}/return/total"] = evaluation.total.mean
     metrics[f"{prefix}/iqm"] = points[-1].iqm
+    if evaluation.tails:
+        metrics |= tail_metrics(prefix, evaluation.tails[-1])
     if evaluation.gain is not None:
         metrics[f"{prefix}/gain"] = evaluation.gain.mean
     gap = _gap(evaluation, of_training or {})

@@ -15,18 +15,20 @@ from metarl.evaluation import (
     RETURN,
     Evaluation,
     Reference,
+    Tail,
     TrialScores,
     by_point,
     evaluate,
     logged_points,
     mean_metrics,
     measure_of,
+    tail_metrics,
 )
 from metarl.memory import check_memory
 from metarl.protocols import Agent, AgentConfig, Split, TaskFamily, VectorEnv
 from metarl.records import Record, Trajectory, cat
 from metarl.rl.rollouts import rows_per_task, run_trial
-from metarl.source import Draw, TrainConfig, check_kinds
+from metarl.source import Draw, TrainConfig, check_kinds, sampler_of
 
 Trial = Sequence[Trajectory[Any]]  # trajectories of all tasks, one per block
 
@@ -63,6 +65,10 @@ class ActingSource:
         self._generators = generators
         self._counted: tuple[VectorEnv | None, int] = (None, 0)  # the environment last counted in, and its count then
         self._scale_is_unknown = getattr(config, "normalise_obs", True) is False
+        self.sampler = sampler_of(train, self._fresh_tasks, generators["task"].device, chooses="parameters")
+
+    def _fresh_tasks(self, count: int, generator: torch.Generator) -> Record:
+        return self.family.sample(count, "train", generator)
 
     def evaluate(
         self,
@@ -108,10 +114,13 @@ class ActingSource:
         return self.num_points
 
     def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
-        return {"num_diverged": self.num_diverged}
+        state: dict[str, Any] = {"num_diverged": self.num_diverged}
+        return {**state, "sampler": self.sampler.state_dict()} if to_train else state
 
     def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
         self.num_diverged = state["num_diverged"]
+        if to_train:
+            self.sampler.load_state_dict(state.get("sampler", {}))  # older checkpoints have none
 
     def _count_diverged(self, env: VectorEnv) -> dict[str, float]:
         """The number that diverged in an environment since it was last counted in; empty if it cannot diverge.
@@ -189,22 +198,33 @@ class TrialSource(ActingSource):
         )
 
     def draw(self, learner: Agent[Any, Any]) -> Draw[Trial]:
-        """A trial in fresh training tasks.
+        """A trial in training tasks that the sampler proposes; before it, those that it only wants to be scored.
 
         Raises:
             FloatingPointError: when an observation or a reward is not finite; names the task and the step.
         """
-        tasks = self.family.sample(self.num_tasks, "train", self._generators["task"])
-        num_points = self._trained_points(learner)
-        trial = []
+        amount, points = 0, 1 if self._adapts_in_blocks else self.num_points
+        while True:
+            tasks = self.sampler.propose(self.num_tasks, self._generators["task"])
+            trial = self._run(learner, tasks)
+            amount += _num_steps(trial)
+            scores = cat([TrialScores.of(trajectory, self.num_tasks, points) for trajectory in trial])
+            chosen = self.sampler.report(tasks, self._task_scores(scores))
+            if self.sampler.learns:
+                return Draw(trial, amount, {**self._metrics(trial, scores), **chosen})
+
+    def _run(self, learner: Agent[Any, Any], tasks: Record) -> Trial:
+        trial, num_points = [], self._trained_points(learner)
         for trajectory in run_trial(self.env, learner, tasks, num_points, generator=self._generators["policy"]):
             self._check_scale(trajectory)
             trial.append(trajectory)
-        return Draw(trial, _num_steps(trial), self._metrics(trial))
+        return trial
 
-    def _metrics(self, trial: Trial) -> dict[str, float]:
-        num_points = 1 if self._adapts_in_blocks else self.num_points
-        scores = cat([TrialScores.of(trajectory, self.num_tasks, num_points) for trajectory in trial])
+    def _task_scores(self, scores: TrialScores) -> Tensor:
+        """The score of each task [N]: the sum over the trial, or the last point where points do not add up."""
+        return scores.returns.sum(0) if self.measure.adds_up else scores.returns[-1]
+
+    def _metrics(self, trial: Trial, scores: TrialScores) -> dict[str, float]:
         measured = by_point("meta_train", mean_metrics(self.env, scores.metrics), self.measure)
         return {**self._return_metrics(trial, scores), **measured, **self._count_diverged(self.env)}
 
@@ -213,6 +233,7 @@ class TrialSource(ActingSource):
         points = logged_points(self.measure, len(returns))
         metrics = {f"meta_train/{self.measure.tag}{k}": float(returns[k - self.measure.first]) for k in points}
         metrics[self.score_tag] = float(returns.sum() if self.measure.adds_up else returns[-1])
+        metrics |= tail_metrics("meta_train/return", Tail.of(self._task_scores(scores), higher_is_better=True))
         metrics["rollout/ep_rew_mean"] = float(returns.mean())
         num_episodes = sum(int((trajectory.episode_start & trajectory.valid).sum()) for trajectory in trial)
         metrics["rollout/ep_len_mean"] = _num_steps(trial) / num_episodes
