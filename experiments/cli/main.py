@@ -25,6 +25,7 @@ COMMANDS = (
     "report",
     "play",
     "pack",
+    "check",
     "baselines",
     "benchmark",
     "doctor",
