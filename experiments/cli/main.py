@@ -25,6 +25,7 @@ COMMANDS = (
     "report",
     "play",
     "pack",
+    "new",
     "check",
     "baselines",
     "benchmark",
