@@ -574,7 +574,7 @@ def test_a_check_as_json_has_the_numbers(capsys):
 def test_a_check_draws_a_sheet_of_tasks(capsys, tmp_path):
     path = tmp_path / "tasks.png"
     status, output, _ = run(
-        capsys, "check", "point_navigation", "--tasks", "2", "--sheet", str(path), "--sheet-tasks", "3"
+        capsys, "check", "wind", "--family.horizon", "4", "--tasks", "2", "--sheet", str(path), "--sheet-tasks", "3"
     )
     assert (status, f"Sheet: {path}" in output) == (0, True)
     assert path.read_bytes().startswith(b"\x89PNG")
