@@ -224,6 +224,13 @@ class RL2:
         """The unchanged state: the memory has already absorbed every step."""
         return state
 
+    def state_vectors(self, state: RL2State) -> Tensor:
+        """The memory's output [B, H]."""
+        return state.memory.hidden
+
+    def states_of(self, state: RL2State, tasks: Tensor) -> RL2State:
+        return state[tasks]
+
     # --- learning ---------------------------------------------------------------------------------------------
 
     def update(self, trial: Sequence[Experience], generator: torch.Generator) -> dict[str, float]:

@@ -252,6 +252,13 @@ class VariBAD:
         """The unchanged state: the belief has already absorbed every step."""
         return state
 
+    def state_vectors(self, state: VariBADState) -> Tensor:
+        """The belief's mean and log variance [B, 2 Z]."""
+        return _as_input(state.belief)
+
+    def states_of(self, state: VariBADState, tasks: Tensor) -> VariBADState:
+        return state[tasks]
+
     @torch.no_grad()
     def predict_reward(
         self,
