@@ -219,6 +219,13 @@ class MAML:
             params = self.adaptation.step(state.params, samples, state.num_steps)
         return MAMLState(params, state.num_steps + 1)
 
+    def state_vectors(self, state: MAMLState) -> Tensor:
+        """The policy's parameters [N, P]."""
+        return torch.cat([value.flatten(1) for value in state.params.values()], 1)
+
+    def states_of(self, state: MAMLState, tasks: Tensor) -> MAMLState:
+        return replace(state, params={name: value[tasks] for name, value in state.params.items()})
+
     def _samples(self, trajectory: Experience, num_tasks: int) -> Samples:
         trajectory = replace(trajectory, obs=self._normalised(trajectory.obs))
         return samples_of(trajectory, self.policy, num_tasks, gamma=self.config.gamma, lam=self.config.lam)

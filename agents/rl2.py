@@ -208,6 +208,10 @@ class RL2(TrialAgent):
             value=self.net.critic(features).squeeze(-1),
         )
 
+    def state_vectors(self, state: RL2State) -> Tensor:
+        """The memory's output [B, H]."""
+        return state.memory.hidden
+
     # --- learning ---------------------------------------------------------------------------------------------
 
     def update(self, trial: Sequence[Experience], generator: torch.Generator) -> dict[str, float]:

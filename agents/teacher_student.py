@@ -255,6 +255,10 @@ class TeacherStudent(TrialAgent):
         action = distribution.mode if generator is None else distribution.sample(generator)
         return SampledDecision(self.policy.to_env(action), distribution.log_prob(action))
 
+    def state_vectors(self, state: SequenceState) -> Tensor:
+        """The student's memory [B, H]."""
+        return state.hidden
+
     def _imitation(self, hidden: Tensor, obs: Tensor) -> Tensor:
         """The inferred latent [..., L], or the policy's output [..., A]."""
         if self.config.imitates == "latent":

@@ -232,6 +232,10 @@ class VariBAD(TrialAgent):
             belief=state.belief,
         )
 
+    def state_vectors(self, state: VariBADState) -> Tensor:
+        """The belief's mean and log variance [B, 2 Z]."""
+        return _as_input(state.belief)
+
     @torch.no_grad()
     def predict_reward(
         self,

@@ -21,6 +21,7 @@ COMMANDS = (
     "sweep",
     "resume",
     "evaluate",
+    "probe",
     "compare",
     "report",
     "play",
@@ -30,7 +31,14 @@ COMMANDS = (
     "doctor",
 )
 
-_NEED_TORCH = ("train", "resume", "evaluate", "play", "pack")  # loading it takes most of the time until they start
+_NEED_TORCH = (
+    "train",
+    "resume",
+    "evaluate",
+    "probe",
+    "play",
+    "pack",
+)  # loading it takes most of the time until they start
 
 
 def main(argv: list[str] | None = None) -> None:
