@@ -71,7 +71,7 @@ class TeacherStudentConfig(TrialAgentConfig):
     encoder_sizes: tuple[int, ...] = ()  # hidden layers between the inputs and the memory
     student_learning_rate: float = 1e-3  # initial learning rate of the student's Adam
     final_student_learning_rate: float = 1e-4  # learning rate of the student at the last iteration, reached linearly
-    num_student_epochs: int = 2  # number of the student's passes over each batch
+    num_student_epochs: int = 5  # number of the student's passes over each batch
     num_student_minibatches: int = 8  # number of the student's minibatches of whole trials per epoch
 
     def __post_init__(self) -> None:
@@ -118,6 +118,7 @@ TEACHER_STUDENT_ROBOT = TeacherStudentConfig(  # base settings of the robot reci
     num_minibatches=16,
     entropy_coefficient=0.0,
     target_kl=0.05,
+    num_student_epochs=8,
 )
 RMA_ROBOT = replace(  # RMA: no reward, the latent from the last 50 steps
     TEACHER_STUDENT_ROBOT, imitates="latent", memory=WindowConfig(), reward_input=False

@@ -26,6 +26,8 @@ COMMANDS = (
     "report",
     "play",
     "pack",
+    "new",
+    "check",
     "baselines",
     "benchmark",
     "doctor",
