@@ -65,7 +65,7 @@ class Source(Protocol[L, E]):
     measure: Measure  # measure of its adaptation curves
     unit: str  # unit of amounts, e.g. "environment steps"
     unit_rate: str  # unit of throughput, e.g. "env-steps/s"
-    score_tag: str  # tag of the logged number by which the best checkpoint is chosen
+    score_tag: str  # tag of the logged number by which the best checkpoint is chosen, among iterations that log it
     num_points: int  # points of an adaptation curve
 
     @property

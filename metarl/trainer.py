@@ -77,13 +77,14 @@ class Trainer:
         metrics = self.agent.update(draw.experience, self.generators["update"])
         ended = time.perf_counter()
         metrics = {**draw.metrics, **metrics}
-        score = metrics[self.source.score_tag]
-        if not math.isfinite(score):
+        score = metrics.get(self.source.score_tag)
+        if score is not None and not math.isfinite(score):
             raise FloatingPointError(f"{self.source.score_tag} of iteration {self.iteration + 1} is {score}")
         spoilt = next(_not_numbers(self.agent.state_dict()), None)
         if spoilt is not None:
             raise FloatingPointError(f"{spoilt} is not a number after iteration {self.iteration + 1}")
-        self._window.append(score)
+        if score is not None:
+            self._window.append(score)
         self.iteration += 1
         self.num_samples += draw.amount
         self.seconds += ended - started

@@ -14,6 +14,7 @@ from torch import Tensor
 from metarl.evaluation import (
     RETURN,
     Evaluation,
+    Reference,
     Tail,
     TrialScores,
     by_point,
@@ -89,6 +90,7 @@ class ActingSource:
         return evaluate(
             self.family if family is None else family,
             learner,
+            references=self._references(learner, self.family if family is None else family, deterministic),
             agent_name=agent_name,
             split=split,
             num_tasks=num_tasks,
@@ -98,6 +100,10 @@ class ActingSource:
             tasks=self._known_tasks(split, num_tasks) if family is None else None,
             trained_points=self._trained_points(learner),
         )
+
+    def _references(self, learner: Agent[Any, Any], family: TaskFamily, deterministic: bool) -> Mapping[str, Reference]:
+        """What to measure on the tasks of an evaluation beside the learner's curve, by name."""
+        return {}
 
     def _known_tasks(self, split: Split, num_tasks: int) -> Record | None:
         """The tasks of a split on which to evaluate, where they are no fresh ones."""
@@ -170,12 +176,7 @@ class TrialSource(ActingSource):
         longest, num_steps = getattr(config, "max_trial_steps", None), self.num_points * self.family.horizon
         if longest is not None and num_steps > longest:
             raise ValueError(f"a trial has {num_steps} steps; this agent's memory can read at most {longest}")
-        agent = config.make(
-            self.family.observation_space,
-            self.family.action_space,
-            num_iterations=num_iterations,
-            generator=self._generators["initialisation"],
-        )
+        agent = self._make_agent(num_iterations)
         if agent.block is not None and self.copies != 1:
             name, block = type(agent).__name__, agent.block
             raise ValueError(
@@ -187,6 +188,14 @@ class TrialSource(ActingSource):
         check_trajectory_memory(self.family, rows, steps)
         self.env = self.family.make_env(rows, self._generators["env"])
         return agent
+
+    def _make_agent(self, num_iterations: int) -> Agent[Any, Any]:
+        return self._config.make(
+            self.family.observation_space,
+            self.family.action_space,
+            num_iterations=num_iterations,
+            generator=self._generators["initialisation"],
+        )
 
     def draw(self, learner: Agent[Any, Any]) -> Draw[Trial]:
         """A trial in training tasks that the sampler proposes; before it, those that it only wants to be scored.
