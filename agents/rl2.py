@@ -32,6 +32,7 @@ from metarl.adaptation.sequence import SequenceBelief, SequenceState
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.checks import positive, widths
+from metarl.deployment import DeployedAgent, StepInputs
 from metarl.nets.mlp import Activation, PolicyHead, mlp
 from metarl.nets.moments import Moments
 from metarl.protocols import TaskFamily
@@ -201,11 +202,14 @@ class RL2:
         return RL2State(memory, memory.hidden.new_zeros(num_tasks * copies, self.obs_size))
 
     def observe(self, state: RL2State, action: Tensor | None, step: Step) -> RL2State:
+        encoded = None if action is None else self.net.policy.encode(action)
+        return self._read(state, encoded, step)
+
+    def _read(self, state: RL2State, encoded: Tensor | None, step: Step) -> RL2State:
+        """The state after reading a step and the encoded action [B, A] that led to it; None at a trial's start."""
         obs = self._normalised_obs(step.obs)
-        if action is None:
+        if encoded is None:
             encoded = obs.new_zeros(len(obs), self.net.policy.num_actions)
-        else:
-            encoded = self.net.policy.encode(action)
         item = self._item(state.obs, obs, encoded, step.reward, step.episode_end)
         return RL2State(self.net.memory.absorb(state.memory, item), obs)
 
@@ -223,6 +227,16 @@ class RL2:
     def adapt(self, state: RL2State, trajectory: Experience) -> RL2State:
         """The unchanged state: the memory has already absorbed every step."""
         return state
+
+    def deployed(self, num_steps: int) -> DeployedAgent:
+        def step(state: RL2State, inputs: StepInputs) -> tuple[Tensor, RL2State]:
+            encoded = torch.where(inputs.new_task[:, None], 0.0, self.net.policy.encode(inputs.action))
+            state = self._read(state, encoded, inputs.step)
+            return self.act(state, inputs.obs, None).action, state
+
+        memory = self.net.memory.fixed_prior(1, num_steps)
+        initial = replace(self.prior(1), memory=memory)
+        return DeployedAgent(step, initial, ("action", "reward", "episode_end"), max_items=memory.max_items)
 
     # --- learning ---------------------------------------------------------------------------------------------
 

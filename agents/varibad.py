@@ -35,6 +35,7 @@ from agents.ppo import PPO, Evaluated, PPOConfig, batch_of, past_returns
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceState
 from metarl.checks import at_least, not_negative, positive, rounds, widths
+from metarl.deployment import DeployedAgent, StepInputs, where
 from metarl.errors import UserError
 from metarl.nets.distributions import DiagonalGaussian
 from metarl.nets.mlp import Activation, PolicyHead, mlp
@@ -251,6 +252,15 @@ class VariBAD:
     def adapt(self, state: VariBADState, trajectory: Experience) -> VariBADState:
         """The unchanged state: the belief has already absorbed every step."""
         return state
+
+    def deployed(self, num_steps: int) -> DeployedAgent:
+        def step(state: VariBADState, inputs: StepInputs) -> tuple[Tensor, VariBADState]:
+            state = where(inputs.new_task, state, self.observe(state, inputs.action, inputs.step))
+            return self.act(state, inputs.obs, None).action, state
+
+        memory = self.vae.memory.fixed_prior(1, num_steps)
+        initial = VariBADState(memory, self.vae.belief(memory))
+        return DeployedAgent(step, initial, ("action", "reward", "next_obs"), max_items=memory.max_items)
 
     @torch.no_grad()
     def predict_reward(

@@ -25,12 +25,20 @@ COMMANDS = (
     "report",
     "play",
     "pack",
+    "export",
     "baselines",
     "benchmark",
     "doctor",
 )
 
-_NEED_TORCH = ("train", "resume", "evaluate", "play", "pack")  # loading it takes most of the time until they start
+_NEED_TORCH = (
+    "train",
+    "resume",
+    "evaluate",
+    "play",
+    "pack",
+    "export",
+)  # loading it takes most of the time until they start
 
 
 def main(argv: list[str] | None = None) -> None:
