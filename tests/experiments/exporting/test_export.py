@@ -16,6 +16,7 @@ import metarl
 from agents.maml import MAMLTRPOConfig
 from agents.pearl import PEARLConfig
 from agents.rl2 import MEMORIES, RL2Config
+from agents.teacher_student import TeacherStudentConfig
 from agents.varibad import VariBADConfig
 from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.gridworld import GridNavi
@@ -30,6 +31,7 @@ from experiments.exporting.through import FileAgent
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
+from metarl.adaptation.window import WindowConfig
 from metarl.errors import UserError
 from metarl.fewshot.catalog import LEARNERS
 from metarl.trainer import TrainConfig, Trainer
@@ -49,6 +51,14 @@ CASES: dict[str, tuple[Any, Any]] = {
     },
     "rl2 in a box": (POINT, RL2Config(hidden_size=8, encoder_sizes=(8,), whole_transition=True)),
     "rl2 on a bandit": (BernoulliBandit(num_arms=3), RL2Config(hidden_size=8)),
+    "rl2 without rewards": (POINT, RL2Config(hidden_size=8, reward_input=False)),
+    "student of actions": (POINT, TeacherStudentConfig(hidden_size=8)),
+    "student of latents": (
+        POINT,
+        TeacherStudentConfig(
+            imitates="latent", memory=WindowConfig(num_items=40, channels=4), hidden_size=8, reward_input=False
+        ),
+    ),
     "varibad": (GRID, VariBADConfig(hidden_size=8, memory=RecurrentConfig("lstm"))),
     "pearl": (POINT, PEARLConfig(num_train_tasks=2, normalise_obs=True, **NETS)),
     "pearl with the prior": (POINT, PEARLConfig(num_train_tasks=2, aggregation="product_with_prior", **NETS)),
@@ -80,7 +90,7 @@ def trainer_of(case: str, seed: int = 0) -> Trainer:
     return trainer
 
 
-_NETS = ("net", "policy", "vae", "encoder", "sac", "adaptation")
+_NETS = ("net", "teacher", "student", "policy", "vae", "encoder", "sac", "adaptation")
 
 
 def graph_of(trainer: Trainer, num_steps: int | None = None) -> tuple[Graph, int | None]:
