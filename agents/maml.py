@@ -30,12 +30,12 @@ from agents.outer_steps import GradientEpochs, OuterStep, TrustRegion
 from metarl.adaptation.gradient import GradientAdaptation, Params
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes
 from metarl.checks import at_least, in_range, literals, not_negative, positive, rounds, widths
-from metarl.deployment import DeployedAdaptation, DeployedAgent, StepInputs
+from metarl.deployment import DeployedAdaptation, DeployedAgent, StepInputs, where
 from metarl.nets.mlp import Activation, PolicyHead
 from metarl.nets.moments import Moments
 from metarl.optim import check_finite
 from metarl.protocols import TaskFamily
-from metarl.records import SampledDecision, Step, Trajectory, by_task
+from metarl.records import Record, SampledDecision, Step, Trajectory, by_task
 from metarl.rl.trials import TrialSource
 from metarl.source import TrainConfig
 
@@ -157,6 +157,14 @@ class MAMLState:
     num_steps: int
 
 
+@dataclass(frozen=True)
+class DeployedPolicy(Record):
+    """The state of a deployed agent, per row; unlike in training, each row has its own task."""
+
+    params: Params  # [B, ...] each
+    num_steps: Tensor  # [B] int64, the number of inner steps taken from the meta-learned policy
+
+
 class MAML:
     """The agent: every task has its own policy, and all of them act, adapt and are evaluated in one batch."""
 
@@ -230,25 +238,28 @@ class MAML:
                 return distribution.mode
             return self.policy.to_env(distribution.mode + noise * distribution.log_std.exp())
 
-        def step(state: Params, inputs: StepInputs) -> tuple[Tensor, Params]:
-            return torch.vmap(of_row)(state, self._normalised(inputs.obs), inputs.noise), state
+        def step(state: DeployedPolicy, inputs: StepInputs) -> tuple[Tensor, DeployedPolicy]:
+            return torch.vmap(of_row)(state.params, self._normalised(inputs.obs), inputs.noise), state
 
-        return DeployedAgent(step, self.prior(1).params, ("noise",) if noise_size else (), noise_size=noise_size)
+        initial = DeployedPolicy(self.prior(1).params, self.obs_moments.mean.new_zeros(1, dtype=torch.int64))
+        return DeployedAgent(step, initial, ("noise",) if noise_size else (), noise_size=noise_size)
 
     def deployed_adaptation(self, num_steps: int) -> DeployedAdaptation:
-        """The first inner step; padding has an advantage of zero."""
+        """One inner step; padding has an advantage of zero."""
         discrete = self.policy.is_discrete
         like = self.obs_moments.mean
 
-        def adapt(state: Params, obs: Tensor, action: Tensor, advantage: Tensor) -> Params:
+        def adapt(state: DeployedPolicy, obs: Tensor, action: Tensor, advantage: Tensor) -> DeployedPolicy:
             obs, action = self._normalised(obs)[None], self.policy.from_env(action)[None]
             with torch.no_grad():  # at the policy that sampled the data, both inner objectives have this gradient
-                distribution: Any = functional_call(self.policy, state, (obs,))
+                distribution: Any = functional_call(self.policy, state.params, (obs,))
                 log_prob = distribution.log_prob(action)
             zeros = torch.zeros_like(log_prob)
             samples = Samples(obs, action, log_prob, zeros, advantage[None], zeros[:, 0])
             with torch.no_grad():
-                return self.adaptation.step(state, samples, 0)
+                first, later = (self.adaptation.step(state.params, samples, number) for number in (0, 1))
+            is_first = state.num_steps == 0
+            return DeployedPolicy(where(is_first, first, later), state.num_steps + 1)
 
         shape = (num_steps,) if discrete else (num_steps, self.policy.num_actions)
         inputs = {

@@ -41,10 +41,15 @@ class FileAgent:
         self._inputs: Mapping[str, Any] = file.metadata["inputs"]
 
     def prior(self, num_tasks: int, copies: int = 1) -> FileState:
-        """Zeros: the file itself knows the state at the start of a task."""
+        """Zeros: the file itself knows the state at the start of a task, and is asked for it where that adapts."""
         rows = num_tasks * copies
         state = {name: self._zeros(name, rows) for name in self.file.metadata["state"]}
-        return FileState(state, self._zeros(input_name("action"), rows), torch.ones(rows, dtype=torch.bool), num_tasks)
+        action, new_task = self._zeros(input_name("action"), rows), torch.ones(rows, dtype=torch.bool)
+        blank = FileState(state, action, new_task, num_tasks)
+        if self.adaptation is None:
+            return blank
+        obs, no = self._zeros("obs", rows), torch.zeros_like(new_task)
+        return self.observe(blank, None, Step(obs, obs, torch.zeros(rows), no, no))
 
     def observe(self, state: FileState, action: Tensor | None, step: Step) -> FileState:
         """The state and the action after one step of the file; `action` is None for the first step of a block."""
