@@ -37,6 +37,7 @@ from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.adaptation.window import WindowConfig
 from metarl.checks import at_least, widths
+from metarl.deployment import DeployedAgent, StepInputs
 from metarl.nets.mlp import PolicyHead, mlp
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
@@ -197,11 +198,14 @@ class RL2(TrialAgent):
         return RL2State(memory, memory.hidden.new_zeros(num_tasks * copies, self.obs_size))
 
     def observe(self, state: RL2State, action: Tensor | None, step: Step) -> RL2State:
+        encoded = None if action is None else self.net.policy.encode(action)
+        return self._read(state, encoded, step)
+
+    def _read(self, state: RL2State, encoded: Tensor | None, step: Step) -> RL2State:
+        """The state after reading a step and the encoded action [B, A] that led to it; None at a trial's start."""
         obs = self._normalised_obs(step.obs)
-        if action is None:
+        if encoded is None:
             encoded = obs.new_zeros(len(obs), self.net.policy.num_actions)
-        else:
-            encoded = self.net.policy.encode(action)
         item = self._item(state.obs, obs, encoded, step.reward, step.episode_end)
         return RL2State(self.net.memory.absorb(state.memory, item), obs)
 
@@ -219,6 +223,17 @@ class RL2(TrialAgent):
     def state_vectors(self, state: RL2State) -> Tensor:
         """The memory's output [B, H]."""
         return state.memory.hidden
+
+    def deployed(self, num_steps: int) -> DeployedAgent:
+        def step(state: RL2State, inputs: StepInputs) -> tuple[Tensor, RL2State]:
+            encoded = torch.where(inputs.new_task[:, None], 0.0, self.net.policy.encode(inputs.action))
+            state = self._read(state, encoded, inputs.step)
+            return self.act(state, inputs.obs, None).action, state
+
+        memory = self.net.memory.fixed_prior(1, num_steps)
+        initial = replace(self.prior(1), memory=memory)
+        reads = ("action", *(("reward",) if self.config.reward_input else ()), "episode_end")
+        return DeployedAgent(step, initial, reads, max_items=memory.max_items)
 
     # --- learning ---------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ COMMANDS = (
     "pack",
     "new",
     "check",
+    "export",
     "baselines",
     "benchmark",
     "doctor",
@@ -40,6 +41,7 @@ _NEED_TORCH = (
     "probe",
     "play",
     "pack",
+    "export",
 )  # loading it takes most of the time until they start
 
 

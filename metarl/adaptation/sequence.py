@@ -26,6 +26,11 @@ class SequenceState(Record):
 
     hidden: Tensor  # [B, H]
 
+    @property
+    def max_items(self) -> int | None:
+        """The number of items after which the oldest is forgotten, for states of a fixed shape; None: no such limit."""
+        return None
+
 
 S = TypeVar("S", bound=SequenceState)
 
@@ -37,6 +42,10 @@ class SequenceMemory(Protocol[S]):
 
     def prior(self, num_rows: int) -> S:
         """The memory before any item."""
+        ...
+
+    def fixed_prior(self, num_rows: int, num_items: int) -> S:
+        """The memory before any item, in a form whose shapes `step` keeps; it holds at least the last `num_items`."""
         ...
 
     def step(self, state: S, x: Tensor) -> S:
@@ -74,6 +83,10 @@ class SequenceBelief(nn.Module, Generic[S]):
     def prior(self, num_tasks: int) -> S:
         """The memory before any item, once per task."""
         return self.memory.prior(num_tasks)
+
+    def fixed_prior(self, num_tasks: int, num_items: int) -> S:
+        """`prior` in a form whose shapes `absorb` keeps; it holds at least the last `num_items` items."""
+        return self.memory.fixed_prior(num_tasks, num_items)
 
     def adapt(self, state: S, context: Tensor) -> S:
         """The memory after reading context [N, K, item] in order."""
