@@ -98,7 +98,7 @@ def test_names_stand_apart_from_what_they_are(capsys, words):
 
 @pytest.mark.parametrize(
     ("module", "given"),
-    [(name, ["--help"]) for name in ("list", "launch", "evaluate", "play", "resume", "benchmark")]
+    [(name, ["--help"]) for name in ("list", "launch", "evaluate", "probe", "play", "resume", "benchmark")]
     + [("train", ["bernoulli_bandit/rl2", "--help"]), ("baselines", ["bernoulli_bandit", "--help"])],
 )
 def test_the_help_of_each_argument_stands_alone(capsys, module, given):
@@ -111,7 +111,7 @@ def test_the_help_of_each_argument_stands_alone(capsys, module, given):
         assert not re.search(rf"(?:^|\s{{2,}}){leaning}", argument), argument
 
 
-@pytest.mark.parametrize("module", ["list", "launch", "evaluate", "play", "resume", "benchmark"])
+@pytest.mark.parametrize("module", ["list", "launch", "evaluate", "probe", "play", "resume", "benchmark"])
 def test_every_argument_of_a_command_has_a_help_text(module):
     source = Path(names.__file__).parents[1] / "cli" / "commands" / f"{module}.py"
     body = source.read_text().split("class Arguments:")[1].split("\n\n")[0]
