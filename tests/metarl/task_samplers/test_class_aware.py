@@ -76,7 +76,7 @@ def share_of_twins(drawn: list[ClassTasks]) -> float:
 
 
 def test_pairs_that_are_confused_meet_more_often():
-    sampler = ClassAwareConfig(candidates=64).make(draw, torch.device("cpu"))
+    sampler = ClassAwareConfig(candidates=64, temperature=0.3).make(draw, torch.device("cpu"))
     drawn = driven(sampler, 80, torch.Generator().manual_seed(0))
     assert share_of_twins(drawn[-40:]) > 0.1
     assert share_of_twins([draw(4000, torch.Generator().manual_seed(1))]) < 0.02
