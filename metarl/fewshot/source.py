@@ -246,6 +246,22 @@ class FewShotSource:
         )
         return replace(evaluation, metrics=family.problem.metrics(outcomes), facts=facts | {"episodes": str(digest)})
 
+    def test_episodes(
+        self,
+        learner: FewShotLearner,
+        split: Split,
+        num_tasks: int,
+        generator: torch.Generator,
+        num_points: int | None = None,
+    ) -> Iterator[FewShotEpisode]:
+        """The tasks on which `evaluate` measures a curve of `num_points` points, in batches; None: the source's own.
+
+        Raises:
+            ValueError: as `evaluate`.
+        """
+        shots = _shots(learner, self.family, self.num_points if num_points is None else num_points)
+        return _test_tasks(self.family, split, num_tasks, shots, generator)
+
     def _trained_points(self, learner: FewShotLearner) -> int | None:
         """The points of the curve that training had, that before adaptation among them; None: their number varies."""
         if learner.point == "step":
