@@ -81,7 +81,7 @@ def _draw_map(figure: Figure, panel: Axes, axes: Sequence[Axis], column: Sequenc
     grid = np.array(column).reshape(len(axes[0].values), len(axes[1].values))
     image = panel.imshow(grid, cmap="viridis", aspect="auto")
     for (row, place), value in np.ndenumerate(grid):
-        dark = image.norm(value) < 0.6
+        dark = float(image.norm(value)) < 0.6  # pyright: ignore[reportArgumentType], a number
         panel.text(place, row, f"{value:.3g}", ha="center", va="center", color="white" if dark else "black")
     panel.set_yticks(range(grid.shape[0]), [str(value) for value in axes[0].values])
     panel.set_xticks(range(grid.shape[1]), [str(value) for value in axes[1].values])

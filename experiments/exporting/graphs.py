@@ -201,7 +201,9 @@ def _sort(x: Tensor, *, stable: bool, dim: int = -1, descending: bool = False) -
     return tuple(torch.topk(x, x.shape[dim], dim, largest=descending))  # pyright: ignore[reportReturnType], two
 
 
-_REPLACED = {  # operations that torch's exporter does not know, or that ONNX runtimes compute inaccurately
+_REPLACED: dict[
+    Any, Callable[..., Any]
+] = {  # operations that torch's exporter does not know, or that ONNX runtimes compute inaccurately
     torch.ops.aten.softplus.default: _softplus,
     torch.ops.aten.sort.stable: _sort,
 }
