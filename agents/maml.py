@@ -228,6 +228,13 @@ class MAML:
             params = self.adaptation.step(state.params, samples, state.num_steps)
         return MAMLState(params, state.num_steps + 1)
 
+    def state_vectors(self, state: MAMLState) -> Tensor:
+        """The policy's parameters [N, P]."""
+        return torch.cat([value.flatten(1) for value in state.params.values()], 1)
+
+    def states_of(self, state: MAMLState, tasks: Tensor) -> MAMLState:
+        return replace(state, params={name: value[tasks] for name, value in state.params.items()})
+
     def deployed(self, num_steps: int) -> DeployedAgent:
         """The policy, with its weights as the state; `noise` explores, as the data of an inner step must."""
         noise_size = 0 if self.policy.is_discrete else self.policy.num_actions

@@ -241,6 +241,17 @@ class PEARL:
         source = state.source if num_absorbed < self.config.num_exploration_episodes else belief
         return replace(state, belief=belief, source=source, num_absorbed=num_absorbed)
 
+    def state_vectors(self, state: PEARLState) -> Tensor:
+        """The belief's mean and log variance [N, 2 Z]; its point estimate [N, Z] where it is not a distribution."""
+        if not self.belief.is_random:
+            return self.belief.latent(state.belief)
+        posterior = self.belief.posterior(state.belief)
+        return torch.cat([posterior.mean, 2 * posterior.log_std], -1)
+
+    def states_of(self, state: PEARLState, tasks: Tensor) -> PEARLState:
+        latent = state.latent.unflatten(0, (len(state.belief), -1))[tasks].flatten(0, 1)
+        return replace(state, belief=state.belief[tasks], source=state.source[tasks], latent=latent)
+
     def deployed(self, num_steps: int) -> DeployedAgent:
         def step(state: DeployedState, inputs: StepInputs) -> tuple[Tensor, DeployedState]:
             seen = inputs.step

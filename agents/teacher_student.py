@@ -72,7 +72,7 @@ class TeacherStudentConfig(TrialAgentConfig):
     encoder_sizes: tuple[int, ...] = ()  # hidden layers between the inputs and the memory
     student_learning_rate: float = 1e-3  # initial learning rate of the student's Adam
     final_student_learning_rate: float = 1e-4  # learning rate of the student at the last iteration, reached linearly
-    num_student_epochs: int = 2  # number of the student's passes over each batch
+    num_student_epochs: int = 5  # number of the student's passes over each batch
     num_student_minibatches: int = 8  # number of the student's minibatches of whole trials per epoch
 
     def __post_init__(self) -> None:
@@ -119,6 +119,7 @@ TEACHER_STUDENT_ROBOT = TeacherStudentConfig(  # base settings of the robot reci
     num_minibatches=16,
     entropy_coefficient=0.0,
     target_kl=0.05,
+    num_student_epochs=8,
 )
 RMA_ROBOT = replace(  # RMA: no reward, the latent from the last 50 steps
     TEACHER_STUDENT_ROBOT, imitates="latent", memory=WindowConfig(), reward_input=False
@@ -260,6 +261,10 @@ class TeacherStudent(TrialAgent):
         distribution = self._distribution(self._imitation(state.hidden, self._seen(obs)), self._seen(obs))
         action = distribution.mode if generator is None else distribution.sample(generator)
         return SampledDecision(self.policy.to_env(action), distribution.log_prob(action))
+
+    def state_vectors(self, state: SequenceState) -> Tensor:
+        """The student's memory [B, H]."""
+        return state.hidden
 
     def deployed(self, num_steps: int) -> DeployedAgent:
         """The student's step: a robot has no teacher."""

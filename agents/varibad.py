@@ -233,6 +233,10 @@ class VariBAD(TrialAgent):
             belief=state.belief,
         )
 
+    def state_vectors(self, state: VariBADState) -> Tensor:
+        """The belief's mean and log variance [B, 2 Z]."""
+        return _as_input(state.belief)
+
     def deployed(self, num_steps: int) -> DeployedAgent:
         def step(state: VariBADState, inputs: StepInputs) -> tuple[Tensor, VariBADState]:
             state = where(inputs.new_task, state, self.observe(state, inputs.action, inputs.step))

@@ -103,7 +103,11 @@ class SequenceBelief(nn.Module, Generic[S]):
 
     def unroll(self, state: S, context: Tensor) -> Tensor:
         """The hidden states [T, B, H] after each item of context [T, B, item]; equals repeated `absorb` in one call."""
-        return self.memory.read(state, self.encoder(context))[0]
+        return self.unroll_on(state, context)[0]
+
+    def unroll_on(self, state: S, context: Tensor) -> tuple[Tensor, S]:
+        """What `unroll` returns, and the memory after the last item, from which to read on."""
+        return self.memory.read(state, self.encoder(context))
 
 
 class SequenceAdaptation(SequenceBelief[S]):

@@ -519,6 +519,19 @@ class Run:
             raise RunError(f"cannot write {path}: {reason(failure)}") from failure
         return path
 
+    def save_json(self, name: str, content: Mapping[str, Any]) -> Path:
+        """Write results as <name>.json; returns its path.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        path = self._results_folder() / f"{name}.json"
+        try:
+            write_whole(path, _json_bytes(content))
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {reason(error)}") from error
+        return path
+
     def save_picture(self, name: str, png: bytes) -> Path:
         """Write an encoded image as <name>.png; returns its path.
 
