@@ -25,7 +25,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from agents.hyperx import BONUSES, HyperX, HyperXConfig, NoBonus
+from agents.hyperx import BONUSES, REFUSES_PROCESSES, HyperX, HyperXConfig, NoBonus
 from agents.ppo import PPO, Evaluated, PPOBatch, PPOConfig, batch_of, past_returns
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceBelief, SequenceState
@@ -78,6 +78,11 @@ class RL2Config(PPOConfig):
             raise ValueError(f"bonus is {self.bonus!r}; must be a NoBonus or HyperXConfig")
         if isinstance(self.memory, TransformerConfig):
             self.memory.check_width(self.hidden_size)
+
+    @property
+    def refuses_processes(self) -> str | None:
+        """Why several processes cannot train it; None: they can."""
+        return REFUSES_PROCESSES if isinstance(self.bonus, HyperXConfig) else None
 
     @property
     def max_trial_steps(self) -> int | None:
@@ -246,8 +251,8 @@ class RL2:
         metrics = bonus_metrics | self.ppo.update(self._batch(paid), evaluate, generator)
         self.moments = replace(  # after the update: acting and learning must use the same normalisation
             self.moments,
-            obs=self.moments.obs.merge(Moments.of(trajectory.obs[valid])),
-            reward=self.moments.reward.merge(Moments.of(trajectory.reward[valid])),
+            obs=self.moments.obs.merge(Moments.of(trajectory.obs[valid]).of_all()),
+            reward=self.moments.reward.merge(Moments.of(trajectory.reward[valid]).of_all()),
         )
         if not self.net.policy.is_discrete:
             metrics["std"] = float(self.net.policy.log_std.detach().exp().mean())

@@ -30,7 +30,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.belief_vae import BeliefVAE, RewardKind, Transitions
-from agents.hyperx import BONUSES, HyperX, HyperXConfig, NoBonus
+from agents.hyperx import BONUSES, REFUSES_PROCESSES, HyperX, HyperXConfig, NoBonus
 from agents.ppo import PPO, Evaluated, PPOConfig, batch_of, past_returns
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceState
@@ -40,6 +40,7 @@ from metarl.nets.distributions import DiagonalGaussian
 from metarl.nets.mlp import Activation, PolicyHead, mlp
 from metarl.nets.moments import Moments
 from metarl.optim import gradient_step, load_adam
+from metarl.parallel import Share, current, sharing, total
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
 from metarl.rl.trial_buffer import BufferedTrials, BufferedTrialSource, TrialSteps
@@ -91,6 +92,11 @@ class VariBADConfig(PPOConfig):
             raise ValueError(f"bonus is {self.bonus!r}; must be a NoBonus or HyperXConfig")
         if not isinstance(self.memory, RecurrentConfig):
             raise ValueError(f"memory is {self.memory!r}; must be a RecurrentConfig")
+
+    @property
+    def refuses_processes(self) -> str | None:
+        """Why several processes cannot train it; None: they can."""
+        return REFUSES_PROCESSES if isinstance(self.bonus, HyperXConfig) else None
 
     def make_source(
         self, family: TaskFamily, train: TrainConfig, generators: Mapping[str, torch.Generator]
@@ -295,12 +301,14 @@ class VariBAD:
             merged = self.moments.discounted_return.merge(past_returns(paid, self.config.gamma))
             self.moments = replace(self.moments, discounted_return=merged)
         metrics |= self._update_policy(paid, generator)
-        totals: dict[str, Tensor] = {}
-        for _ in range(self.config.num_vae_steps):
-            trials = buffer.sample(self.config.vae_batch, generator)
-            for name, value in self._vae_step(trials, learning_rate, generator).items():
-                totals[name] = totals.get(name, 0.0) + value
-        metrics |= {name: float(total) / self.config.num_vae_steps for name, total in totals.items()}
+        sums: dict[str, Tensor] = {}
+        with sharing(self.config.vae_batch):
+            for _ in range(self.config.num_vae_steps):
+                trials = buffer.sample(self.config.vae_batch, generator)
+                for name, value in self._vae_step(trials, learning_rate, generator).items():
+                    sums[name] = sums.get(name, 0.0) + value
+            sums = {name: total(value) for name, value in sums.items()}
+        metrics |= {name: float(value) / self.config.num_vae_steps for name, value in sums.items()}
         self._learn_moments(trajectory)  # at the end: acting and learning must use the same normalisation
         return {f"train/{name}": value for name, value in metrics.items()}
 
@@ -334,9 +342,14 @@ class VariBAD:
         return metrics
 
     def _vae_step(self, trials: TrialSteps, learning_rate: float, generator: torch.Generator) -> dict[str, Tensor]:
-        """One gradient step of the VAE; returns the loss's parts."""
-        config = self.config
-        elbo = self.vae.elbo(self._transitions(trials), config.num_terms, config.num_decoded, generator)
+        """One gradient step of the VAE, on this process's share of trials; returns its terms of the loss's parts."""
+        config, share = self.config, current() or Share(trials.valid.shape[1])
+        own = share.own(trials, dim=1)
+        with share.noise(dim=1):
+            elbo = self.vae.elbo(self._transitions(own), config.num_terms, config.num_decoded, generator)
+        if share.count > 1:  # each part is a mean over the prefixes of this process's trials
+            weight = _num_prefixes(own) / _num_prefixes(trials) if config.num_terms is None else share.fraction
+            elbo = elbo.map(lambda value: weight * value)
         loss = elbo.reward_error + elbo.state_error + config.kl_weight * elbo.divergence
         gradient_step(self.vae_optimizer, loss, max_norm=config.vae_max_grad_norm, learning_rate=learning_rate)
         parts = {"vae_reward_error": elbo.reward_error, "vae_kl": elbo.divergence}
@@ -348,9 +361,9 @@ class VariBAD:
         valid, belief = trajectory.valid, _as_input(trajectory.decision.belief)
         self.moments = replace(
             self.moments,
-            obs=self.moments.obs.merge(Moments.of(trajectory.obs[valid])),
-            reward=self.moments.reward.merge(Moments.of(trajectory.reward[valid])),
-            belief=self.moments.belief.merge(Moments.of(belief[valid])),
+            obs=self.moments.obs.merge(Moments.of(trajectory.obs[valid]).of_all()),
+            reward=self.moments.reward.merge(Moments.of(trajectory.reward[valid]).of_all()),
+            belief=self.moments.belief.merge(Moments.of(belief[valid]).of_all()),
         )
 
     # --- inputs -----------------------------------------------------------------------------------------------
@@ -395,6 +408,11 @@ class VariBAD:
             self.hyperx.load_state_dict(state["hyperx"])
         device = self.moments.obs.mean.device
         self.moments = InputMoments(**{name: Moments(**value) for name, value in state["moments"].items()}).to(device)
+
+
+def _num_prefixes(trials: TrialSteps) -> Tensor:
+    """The number of prefixes of all trials together: []."""
+    return (trials.valid.sum(0) + 1).sum()
 
 
 def _as_input(belief: DiagonalGaussian) -> Tensor:

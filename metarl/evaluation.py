@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from metarl.errors import UserError
+from metarl.parallel import sharing
 from metarl.protocols import Agent, Measures, Split, TaskFamily, VectorEnv
 from metarl.records import Digest, Record, Trajectory, cat
 from metarl.rl.rollouts import raised, rows_per_task, run_trial
@@ -390,8 +391,11 @@ def evaluate(
     tasks = family.sample(num_tasks, split, generator) if tasks is None else tasks
     digest = Digest()
     digest.add(tasks)
-    env = family.make_env(len(tasks) * rows_per_task(agent), generator)
-    scores = run_trials(env, agent, tasks, num_points, generator=None if deterministic else generator)
+    with sharing(len(tasks)) as share:
+        env = family.make_env(share.size * rows_per_task(agent), generator)
+        with share.noise():
+            own = run_trials(env, agent, share.own(tasks), num_points, generator=None if deterministic else generator)
+        scores = share.gathered(own, dim=1)
     evaluation = Evaluation.of(
         scores.returns,
         family=family.name,

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from metarl.errors import UserError
 from metarl.evaluation import Evaluation
@@ -23,6 +24,8 @@ from metarl.fewshot.episode import (
 )
 from metarl.fewshot.problem import Classification, Outcome
 from metarl.memory import check_memory
+from metarl.nets.norm import Norm
+from metarl.parallel import current, exchanged, process_count, process_index
 from metarl.protocols import Split
 from metarl.records import Digest, Record, cat
 from metarl.source import Draw, TrainConfig, check_kinds
@@ -48,6 +51,7 @@ class FewShotSource:
         ValueError: when copies is not 1, or the family cannot produce episodes (its data are missing or too few).
     """
 
+    shares_tasks = True
     unit = "examples"
     unit_rate = "examples/s"
     num_diverged = 0
@@ -86,6 +90,8 @@ class FewShotSource:
         learner = self._config.make_learner(
             self.problem, num_iterations=num_iterations, generator=self._generators["initialisation"]
         )
+        if process_count() > 1:
+            _check_shared(learner)
         self.measure = replace(self.problem.measure, point=learner.point)
         if learner.point != "step" and not self._num_steps_given:
             self.num_points = _most_points(self.family)
@@ -111,7 +117,8 @@ class FewShotSource:
     def draw(self, learner: FewShotLearner) -> Draw[FewShotEpisode]:
         """The support and query sets of `num_tasks` training tasks."""
         episode = self.family.training.episode(self.num_tasks, "train", generator=self._next_generator())
-        return Draw(episode, episode.num_examples, {})
+        share = current()
+        return Draw(episode if share is None else share.own(episode), episode.num_examples, {})
 
     def _next_generator(self) -> torch.Generator:
         """A generator for the next batch, seeded by one number of the saved training stream."""
@@ -153,23 +160,31 @@ class FewShotSource:
             if value < 1:
                 raise ValueError(f"{name} is {value}; must be at least 1")
         shots = _shots(learner, family, num_points)
-        outcomes: list[Outcome] = []
+        scored: dict[int, Outcome] = {}  # by the number of their batch
         tasks: list[Record] = []
         digest, seconds = Digest(), 0.0
-        for episode in _test_tasks(family, split, num_tasks, shots, generator):
+        for number, episode in enumerate(_test_tasks(family, split, num_tasks, shots, generator)):
+            digest.add(replace(episode, tasks=None))  # the examples make the episode
+            tasks += [] if episode.tasks is None else [episode.tasks]
+            if number % process_count() != process_index():
+                continue  # another process's
             started = time.perf_counter()
             predictions = learner.predictions(episode, num_points)
             if predictions.is_cuda:
                 torch.cuda.synchronize(predictions.device)
             seconds += time.perf_counter() - started
-            outcomes.append(family.problem.outcome(predictions, episode.query))
-            digest.add(replace(episode, tasks=None))  # the examples make the episode
-            tasks += [] if episode.tasks is None else [episode.tasks]
+            scored[number] = family.problem.outcome(predictions, episode.query)
+        scored = {number: outcome for part in exchanged(scored) for number, outcome in part.items()}
+        outcomes = [scored[number].to(generator.device) for number in sorted(scored)]
         ways = {"ways": family.problem.ways} if isinstance(family.problem, Classification) else {}
         sizes = {**ways, "shots": family.shots if shots is None else shots, "queries": family.test_queries}
         if family.varies:
             sizes = {"ways": f"up to {sizes['ways']}", "shots": "varied", "queries": f"up to {family.test_queries}"}
-        facts: dict[str, Any] = {**sizes, **learner.facts, "milliseconds_per_task": 1000 * seconds / num_tasks}
+        facts: dict[str, Any] = {
+            **sizes,
+            **learner.facts,
+            "milliseconds_per_task": 1000 * sum(exchanged(seconds)) / num_tasks,
+        }
         evaluation = Evaluation.of(
             torch.cat([outcome.score for outcome in outcomes], 1),
             family=family.name,
@@ -194,6 +209,21 @@ class FewShotSource:
 
     def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
         pass
+
+
+def _check_shared(learner: FewShotLearner) -> None:
+    """Check that several processes can share the tasks of this learner's updates.
+
+    Raises:
+        ValueError: when its net keeps running averages of all tasks together.
+    """
+    nets = [value for value in vars(learner).values() if isinstance(value, nn.Module)]
+    has_averages = any(isinstance(part, Norm) and part.keeps_statistics for net in nets for part in net.modules())
+    if has_averages and not getattr(learner, "shares_averages", False):
+        raise ValueError(
+            "normalisation is 'running', which takes the images of all tasks together; must be another one for "
+            f"{process_count()} processes"
+        )
 
 
 def _check_memory(family: FewShotFamily, num_tasks: int) -> None:

@@ -22,6 +22,7 @@ from metarl.evaluation import (
     measure_of,
 )
 from metarl.memory import check_memory
+from metarl.parallel import Share, align, current, process_index, sharing, total_number
 from metarl.protocols import Agent, AgentConfig, Split, TaskFamily, VectorEnv
 from metarl.records import Record, Trajectory, cat
 from metarl.rl.rollouts import rows_per_task, run_trial
@@ -44,6 +45,7 @@ class ActingSource:
     """
 
     env: VectorEnv  # for training; made with the learner
+    shares_tasks = True
     unit = "environment steps"
     unit_rate = "env-steps/s"
 
@@ -116,7 +118,7 @@ class ActingSource:
         if count is None:
             return {}
         last_env, last = self._counted
-        new = count - (last if env is last_env else 0)
+        new = round(total_number(count - (last if env is last_env else 0)))
         self._counted = (env, count)
         self.num_diverged += new
         return {"rollout/num_diverged": float(new)}
@@ -126,7 +128,8 @@ class ActingSource:
         if not self._scale_is_unknown:
             return
         self._scale_is_unknown = False
-        if line := scale_warning(trajectory.obs[trajectory.valid]):
+        line = scale_warning(trajectory.obs[trajectory.valid])
+        if line is not None and process_index() == 0:
             with contextlib.suppress(OSError, ValueError):  # a stderr that is full or closed ends no training
                 print(f"metarl: {line}", file=sys.stderr)
 
@@ -173,7 +176,8 @@ class TrialSource(ActingSource):
                 f"copies is {self.copies}; must be 1, because {name} runs {block} episodes of a task in parallel"
             )
         self.measure, self._adapts_in_blocks = measure_of(agent), agent.block is not None
-        rows = self.num_tasks * self.copies * rows_per_task(agent)
+        with sharing(self.num_tasks) as share:
+            rows = share.size * self.copies * rows_per_task(agent)
         steps = self.family.horizon * (self.num_points if agent.block is None else agent.training_blocks or 1)
         check_trajectory_memory(self.family, rows, steps)
         self.env = self.family.make_env(rows, self._generators["env"])
@@ -186,16 +190,20 @@ class TrialSource(ActingSource):
             FloatingPointError: when an observation or a reward is not finite; names the task and the step.
         """
         tasks = self.family.sample(self.num_tasks, "train", self._generators["task"])
-        num_points = self._trained_points(learner)
+        num_points, share = self._trained_points(learner), current() or Share(self.num_tasks)
         trial = []
-        for trajectory in run_trial(self.env, learner, tasks, num_points, generator=self._generators["policy"]):
-            self._check_scale(trajectory)
-            trial.append(trajectory)
-        return Draw(trial, _num_steps(trial), self._metrics(trial))
+        with share.noise():
+            run = run_trial(self.env, learner, share.own(tasks), num_points, generator=self._generators["policy"])
+            for trajectory in run:
+                self._check_scale(trajectory)
+                trial.append(trajectory)
+        align(self._generators["env"], self._generators["policy"])
+        return Draw(trial, round(total_number(_num_steps(trial))), self._metrics(trial, share))
 
-    def _metrics(self, trial: Trial) -> dict[str, float]:
+    def _metrics(self, trial: Trial, share: Share) -> dict[str, float]:
         num_points = 1 if self._adapts_in_blocks else self.num_points
-        scores = cat([TrialScores.of(trajectory, self.num_tasks, num_points) for trajectory in trial])
+        own = cat([TrialScores.of(trajectory, share.size, num_points) for trajectory in trial])
+        scores = share.gathered(own, dim=1)
         measured = by_point("meta_train", mean_metrics(self.env, scores.metrics), self.measure)
         return {**self._return_metrics(trial, scores), **measured, **self._count_diverged(self.env)}
 
@@ -206,7 +214,7 @@ class TrialSource(ActingSource):
         metrics[self.score_tag] = float(returns.sum() if self.measure.adds_up else returns[-1])
         metrics["rollout/ep_rew_mean"] = float(returns.mean())
         num_episodes = sum(int((trajectory.episode_start & trajectory.valid).sum()) for trajectory in trial)
-        metrics["rollout/ep_len_mean"] = _num_steps(trial) / num_episodes
+        metrics["rollout/ep_len_mean"] = total_number(_num_steps(trial)) / total_number(num_episodes)
         return metrics
 
     def _trained_points(self, learner: Agent[Any, Any]) -> int:
