@@ -116,4 +116,6 @@ def work(argv: list[str], folder: str) -> int:
         return noted[0]
     (notes / f"{attempt}-{rank}").write_text(str(status))
     leave()
+    if status > 128:  # after a signal: the agent, which has sent it, waits for processes that end, not for results
+        os._exit(status)
     return status
