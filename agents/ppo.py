@@ -151,7 +151,7 @@ class PPO:
         sums = torch.zeros(6, device=batch.target.device)
         kls: list[Tensor] = []  # of all minibatches, including the one that stops the update
         num_steps = 0
-        for rows, weight in self._minibatches(batch.valid, generator):
+        for rows, weight in minibatches(batch.valid, config.num_epochs, config.num_minibatches, generator):
             losses = _losses(config, batch, rows, weight, evaluate)
             kls.append(losses.kl if config.target_kl is None else total(losses.kl))
             if config.target_kl is not None and kls[-1].item() > 1.5 * config.target_kl and num_steps > 0:
@@ -172,24 +172,29 @@ class PPO:
         metrics["explained_variance"] = _explained_variance(batch)
         return metrics
 
-    def _minibatches(self, valid: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """This process's rows of each minibatch, and its fraction of the minibatch's steps; None: all are its own."""
-        share = current() or Share(valid.shape[1])
-        num_steps = share.gathered(valid.sum(0))  # [B], of all processes' rows
-        num_rows = len(num_steps)
-        count = min(self.config.num_minibatches, num_rows)
-        for _ in range(self.config.num_epochs):
-            order = torch.randperm(num_rows, generator=generator, device=generator.device)
-            for rows in order.tensor_split(count):
-                own = share.own_rows(rows, num_rows)
-                yield own, valid[:, own].sum() / num_steps[rows].sum() if share.count > 1 else None
-
     def state_dict(self) -> dict[str, Any]:
         return {"iteration": self.iteration, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.iteration = state["iteration"]
         load_adam(self.optimizer, state["optimizer"])
+
+
+def minibatches(
+    valid: Tensor, num_epochs: int, num_minibatches: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The rows [R] of each minibatch of trials with valid [T, B], each epoch in another order.
+
+    Of several processes, these are this one's rows, with its fraction [] of the minibatch's valid steps; None: all.
+    """
+    share = current() or Share(valid.shape[1])
+    num_steps = share.gathered(valid.sum(0))  # [B], of all processes' rows
+    num_rows = len(num_steps)
+    for _ in range(num_epochs):
+        order = torch.randperm(num_rows, generator=generator, device=generator.device)
+        for rows in order.tensor_split(min(num_minibatches, num_rows)):
+            own = share.own_rows(rows, num_rows)
+            yield own, valid[:, own].sum() / num_steps[rows].sum() if share.count > 1 else None
 
 
 def _losses(

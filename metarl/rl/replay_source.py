@@ -22,6 +22,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from metarl.evaluation import Tail, tail_metrics
 from metarl.parallel import Share, align, current, exchanged, is_shared, sharing, total_number
 from metarl.protocols import Agent, AgentConfig, Measures, Split, TaskFamily, VectorEnv
 from metarl.records import Record, Trajectory, by_task
@@ -29,6 +30,8 @@ from metarl.rl.replay import Replay, Transition
 from metarl.rl.rollouts import check_finite, collect
 from metarl.rl.trials import ActingSource, check_trajectory_memory
 from metarl.source import Draw, TrainConfig
+from metarl.task_samplers.coordinates import nearest_distinct
+from metarl.task_samplers.sampler import UniformSampler
 
 
 class ReplayConfig(AgentConfig, Protocol):
@@ -152,13 +155,29 @@ class ReplaySource(ActingSource):
                 env = self.family.make_env(share.size * self.copies, self._generators["env"])
                 collected += self._collect(learner, env, everything, "initial", config.initial_episodes)
                 self._count_diverged(env)
-        order = torch.randperm(config.num_train_tasks, generator=generator, device=generator.device)
-        tasks = order[: self.num_tasks]
+        tasks = self._chosen_tasks(generator)
         self.replay.forget_recent(tasks)
         for phase in ("prior", "posterior", "extra"):
             collected += self._collect(learner, self.env, tasks, phase, getattr(config, f"{phase}_episodes"))
         align(self._generators["env"], self._generators["policy"])
-        return Draw(self.replay, round(total_number(_num_steps(collected))), self._metrics(collected))
+        chosen = self.sampler.report(self.tasks[tasks], self._task_scores(collected))
+        metrics = {**self._metrics(collected), **chosen}
+        return Draw(self.replay, round(total_number(_num_steps(collected))), metrics)
+
+    def _chosen_tasks(self, generator: torch.Generator) -> Tensor:
+        """Which training tasks to collect in, all different: [num_tasks]."""
+        if isinstance(self.sampler, UniformSampler):
+            order = torch.randperm(len(self.tasks), generator=generator, device=generator.device)
+            return order[: self.num_tasks]
+        return nearest_distinct(self.sampler.propose(self.num_tasks, generator), self.tasks)
+
+    def _task_scores(self, collected: list[Collected]) -> Tensor:
+        """The mean return of this iteration's episodes in each of its tasks, from the posterior if any are: [M]."""
+        share = current() or Share(self.num_tasks)
+        parts = [part for part in collected if part.phase in ("posterior", "extra")]
+        parts = parts or [part for part in collected if part.phase == "prior"]
+        returns = [part.trajectory.episode_returns(int(part.trajectory.episode_index.max()) + 1) for part in parts]
+        return share.gathered(torch.cat(returns).reshape(-1, share.size, self.copies).mean((0, 2)))
 
     def _collect(
         self, learner: ReplayLearner, env: VectorEnv, tasks: Tensor, phase: str, num_episodes: int
@@ -205,6 +224,7 @@ class ReplaySource(ActingSource):
                 of_all = share.gathered(part.trajectory.episode_returns(num_episodes), dim=1)
                 returns[name].append(of_all.flatten())
         metrics = {f"meta_train/return/{name}": float(torch.cat(r).mean()) for name, r in returns.items() if r}
+        metrics |= tail_metrics("meta_train/return", Tail.of(self._task_scores(experience), higher_is_better=True))
         metrics["rollout/ep_rew_mean"] = float(torch.cat([r for part in returns.values() for r in part]).mean())
         ends = sum(int((part.trajectory.episode_start & part.trajectory.valid).sum()) for part in experience)
         metrics["rollout/ep_len_mean"] = total_number(_num_steps(experience)) / total_number(ends)
@@ -216,11 +236,11 @@ class ReplaySource(ActingSource):
 
     def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
         """Includes the training tasks, because generators on another kind of device would sample different ones."""
-        state = {**super().state_dict(), "tasks": dict(vars(self.tasks))}
+        state = {**super().state_dict(to_train=to_train), "tasks": dict(vars(self.tasks))}
         return {**state, "replay": self.replay.state_dict()} if to_train else state
 
     def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
-        super().load_state_dict(state)
+        super().load_state_dict(state, to_train=to_train)
         saved = {name: value.to(self._generators["task"].device) for name, value in state["tasks"].items()}
         self.tasks = replace(self.tasks, **saved)  # pyright: ignore[reportArgumentType], records are dataclasses
         if to_train:

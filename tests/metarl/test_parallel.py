@@ -16,7 +16,6 @@ from metarl.parallel import Share
 from metarl.trainer import TrainConfig, Trainer
 from tests.metarl.two_processes import CASES, MDP, by_processes, train
 
-
 # Biases that change no output: their gradients are rounding errors, which Adam magnifies. And a mean that follows one.
 WITHOUT_EFFECT = ("project.bias", "conv.bias", "norm.running_mean")
 

@@ -15,6 +15,7 @@ from agents.maml import MAMLTRPOConfig
 from agents.pearl import PEARLConfig
 from agents.promp import ProMPConfig
 from agents.rl2 import MEMORIES, RL2Config
+from agents.teacher_student import TeacherStudentConfig
 from agents.varibad import VariBADConfig
 from envs.torch_families.navigation import PointNavigation
 from envs.torch_families.tabular import TabularMDP
@@ -70,6 +71,7 @@ CASES: dict[str, Case] = {
     "promp": (POINT, ProMPConfig(**BLOCKS, target_kl=0.01), 5, 1),
     "pearl": (POINT, PEARLConfig(**REPLAY, normalise_obs=True, temperature=None), 5, 1),
     "varibad": (POINT, VariBADConfig(**VAE, num_minibatches=2), 5, 1),
+    "teacher and student": (POINT, TeacherStudentConfig(**SMALL, teacher_fraction=0.3), 5, 1),
     "maml": (Sinusoid(), MAMLConfig(), 5, 1),
     "np": (Sinusoid(), NPConfig(), 5, 1),
     "prototypical": (Patterns(), METRIC_LEARNERS["prototypical"][0], 5, 1),
