@@ -309,7 +309,7 @@ class MAML:
         self.num_updates += 1
         if self.config.normalise_obs:  # after the step, so that acting and learning saw the same inputs
             for trajectory in trial:
-                self.obs_moments = self.obs_moments.merge(Moments.of(trajectory.obs[trajectory.valid]))
+                self.obs_moments = self.obs_moments.merge(Moments.of(trajectory.obs[trajectory.valid]).of_all())
         check_finite(self.adaptation, f"update {self.num_updates}")
         if not self.policy.is_discrete:
             metrics["std"] = float(self.policy.log_std.detach().exp().mean())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from metarl.fewshot.episode import FewShotEpisode, num_ways
-from metarl.fewshot.normalising import in_evaluation, normalisation_facts
+from metarl.fewshot.normalising import absorb_shared_statistics, in_evaluation, normalisation_facts
 from metarl.fewshot.outer_step import OuterConfig, OuterStep
 from metarl.fewshot.problem import Classification, Problem
 from metarl.fewshot.seen_classes import one_hot
@@ -29,6 +29,8 @@ class ExampleAdaptation(nn.Module, Generic[S]):
 
     For classes, it can predict once it has absorbed an example.
     """
+
+    embeds_all_tasks = False  # whether a convolutional net takes the images of all tasks as one batch
 
     @property
     def adapted_parameters(self) -> int:
@@ -68,6 +70,11 @@ class AmortisedLearner:
         return "shot" if isinstance(self.problem, Classification) else "example"
 
     @property
+    def shares_averages(self) -> bool:
+        """Whether several processes can share tasks if its nets keep running averages: each task is a batch then."""
+        return not self.adaptation.embeds_all_tasks
+
+    @property
     def facts(self) -> Mapping[str, Any]:
         """The net's normalisation, and the number of parameters generated per task, not counting those per class."""
         return {**normalisation_facts(self.adaptation), "adapted_parameters": self.adaptation.adapted_parameters}
@@ -87,6 +94,7 @@ class AmortisedLearner:
         query = experience.query
         loss, prediction = self._judged(experience.support, query, generator)
         norm = self.outer_step(loss)
+        absorb_shared_statistics(self.adaptation)
         score = self.problem.score(prediction.detach(), query).mean()
         return {
             f"train/query_{self.problem.measure.name}": float(score),

@@ -26,6 +26,7 @@ from metarl.fewshot.outer_step import OuterConfig, OuterStep
 from metarl.fewshot.problem import Problem, Regression, squared_errors
 from metarl.nets.distributions import DiagonalGaussian
 from metarl.nets.mlp import Activation, mlp
+from metarl.parallel import shared_noise
 from metarl.records import Examples, cat, stack
 
 _INITIAL_RAW_VARIANCE = -3.0  # softplus of it is the initial variance of one example's factor
@@ -99,7 +100,8 @@ class NeuralProcess:
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam; `train/query_mse` is the mean squared error after the whole support, before the step."""
         support, query = experience.support, experience.query
-        loss, error = self._judge(support, query, generator)
+        with shared_noise():
+            loss, error = self._judge(support, query, generator)
         norm = self.outer_step(loss)
         return {"train/query_mse": float(error), "train/loss": float(loss.detach()), "train/grad_norm": norm}
 
