@@ -1,6 +1,6 @@
 """Teacher and student on half_cheetah_vel, target velocities uniform in [0, 3].
 
-The student is a GRU that imitates the teacher's actions. It reads the rewards: nothing else shows the target velocity.
+The student is a GRU that infers the teacher's latent. It reads the rewards: nothing else shows the target velocity.
 The teacher has the first 1.3 of 1.9 million steps.
 """
 
