@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from agents.hyperx import BONUSES, HyperX, HyperXConfig, NoBonus
 from agents.ppo import PPO, Evaluated, PPOBatch, PPOConfig, batch_of, past_returns
+from metarl.adaptation.attention import CausalStack, StackState
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceBelief, SequenceState
 from metarl.adaptation.snail import SnailConfig
@@ -34,6 +35,7 @@ from metarl.adaptation.transformer import TransformerConfig
 from metarl.checks import positive, widths
 from metarl.nets.mlp import Activation, PolicyHead, mlp
 from metarl.nets.moments import Moments
+from metarl.optim import flat_gradient
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
 from metarl.rl.trials import TrialSource
@@ -201,13 +203,17 @@ class RL2:
         return RL2State(memory, memory.hidden.new_zeros(num_tasks * copies, self.obs_size))
 
     def observe(self, state: RL2State, action: Tensor | None, step: Step) -> RL2State:
+        item, obs = self._next_item(state, action, step)
+        return RL2State(self.net.memory.absorb(state.memory, item), obs)
+
+    def _next_item(self, state: RL2State, action: Tensor | None, step: Step) -> tuple[Tensor, Tensor]:
+        """The memory's next input [B, item], and the normalised observation [B, O]."""
         obs = self._normalised_obs(step.obs)
         if action is None:
             encoded = obs.new_zeros(len(obs), self.net.policy.num_actions)
         else:
             encoded = self.net.policy.encode(action)
-        item = self._item(state.obs, obs, encoded, step.reward, step.episode_end)
-        return RL2State(self.net.memory.absorb(state.memory, item), obs)
+        return self._item(state.obs, obs, encoded, step.reward, step.episode_end), obs
 
     def act(self, state: RL2State, obs: Tensor, generator: torch.Generator | None) -> ActorCriticDecision:
         """A decision for obs [B, O], the last observation read by the memory."""
@@ -227,6 +233,14 @@ class RL2:
     def state_vectors(self, state: RL2State) -> Tensor:
         """The memory's output [B, H]."""
         return state.memory.hidden
+
+    def attention(self, state: RL2State, action: Tensor | None, step: Step) -> Tensor | None:
+        """How much the memory attends to each step so far as it reads this one: [B, steps]; None without attention."""
+        memory = self.net.memory.memory
+        if not isinstance(memory, CausalStack):
+            return None
+        assert isinstance(state.memory, StackState)
+        return memory.attention(state.memory, self.net.memory.encoder(self._next_item(state, action, step)[0]))
 
     def states_of(self, state: RL2State, tasks: Tensor) -> RL2State:
         return state[tasks]
@@ -259,6 +273,17 @@ class RL2:
         if not self.net.policy.is_discrete:
             metrics["std"] = float(self.net.policy.log_std.detach().exp().mean())
         return {f"train/{name}": value for name, value in metrics.items()}
+
+    def task_gradients(self, trial: Sequence[Experience], num_tasks: int, generator: torch.Generator) -> Tensor:
+        """The gradients of PPO's loss, without bonus: [num_tasks, P]."""
+        (trajectory,) = trial
+        inputs, batch, decision = self._inputs(trajectory), self._batch(trajectory), trajectory.decision
+        parameters = list(self.net.parameters())
+        gradients = []
+        for rows in torch.arange(trajectory.valid.shape[1], device=trajectory.valid.device).chunk(num_tasks):
+            evaluated = self._evaluate(inputs.rows(rows), decision.action[:, rows])
+            gradients.append(flat_gradient(self.ppo.loss(batch.rows(rows), evaluated), parameters))
+        return torch.stack(gradients)
 
     def _bonus(self, trajectory: Experience, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """What HyperX adds to the rewards [T, B], and metrics; its predictor then learns from the same steps."""

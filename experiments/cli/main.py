@@ -22,6 +22,8 @@ COMMANDS = (
     "resume",
     "evaluate",
     "probe",
+    "diagnose",
+    "portfolio",
     "compare",
     "report",
     "play",
@@ -36,6 +38,7 @@ _NEED_TORCH = (
     "resume",
     "evaluate",
     "probe",
+    "diagnose",
     "play",
     "pack",
 )  # loading it takes most of the time until they start

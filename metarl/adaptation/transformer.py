@@ -17,7 +17,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from metarl.adaptation.attention import CausalStack, KeysValues, attend, no_keys, queries_keys_values
+from metarl.adaptation.attention import (
+    CausalStack,
+    KeysValues,
+    attend,
+    attention_weights,
+    no_keys,
+    queries_keys_values,
+)
 from metarl.checks import MOST_BLOCKS, at_least, literals, widths
 from metarl.nets.mlp import LayerNorm, linear
 
@@ -99,14 +106,23 @@ class TransformerLayer(nn.Module):
         return no_keys(num_rows, self.num_heads, head_size, head_size, self.attention_output.weight)
 
     def forward(self, x: Tensor, past: KeysValues, *, alone: bool) -> tuple[Tensor, KeysValues]:
+        query, new = self._queries(x, past, alone)
+        found, past = attend(query, new, past, alone=alone)
+        x = x + self.attention_output(found.transpose(1, 2).flatten(2))
+        return x + self.feedforward(x), past
+
+    def weights(self, x: Tensor, past: KeysValues) -> Tensor:
+        """How much the next item x [B, 1, in] attends to each one before it, and to itself: [B, heads, items + 1]."""
+        return attention_weights(*self._queries(x, past, alone=False), past)
+
+    def _queries(self, x: Tensor, past: KeysValues, alone: bool) -> tuple[Tensor, KeysValues]:
+        """Queries [B, heads, T, head_size], and keys and values, of the items x [B, T, in] after a past."""
         parts = self.project(self.attention_norm(x)).chunk(3, -1)
         query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
         if self.rotary:
             angle = _positions(x, past.num_items, alone)[:, None] * self.frequencies
             query, key = rotated(query, angle), rotated(key, angle)
-        found, past = attend(query, KeysValues(key, value), past, alone=alone)
-        x = x + self.attention_output(found.transpose(1, 2).flatten(2))
-        return x + self.feedforward(x), past
+        return query, KeysValues(key, value)
 
 
 class LearnedPositions(nn.Module):

@@ -18,6 +18,7 @@ from metarl.fewshot.outer_step import MetaLearned, OuterConfig, OuterStep
 from metarl.fewshot.problem import Classification, Problem
 from metarl.nets.conv import STRIDED, ConvConfig, ImageClassifier
 from metarl.nets.mlp import mlp
+from metarl.optim import flat_gradient
 from metarl.records import Examples
 from metarl.rl.losses import mean_over_examples
 
@@ -141,8 +142,23 @@ class GradientLearner:
 
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam; the logged score is from before the step."""
-        progress = self.outer_step.progress
         check_ways(self.problem, experience)
+        loss, prediction, states = self._judged(experience, generator)
+        score = self.problem.score(prediction.detach(), experience.query).mean()
+        norm = self.outer_step(loss)
+        self._absorb_statistics(states, experience)
+        return {f"train/query_{self.problem.measure.name}": float(score), "train/grad_norm": norm}
+
+    def task_gradients(self, experience: FewShotEpisode, num_tasks: int, generator: torch.Generator) -> Tensor:
+        """The gradients of the loss on the queries after adaptation: [num_tasks, P]."""
+        check_ways(self.problem, experience)
+        parameters = list(self.adaptation.parameters())
+        losses = (self._judged(experience[task : task + 1], generator)[0] for task in range(num_tasks))
+        return torch.stack([flat_gradient(loss, parameters) for loss in losses])
+
+    def _judged(self, experience: FewShotEpisode, generator: torch.Generator) -> tuple[Tensor, Tensor, list[Any]]:
+        """The loss on a batch of tasks, the last predictions for their queries, and the states on the way."""
+        progress = self.outer_step.progress
         support, query = with_context(self.adaptation.net, experience)
         first_order = self.config.is_first_order(progress)
         states = self.adaptation.path(self._prior(len(support), generator), support, first_order=first_order)
@@ -153,10 +169,7 @@ class GradientLearner:
                 prediction = self.adaptation.predict(state, query.x, query.context)
                 of_examples = self.problem.losses(prediction, query.y)
                 losses.append(weight * mean_over_examples(of_examples, query.valid).mean())
-        score = self.problem.score(prediction.detach(), query).mean()
-        norm = self.outer_step(torch.stack(losses).sum())
-        self._absorb_statistics(states, experience)
-        return {f"train/query_{self.problem.measure.name}": float(score), "train/grad_norm": norm}
+        return torch.stack(losses).sum(), prediction, states
 
     def _prior(self, num_tasks: int, generator: torch.Generator) -> Any:
         """The start of adaptation in meta-training."""

@@ -89,6 +89,24 @@ def distances(states: TaskStates, point: int) -> tuple[bytes, float | None]:
     return _png(figure), _correlation(vectors, values) if values.is_floating_point() else None
 
 
+def attention(weights: Sequence[Sequence[float]], point: str) -> bytes:
+    """The mean attention to each step of the trial so far, a row for each point that has one, as a PNG."""
+    longest = max(map(len, weights))
+    grid = np.full((len(weights), longest), np.nan)
+    for row, values in zip(grid, weights, strict=True):
+        row[: len(values)] = values
+    figure = Figure(figsize=(9, 0.45 * len(weights) + 1.4), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(grid, cmap="viridis", aspect="auto", interpolation="nearest", vmin=0)
+    axes.set_yticks(range(len(weights)), ["before any data", *(f"after {point} {k}" for k in range(1, len(weights)))])
+    axes.set_xlabel("step of the trial that is attended to", fontsize=9)
+    axes.set_title("mean attention over tasks, blocks and heads", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.set_facecolor("#c8c8c8")  # steps to come
+    figure.colorbar(image, ax=axes)
+    return _png(figure)
+
+
 def _correlation(vectors: Tensor, values: Tensor) -> float:
     """The correlation of distances between states with distances between parameters, over pairs of tasks."""
     some = slice(0, 500)
