@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from agents.pearl import PEARLConfig
     from agents.promp import ProMPConfig
     from agents.rl2 import RL2Config
+    from agents.teacher_student import TeacherStudentConfig
     from agents.varibad import VariBADConfig
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "PEARLConfig",
     "ProMPConfig",
     "RL2Config",
+    "TeacherStudentConfig",
     "VariBADConfig",
 ]
 
@@ -24,6 +26,7 @@ _OFFERED = {
     "PEARLConfig": "agents.pearl:PEARLConfig",
     "ProMPConfig": "agents.promp:ProMPConfig",
     "RL2Config": "agents.rl2:RL2Config",
+    "TeacherStudentConfig": "agents.teacher_student:TeacherStudentConfig",
     "VariBADConfig": "agents.varibad:VariBADConfig",
 }
 

@@ -39,11 +39,6 @@ class Transitions(Record):
     raw_next_obs: Tensor  # [T, M, O], not normalised
     valid: Tensor  # [T, M] bool: false after the trial's end
 
-    @property
-    def items(self) -> Tensor:
-        """The encoder's inputs: [T, M, A + 1 + O]."""
-        return torch.cat([self.action, self.reward.unsqueeze(-1), self.next_obs], -1)
-
 
 RewardKind = Literal["scalar", "one_hot"]
 
@@ -148,13 +143,15 @@ class BeliefVAE(nn.Module):
         memory: RecurrentConfig,
         hidden_size: int,
         encoder_sizes: tuple[int, ...],
+        reward_input: bool,
         reward_decoder: RewardKind,
         reward_decoder_sizes: tuple[int, ...],
         state_decoder_sizes: tuple[int, ...] | None,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        sizes = (num_actions + 1 + obs_size, *encoder_sizes)
+        self.reward_input = reward_input  # whether the encoder reads the rewards
+        sizes = (num_actions + reward_input + obs_size, *encoder_sizes)
         embedding = mlp(sizes, activation="relu", generator=generator)
         made: Any = memory.make(sizes[-1], hidden_size, generator=generator)
         self.memory: SequenceBelief[Any] = SequenceBelief(embedding, made)
@@ -163,6 +160,10 @@ class BeliefVAE(nn.Module):
         self.reward_decoder: RewardDecoder = REWARD_DECODERS[reward_decoder](reward_decoder_sizes, *shape)
         self.state_decoder = None if state_decoder_sizes is None else StateDecoder(state_decoder_sizes, *shape)
 
+    def items(self, action: Tensor, reward: Tensor, next_obs: Tensor) -> Tensor:
+        """The encoder's inputs [..., item] from encoded actions [..., A], rewards [...] and observations [..., O]."""
+        return torch.cat([action, *([reward.unsqueeze(-1)] if self.reward_input else []), next_obs], -1)
+
     def belief(self, memory: SequenceState) -> DiagonalGaussian:
         """The belief that a memory holds: [B, Z]."""
         return self._belief(memory.hidden)
@@ -170,7 +171,8 @@ class BeliefVAE(nn.Module):
     def beliefs(self, transitions: Transitions) -> DiagonalGaussian:
         """The beliefs after each prefix of whole trials [T, M], from none to all transitions: [T + 1, M, Z]."""
         prior = self.memory.prior(transitions.valid.shape[1])
-        hidden = self.memory.unroll(prior, transitions.items)
+        items = self.items(transitions.action, transitions.reward, transitions.next_obs)
+        hidden = self.memory.unroll(prior, items)
         return self._belief(torch.cat([prior.hidden[None], hidden]))
 
     def _belief(self, hidden: Tensor) -> DiagonalGaussian:

@@ -6,4 +6,5 @@ AGENTS: dict[str, str] = {
     "pearl": "agents.pearl:PEARLConfig",
     "rl2": "agents.rl2:RL2Config",
     "varibad": "agents.varibad:VariBADConfig",
+    "teacher_student": "agents.teacher_student:TeacherStudentConfig",
 }

@@ -26,15 +26,17 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.hyperx import BONUSES, HyperX, HyperXConfig, NoBonus
-from agents.ppo import PPO, Evaluated, PPOBatch, PPOConfig, batch_of, past_returns
+from agents.ppo import PPO, Evaluated
+from agents.trial_agent import InputMoments, TrialAgent, TrialAgentConfig, check_bonus, memory_item, one_later
 from metarl.adaptation.attention import CausalStack, StackState
+from metarl.adaptation.no_memory import NoMemoryConfig
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceBelief, SequenceState
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
-from metarl.checks import positive, widths
-from metarl.nets.mlp import Activation, PolicyHead, mlp
-from metarl.nets.moments import Moments
+from metarl.adaptation.window import WindowConfig
+from metarl.checks import widths
+from metarl.nets.mlp import PolicyHead, mlp
 from metarl.optim import flat_gradient
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
@@ -48,38 +50,42 @@ MEMORIES = {  # the memories by the names that the command line takes
     "lstm": RecurrentConfig("lstm"),
     "snail": SnailConfig(),
     "transformer": TransformerConfig(),
+    "window": WindowConfig(),
+    "none": NoMemoryConfig(),
 }
+MemoryConfig = NoMemoryConfig | RecurrentConfig | SnailConfig | TransformerConfig | WindowConfig
 
 
 @dataclass(frozen=True)
-class RL2Config(PPOConfig):
+class RL2Config(TrialAgentConfig):
     """RL²: a recurrent policy trained by PPO."""
 
-    memory: RecurrentConfig | SnailConfig | TransformerConfig = field(  # memory of the trial so far
+    memory: MemoryConfig = field(  # memory of the trial so far
         default_factory=RecurrentConfig, metadata={"variants": MEMORIES}
     )
     whole_transition: bool = False  # whether each item of the memory's input also holds the previous observation
     hidden_size: int = 128  # size of the memory's output: number of units, or a transformer's width
     encoder_sizes: tuple[int, ...] = ()  # hidden layers between the inputs and the memory
-    head_sizes: tuple[int, ...] = (64,)  # hidden layers of the policy's and of the critic's head
-    activation: Activation = "tanh"  # nonlinearity of the encoder and the heads
-    init_std: float = 1.0  # initial standard deviation of continuous actions, with the box scaled to [-1, 1]
-    normalise_obs: bool = True  # whether observations are normalised by running moments
-    normalise_reward: bool = True  # whether rewards are normalised by running moments
     bonus: NoBonus | HyperXConfig = field(  # exploration bonus in meta-training
         default_factory=NoBonus, metadata={"variants": BONUSES}
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        widths(self, "hidden_size", "encoder_sizes", "head_sizes")
-        positive(self, "init_std")
-        if not isinstance(self.memory, (RecurrentConfig, SnailConfig, TransformerConfig)):
-            raise ValueError(f"memory is {self.memory!r}; must be a RecurrentConfig, SnailConfig or TransformerConfig")
-        if not isinstance(self.bonus, (NoBonus, HyperXConfig)):
-            raise ValueError(f"bonus is {self.bonus!r}; must be a NoBonus or HyperXConfig")
+        widths(self, "hidden_size", "encoder_sizes")
+        if not isinstance(self.memory, MemoryConfig):
+            classes = dict.fromkeys(type(memory).__name__ for memory in MEMORIES.values())
+            raise ValueError(f"memory is {self.memory!r}; must be one of {', '.join(classes)}")
+        check_bonus(self.bonus)
         if isinstance(self.memory, TransformerConfig):
             self.memory.check_width(self.hidden_size)
+        if isinstance(self.memory, NoMemoryConfig) and self.encoder_sizes:
+            raise ValueError(f"encoder_sizes is {self.encoder_sizes}; must be empty without a memory")
+
+    @property
+    def memory_size(self) -> int:
+        """The size of the memory's output."""
+        return 0 if isinstance(self.memory, NoMemoryConfig) else self.hidden_size
 
     @property
     def max_trial_steps(self) -> int | None:
@@ -114,15 +120,6 @@ class RL2State(Record):
 
 
 @dataclass(frozen=True)
-class InputMoments(Record):
-    """Running moments that normalise the networks' inputs."""
-
-    obs: Moments  # of observations [O]
-    reward: Moments  # of rewards []
-    discounted_return: Moments  # of discounted sums of past rewards [], whose deviation scales the critic's targets
-
-
-@dataclass(frozen=True)
 class Inputs(Record):
     """The networks' inputs over whole trials."""
 
@@ -145,11 +142,11 @@ class RL2Network(nn.Module):
     ) -> None:
         super().__init__()
         obs_size = observation_space.shape[0]
-        head_sizes = (config.hidden_size + obs_size, *config.head_sizes)
+        head_sizes = (config.memory_size + obs_size, *config.head_sizes)
         make = {"activation": config.activation, "generator": generator}
         self.policy = PolicyHead(head_sizes, action_space, init_std=config.init_std, **make)
         self.critic = mlp([*head_sizes, 1], output_gain=1.0, **make)
-        item_size = obs_size * (2 if config.whole_transition else 1) + self.policy.num_actions + 2
+        item_size = obs_size * (2 if config.whole_transition else 1) + self.policy.num_actions + config.reward_input + 1
         sizes = (item_size, *config.encoder_sizes)
         encoder = mlp(sizes, **make)
         memory: Any = config.memory.make(sizes[-1], config.hidden_size, generator=generator)
@@ -167,11 +164,8 @@ RL2_TWO_CORES = RL2Config(  # base settings of the robot recipes, for two cores
 )
 
 
-class RL2:
+class RL2(TrialAgent):
     """The agent: `act` reads the memory, `observe` writes to it, `update` runs PPO on whole trials."""
-
-    block: int | None = None  # the memory adapts at every step
-    training_blocks: int | None = None
 
     def __init__(
         self,
@@ -186,15 +180,9 @@ class RL2:
         self.obs_size = observation_space.shape[0]
         self.net = RL2Network(config, observation_space, action_space, generator)
         self.ppo = PPO(config, self.net, num_iterations)
-        device = generator.device
-        self.moments = InputMoments(
-            obs=Moments.empty(*observation_space.shape, device=device),
-            reward=Moments.empty(device=device),
-            discounted_return=Moments.empty(device=device),
-        )
-        self.hyperx: HyperX | None = None
+        self.moments = InputMoments.empty(device=generator.device, obs=self.obs_size)
         if isinstance(config.bonus, HyperXConfig):
-            self.hyperx = HyperX(config.bonus, self.obs_size + config.hidden_size, config.gamma, generator)
+            self.hyperx = HyperX(config.bonus, self.obs_size + config.memory_size, config.gamma, generator)
 
     # --- acting: prior, observe and act, one step at a time ----------------------------------------------------
 
@@ -226,10 +214,6 @@ class RL2:
             value=self.net.critic(features).squeeze(-1),
         )
 
-    def adapt(self, state: RL2State, trajectory: Experience) -> RL2State:
-        """The unchanged state: the memory has already absorbed every step."""
-        return state
-
     def state_vectors(self, state: RL2State) -> Tensor:
         """The memory's output [B, H]."""
         return state.memory.hidden
@@ -242,9 +226,6 @@ class RL2:
         assert isinstance(state.memory, StackState)
         return memory.attention(state.memory, self.net.memory.encoder(self._next_item(state, action, step)[0]))
 
-    def states_of(self, state: RL2State, tasks: Tensor) -> RL2State:
-        return state[tasks]
-
     # --- learning ---------------------------------------------------------------------------------------------
 
     def update(self, trial: Sequence[Experience], generator: torch.Generator) -> dict[str, float]:
@@ -254,24 +235,17 @@ class RL2:
             FloatingPointError: when a parameter is no longer finite; the agent is unusable then.
         """
         (trajectory,) = trial
-        bonus, bonus_metrics = self._bonus(trajectory, generator)
+        bonus, metrics = self._bonus(trajectory, generator)
         paid = replace(trajectory, reward=trajectory.reward + bonus)
-        if self.config.normalise_reward:
-            merged = self.moments.discounted_return.merge(past_returns(paid, self.config.gamma))
-            self.moments = replace(self.moments, discounted_return=merged)
-        inputs, valid, decision = self._inputs(trajectory), trajectory.valid, trajectory.decision
+        self._see_returns(paid)
+        inputs, decision = self._inputs(trajectory), trajectory.decision
 
         def evaluate(rows: Tensor) -> Evaluated:
             return self._evaluate(inputs.rows(rows), decision.action[:, rows])
 
-        metrics = bonus_metrics | self.ppo.update(self._batch(paid), evaluate, generator)
-        self.moments = replace(  # after the update: acting and learning must use the same normalisation
-            self.moments,
-            obs=self.moments.obs.merge(Moments.of(trajectory.obs[valid])),
-            reward=self.moments.reward.merge(Moments.of(trajectory.reward[valid])),
-        )
-        if not self.net.policy.is_discrete:
-            metrics["std"] = float(self.net.policy.log_std.detach().exp().mean())
+        metrics |= self._update_head(self.net.policy, paid, evaluate, generator)
+        # After the update: acting and learning must use the same normalisation.
+        self.moments = self.moments.with_steps(trajectory)
         return {f"train/{name}": value for name, value in metrics.items()}
 
     def task_gradients(self, trial: Sequence[Experience], num_tasks: int, generator: torch.Generator) -> Tensor:
@@ -285,25 +259,12 @@ class RL2:
             gradients.append(flat_gradient(self.ppo.loss(batch.rows(rows), evaluated), parameters))
         return torch.stack(gradients)
 
-    def _bonus(self, trajectory: Experience, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """What HyperX adds to the rewards [T, B], and metrics; its predictor then learns from the same steps."""
-        if self.hyperx is None:
-            return torch.zeros_like(trajectory.reward), {}
-        with torch.no_grad():
-            longer = trajectory.map(lambda value: torch.cat([value, value[-1:]]))  # so the memory reads the last step
-            longer = replace(longer, obs=torch.cat([trajectory.obs, trajectory.next_obs[-1:]]))
-            prior = self.net.memory.prior(trajectory.valid.shape[1])
-            hidden = self.net.memory.unroll(prior, self._inputs(longer).items)[1:]  # after each step
-            reached = torch.cat([self._normalised_obs(trajectory.next_obs), hidden], -1)
-        valid, remaining = trajectory.valid, self.ppo.scheduled(1.0, 0.0)
-        bonus = self.hyperx.bonus(reached, None, trajectory.trial_start, valid, remaining)
-        self.hyperx.learn(reached[valid], generator)
-        return bonus
-
-    def _batch(self, trajectory: Experience) -> PPOBatch:
-        """The data for PPO; with normalisation, rewards are divided by the returns' standard deviation."""
-        scale = self.moments.discounted_return.std.float() if self.config.normalise_reward else 1.0
-        return batch_of(trajectory, self.config, scale)
+    def _reached(self, trajectory: Experience, generator: torch.Generator) -> tuple[Tensor, None]:
+        longer = trajectory.map(lambda value: torch.cat([value, value[-1:]]))  # so the memory reads the last step
+        longer = replace(longer, obs=torch.cat([trajectory.obs, trajectory.next_obs[-1:]]))
+        prior = self.net.memory.prior(trajectory.valid.shape[1])
+        hidden = self.net.memory.unroll(prior, self._inputs(longer).items)[1:]  # after each step
+        return torch.cat([self._normalised_obs(trajectory.next_obs), hidden], -1), None
 
     def _evaluate(self, inputs: Inputs, action: Tensor) -> Evaluated:
         """The current nets' outputs for past actions [T, B, ...], in environment units."""
@@ -316,9 +277,6 @@ class RL2:
 
     # --- inputs -----------------------------------------------------------------------------------------------
 
-    def _normalised_obs(self, obs: Tensor) -> Tensor:
-        return self.moments.obs.standardise(obs) if self.config.normalise_obs else obs
-
     def _inputs(self, trajectory: Experience) -> Inputs:
         obs = self._normalised_obs(trajectory.obs)
         return Inputs(self._items(trajectory, obs), obs)
@@ -326,36 +284,21 @@ class RL2:
     def _items(self, trajectory: Experience, obs: Tensor) -> Tensor:
         """The memory's inputs at each step [T, B, item]: the observation and the previous step's results."""
         action = self.net.policy.encode(trajectory.decision.action)
-        before = (_shifted(value) for value in (obs, action, trajectory.reward, trajectory.episode_end))
+        before = (one_later(value) for value in (obs, action, trajectory.reward, trajectory.episode_end))
         previous_obs, action, reward, episode_end = before
         return self._item(previous_obs, obs, action, reward, episode_end)
 
     def _item(self, previous_obs: Tensor, obs: Tensor, action: Tensor, reward: Tensor, episode_end: Tensor) -> Tensor:
         """One item of the memory's input [..., item] from normalised obs, encoded action, raw reward, end flag."""
-        if self.config.normalise_reward:
-            reward = reward / self.moments.reward.std.float()
-        parts = [obs, action, reward.unsqueeze(-1), episode_end.unsqueeze(-1).to(obs.dtype)]
-        return torch.cat([previous_obs, *parts] if self.config.whole_transition else parts, -1)
+        scaled = self._scaled_reward(reward) if self.config.reward_input else None
+        item = memory_item(obs, action, scaled, episode_end)
+        return torch.cat([previous_obs, item], -1) if self.config.whole_transition else item
 
     # --- saving -----------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "net": self.net.state_dict(),
-            **self.ppo.state_dict(),
-            "moments": {name: vars(moments) for name, moments in vars(self.moments).items()},
-            **({} if self.hyperx is None else {"hyperx": self.hyperx.state_dict()}),
-        }
+        return {"net": self.net.state_dict(), **super().state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.net.load_state_dict(state["net"])
-        self.ppo.load_state_dict(state)
-        if self.hyperx is not None:
-            self.hyperx.load_state_dict(state["hyperx"])
-        device = self.moments.obs.mean.device
-        self.moments = InputMoments(**{name: Moments(**value) for name, value in state["moments"].items()}).to(device)
-
-
-def _shifted(values: Tensor) -> Tensor:
-    """Values [T, ...] shifted by one step; zero at the first."""
-    return torch.cat([torch.zeros_like(values[:1]), values[:-1]])
+        super().load_state_dict(state)

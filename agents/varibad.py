@@ -16,7 +16,8 @@ Deviations: 1. action, reward and next observation share the encoder's first lay
 learned. 3. a minibatch of PPO holds whole trials, and many more of them; the VAE takes more steps per iteration for it.
 4. there is no collection before the first iteration. 5. the encoder's gradient flows through the whole trial. 6. with
 `normalise_obs` and `normalise_reward`, the VAE too reads observations and rewards scaled by running moments. 7. there
-is no extra transition when an episode starts; the encoder is not told of the ends of episodes.
+is no extra transition when an episode starts; the encoder is not told of the ends of episodes. 8. without
+`reward_input`, the encoder does not read the rewards, which its decoder still learns to predict.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ from torch import Tensor, nn
 
 from agents.belief_vae import BeliefVAE, RewardKind, Transitions
 from agents.hyperx import BONUSES, HyperX, HyperXConfig, NoBonus
-from agents.ppo import PPO, Evaluated, PPOConfig, batch_of, past_returns
+from agents.ppo import PPO, Evaluated
+from agents.trial_agent import InputMoments, TrialAgent, TrialAgentConfig, check_bonus
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceState
 from metarl.checks import at_least, not_negative, positive, rounds, widths
 from metarl.errors import UserError
 from metarl.nets.distributions import DiagonalGaussian
-from metarl.nets.mlp import Activation, PolicyHead, mlp
+from metarl.nets.mlp import PolicyHead, mlp
 from metarl.nets.moments import Moments
 from metarl.optim import gradient_step, load_adam
 from metarl.protocols import TaskFamily
@@ -47,7 +49,7 @@ from metarl.source import TrainConfig
 
 
 @dataclass(frozen=True)
-class VariBADConfig(PPOConfig):
+class VariBADConfig(TrialAgentConfig):
     """VariBAD: a policy on a variational belief about the task, trained by PPO."""
 
     latent_size: int = 5  # size of z, the latent task variable
@@ -58,11 +60,6 @@ class VariBADConfig(PPOConfig):
     reward_decoder_sizes: tuple[int, ...] = (64, 32)  # hidden layers of the reward decoder
     state_decoder_sizes: tuple[int, ...] | None = None  # hidden layers of the state decoder; None: no state decoder
     embedding_size: int = 32  # size of the policy's embeddings of the observation and of the belief
-    head_sizes: tuple[int, ...] = (64,)  # hidden layers of the policy's and of the critic's head
-    activation: Activation = "tanh"  # nonlinearity of the embeddings and the heads
-    init_std: float = 1.0  # initial standard deviation of continuous actions, with the box scaled to [-1, 1]
-    normalise_obs: bool = True  # whether observations are normalised by running moments
-    normalise_reward: bool = True  # whether rewards are normalised by running moments
     normalise_belief: bool = True  # whether the policy's view of the belief is normalised by running moments
     kl_weight: float = 1.0  # weight of the KL divergence of each belief from the one before it
     vae_learning_rate: float = 1e-3  # initial step size of the VAE's Adam
@@ -81,14 +78,13 @@ class VariBADConfig(PPOConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         widths(self, "latent_size", "hidden_size", "encoder_sizes", "reward_decoder_sizes", "state_decoder_sizes")
-        widths(self, "embedding_size", "head_sizes")
+        widths(self, "embedding_size")
         rounds(self, "num_vae_steps")
         at_least(self, 1, "vae_batch", "num_terms", "num_decoded", "buffer_trials")
-        positive(self, "init_std", "vae_learning_rate", "vae_max_grad_norm", "max_gigabytes")
+        positive(self, "vae_learning_rate", "vae_max_grad_norm", "max_gigabytes")
         not_negative(self, "final_vae_learning_rate")
         not_negative(self, "kl_weight")
-        if not isinstance(self.bonus, (NoBonus, HyperXConfig)):
-            raise ValueError(f"bonus is {self.bonus!r}; must be a NoBonus or HyperXConfig")
+        check_bonus(self.bonus)
         if not isinstance(self.memory, RecurrentConfig):
             raise ValueError(f"memory is {self.memory!r}; must be a RecurrentConfig")
 
@@ -148,13 +144,10 @@ Experience = Trajectory[BeliefDecision]
 
 
 @dataclass(frozen=True)
-class InputMoments(Record):
+class BeliefMoments(InputMoments):
     """Running moments that normalise the networks' inputs."""
 
-    obs: Moments  # of observations [O]
-    reward: Moments  # of rewards []
     belief: Moments  # of beliefs' means and log variances [2 Z]
-    discounted_return: Moments  # of discounted sums of past rewards [], whose deviation scales the critic's targets
 
 
 class BeliefPolicy(nn.Module):
@@ -180,11 +173,8 @@ class BeliefPolicy(nn.Module):
         return torch.cat([self.obs(obs), self.belief(belief)], -1)
 
 
-class VariBAD:
+class VariBAD(TrialAgent):
     """The agent: `observe` updates the belief, `act` reads it, `update` runs PPO and then trains the VAE."""
-
-    block: int | None = None  # the belief adapts at every step
-    training_blocks: int | None = None
 
     def __init__(
         self,
@@ -196,7 +186,7 @@ class VariBAD:
         generator: torch.Generator,
     ) -> None:
         self.config = config
-        obs_size, device = observation_space.shape[0], generator.device
+        obs_size = observation_space.shape[0]
         self.policy = BeliefPolicy(config, obs_size, action_space, generator)
         self.vae = BeliefVAE(
             obs_size=obs_size,
@@ -205,6 +195,7 @@ class VariBAD:
             memory=config.memory,
             hidden_size=config.hidden_size,
             encoder_sizes=config.encoder_sizes,
+            reward_input=config.reward_input,
             reward_decoder=config.reward_decoder,
             reward_decoder_sizes=config.reward_decoder_sizes,
             state_decoder_sizes=config.state_decoder_sizes,
@@ -212,13 +203,7 @@ class VariBAD:
         )
         self.ppo = PPO(config, self.policy, num_iterations)
         self.vae_optimizer = torch.optim.Adam(self.vae.parameters(), lr=config.vae_learning_rate)
-        self.moments = InputMoments(
-            obs=Moments.empty(obs_size, device=device),
-            reward=Moments.empty(device=device),
-            belief=Moments.empty(2 * config.latent_size, device=device),
-            discounted_return=Moments.empty(device=device),
-        )
-        self.hyperx: HyperX | None = None
+        self.moments = BeliefMoments.empty(device=generator.device, obs=obs_size, belief=2 * config.latent_size)
         if isinstance(config.bonus, HyperXConfig):
             self.hyperx = HyperX(config.bonus, obs_size + 2 * config.latent_size, config.gamma, generator)
 
@@ -233,8 +218,7 @@ class VariBAD:
         if action is None:
             return state
         parts = (self.policy.head.encode(action), self._scaled_reward(step.reward), self._normalised_obs(step.next_obs))
-        item = torch.cat([parts[0], parts[1].unsqueeze(-1), parts[2]], -1)
-        memory = self.vae.memory.absorb(state.memory, item)
+        memory = self.vae.memory.absorb(state.memory, self.vae.items(*parts))
         return VariBADState(memory, self.vae.belief(memory))
 
     def act(self, state: VariBADState, obs: Tensor, generator: torch.Generator | None) -> BeliefDecision:
@@ -248,16 +232,9 @@ class VariBAD:
             belief=state.belief,
         )
 
-    def adapt(self, state: VariBADState, trajectory: Experience) -> VariBADState:
-        """The unchanged state: the belief has already absorbed every step."""
-        return state
-
     def state_vectors(self, state: VariBADState) -> Tensor:
         """The belief's mean and log variance [B, 2 Z]."""
         return _as_input(state.belief)
-
-    def states_of(self, state: VariBADState, tasks: Tensor) -> VariBADState:
-        return state[tasks]
 
     @torch.no_grad()
     def predict_reward(
@@ -298,9 +275,7 @@ class VariBAD:
         learning_rate = self.ppo.scheduled(self.config.vae_learning_rate, self.config.final_vae_learning_rate)
         bonus, metrics = self._bonus(trajectory, generator)
         paid = replace(trajectory, reward=trajectory.reward + bonus)
-        if self.config.normalise_reward:
-            merged = self.moments.discounted_return.merge(past_returns(paid, self.config.gamma))
-            self.moments = replace(self.moments, discounted_return=merged)
+        self._see_returns(paid)
         metrics |= self._update_policy(paid, generator)
         totals: dict[str, Tensor] = {}
         for _ in range(self.config.num_vae_steps):
@@ -308,26 +283,18 @@ class VariBAD:
             for name, value in self._vae_step(trials, learning_rate, generator).items():
                 totals[name] = totals.get(name, 0.0) + value
         metrics |= {name: float(total) / self.config.num_vae_steps for name, total in totals.items()}
-        self._learn_moments(trajectory)  # at the end: acting and learning must use the same normalisation
+        # At the end: acting and learning must use the same normalisation.
+        self.moments = self.moments.with_steps(trajectory, belief=_as_input(trajectory.decision.belief))
         return {f"train/{name}": value for name, value in metrics.items()}
 
-    def _bonus(self, trajectory: Experience, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        """What HyperX adds to the rewards [T, B], and metrics; its predictor then learns from the same steps."""
-        if self.hyperx is None:
-            return torch.zeros_like(trajectory.reward), {}
-        with torch.no_grad():
-            transitions = self._transitions(TrialSteps.of(trajectory))
-            after = self.vae.beliefs(transitions).map(lambda value: value[1:])  # the beliefs that hold each step
-            error = self.vae.error_of_each(transitions, after.sample(generator))
-            reached = torch.cat([transitions.next_obs, _as_input(after)], -1)
-        valid, remaining = trajectory.valid, self.ppo.scheduled(1.0, 0.0)
-        bonus = self.hyperx.bonus(reached, error, trajectory.trial_start, valid, remaining)
-        self.hyperx.learn(reached[valid], generator)
-        return bonus
+    def _reached(self, trajectory: Experience, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        transitions = self._transitions(TrialSteps.of(trajectory))
+        after = self.vae.beliefs(transitions).map(lambda value: value[1:])  # the beliefs that hold each step
+        error = self.vae.error_of_each(transitions, after.sample(generator))
+        return torch.cat([transitions.next_obs, _as_input(after)], -1), error
 
     def _update_policy(self, trajectory: Experience, generator: torch.Generator) -> dict[str, float]:
         decision = trajectory.decision
-        scale = self.moments.discounted_return.std.float() if self.config.normalise_reward else 1.0
 
         def evaluate(rows: Tensor) -> Evaluated:
             features = self._features(trajectory.obs[:, rows], decision.belief.map(lambda value: value[:, rows]))
@@ -335,10 +302,7 @@ class VariBAD:
             log_prob = distribution.log_prob(self.policy.head.from_env(decision.action[:, rows]))
             return Evaluated(log_prob, self.policy.critic(features).squeeze(-1), distribution.entropy())
 
-        metrics = self.ppo.update(batch_of(trajectory, self.config, scale), evaluate, generator)
-        if not self.policy.head.is_discrete:
-            metrics["std"] = float(self.policy.head.log_std.detach().exp().mean())
-        return metrics
+        return self._update_head(self.policy.head, trajectory, evaluate, generator)
 
     def _vae_step(self, trials: TrialSteps, learning_rate: float, generator: torch.Generator) -> dict[str, Tensor]:
         """One gradient step of the VAE; returns the loss's parts."""
@@ -350,15 +314,6 @@ class VariBAD:
         if config.state_decoder_sizes is not None:
             parts["vae_state_error"] = elbo.state_error
         return {name: value.detach() for name, value in parts.items()}
-
-    def _learn_moments(self, trajectory: Experience) -> None:
-        valid, belief = trajectory.valid, _as_input(trajectory.decision.belief)
-        self.moments = replace(
-            self.moments,
-            obs=self.moments.obs.merge(Moments.of(trajectory.obs[valid])),
-            reward=self.moments.reward.merge(Moments.of(trajectory.reward[valid])),
-            belief=self.moments.belief.merge(Moments.of(belief[valid])),
-        )
 
     # --- inputs -----------------------------------------------------------------------------------------------
 
@@ -375,12 +330,6 @@ class VariBAD:
         action, reward = self.policy.head.encode(trials.action), self._scaled_reward(trials.reward)
         return Transitions(obs, action, reward, next_obs, trials.next_obs, trials.valid)
 
-    def _normalised_obs(self, obs: Tensor) -> Tensor:
-        return self.moments.obs.standardise(obs) if self.config.normalise_obs else obs
-
-    def _scaled_reward(self, reward: Tensor) -> Tensor:
-        return reward / self.moments.reward.std.float() if self.config.normalise_reward else reward
-
     # --- saving -----------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -388,20 +337,14 @@ class VariBAD:
             "policy": self.policy.state_dict(),
             "vae": self.vae.state_dict(),
             "vae_optimizer": self.vae_optimizer.state_dict(),
-            **self.ppo.state_dict(),
-            "moments": {name: vars(moments) for name, moments in vars(self.moments).items()},
-            **({} if self.hyperx is None else {"hyperx": self.hyperx.state_dict()}),
+            **super().state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.policy.load_state_dict(state["policy"])
         self.vae.load_state_dict(state["vae"])
         load_adam(self.vae_optimizer, state["vae_optimizer"])
-        self.ppo.load_state_dict(state)
-        if self.hyperx is not None:
-            self.hyperx.load_state_dict(state["hyperx"])
-        device = self.moments.obs.mean.device
-        self.moments = InputMoments(**{name: Moments(**value) for name, value in state["moments"].items()}).to(device)
+        super().load_state_dict(state)
 
 
 def _as_input(belief: DiagonalGaussian) -> Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -88,6 +88,11 @@ class Tail:
         cvar20, cvar5 = (sign * float(tail_mean(values, fraction)) for fraction in (0.2, 0.05))
         index = int(np.argmin(values))
         return cls(cvar20, cvar5, sign * float(values[index]), index)
+
+
+def tail_metrics(prefix: str, tail: Tail) -> dict[str, float]:
+    """What is logged of the worst tasks, by tag."""
+    return {f"{prefix}/cvar20": tail.cvar20, f"{prefix}/cvar5": tail.cvar5, f"{prefix}/worst": tail.worst}
 
 
 SHARE_OF_ORACLE = 0.9  # of the way from random to oracle: where an agent counts as adapted
@@ -357,6 +362,9 @@ def run_trials(
     return cat([TrialScores.of(trajectory, len(tasks), points) for trajectory in trial])
 
 
+Reference = Callable[[Record, int, torch.Generator], Tensor]  # returns [points, N] on tasks [N], by number of points
+
+
 def evaluate(
     family: TaskFamily,
     agent: Agent[Any, Any],
@@ -369,11 +377,13 @@ def evaluate(
     deterministic: bool = False,
     tasks: Record | None = None,
     trained_points: int | None = None,
+    references: Mapping[str, Reference] | None = None,
 ) -> Evaluation:
     """The adaptation curve with `num_points` points, on `num_tasks` fresh tasks of a split or on the given ones.
 
     The tasks and all randomness come from the generator. Each task has one row, or one per episode of the agent's
     block. deterministic: act by the policy's mode. trained_points: the number of points of the curve in training.
+    references: what else to measure on the same tasks, with the same random numbers, as bounds by name.
 
     Raises:
         ValueError: when a number is below one, the family does not declare the split, or an agent that adapts to blocks
@@ -390,8 +400,13 @@ def evaluate(
     tasks = family.sample(num_tasks, split, generator) if tasks is None else tasks
     digest = Digest()
     digest.add(tasks)
+    random_numbers = generator.get_state()
     env = family.make_env(len(tasks) * rows_per_task(agent), generator)
     scores = run_trials(env, agent, tasks, num_points, generator=None if deterministic else generator)
+    measured = {
+        name: reference(tasks, num_points, torch.Generator(generator.device).set_state(random_numbers))
+        for name, reference in (references or {}).items()
+    }
     evaluation = Evaluation.of(
         scores.returns,
         family=family.name,
@@ -399,7 +414,7 @@ def evaluate(
         split=split,
         measure=measure_of(agent),
         tasks=tasks,
-        bounds=_bounds(family, tasks, num_points),
+        bounds={**_bounds(family, tasks, num_points), **measured},
         metrics=metrics_by_name(env, scores.metrics),
         trained_points=trained_points,
         tasks_hash=str(digest),

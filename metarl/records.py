@@ -213,6 +213,13 @@ def describe(tasks: Any) -> str:
     return f"{count} ({', '.join(ranges)})" if ranges else count
 
 
+def task_numbers(tasks: Record, num_rows: int) -> Tensor:
+    """All parameters of each row's task, [B, P] float32; the rows of a task are contiguous."""
+    leaves = [leaf for leaf in pytree.tree_leaves(tasks) if isinstance(leaf, Tensor)]
+    numbers = torch.cat([leaf.reshape(len(leaf), -1).float() for leaf in leaves], dim=1)  # [N, P]
+    return numbers.repeat_interleave(num_rows // len(numbers), dim=0)
+
+
 def by_task(values: Tensor, num_tasks: int) -> Tensor:
     """[T, B, ...] -> [N, K, ...] with K = T * E: all steps of all copies of a task, copy after copy."""
     steps, rows = values.shape[:2]

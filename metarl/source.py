@@ -7,7 +7,7 @@ so an agent in another package can collect experience in its own way.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -15,6 +15,8 @@ import torch
 from metarl.checks import at_least, positive
 from metarl.evaluation import Evaluation, Measure
 from metarl.protocols import Split
+from metarl.task_samplers.catalog import SAMPLERS, AnySampler
+from metarl.task_samplers.sampler import DrawTasks, TaskSampler, UniformConfig
 
 L = TypeVar("L")
 E = TypeVar("E")
@@ -41,11 +43,16 @@ class TrainConfig:
     eval_tasks: int = 100  # number of held-out tasks per evaluation
     checkpoint_every: int = 25  # number of iterations between checkpoints
     checkpoint_minutes: float = 5.0  # minutes after which a checkpoint is due though fewer iterations have passed
+    sampler: AnySampler = field(  # choice of training tasks; evaluations keep the family's own distribution
+        default_factory=UniformConfig, metadata={"variants": SAMPLERS}
+    )
 
     def __post_init__(self) -> None:
         at_least(self, 1, "num_iterations", "num_tasks", "copies", "num_points", "eval_tasks", "checkpoint_every")
         at_least(self, 0, "eval_every")
         positive(self, "checkpoint_minutes")
+        if not isinstance(self.sampler, AnySampler):
+            raise ValueError(f"sampler is {self.sampler!r}; must be a configuration such as {SAMPLERS['roml']!r}")
 
 
 class Source(Protocol[L, E]):
@@ -58,7 +65,7 @@ class Source(Protocol[L, E]):
     measure: Measure  # measure of its adaptation curves
     unit: str  # unit of amounts, e.g. "environment steps"
     unit_rate: str  # unit of throughput, e.g. "env-steps/s"
-    score_tag: str  # tag of the logged number by which the best checkpoint is chosen
+    score_tag: str  # tag of the logged number by which the best checkpoint is chosen, among iterations that log it
     num_points: int  # points of an adaptation curve
 
     @property
@@ -129,6 +136,23 @@ class NamesSource(Protocol):
             ValueError: when the family is of the wrong kind, or does not fit the settings.
         """
         ...
+
+
+def sampler_of(train: TrainConfig, draw: DrawTasks, device: torch.device, *, chooses: str) -> TaskSampler:
+    """The sampler of training tasks that the settings ask for.
+
+    draw: tasks of the family's own distribution. chooses: what tells these tasks apart, "parameters" or "classes".
+
+    Raises:
+        ValueError: when the sampler cannot choose among such tasks.
+    """
+    config = train.sampler
+    if config.chooses not in ("anything", chooses):
+        raise ValueError(f"sampler is {config!r}, which chooses by {config.chooses}; tasks here have {chooses}")
+    try:
+        return config.make(draw, device)
+    except ValueError as error:
+        raise ValueError(f"sampler is {config!r}: {error}") from error
 
 
 def check_kinds(config: object, family: object, *, acts: bool, fits: bool) -> None:

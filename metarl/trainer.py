@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from metarl.evaluation import Evaluation, by_point, logged_points
+from metarl.evaluation import Evaluation, by_point, logged_points, tail_metrics
 from metarl.protocols import Split
 from metarl.source import NamesSource, Source, TrainConfig
 
@@ -77,13 +77,14 @@ class Trainer:
         metrics = self.agent.update(draw.experience, self.generators["update"])
         ended = time.perf_counter()
         metrics = {**draw.metrics, **metrics}
-        score = metrics[self.source.score_tag]
-        if not math.isfinite(score):
+        score = metrics.get(self.source.score_tag)
+        if score is not None and not math.isfinite(score):
             raise FloatingPointError(f"{self.source.score_tag} of iteration {self.iteration + 1} is {score}")
         spoilt = next(_not_numbers(self.agent.state_dict()), None)
         if spoilt is not None:
             raise FloatingPointError(f"{spoilt} is not a number after iteration {self.iteration + 1}")
-        self._window.append(score)
+        if score is not None:
+            self._window.append(score)
         self.iteration += 1
         self.num_samples += draw.amount
         self.seconds += ended - started
@@ -328,6 +329,8 @@ def evaluation_metrics(evaluation: Evaluation, of_training: Mapping[str, float] 
     if measure.name == "return":
         metrics[f"{prefix}/return/total"] = evaluation.total.mean
     metrics[f"{prefix}/iqm"] = points[-1].iqm
+    if evaluation.tails:
+        metrics |= tail_metrics(prefix, evaluation.tails[-1])
     if evaluation.gain is not None:
         metrics[f"{prefix}/gain"] = evaluation.gain.mean
     gap = _gap(evaluation, of_training or {})

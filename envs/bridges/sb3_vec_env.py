@@ -16,12 +16,12 @@ from gymnasium import Wrapper, spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from envs.bridges.gymnasium_env import metrics_by_name
 from envs.rows import close
 from metarl.protocols import Restarts, Split, TaskFamily
-from metarl.records import Record, Step
+from metarl.records import Record, Step, task_numbers
 
 
 def as_vec_env(
@@ -186,10 +186,3 @@ class FamilyVecEnv(VecEnv):
 
     def _rows(self, indices: Any) -> Sequence[int]:
         return list(self._get_indices(indices))
-
-
-def task_numbers(tasks: Record, num_rows: int) -> Tensor:
-    """All parameters of each row's task, [B, P] float32."""
-    leaves = [leaf for leaf in tree_leaves(tasks) if isinstance(leaf, Tensor)]
-    numbers = torch.cat([leaf.reshape(len(leaf), -1).float() for leaf in leaves], dim=1)  # [N, P]
-    return numbers.repeat_interleave(num_rows // len(numbers), dim=0)

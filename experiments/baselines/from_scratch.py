@@ -20,11 +20,11 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-from envs.bridges.sb3_vec_env import as_vec_env, task_numbers
+from envs.bridges.sb3_vec_env import as_vec_env
 from experiments.baselines import BaselineResult
 from experiments.baselines.trials import play
 from metarl.protocols import TaskFamily
-from metarl.records import Record
+from metarl.records import Record, task_numbers
 
 NUM_ROWS, STEPS_PER_ROW, BATCH = 32, 64, 256
 

@@ -113,7 +113,8 @@ def report(result: Result, json: bool) -> None:
         (name, result.units[name], *(_number(value) for value in (statistics.median(values), min(values), max(values))))
         for name, values in result.rounds.items()
     ]
-    title = f"{result.benchmark}, {available_cpus()} processors"
+    cpus = available_cpus()
+    title = f"{result.benchmark}, {cpus} processor{'s' if cpus > 1 else ''}"
     print_table(title, ("measured", "unit", "median", "lowest", "highest"), rows, console, text=("measured", "unit"))
     judged = [(name, f"{ratio:.2f}", *_judged(ratio, result.asked.get(name))) for name, ratio in result.ratios.items()]
     if judged:

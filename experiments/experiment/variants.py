@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
+from experiments.experiment.definition import Experiment
 from experiments.experiment.names import suggestion
 from metarl.errors import UserError
+
+E = TypeVar("E", bound=Experiment[Any, Any])
 
 
 def variants(settings: Any) -> dict[str, Mapping[str, Any]]:
@@ -27,6 +30,17 @@ def variant(name: Any, allowed: Mapping[str, Any], where: str) -> Any:
     if not isinstance(name, str) or name not in allowed:
         raise UserError(f"{where} is {name!r}: {suggestion(str(name), allowed)}")
     return allowed[name]
+
+
+def experiment_with_variants(experiment: E, argv: Sequence[str]) -> tuple[E, list[str]]:
+    """The experiment with the variants that a command line chooses, and the command line without these choices.
+
+    Raises:
+        UserError: for a name that a field does not know.
+    """
+    agent, rest = with_variants(experiment.agent, argv, "--agent")
+    train, rest = with_variants(experiment.train, rest, "--train")
+    return replace(experiment, agent=agent, train=train), rest
 
 
 def with_variants(settings: Any, argv: Sequence[str], prefix: str) -> tuple[Any, list[str]]:

@@ -133,12 +133,22 @@ class GradientAdaptation(nn.Module):
 
         return self._over_tasks(of_task)(state, context)
 
-    def _written_out(self, context: Any) -> PerceptronLoss | None:
+    @property
+    def is_written_out(self) -> bool:
+        """Whether the gradient on data without a context is written out instead of autograd's."""
+        return self._perceptron_loss is not None
+
+    @property
+    def _perceptron_loss(self) -> PerceptronLoss | None:
         """The loss as one whose gradient is written out, where it is and all parameters adapt."""
         adapts_all = len(self.adapted) == len(self._dims)
         if self.batching != "batched" or not adapts_all or not isinstance(self.loss, SupervisedLoss):
             return None
-        return self.loss.written_out if context.context is None else None
+        return self.loss.written_out
+
+    def _written_out(self, context: Any) -> PerceptronLoss | None:
+        loss = self._perceptron_loss
+        return loss if loss is not None and context.context is None else None
 
     def _batched_gradient(self, state: Params, context: Any) -> tuple[Params, Tensor]:
         """The gradient of the summed loss: adapted parameters are not shared, so it holds each task's own gradient."""

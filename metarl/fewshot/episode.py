@@ -79,6 +79,22 @@ class FewShotFamily(Protocol):
 
 
 @runtime_checkable
+class HasChoosableTasks(Protocol):
+    """Optional members of a `FewShotFamily` with which a sampler can choose its training tasks."""
+
+    @property
+    def tasks_have(self) -> str: ...  # what tells tasks apart: "parameters" or "classes"
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> Record:
+        """Tasks with leading axis `num_tasks`, without their examples."""
+        ...
+
+    def episode_of(self, tasks: Any, split: Split, *, generator: torch.Generator) -> FewShotEpisode:
+        """Fresh examples of tasks of a split, with the family's own numbers of shots and queries."""
+        ...
+
+
+@runtime_checkable
 class ChecksData(Protocol):
     """An optional method of a `FewShotFamily` whose tasks come from files."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from metarl.adaptation.batching import Batching
+from metarl.adaptation.gradient import GradientAdaptation
 from metarl.adaptation.update_rules import params_of
 from metarl.checks import at_least, in_range, literals, not_empty, positive, rounds, widths
+from metarl.fewshot.compiled import CompiledObjective
 from metarl.fewshot.episode import FewShotEpisode, num_ways
 from metarl.fewshot.normalising import absorb_statistics, in_evaluation, normalisation_facts, with_context
 from metarl.fewshot.outer_step import MetaLearned, OuterConfig, OuterStep
@@ -88,6 +90,8 @@ class MetaGradientConfig(OuterConfig):
 
     final_outer_lr: float | None = None  # step size at the last iteration, reached along half a cosine; None: constant
 
+    compiled = False  # whether compiled code computes the outer gradient
+
     def is_first_order(self, progress: float) -> bool:
         """Whether the meta-gradient is first order; progress: completed fraction of the training."""
         return False
@@ -102,6 +106,9 @@ class OuterStepsConfig(MetaGradientConfig):
     """Settings of the meta-gradient through the inner steps, with optional first order and multi-step losses."""
 
     first_order: bool = False  # whether the outer gradient ignores the derivative of the inner one
+    # whether compiled code computes the outer gradient of a perceptron; needs a C++ compiler and half a minute at the
+    # start
+    compiled: bool = False
     first_order_share: float = 0.0  # fraction of the iterations with a first-order outer gradient; then second order
     multi_step_share: float = 0.0  # fraction of the iterations over which losses after earlier steps fade out (MAML++)
 
@@ -126,6 +133,7 @@ class GradientLearner:
     ) -> None:
         self.config, self.adaptation, self.problem = config, adaptation, problem
         self.outer_step = OuterStep(config, adaptation, num_iterations)
+        self._compiled = self._compiled_loss() if config.compiled else None
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -143,8 +151,15 @@ class GradientLearner:
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam; the logged score is from before the step."""
         check_ways(self.problem, experience)
-        loss, prediction, states = self._judged(experience, generator)
-        score = self.problem.score(prediction.detach(), experience.query).mean()
+        support, query = with_context(self.adaptation.net, experience)
+        weights, *settings = self._loss_settings()
+        if self._compiled:
+            loss, prediction = self._compiled(support, query, torch.tensor(weights), *settings)
+            states: list[Any] = []  # there are no statistics to absorb
+        else:
+            prior = self._prior(len(support), generator)
+            loss, prediction, states = self._adapted_loss(prior, support, query, weights, *settings)
+        score = self.problem.score(prediction.detach(), query).mean()
         norm = self.outer_step(loss)
         self._absorb_statistics(states, experience)
         return {f"train/query_{self.problem.measure.name}": float(score), "train/grad_norm": norm}
@@ -152,24 +167,56 @@ class GradientLearner:
     def task_gradients(self, experience: FewShotEpisode, num_tasks: int, generator: torch.Generator) -> Tensor:
         """The gradients of the loss on the queries after adaptation: [num_tasks, P]."""
         check_ways(self.problem, experience)
-        parameters = list(self.adaptation.parameters())
-        losses = (self._judged(experience[task : task + 1], generator)[0] for task in range(num_tasks))
-        return torch.stack([flat_gradient(loss, parameters) for loss in losses])
+        parameters, gradients = list(self.adaptation.parameters()), []
+        for task in range(num_tasks):
+            support, query = with_context(self.adaptation.net, experience[task : task + 1])
+            prior = self._prior(1, generator)
+            loss, _, _ = self._adapted_loss(prior, support, query, *self._loss_settings())
+            gradients.append(flat_gradient(loss, parameters))
+        return torch.stack(gradients)
 
-    def _judged(self, experience: FewShotEpisode, generator: torch.Generator) -> tuple[Tensor, Tensor, list[Any]]:
-        """The loss on a batch of tasks, the last predictions for their queries, and the states on the way."""
+    def _loss_settings(self) -> tuple[list[float], tuple[bool, ...], bool]:
+        """The weight of the loss after each step now, which of them count, and whether gradients are first order."""
         progress = self.outer_step.progress
-        support, query = with_context(self.adaptation.net, experience)
-        first_order = self.config.is_first_order(progress)
-        states = self.adaptation.path(self._prior(len(support), generator), support, first_order=first_order)
         weights = self.config.step_weights(self.adaptation.num_steps, progress)
+        return weights, tuple(map(bool, weights)), self.config.is_first_order(progress)
+
+    def _adapted_loss(
+        self,
+        prior: Any,
+        support: Examples,
+        query: Examples,
+        weights: Sequence[float] | Tensor,
+        used: Sequence[bool],
+        first_order: bool,
+    ) -> tuple[Tensor, Tensor, list[Any]]:
+        """The weighted loss after the steps that are used, the last one's prediction, and the states on the way."""
+        states = self.adaptation.path(prior, support, first_order=first_order)
         losses, prediction = [], query.x
-        for state, weight in zip(states[1:], weights, strict=True):
-            if weight:  # the last step's is never zero
+        for step, state in enumerate(states[1:]):
+            if used[step]:  # the last step always is
                 prediction = self.adaptation.predict(state, query.x, query.context)
                 of_examples = self.problem.losses(prediction, query.y)
-                losses.append(weight * mean_over_examples(of_examples, query.valid).mean())
+                losses.append(weights[step] * mean_over_examples(of_examples, query.valid).mean())
         return torch.stack(losses).sum(), prediction, states
+
+    def _compiled_loss(self) -> CompiledObjective:
+        """The adapted loss and the prediction as one compiled graph.
+
+        Raises:
+            ValueError: when the adaptation cannot be traced in one graph, or there is no C++ compiler.
+        """
+        adaptation = self.adaptation
+        if not isinstance(adaptation, GradientAdaptation) or not adaptation.is_written_out:
+            raise ValueError(
+                "compiled is True; must be False unless all parameters of a net for vectors adapt, its activation is "
+                "tanh or relu, and batching is 'batched'"
+            )
+
+        def loss(support: Examples, query: Examples, *settings: Any) -> tuple[Tensor, Tensor]:
+            return self._adapted_loss(adaptation.prior(len(support)), support, query, *settings)[:2]
+
+        return CompiledObjective(adaptation, loss)
 
     def _prior(self, num_tasks: int, generator: torch.Generator) -> Any:
         """The start of adaptation in meta-training."""

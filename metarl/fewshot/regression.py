@@ -28,6 +28,7 @@ class FunctionFamily:
     test_queries = 100
     varies = False
     problem = Regression(input_size=1, output_size=1)
+    tasks_have = "parameters"
 
     def __post_init__(self) -> None:
         at_least(self, 1, "shots", "queries")
@@ -59,10 +60,15 @@ class FunctionFamily:
     ) -> FewShotEpisode:
         """Fresh functions and fresh points of them; see FewShotFamily."""
         tasks = self.sample(num_tasks, split, generator)
-        support, query = (
-            self.examples(tasks, own if given is None else given, generator)
-            for given, own in ((shots, self.shots), (queries, self.queries))
-        )
+        return self._episode(tasks, self.shots if shots is None else shots, queries, generator)
+
+    def episode_of(self, tasks: Any, split: Split, *, generator: torch.Generator) -> FewShotEpisode:
+        """Fresh points of given functions."""
+        return self._episode(tasks, self.shots, None, generator)
+
+    def _episode(self, tasks: Any, shots: int, queries: int | None, generator: torch.Generator) -> FewShotEpisode:
+        support = self.examples(tasks, shots, generator)
+        query = self.examples(tasks, self.queries if queries is None else queries, generator)
         return FewShotEpisode(support, query, tasks)
 
 

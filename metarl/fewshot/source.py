@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from metarl.errors import UserError
-from metarl.evaluation import Evaluation
+from metarl.evaluation import Evaluation, Tail, tail_metrics
 from metarl.fewshot.episode import (
     ChecksData,
     ChecksEpisodes,
@@ -19,13 +19,15 @@ from metarl.fewshot.episode import (
     FewShotFamily,
     FewShotLearner,
     FewShotLearnerConfig,
+    HasChoosableTasks,
     generator_of,
 )
 from metarl.fewshot.problem import Classification, Outcome
 from metarl.memory import check_memory
 from metarl.protocols import Split
 from metarl.records import Digest, Record, cat
-from metarl.source import Draw, TrainConfig, check_kinds
+from metarl.source import Draw, TrainConfig, check_kinds, sampler_of
+from metarl.task_samplers.sampler import UniformSampler
 
 CURVE_STEPS = 10  # number of adaptation steps in the adaptation curve
 _NUMBERS_AT_ONCE = 1_000_000  # input values of the test tasks processed together
@@ -75,6 +77,9 @@ class FewShotSource:
         self._num_steps_given = train.num_points is not None
         self.validation_split: Split = "test"  # until the learner sets the shots of a task
         self._generators = generators
+        training = family.training
+        chooses = training.tasks_have if isinstance(training, HasChoosableTasks) else "nothing to choose by"
+        self.sampler = sampler_of(train, self._fresh_tasks, generators["task"].device, chooses=chooses)
 
     def make_learner(self, num_iterations: int) -> FewShotLearner:
         """A fresh learner of the configuration.
@@ -109,9 +114,36 @@ class FewShotSource:
         return True
 
     def draw(self, learner: FewShotLearner) -> Draw[FewShotEpisode]:
-        """The support and query sets of `num_tasks` training tasks."""
-        episode = self.family.training.episode(self.num_tasks, "train", generator=self._next_generator())
-        return Draw(episode, episode.num_examples, {})
+        """The support and query sets of `num_tasks` training tasks, which the sampler proposes.
+
+        Its scores are those of the queries before the learner has learned from them.
+        """
+        family, amount = self.family.training, 0
+        while True:
+            generator = self._next_generator()
+            if isinstance(self.sampler, UniformSampler) or not isinstance(family, HasChoosableTasks):
+                episode = family.episode(self.num_tasks, "train", generator=generator)
+                return Draw(episode, episode.num_examples, {})
+            tasks = self.sampler.propose(self.num_tasks, generator)
+            episode = family.episode_of(tasks, "train", generator=generator)
+            amount += episode.num_examples
+            metrics = self._report(learner, tasks, episode)
+            if self.sampler.learns:
+                return Draw(episode, amount, metrics)
+
+    def _fresh_tasks(self, count: int, generator: torch.Generator) -> Record:
+        family = self.family.training
+        assert isinstance(family, HasChoosableTasks)
+        return family.sample(count, "train", generator)
+
+    def _report(self, learner: FewShotLearner, tasks: Record, episode: FewShotEpisode) -> dict[str, float]:
+        """Tell the sampler how the learner fares in tasks, after adaptation as in training."""
+        trained = self._trained_points(learner)
+        predictions = learner.predictions(episode, max(1, self.num_points if trained is None else trained - 1))[-1]
+        scores = self.problem.score(predictions, episode.query)
+        metrics = self.sampler.report(tasks, scores if self.measure.higher_is_better else -scores)
+        tail = Tail.of(scores, higher_is_better=self.measure.higher_is_better)
+        return metrics | tail_metrics(f"meta_train/{self.measure.name}", tail)
 
     def _next_generator(self) -> torch.Generator:
         """A generator for the next batch, seeded by one number of the saved training stream."""
@@ -206,10 +238,11 @@ class FewShotSource:
         return None if self.family.varies else self.family.training.shots + 1
 
     def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
-        return {}
+        return {"sampler": self.sampler.state_dict()} if to_train else {}
 
     def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
-        pass
+        if to_train:
+            self.sampler.load_state_dict(state.get("sampler", {}))  # older checkpoints have none
 
 
 def _check_memory(family: FewShotFamily, num_tasks: int) -> None:

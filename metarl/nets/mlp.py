@@ -182,7 +182,10 @@ class PolicyHead(nn.Module):
     half_range: Tensor  # [A], half range of the box per policy unit
 
     def forward(self, features: Tensor) -> Categorical | DiagonalGaussian:
-        output = self.net(features)
+        return self.distribution(self.net(features))
+
+    def distribution(self, output: Tensor) -> Categorical | DiagonalGaussian:
+        """The distribution with these logits, or with these means and the learned standard deviation, [..., A]."""
         if self.is_discrete:
             return Categorical(output)
         log_std = self.log_std if self.min_std == 0 else self.log_std.clamp(min=math.log(self.min_std))

@@ -22,12 +22,15 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from metarl.evaluation import Tail, tail_metrics
 from metarl.protocols import Agent, AgentConfig, Measures, Split, TaskFamily, VectorEnv
 from metarl.records import Record, Trajectory, by_task
 from metarl.rl.replay import Replay, Transition
 from metarl.rl.rollouts import check_finite, collect
 from metarl.rl.trials import ActingSource, check_trajectory_memory
 from metarl.source import Draw, TrainConfig
+from metarl.task_samplers.coordinates import nearest_distinct
+from metarl.task_samplers.sampler import UniformSampler
 
 
 class ReplayConfig(AgentConfig, Protocol):
@@ -149,12 +152,26 @@ class ReplaySource(ActingSource):
             env = self.family.make_env(config.num_train_tasks * self.copies, self._generators["env"])
             collected += self._collect(learner, env, everything, "initial", config.initial_episodes)
             self._count_diverged(env)
-        order = torch.randperm(config.num_train_tasks, generator=generator, device=generator.device)
-        tasks = order[: self.num_tasks]
+        tasks = self._chosen_tasks(generator)
         self.replay.forget_recent(tasks)
         for phase in ("prior", "posterior", "extra"):
             collected += self._collect(learner, self.env, tasks, phase, getattr(config, f"{phase}_episodes"))
-        return Draw(self.replay, _num_steps(collected), self._metrics(collected))
+        chosen = self.sampler.report(self.tasks[tasks], self._task_scores(collected))
+        return Draw(self.replay, _num_steps(collected), {**self._metrics(collected), **chosen})
+
+    def _chosen_tasks(self, generator: torch.Generator) -> Tensor:
+        """Which training tasks to collect in, all different: [num_tasks]."""
+        if isinstance(self.sampler, UniformSampler):
+            order = torch.randperm(len(self.tasks), generator=generator, device=generator.device)
+            return order[: self.num_tasks]
+        return nearest_distinct(self.sampler.propose(self.num_tasks, generator), self.tasks)
+
+    def _task_scores(self, collected: list[Collected]) -> Tensor:
+        """The mean return of this iteration's episodes in each of its tasks, from the posterior if any are: [M]."""
+        parts = [part for part in collected if part.phase in ("posterior", "extra")]
+        parts = parts or [part for part in collected if part.phase == "prior"]
+        returns = [part.trajectory.episode_returns(int(part.trajectory.episode_index.max()) + 1) for part in parts]
+        return torch.cat(returns).reshape(-1, self.num_tasks, self.copies).mean((0, 2))
 
     def _collect(
         self, learner: ReplayLearner, env: VectorEnv, tasks: Tensor, phase: str, num_episodes: int
@@ -193,6 +210,7 @@ class ReplaySource(ActingSource):
                 name = "prior" if part.phase == "prior" else "posterior"
                 returns[name].append(part.trajectory.episode_returns(num_episodes).flatten())
         metrics = {f"meta_train/return/{name}": float(torch.cat(r).mean()) for name, r in returns.items() if r}
+        metrics |= tail_metrics("meta_train/return", Tail.of(self._task_scores(experience), higher_is_better=True))
         metrics["rollout/ep_rew_mean"] = float(torch.cat([r for part in returns.values() for r in part]).mean())
         ends = sum(int((part.trajectory.episode_start & part.trajectory.valid).sum()) for part in experience)
         metrics["rollout/ep_len_mean"] = _num_steps(experience) / ends
@@ -204,11 +222,11 @@ class ReplaySource(ActingSource):
 
     def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
         """Includes the training tasks, because generators on another kind of device would sample different ones."""
-        state = {**super().state_dict(), "tasks": dict(vars(self.tasks))}
+        state = {**super().state_dict(to_train=to_train), "tasks": dict(vars(self.tasks))}
         return {**state, "replay": self.replay.state_dict()} if to_train else state
 
     def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
-        super().load_state_dict(state)
+        super().load_state_dict(state, to_train=to_train)
         saved = {name: value.to(self._generators["task"].device) for name, value in state["tasks"].items()}
         self.tasks = replace(self.tasks, **saved)  # pyright: ignore[reportArgumentType], records are dataclasses
         if to_train:

@@ -14,18 +14,21 @@ from torch import Tensor
 from metarl.evaluation import (
     RETURN,
     Evaluation,
+    Reference,
+    Tail,
     TrialScores,
     by_point,
     evaluate,
     logged_points,
     mean_metrics,
     measure_of,
+    tail_metrics,
 )
 from metarl.memory import check_memory
 from metarl.protocols import Agent, AgentConfig, Split, TaskFamily, VectorEnv
 from metarl.records import Record, Trajectory, cat
 from metarl.rl.rollouts import rows_per_task, run_trial
-from metarl.source import Draw, TrainConfig, check_kinds
+from metarl.source import Draw, TrainConfig, check_kinds, sampler_of
 
 Trial = Sequence[Trajectory[Any]]  # trajectories of all tasks, one per block
 
@@ -62,6 +65,10 @@ class ActingSource:
         self._generators = generators
         self._counted: tuple[VectorEnv | None, int] = (None, 0)  # the environment last counted in, and its count then
         self._scale_is_unknown = getattr(config, "normalise_obs", True) is False
+        self.sampler = sampler_of(train, self._fresh_tasks, generators["task"].device, chooses="parameters")
+
+    def _fresh_tasks(self, count: int, generator: torch.Generator) -> Record:
+        return self.family.sample(count, "train", generator)
 
     def evaluate(
         self,
@@ -83,6 +90,7 @@ class ActingSource:
         return evaluate(
             self.family if family is None else family,
             learner,
+            references=self._references(learner, self.family if family is None else family, deterministic),
             agent_name=agent_name,
             split=split,
             num_tasks=num_tasks,
@@ -93,6 +101,10 @@ class ActingSource:
             trained_points=self._trained_points(learner),
         )
 
+    def _references(self, learner: Agent[Any, Any], family: TaskFamily, deterministic: bool) -> Mapping[str, Reference]:
+        """What to measure on the tasks of an evaluation beside the learner's curve, by name."""
+        return {}
+
     def _known_tasks(self, split: Split, num_tasks: int) -> Record | None:
         """The tasks of a split on which to evaluate, where they are no fresh ones."""
         return None
@@ -102,10 +114,13 @@ class ActingSource:
         return self.num_points
 
     def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
-        return {"num_diverged": self.num_diverged}
+        state: dict[str, Any] = {"num_diverged": self.num_diverged}
+        return {**state, "sampler": self.sampler.state_dict()} if to_train else state
 
     def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
         self.num_diverged = state["num_diverged"]
+        if to_train:
+            self.sampler.load_state_dict(state.get("sampler", {}))  # older checkpoints have none
 
     def _count_diverged(self, env: VectorEnv) -> dict[str, float]:
         """The number that diverged in an environment since it was last counted in; empty if it cannot diverge.
@@ -161,12 +176,7 @@ class TrialSource(ActingSource):
         longest, num_steps = getattr(config, "max_trial_steps", None), self.num_points * self.family.horizon
         if longest is not None and num_steps > longest:
             raise ValueError(f"a trial has {num_steps} steps; this agent's memory can read at most {longest}")
-        agent = config.make(
-            self.family.observation_space,
-            self.family.action_space,
-            num_iterations=num_iterations,
-            generator=self._generators["initialisation"],
-        )
+        agent = self._make_agent(num_iterations)
         if agent.block is not None and self.copies != 1:
             name, block = type(agent).__name__, agent.block
             raise ValueError(
@@ -179,23 +189,42 @@ class TrialSource(ActingSource):
         self.env = self.family.make_env(rows, self._generators["env"])
         return agent
 
+    def _make_agent(self, num_iterations: int) -> Agent[Any, Any]:
+        return self._config.make(
+            self.family.observation_space,
+            self.family.action_space,
+            num_iterations=num_iterations,
+            generator=self._generators["initialisation"],
+        )
+
     def draw(self, learner: Agent[Any, Any]) -> Draw[Trial]:
-        """A trial in fresh training tasks.
+        """A trial in training tasks that the sampler proposes; before it, those that it only wants to be scored.
 
         Raises:
             FloatingPointError: when an observation or a reward is not finite; names the task and the step.
         """
-        tasks = self.family.sample(self.num_tasks, "train", self._generators["task"])
-        num_points = self._trained_points(learner)
-        trial = []
+        amount, points = 0, 1 if self._adapts_in_blocks else self.num_points
+        while True:
+            tasks = self.sampler.propose(self.num_tasks, self._generators["task"])
+            trial = self._run(learner, tasks)
+            amount += _num_steps(trial)
+            scores = cat([TrialScores.of(trajectory, self.num_tasks, points) for trajectory in trial])
+            chosen = self.sampler.report(tasks, self._task_scores(scores))
+            if self.sampler.learns:
+                return Draw(trial, amount, {**self._metrics(trial, scores), **chosen})
+
+    def _run(self, learner: Agent[Any, Any], tasks: Record) -> Trial:
+        trial, num_points = [], self._trained_points(learner)
         for trajectory in run_trial(self.env, learner, tasks, num_points, generator=self._generators["policy"]):
             self._check_scale(trajectory)
             trial.append(trajectory)
-        return Draw(trial, _num_steps(trial), self._metrics(trial))
+        return trial
 
-    def _metrics(self, trial: Trial) -> dict[str, float]:
-        num_points = 1 if self._adapts_in_blocks else self.num_points
-        scores = cat([TrialScores.of(trajectory, self.num_tasks, num_points) for trajectory in trial])
+    def _task_scores(self, scores: TrialScores) -> Tensor:
+        """The score of each task [N]: the sum over the trial, or the last point where points do not add up."""
+        return scores.returns.sum(0) if self.measure.adds_up else scores.returns[-1]
+
+    def _metrics(self, trial: Trial, scores: TrialScores) -> dict[str, float]:
         measured = by_point("meta_train", mean_metrics(self.env, scores.metrics), self.measure)
         return {**self._return_metrics(trial, scores), **measured, **self._count_diverged(self.env)}
 
@@ -204,6 +233,7 @@ class TrialSource(ActingSource):
         points = logged_points(self.measure, len(returns))
         metrics = {f"meta_train/{self.measure.tag}{k}": float(returns[k - self.measure.first]) for k in points}
         metrics[self.score_tag] = float(returns.sum() if self.measure.adds_up else returns[-1])
+        metrics |= tail_metrics("meta_train/return", Tail.of(self._task_scores(scores), higher_is_better=True))
         metrics["rollout/ep_rew_mean"] = float(returns.mean())
         num_episodes = sum(int((trajectory.episode_start & trajectory.valid).sum()) for trajectory in trial)
         metrics["rollout/ep_len_mean"] = _num_steps(trial) / num_episodes

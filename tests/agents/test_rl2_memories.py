@@ -22,7 +22,7 @@ from metarl.trainer import TrainConfig, Trainer
 
 SNAIL = SnailConfig(filters=(4,), key_sizes=(4,), value_sizes=(4,), length=16)
 SETTINGS: dict[str, dict[str, Any]] = {
-    **{name: {"memory": memory} for name, memory in MEMORIES.items()},
+    **{name: {"memory": memory} for name, memory in MEMORIES.items() if name != "none"},
     "snail": {"memory": SNAIL},
     **{
         f"transformer_{kind}": {"memory": TransformerConfig(positions=kind)}
@@ -187,7 +187,7 @@ def test_meta_training_learns_to_learn_a_tiny_bandit(settings):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"memory": "rnn"}, "memory is 'rnn'; must be a RecurrentConfig, SnailConfig or TransformerConfig"),
+        ({"memory": "rnn"}, "memory is 'rnn'; must be one of RecurrentConfig, SnailConfig, TransformerConfig"),
         (
             {"memory": TransformerConfig(), "hidden_size": 20},
             "hidden_size is 20; with 4 heads and positions 'rotary' it must be a multiple of 8",

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from experiments.benchmarks import updates
-from experiments.benchmarks.update_peers import contest
+from experiments.benchmarks.update_peers import contest, supervised
 from experiments.benchmarks.updates import CASES, Settings
 
 PEERS = ("rl2", "supervised", "promp", "pearl")
@@ -16,6 +16,7 @@ PEERS = ("rl2", "supervised", "promp", "pearl")
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch.compile is left out: it takes many seconds per case."""
     monkeypatch.setattr(contest, "has_compiler", lambda: False)
+    monkeypatch.setattr(supervised, "has_compiler", lambda: False)
 
 
 @pytest.mark.usefixtures("no_compiler")

@@ -1,5 +1,6 @@
 """Fields that hold one of several configurations: chosen by name, saved, and read from older runs."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +10,19 @@ from agents.hyperx import HyperXConfig, NoBonus
 from agents.rl2 import MEMORIES
 from experiments.experiment.definition import from_config, load, to_config
 from experiments.experiment.overrides import with_overrides
-from experiments.experiment.variants import with_variants
+from experiments.experiment.variants import experiment_with_variants, with_variants
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.errors import UserError
+from metarl.task_samplers.catalog import SAMPLERS
+from metarl.task_samplers.curriculum import Curriculum, Stage
+from metarl.task_samplers.plr import ACCELConfig
+from metarl.task_samplers.roml import RoMLConfig
+from metarl.task_samplers.sampler import UniformConfig
 
 NAME = "bernoulli_bandit/rl2"
+CURRICULUM = Curriculum([Stage(3, {"mean.0": (0.0, 0.5)}), Stage(9, {})])
 
 
 @pytest.mark.parametrize(
@@ -33,6 +40,30 @@ def test_each_bonus_is_saved_and_read_back(name, bonus):
     experiment = load(name)
     experiment = replace(experiment, agent=replace(experiment.agent, bonus=bonus))
     assert from_config(to_config(experiment, name), Path("run")) == experiment
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS.values(), ACCELConfig(capacity=9), CURRICULUM], ids=str)
+def test_each_sampler_is_saved_and_read_back(sampler):
+    experiment = load(NAME)
+    experiment = replace(experiment, train=replace(experiment.train, sampler=sampler))
+    read = from_config(json.loads(json.dumps(to_config(experiment, NAME))), Path("run"))
+    assert read == experiment
+    assert type(read.train.sampler) is type(sampler)
+
+
+def test_a_run_from_before_there_were_samplers_draws_uniformly():
+    config = to_config(load(NAME), NAME)
+    del config["train"]["sampler"]
+    assert from_config(config, Path("run")).train.sampler == UniformConfig()
+
+
+def test_a_command_line_chooses_variants_of_the_agent_and_of_the_training():
+    words = ["--train.sampler", "roml", "--agent.memory=snail", "--train.sampler.tail", "0.1"]
+    experiment, rest = experiment_with_variants(load(NAME), words)
+    assert (experiment.agent.memory, experiment.train.sampler) == (SnailConfig(), RoMLConfig())
+    assert rest == ["--train.sampler.tail", "0.1"]
+    with pytest.raises(UserError, match=r"--train.sampler is 'romp': did you mean roml\?"):
+        experiment_with_variants(load(NAME), ["--train.sampler", "romp"])
 
 
 def test_a_command_line_chooses_a_variant_in_both_forms_and_keeps_the_rest():

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import make_dataclass, replace
+from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,9 +52,15 @@ def main(argv: list[str]) -> int:
     return _train(name, rest, command=["metarl", "train", *argv])
 
 
-def _choices(variants: Mapping[str, Mapping[str, Any]]) -> str:
-    """The help on the agent's fields that hold one of several configurations."""
-    lines = [f"--agent.{name.replace('_', '-')} {{{','.join(allowed)}}}" for name, allowed in variants.items()]
+def _choices(experiment: Any) -> str:
+    """The help on the fields that hold one of several configurations."""
+    from experiments.experiment.variants import variants
+
+    lines = [
+        f"--{part}.{name.replace('_', '-')} {{{','.join(allowed)}}}"
+        for part in ("agent", "train")
+        for name, allowed in variants(getattr(experiment, part)).items()
+    ]
     return "\n".join(f"{line} chooses among configurations; its fields are listed below" for line in lines) or " "
 
 
@@ -70,12 +75,10 @@ def _train(name: str, argv: list[str], command: list[str]) -> int:
     from experiments.experiment.definition import argument_type, load
     from experiments.experiment.opening import open_run
     from experiments.experiment.starting import Start
-    from experiments.experiment.variants import variants, with_variants
+    from experiments.experiment.variants import experiment_with_variants
     from metarl.run.log_writers import DEFAULT_LOG, LogName
 
-    recipe = load(name)
-    agent, argv = with_variants(recipe.agent, argv, "--agent")
-    recipe = replace(recipe, agent=agent)
+    recipe, argv = experiment_with_variants(load(name), argv)
     fields = [
         ("experiment", argument_type(recipe)),
         ("run_dir", with_help(Path | None, "the directory of this run; None: runs/<family>/<agent>/<time>_s<seed>")),
@@ -85,7 +88,7 @@ def _train(name: str, argv: list[str], command: list[str]) -> int:
     ]
     arguments_class: Any = make_dataclass("Arguments", fields)
     prog, default = f"metarl train {name}", arguments_class(recipe, None, 0, None, DEFAULT_LOG)
-    arguments = parse(arguments_class, argv, prog=prog, description=_choices(variants(agent)), default=default)
+    arguments = parse(arguments_class, argv, prog=prog, description=_choices(recipe), default=default)
     experiment = arguments.experiment
     recorder = VideoRecorder(experiment, arguments.video_every)
     trainer = experiment.trainer()

@@ -19,7 +19,7 @@ from experiments.cli.session import new_run
 from experiments.experiment.definition import IN_PYTHON, Experiment, argument_type, from_config, load, to_config
 from experiments.experiment.names import experiment_names, known
 from experiments.experiment.recipe_file import load_file
-from experiments.experiment.variants import with_variants
+from experiments.experiment.variants import experiment_with_variants
 from metarl.errors import UserError
 from metarl.run.directory import Run
 from metarl.run.log_writers import DEFAULT_LOG, LogName
@@ -47,8 +47,7 @@ class PlannedExperiment:
             UserError: when it does not load, or an override is not one of its fields or values.
         """
         experiment = load(self.name) if self.place is None else _listed(self.place[0])[self.place[1]]
-        agent, words = with_variants(experiment.agent, self.words, "--agent")
-        experiment = replace(experiment, agent=agent)
+        experiment, words = experiment_with_variants(experiment, self.words)
         fields = [
             ("experiment", argument_type(experiment)),
             ("log", with_help(tuple[LogName, ...], "the writers of the progress")),

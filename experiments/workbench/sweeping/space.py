@@ -187,7 +187,10 @@ def parse_space(experiment: str, words: Sequence[str]) -> Space:
                 "such as --agent.learning-rate"
             )
     recipe = load(experiment)
-    own_variants = {f"agent.{name}" for name in variants(recipe.agent)} if is_dataclass(recipe.agent) else set()
+    parts = {"agent": recipe.agent, "train": recipe.train}
+    own_variants = {
+        f"{part}.{name}" for part, value in parts.items() if is_dataclass(value) for name in variants(value)
+    }
     texts = {name: values[0] for name, values in given.items() if len(values) == 1 and _is_searched(values[0])}
     texts = {name: text for name, text in texts.items() if _may_be_searched(recipe, name, text)}
     if not texts:

@@ -13,7 +13,13 @@ from metarl.checks import at_least
 from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.images.class_set import ClassPool
 from metarl.fewshot.images.data import FaultyDataError
-from metarl.fewshot.images.sampling import FixedSampler, MetaDatasetSampler, Sampler, draw
+from metarl.fewshot.images.sampling import (
+    FixedSampler,
+    MetaDatasetSampler,
+    Sampler,
+    draw,
+    draw_with_fixed_labels,
+)
 from metarl.fewshot.problem import Classification
 from metarl.protocols import Split
 
@@ -27,6 +33,10 @@ class ImageFamily:
 
     With the sampler "meta_dataset", sizes vary between episodes and classes: `ways` is then the largest number of ways,
     `queries` and `test_queries` are the largest numbers of queries per class (10 in its paper), and `shots` is ignored.
+
+    With `fixed_labels`, the training classes are partitioned once into `ways` sets, and a task has one class of each: a
+    learner can then memorise which label a class has, and needs no support (Yin et al. Meta-learning without
+    memorization, 2020). Labels in other splits are drawn anew for each task.
     """
 
     ways: int = 5  # number of classes per task
@@ -36,6 +46,7 @@ class ImageFamily:
     train_ways: int | None = None  # number of classes per task in meta-training; None: `ways`
     train_shots: int | None = None  # number of support images per class in meta-training; None: `shots`
     sampler: SamplerName = "fixed"  # sizes of tasks: fixed, or varying as in Meta-Dataset
+    fixed_labels: bool = False  # whether a training class has one label in all tasks, so labels can be memorised
     data_dir: str | None = None  # folder of the data; None: $METARL_DATA, or else ~/.cache/metarl
 
     name: ClassVar[str]
@@ -49,6 +60,8 @@ class ImageFamily:
         least = MetaDatasetSampler.least_ways
         if self.sampler == "meta_dataset" and self.ways < least:
             raise ValueError(f"ways is {self.ways}; the sampler meta_dataset needs at least {least}")
+        if self.fixed_labels and self.varies:
+            raise ValueError("fixed_labels is True; must be False with the sampler meta_dataset")
 
     @property
     def training(self) -> Self:
@@ -141,7 +154,10 @@ class ImageFamily:
             DataError: when the data set is missing or damaged.
         """
         pool = _on_device(self.pool(split), generator.device)
-        return draw(pool, num_tasks, self._sampler(shots, queries), generator)
+        members = None
+        if self.fixed_labels and split == "train":
+            members = draw_with_fixed_labels(len(pool), self.ways, num_tasks, generator)
+        return draw(pool, num_tasks, self._sampler(shots, queries), generator, members)
 
     def _sampler(self, shots: int | None, queries: int | None) -> Sampler:
         queries = self.queries if queries is None else queries
@@ -153,7 +169,8 @@ class ImageFamily:
 
     def _without_sizes(self) -> Self:
         """A key for looking up pools, equal for all families with the same classes."""
-        return replace(self, ways=5, shots=1, queries=1, test_queries=1, train_ways=None, train_shots=None)
+        sizes = {"ways": 5, "shots": 1, "queries": 1, "test_queries": 1, "train_ways": None, "train_shots": None}
+        return replace(self, **sizes, fixed_labels=False)  # pyright: ignore[reportArgumentType], an instance
 
     def _check_split(self, split: Split) -> None:
         if split not in self.splits:

@@ -19,6 +19,8 @@ from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.images.class_set import ClassPool, ImageClasses
 from metarl.records import Examples
 
+_PARTITION_SEED = 0  # of the partition of classes into ways, where labels are fixed
+
 
 class Sampler(Protocol):
     """The sizes of episodes: the number of ways, and of examples per way."""
@@ -98,8 +100,12 @@ class MetaDatasetSampler:
         return torch.minimum((share * spare).long() + 1, remaining) * present, queries
 
 
-def draw(pool: ClassPool, num_tasks: int, sampler: Sampler, generator: torch.Generator) -> FewShotEpisode:
+def draw(
+    pool: ClassPool, num_tasks: int, sampler: Sampler, generator: torch.Generator, members: Tensor | None = None
+) -> FewShotEpisode:
     """Episodes of fresh tasks on the generator's device, which must be the pool's, with distinct support and queries.
+
+    members: which members of the pool are the ways of each task, [N, W]; None: any, drawn by the sampler.
 
     x [N, K, C, H, W] float32 in [0, 1] and y [N, K] int64, ordered by shot: one example of every way in random order,
     then a second one of each, and so on. If sizes vary, `valid` [N, K] is false for padding, which repeats a row's own
@@ -108,7 +114,10 @@ def draw(pool: ClassPool, num_tasks: int, sampler: Sampler, generator: torch.Gen
     Raises:
         ValueError: when the pool has fewer classes than ways, or a class fewer images than are needed.
     """
-    members, present = _draw_ways(pool, num_tasks, sampler, generator)  # two [N, W]
+    if members is None:
+        members, present = _draw_ways(pool, num_tasks, sampler, generator)  # two [N, W]
+    else:
+        present = torch.ones_like(members, dtype=torch.bool)
     classes = pool.classes[members]
     images = pool.source.counts[classes] * present
     support, query = sampler.sizes(images, generator)
@@ -154,6 +163,22 @@ class _Chosen:
         if self.pool.mean is not None and self.pool.std is not None:
             x.sub_(self.pool.mean[:, None, None]).div_(self.pool.std[:, None, None])
         return x
+
+
+def draw_with_fixed_labels(num_classes: int, ways: int, num_tasks: int, generator: torch.Generator) -> Tensor:
+    """Members of a pool [N, W] in which each has the same way in all tasks: a random one per way.
+
+    The partition of the classes into ways does not depend on the generator.
+
+    Raises:
+        ValueError: when there are fewer classes than ways.
+    """
+    if num_classes < ways:
+        raise ValueError(f"ways is {ways}; classes are {num_classes}")
+    order = torch.randperm(num_classes, generator=torch.Generator().manual_seed(_PARTITION_SEED))
+    way = (order % ways).to(generator.device)  # [P]
+    rank = torch.rand(num_tasks, num_classes, generator=generator, device=generator.device)
+    return torch.stack([rank.masked_fill(way != label, -1.0).argmax(1) for label in range(ways)], dim=1)
 
 
 def _draw_ways(pool: ClassPool, num_tasks: int, sampler: Sampler, generator: torch.Generator) -> tuple[Tensor, Tensor]:

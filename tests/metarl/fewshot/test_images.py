@@ -14,7 +14,12 @@ from metarl.fewshot.images import omniglot
 from metarl.fewshot.images.class_set import ClassPool, ImageClasses, pool_of
 from metarl.fewshot.images.data import DataError
 from metarl.fewshot.images.omniglot import Omniglot
-from metarl.fewshot.images.sampling import FixedSampler, MetaDatasetSampler, draw
+from metarl.fewshot.images.sampling import (
+    FixedSampler,
+    MetaDatasetSampler,
+    draw,
+    draw_with_fixed_labels,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -97,6 +102,34 @@ def test_groups_are_not_mixed_and_small_ones_are_left_out():
     assert (groups == groups[:, :1]).all()
     assert 100 < int((groups[:, 0] == 1).sum()) < 200  # each of the two as likely
     assert set(groups.unique().tolist()) == {1, 2}
+
+
+def test_with_fixed_labels_a_class_has_one_label_in_all_tasks_and_every_class_is_drawn_as_often():
+    pool = everything(numbered(*[4] * 8))
+    labels: dict[int, set[int]] = {}
+    for seed in (0, 1):
+        members = draw_with_fixed_labels(len(pool), 3, 1000, seeded(seed))
+        counts = members.flatten().bincount(minlength=8)
+        episode = draw(pool, 1000, FixedSampler(3, 1, 1), seeded(seed), members)
+        for part in (episode.support, episode.query):
+            for cls, label in zip((image_numbers(part.x) // 4).flatten(), part.y.flatten(), strict=True):
+                labels.setdefault(int(cls), set()).add(int(label))
+        assert sorted(int(count) > 400 for count in counts) == [False] * 6 + [True] * 2  # two labels have three classes
+        assert int(counts.min()) > 250
+    assert all(len(found) == 1 for found in labels.values())
+    with pytest.raises(ValueError, match="ways is 9; classes are 8"):
+        draw_with_fixed_labels(8, 9, 1, seeded())
+
+
+def test_fixed_labels_are_those_of_training_tasks_alone():
+    fixed = Omniglot(ways=5, rotations="none", fixed_labels=True, data_dir=real_data())
+    free = Omniglot(ways=5, rotations="none", data_dir=real_data())
+    for split, equal in (("train", False), ("test", True)):
+        one, other = (family.episode(2, split, generator=seeded()) for family in (fixed, free))
+        assert torch.equal(one.support.x, other.support.x) == equal
+    assert fixed.pool("train") is free.pool("train")
+    with pytest.raises(ValueError, match="fixed_labels is True; must be False with the sampler meta_dataset"):
+        Omniglot(sampler="meta_dataset", fixed_labels=True)
 
 
 @pytest.mark.parametrize(
