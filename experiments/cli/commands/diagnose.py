@@ -71,6 +71,11 @@ def main(argv: list[str]) -> None:
         return
     name = f"diagnosis_{checkpoint}_s{arguments.seed}"
     print(f"Saved: {run.save_json(name, content)}")
+    matrix = next((finding.matrix for finding in found if finding.matrix is not None), None)
+    if matrix is not None:
+        from experiments.workbench.insight.pictures import transfer
+
+        print(f"Transfer matrix: {run.save_picture(f'{name}_transfer', transfer(matrix))}")
 
 
 def _print(finding: Finding) -> None:

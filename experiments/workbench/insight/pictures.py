@@ -107,6 +107,18 @@ def attention(weights: Sequence[Sequence[float]], point: str) -> bytes:
     return _png(figure)
 
 
+def transfer(matrix: Sequence[Sequence[float]]) -> bytes:
+    """The score in each task (columns) after adapting to each task (rows), as a PNG."""
+    figure = Figure(figsize=(4.6, 3.8), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(np.array(matrix), cmap="viridis", interpolation="nearest")
+    axes.set_xlabel("task that is scored", fontsize=9)
+    axes.set_ylabel("task that was adapted to", fontsize=9)
+    axes.tick_params(labelsize=7)
+    figure.colorbar(image, ax=axes, label="score")
+    return _png(figure)
+
+
 def _correlation(vectors: Tensor, values: Tensor) -> float:
     """The correlation of distances between states with distances between parameters, over pairs of tasks."""
     some = slice(0, 500)

@@ -281,6 +281,7 @@ def test_the_command_gives_a_verdict_for_each_detector_and_the_report_shows_them
     assert all(finding["verdict"] in output for finding in found.values())
     assert found["forgetting"]["verdict"].startswith("cannot be told: the run keeps one checkpoint only")
     assert found["reward hacking"]["verdict"] == "the family measures nothing beside the return"
+    assert (tmp_path / "run" / "diagnosis_latest_s0_transfer.png").read_bytes()[:4] == b"\x89PNG"
     report = tmp_path / "report.html"
     assert command(capsys, "report", where, "--out", str(report))[0] == 0
     assert "the family measures nothing beside the return" in report.read_text()
