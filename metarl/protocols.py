@@ -216,10 +216,10 @@ class ShowsState(Protocol[State]):
 
 
 @runtime_checkable
-class ShowsAttention(Protocol[State]):
+class ShowsAttention(Protocol):
     """An optional method of an `Agent` whose memory may look back at single steps."""
 
-    def attention(self, state: State, action: Tensor | None, step: Step) -> Tensor | None:
+    def attention(self, state: Any, action: Tensor | None, step: Step) -> Tensor | None:
         """How much it attends to each step so far, this one last, as it observes this one: [B, steps].
 
         Rows sum to one; None without attention. Arguments as for `observe`, which is called afterwards.

@@ -152,13 +152,13 @@ class GradientLearner:
         """One step of Adam; the logged score is from before the step."""
         check_ways(self.problem, experience)
         support, query = with_context(self.adaptation.net, experience)
-        weights, *settings = self._loss_settings()
+        weights, used, first_order = self._loss_settings()
         if self._compiled:
-            loss, prediction = self._compiled(support, query, torch.tensor(weights), *settings)
+            loss, prediction = self._compiled(support, query, torch.tensor(weights), used, first_order)
             states: list[Any] = []  # there are no statistics to absorb
         else:
             prior = self._prior(len(support), generator)
-            loss, prediction, states = self._adapted_loss(prior, support, query, weights, *settings)
+            loss, prediction, states = self._adapted_loss(prior, support, query, weights, used, first_order)
         score = self.problem.score(prediction.detach(), query).mean()
         norm = self.outer_step(loss)
         self._absorb_statistics(states, experience)

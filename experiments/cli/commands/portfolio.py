@@ -31,7 +31,7 @@ class Arguments:
     runs: _Runs  # directories of runs, archives, or names of trained agents
     split: Literal["val", "test", "ood"] = "test"  # the split of the tasks for which candidates are chosen
     tasks: int = 400  # the number of tasks
-    shots: int | None = None  # the number of examples per task, or per class; None: the fewest of the families
+    shots: int | None = None  # the number of examples per task or class; None: the smallest in any family
     first: int = 1  # the number of first episodes by whose return an agent is chosen
     checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint of each run; an archive has only one
     seed: int = 0  # the seed of the tasks and of all randomness

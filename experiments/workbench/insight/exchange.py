@@ -26,9 +26,14 @@ _PAIRS_AT_ONCE = 500  # of adapted and scored tasks
 class Exchange(Protocol):
     """Tasks to which a learner has adapted, one by one."""
 
-    measure: Measure
-    num_tasks: int
-    tasks: Record | None  # None: they have no parameters
+    @property
+    def measure(self) -> Measure: ...
+
+    @property
+    def num_tasks(self) -> int: ...
+
+    @property
+    def tasks(self) -> Record | None: ...  # None: they have no parameters
 
     def scores(self, adapted: Tensor | None, scored: Tensor) -> Tensor:
         """The scores [M] in the tasks `scored` [M], each after adapting to the one in `adapted` [M].

@@ -35,13 +35,12 @@ def scatter(states: TaskStates, points: Sequence[int]) -> bytes:
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(names), len(points), squeeze=False, sharex=True, sharey=True)
     for row, name in zip(grid, names, strict=True):
-        drawn = None
         for axes, point in zip(row, points, strict=True):
             place = (states.vectors[point] / scale.where(scale > 0, torch.ones_like(scale)) - mean) @ directions
-            drawn = axes.scatter(*_two(place), c=colours[name].numpy(), cmap="viridis", s=6, linewidths=0)
+            axes.scatter(*_two(place), c=colours[name].numpy(), cmap="viridis", s=6, linewidths=0)
             axes.set_title("before any data" if point == 0 else f"after {states.point} {point}", fontsize=9)
             axes.tick_params(labelsize=7)
-        figure.colorbar(drawn, ax=list(row), label=name, shrink=0.9)
+        figure.colorbar(row[-1].collections[0], ax=list(row), label=name, shrink=0.9)
     figure.supxlabel("first principal component of the last states", fontsize=9)
     figure.supylabel("second", fontsize=9)
     return _png(figure)

@@ -129,11 +129,11 @@ def _learners(
     if len(problems) > 1:
         raise UserError(f"tasks of these runs have inputs and outputs of different sizes: {sorted(problems, key=str)}")
     families = list({(type(t.family), t.family.name): t.family for t in trainers}.values())
-    shots = min(family.shots for family in families) if shots is None else shots
+    num_shots = min(family.shots for family in families) if shots is None else shots
     generator = torch.Generator().manual_seed(seed)
     per_family = max(1, num_tasks // len(families))
     episodes = [
-        family.episode(per_family, split, shots=shots, queries=family.test_queries, generator=generator)
+        family.episode(per_family, split, shots=num_shots, queries=family.test_queries, generator=generator)
         for family in families
     ]
     episode = cat([replace(one, tasks=None) for one in episodes])
@@ -143,11 +143,11 @@ def _learners(
     labels, scores, told = [], [], []
     for name, trainer in zip(names, trainers, strict=True):
         learner: Any = trainer.agent
-        points = list(STEPS) if learner.point == "step" else [shots]
+        points = list(STEPS) if learner.point == "step" else [num_shots]
         of_points = problem.score(learner.predictions(episode, points[-1]), episode.query)  # [P + 1, N]
         labels += [f"{name}, {learner.point} {point}" for point in points]
         scores += [sign * of_points[point].detach() for point in points]
-        if shots > 1:
+        if num_shots > 1:
             held_out = _on_held_out(learner, problem, episode, size)
             told += [sign * held_out[point] for point in (points if learner.point == "step" else [-1])]
     return Scored(labels, torch.stack(scores), torch.stack(told) if told else None)
