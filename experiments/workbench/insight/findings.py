@@ -11,6 +11,7 @@ from torch import Tensor
 from metarl.evaluation import Measure
 from metarl.statistics import bootstrap_interval
 
+_ROUNDING = 1e-12
 Level = Literal["fine", "warning", "unknown"]
 
 
@@ -54,8 +55,8 @@ class Difference:
 
 
 def text(value: float) -> str:
-    """A number with three digits."""
-    return f"{value:.3g}"
+    """A number with three digits; what only rounding tells from zero is zero."""
+    return f"{0.0 if abs(value) < _ROUNDING else value:.3g}"
 
 
 def score_row(name: str, scores: Tensor) -> list[str]:

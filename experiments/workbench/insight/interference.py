@@ -23,6 +23,7 @@ from metarl.rl.rollouts import rows_per_task, run_trial
 from metarl.trainer import Trainer
 
 _COSINE = Measure("cosine")
+_SAME, _OTHERS = "same task", "different tasks"  # kinds of pairs; the same one from other experience
 
 
 def cosines(vectors: Tensor, others: Tensor | None = None) -> Tensor:
@@ -68,7 +69,7 @@ def _of_episodes(trainer: Trainer, num_tasks: int, generator: torch.Generator) -
 
 
 def interference(trainer: Trainer, exchange: Exchange | None, num_tasks: int, copies: int, seed: int) -> Finding:
-    """Cosines of the meta-gradients of training tasks, and the transfer matrix of as many test tasks."""
+    """Cosines of the meta-gradients of training tasks, and the transfer matrix of as many tasks."""
     evidence, numbers, matrix = [], {}, None
     if exchange is not None:
         transferred, transfer = _transfer(exchange, num_tasks)
@@ -80,18 +81,20 @@ def interference(trainer: Trainer, exchange: Exchange | None, num_tasks: int, co
         return Finding("interference", "unknown", verdict, evidence, numbers, matrix)
     first, second, tasks = gradients(trainer, num_tasks, copies, seed)
     between = cosines(first, second)
-    same, apart, by_class = between.diagonal(), _apart(between), _by_class(between, tasks)
-    groups = {"the same task, other experience": same, "different tasks": apart, **by_class}
-    rows = [[name, text(float(v.mean())), text(float((v < 0).double().mean()))] for name, v in groups.items() if len(v)]
-    evidence.insert(0, Evidence("cosine between meta-gradients", ["between", "mean", "share below 0"], rows))
-    by_task = Difference.of(_means_apart(between), torch.zeros(len(between)), _COSINE)
-    numbers |= {"cosine_same": float(same.mean()), "cosine_apart": float(apart.mean())}
-    numbers |= {f"cosine_{name.replace(' ', '_')}": float(v.mean()) for name, v in by_class.items()}
-    opposed = [name for name, v in by_class.items() if name.startswith("other") and v.mean() < 0]
-    what = f"meta-gradients of different tasks have a cosine of {by_task}, of the same task {text(float(same.mean()))}"
-    if by_task.high < 0 or opposed:
-        return Finding("interference", "warning", f"tasks pull apart: {what}", evidence, numbers, matrix)
-    return Finding("interference", "fine", f"tasks do not pull apart: {what}", evidence, numbers, matrix)
+    groups = {name: _mean_in(between, pairs) for name, pairs in _pairs(tasks, len(between)).items()}
+    rows = [
+        [name, text(cosine.mean), f"{text(cosine.low)} to {text(cosine.high)}", text(below)]
+        for name, (cosine, below) in groups.items()
+    ]
+    columns = ["between", "mean", "95 %", "share below 0"]
+    evidence.insert(0, Evidence("cosine between meta-gradients of training tasks", columns, rows))
+    numbers |= {f"cosine_{name.replace(' ', '_')}": cosine.mean for name, (cosine, _) in groups.items()}
+    opposed = [f"{name} {cosine}" for name, (cosine, _) in groups.items() if name != _SAME and cosine.high < 0]
+    if opposed:
+        verdict = f"tasks pull apart; cosine between meta-gradients: {', '.join(opposed)}"
+        return Finding("interference", "warning", verdict, evidence, numbers, matrix)
+    verdict = f"tasks do not pull apart; cosine between meta-gradients: {_OTHERS} {groups[_OTHERS][0]}"
+    return Finding("interference", "fine", verdict, evidence, numbers, matrix)
 
 
 def _apart(matrix: Tensor) -> Tensor:
@@ -99,22 +102,24 @@ def _apart(matrix: Tensor) -> Tensor:
     return matrix[~torch.eye(len(matrix), dtype=torch.bool)]
 
 
-def _means_apart(matrix: Tensor) -> Tensor:
-    """The mean off the diagonal of each row: [N]."""
-    return _apart(matrix).view(len(matrix), -1).mean(1)
+def _mean_in(between: Tensor, pairs: Tensor) -> tuple[Difference, float]:
+    """The mean cosine [N, N] of some pairs [N, N] (bool), with its interval over tasks, and the share below zero."""
+    has_any = pairs.any(1)
+    by_task = torch.where(pairs, between, 0.0).sum(1)[has_any] / pairs.sum(1)[has_any]
+    return Difference.of(by_task, torch.zeros_like(by_task), _COSINE), float((between[pairs] < 0).double().mean())
 
 
-def _by_class(between: Tensor, tasks: Record | None) -> dict[str, Tensor]:
-    """The cosines between tasks with equal and with other values, for each parameter with few values."""
-    found = {}
+def _pairs(tasks: Record | None, num_tasks: int) -> dict[str, Tensor]:
+    """Kinds of pairs of tasks, [N, N] (bool) each: the same, others, and by the value of parameters with few values."""
+    same = torch.eye(num_tasks, dtype=torch.bool)
+    found = {_SAME: same, _OTHERS: ~same}
     for name, values in parameters_of(tasks).items():
         classes = target_of(values)
-        if classes is None or classes.dtype != torch.int64 or int(classes.max()) + 1 > len(classes) // 3:
+        if classes is None or classes.dtype != torch.int64 or int(classes.max()) + 1 > num_tasks // 3:
             continue
         equal = classes[:, None] == classes[None]
-        off = ~torch.eye(len(classes), dtype=torch.bool)
-        found |= {f"equal {name}": between[equal & off], f"other {name}": between[~equal]}
-    return found
+        found |= {f"equal {name}": equal & ~same, f"other {name}": ~equal}
+    return {name: pairs for name, pairs in found.items() if bool(pairs.any())}
 
 
 def _transfer(exchange: Exchange, num_tasks: int) -> tuple[Evidence, Tensor]:

@@ -218,7 +218,7 @@ def test_interference_has_a_transfer_matrix_in_the_order_of_the_parameter():
     one = trainer(Sinusoid(shots=4, queries=6), imported(LEARNERS["maml"])(), num_points=1)
     finding = interference(one, exchange_of(one, "train", 12, seed=0), 5, 1, seed=0)
     assert np.array(finding.matrix).shape == (5, 5)
-    assert finding.numbers["cosine_same"] > finding.numbers["cosine_apart"]
+    assert finding.numbers["cosine_same_task"] > finding.numbers["cosine_different_tasks"]
 
 
 # Meta-overfitting and reward hacking
