@@ -32,8 +32,8 @@ class Finding:
     level: Level
     verdict: str  # one line
     evidence: list[Evidence] = field(default_factory=list)
-    numbers: dict[str, float] = field(default_factory=dict)  # what the verdict rests on, by name
-    matrix: list[list[float]] | None = None  # [tasks][tasks], where a detector compares tasks in pairs
+    numbers: dict[str, float] = field(default_factory=dict)  # numbers that the verdict rests on, by name
+    matrix: list[list[float]] | None = None  # scores or cosines of tasks in pairs, [tasks][tasks]; None: no pairs
 
 
 @dataclass(frozen=True)
