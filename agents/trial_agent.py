@@ -81,11 +81,11 @@ class TrialAgent:
         """The unchanged state: it has already absorbed every step."""
         return state
 
-    # --- learning ---------------------------------------------------------------------------------------------
-
     def states_of(self, state: Any, tasks: Tensor) -> Any:
-        """The state of rows that have the states of these rows [M]."""
+        """The state for M tasks that have the states of these tasks [M]; each task is one row."""
         return state[tasks]
+
+    # --- learning ---------------------------------------------------------------------------------------------
 
     def _reached(self, trajectory: Trajectory[Any], generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """What HyperX reads: next observations with the beliefs that hold them [T, B, input], and errors [T, B]."""

@@ -28,6 +28,9 @@ COMMANDS = (
     "report",
     "play",
     "pack",
+    "new",
+    "check",
+    "export",
     "baselines",
     "benchmark",
     "doctor",
@@ -41,6 +44,7 @@ _NEED_TORCH = (
     "diagnose",
     "play",
     "pack",
+    "export",
 )  # loading it takes most of the time until they start
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from metarl.adaptation.attention import (
     CausalStack,
     KeysValues,
+    Window,
     attend,
     attention_weights,
     no_keys,
@@ -132,7 +133,7 @@ class Lookup(nn.Module):
     def prior(self, num_rows: int) -> KeysValues:
         return no_keys(num_rows, 1, self.key_size, self.value_size, self.project.weight)
 
-    def forward(self, x: Tensor, past: KeysValues, *, alone: bool) -> tuple[Tensor, KeysValues]:
+    def forward(self, x: Tensor, past: KeysValues | Window, *, alone: bool) -> tuple[Tensor, KeysValues | Window]:
         query, key, value = self.project(x).unsqueeze(1).split(self.sizes, -1)
         found, past = attend(query, KeysValues(key, value), past, alone=alone)
         return torch.cat([x, found.squeeze(1)], -1), past

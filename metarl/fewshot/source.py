@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import torch
 
+from metarl.checks import not_negative
 from metarl.errors import UserError
 from metarl.evaluation import Evaluation, Tail, tail_metrics
+from metarl.fewshot.augmentation import with_label_offset, with_permuted_labels
+from metarl.fewshot.bottleneck import Bottlenecked
 from metarl.fewshot.episode import (
     ChecksData,
     ChecksEpisodes,
@@ -27,17 +30,33 @@ from metarl.memory import check_memory
 from metarl.protocols import Split
 from metarl.records import Digest, Record, cat
 from metarl.source import Draw, TrainConfig, check_kinds, sampler_of
+from metarl.task_samplers.class_aware import ClassAwareSampler
 from metarl.task_samplers.sampler import UniformSampler
 
 CURVE_STEPS = 10  # number of adaptation steps in the adaptation curve
 _NUMBERS_AT_ONCE = 1_000_000  # input values of the test tasks processed together
 
 
+@dataclass(frozen=True)
 class LearnsFromEpisodes:
     """A mixin that makes a dataclass with `make_learner` the configuration of a few-shot learner."""
 
+    _: KW_ONLY
+    permute_labels: bool = False  # whether the classes of each training task are renumbered at random
+    label_offset: float = 0.0  # standard deviation of a random number added to all labels of a training function
+
     def make_source(self, family: Any, train: TrainConfig, generators: Mapping[str, torch.Generator]) -> FewShotSource:
-        """Support and query sets of fresh tasks."""
+        """Support and query sets of fresh tasks.
+
+        Raises:
+            ValueError: when labels are to be augmented in a way that the family's do not allow, or as `FewShotSource`.
+        """
+        not_negative(self, "label_offset")
+        has_classes = isinstance(getattr(family, "problem", None), Classification)
+        if self.permute_labels and not has_classes:
+            raise ValueError("permute_labels is True; must be False for families without classes")
+        if self.label_offset and has_classes:
+            raise ValueError(f"label_offset is {self.label_offset}; must be 0 for families with classes")
         return FewShotSource(self, family, train, generators)  # pyright: ignore[reportArgumentType], has make_learner
 
 
@@ -91,6 +110,9 @@ class FewShotSource:
         learner = self._config.make_learner(
             self.problem, num_iterations=num_iterations, generator=self._generators["initialisation"]
         )
+        cost = getattr(self._config, "information_cost", 0.0)
+        if cost:
+            learner = Bottlenecked(learner, cost)  # pyright: ignore[reportArgumentType], as all with this setting
         self.measure = replace(self.problem.measure, point=learner.point)
         if learner.point != "step" and not self._num_steps_given:
             self.num_points = _most_points(self.family)
@@ -123,13 +145,21 @@ class FewShotSource:
             generator = self._next_generator()
             if isinstance(self.sampler, UniformSampler) or not isinstance(family, HasChoosableTasks):
                 episode = family.episode(self.num_tasks, "train", generator=generator)
-                return Draw(episode, episode.num_examples, {})
+                return Draw(self._augmented(episode, generator), episode.num_examples, {})
             tasks = self.sampler.propose(self.num_tasks, generator)
             episode = family.episode_of(tasks, "train", generator=generator)
             amount += episode.num_examples
             metrics = self._report(learner, tasks, episode)
             if self.sampler.learns:
-                return Draw(episode, amount, metrics)
+                return Draw(self._augmented(episode, generator), amount, metrics)
+
+    def _augmented(self, episode: FewShotEpisode, generator: torch.Generator) -> FewShotEpisode:
+        """The episode with other labels, where the configuration asks for it."""
+        if getattr(self._config, "permute_labels", False):
+            episode = with_permuted_labels(episode, generator)
+        if std := getattr(self._config, "label_offset", 0.0):
+            episode = with_label_offset(episode, std, generator)
+        return episode
 
     def _fresh_tasks(self, count: int, generator: torch.Generator) -> Record:
         family = self.family.training
@@ -141,6 +171,8 @@ class FewShotSource:
         trained = self._trained_points(learner)
         predictions = learner.predictions(episode, max(1, self.num_points if trained is None else trained - 1))[-1]
         scores = self.problem.score(predictions, episode.query)
+        if isinstance(self.sampler, ClassAwareSampler):
+            self.sampler.confused(tasks, episode.query.y, predictions.argmax(-1))
         metrics = self.sampler.report(tasks, scores if self.measure.higher_is_better else -scores)
         tail = Tail.of(scores, higher_is_better=self.measure.higher_is_better)
         return metrics | tail_metrics(f"meta_train/{self.measure.name}", tail)
