@@ -19,6 +19,7 @@ from experiments.workbench.insight.interference import interference
 from experiments.workbench.insight.overfitting import evaluations, overfitting
 from experiments.workbench.insight.shortcuts import shortcuts
 from metarl.errors import UserError
+from metarl.protocols import Split
 from metarl.run.directory import Run
 
 DETECTORS = ("meta-overfitting", "memorisation", "shortcuts", "interference", "forgetting", "reward hacking")
@@ -45,7 +46,8 @@ class Diagnosis:
         trainer = restored(self.experiment, self.run, self.checkpoint, to_train=False)
         by_split = evaluations(trainer, self.num_tasks, self.seed)
         exchange, why = self._exchange(trainer)
-        of_tasks = next((split for split in ("test", "val", "train") if split in by_split), "test")
+        held_out: tuple[Split, ...] = ("test", "val", "train")
+        of_tasks = next((split for split in held_out if split in by_split), held_out[0])
         steps: dict[str, Callable[[], Finding]] = {
             "meta-overfitting": lambda: overfitting(by_split),
             "memorisation": lambda: memory.memorisation(_needed(exchange, why), "training"),
