@@ -139,6 +139,10 @@ class MetaObjective:
         at_once = max(1, STEPS_AT_ONCE // num_steps)
         return [self._part(slice(start, start + at_once)) for start in range(0, num_tasks, at_once)]
 
+    def by_task(self) -> list[MetaObjective]:
+        """The objective of each task alone."""
+        return [self._part(slice(task, task + 1)) for task in range(len(self.trial[0]))]
+
     def _part(self, tasks: slice) -> MetaObjective:
         part = copy.copy(self)
         part.trial = [samples[tasks] for samples in self.trial]

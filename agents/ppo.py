@@ -147,7 +147,6 @@ class PPO:
         """
         config = self.config
         learning_rate = self.scheduled(config.learning_rate, config.final_learning_rate)
-        entropy_coefficient = self.scheduled(config.entropy_coefficient, config.final_entropy_coefficient)
         sums = torch.zeros(6, device=batch.target.device)
         kls: list[Tensor] = []  # of all minibatches, including the one that stops the update
         num_steps = 0
@@ -156,7 +155,7 @@ class PPO:
             kls.append(losses.kl if config.target_kl is None else total(losses.kl))
             if config.target_kl is not None and kls[-1].item() > 1.5 * config.target_kl and num_steps > 0:
                 break
-            loss = losses.policy + config.value_coefficient * losses.value - entropy_coefficient * losses.entropy
+            loss = self._total(losses)
             norm = gradient_step(self.optimizer, loss, max_norm=config.max_grad_norm, learning_rate=learning_rate)
             num_steps += 1
             sums += torch.stack([*losses, norm]).detach()
@@ -171,6 +170,15 @@ class PPO:
         metrics["num_gradient_steps"] = float(num_steps)
         metrics["explained_variance"] = _explained_variance(batch)
         return metrics
+
+    def loss(self, batch: PPOBatch, now: Evaluated) -> Tensor:
+        """The loss of this iteration's settings on a batch, a scalar."""
+        return self._total(losses_of(self.config, batch, now))
+
+    def _total(self, losses: Losses) -> Tensor:
+        config = self.config
+        entropy_coefficient = self.scheduled(config.entropy_coefficient, config.final_entropy_coefficient)
+        return losses.policy + config.value_coefficient * losses.value - entropy_coefficient * losses.entropy
 
     def state_dict(self) -> dict[str, Any]:
         return {"iteration": self.iteration, "optimizer": self.optimizer.state_dict()}

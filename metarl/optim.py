@@ -249,3 +249,10 @@ def _dot(left: Params, right: Params) -> Tensor:
 def _add(left: Params, right: Params, factor: Tensor) -> Params:
     """left + factor * right, with one factor per task [N]."""
     return {name: v + factor.view(-1, *(1,) * (v.ndim - 1)) * right[name] for name, v in left.items()}
+
+
+def flat_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """The gradient of a loss as one vector [P]; zeros for parameters that it does not depend on."""
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    filled = (torch.zeros_like(p) if slope is None else slope for p, slope in zip(parameters, found, strict=True))
+    return torch.cat([slope.flatten() for slope in filled])

@@ -18,6 +18,7 @@ from metarl.fewshot.normalising import absorb_shared_statistics, in_evaluation, 
 from metarl.fewshot.outer_step import OuterConfig, OuterStep
 from metarl.fewshot.problem import Classification, Problem
 from metarl.fewshot.seen_classes import one_hot
+from metarl.optim import flat_gradient
 from metarl.records import Examples
 from metarl.rl.losses import mean_over_examples
 
@@ -101,6 +102,13 @@ class AmortisedLearner:
             "train/loss": float(loss.detach()),
             "train/grad_norm": norm,
         }
+
+    def task_gradients(self, experience: FewShotEpisode, num_tasks: int, generator: torch.Generator) -> Tensor:
+        """The gradients of the loss on the queries given the support: [num_tasks, P]."""
+        parameters = list(self.adaptation.parameters())
+        tasks = (experience[task : task + 1] for task in range(num_tasks))
+        losses = (self._judged(task.support, task.query, generator)[0] for task in tasks)
+        return torch.stack([flat_gradient(loss, parameters) for loss in losses])
 
     def _judged(self, support: Examples, query: Examples, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The loss on a batch of tasks, and the predictions for their queries."""
