@@ -30,11 +30,12 @@ from agents.outer_steps import GradientEpochs, OuterStep, TrustRegion
 from metarl.adaptation.gradient import GradientAdaptation, Params
 from metarl.adaptation.step_sizes import FixedStepSizes, PerParameterStepSizes
 from metarl.checks import at_least, in_range, literals, not_negative, positive, rounds, widths
+from metarl.deployment import DeployedAdaptation, DeployedAgent, StepInputs, where
 from metarl.nets.mlp import Activation, PolicyHead
 from metarl.nets.moments import Moments
 from metarl.optim import check_finite
 from metarl.protocols import TaskFamily
-from metarl.records import SampledDecision, Step, Trajectory
+from metarl.records import Record, SampledDecision, Step, Trajectory, by_task
 from metarl.rl.trials import TrialSource
 from metarl.source import TrainConfig
 
@@ -156,6 +157,14 @@ class MAMLState:
     num_steps: int
 
 
+@dataclass(frozen=True)
+class DeployedPolicy(Record):
+    """The state of a deployed agent, per row; unlike in training, each row has its own task."""
+
+    params: Params  # [B, ...] each
+    num_steps: Tensor  # [B] int64, the number of inner steps taken from the meta-learned policy
+
+
 class MAML:
     """The agent: every task has its own policy, and all of them act, adapt and are evaluated in one batch."""
 
@@ -218,6 +227,65 @@ class MAML:
         with torch.no_grad():
             params = self.adaptation.step(state.params, samples, state.num_steps)
         return MAMLState(params, state.num_steps + 1)
+
+    def state_vectors(self, state: MAMLState) -> Tensor:
+        """The policy's parameters [N, P]."""
+        return torch.cat([value.flatten(1) for value in state.params.values()], 1)
+
+    def states_of(self, state: MAMLState, tasks: Tensor) -> MAMLState:
+        return replace(state, params={name: value[tasks] for name, value in state.params.items()})
+
+    def deployed(self, num_steps: int) -> DeployedAgent:
+        """The policy, with its weights as the state; `noise` explores, as the data of an inner step must."""
+        noise_size = 0 if self.policy.is_discrete else self.policy.num_actions
+
+        def of_row(params: Params, obs: Tensor, noise: Tensor) -> Tensor:
+            distribution: Any = functional_call(self.policy, params, (obs,))
+            if not noise_size:
+                return distribution.mode
+            return self.policy.to_env(distribution.mode + noise * distribution.log_std.exp())
+
+        def step(state: DeployedPolicy, inputs: StepInputs) -> tuple[Tensor, DeployedPolicy]:
+            return torch.vmap(of_row)(state.params, self._normalised(inputs.obs), inputs.noise), state
+
+        initial = DeployedPolicy(self.prior(1).params, self.obs_moments.mean.new_zeros(1, dtype=torch.int64))
+        return DeployedAgent(step, initial, ("noise",) if noise_size else (), noise_size=noise_size)
+
+    def deployed_adaptation(self, num_steps: int) -> DeployedAdaptation:
+        """One inner step; padding has an advantage of zero."""
+        discrete = self.policy.is_discrete
+        like = self.obs_moments.mean
+
+        def adapt(state: DeployedPolicy, obs: Tensor, action: Tensor, advantage: Tensor) -> DeployedPolicy:
+            obs, action = self._normalised(obs)[None], self.policy.from_env(action)[None]
+            with torch.no_grad():  # at the policy that sampled the data, both inner objectives have this gradient
+                distribution: Any = functional_call(self.policy, state.params, (obs,))
+                log_prob = distribution.log_prob(action)
+            zeros = torch.zeros_like(log_prob)
+            samples = Samples(obs, action, log_prob, zeros, advantage[None], zeros[:, 0])
+            with torch.no_grad():
+                first, later = (self.adaptation.step(state.params, samples, number) for number in (0, 1))
+            is_first = state.num_steps == 0
+            return DeployedPolicy(where(is_first, first, later), state.num_steps + 1)
+
+        shape = (num_steps,) if discrete else (num_steps, self.policy.num_actions)
+        inputs = {
+            "obs": torch.zeros(num_steps, *like.shape, device=like.device),
+            "action": torch.zeros(shape, dtype=torch.int64 if discrete else torch.float32, device=like.device),
+            "advantage": torch.zeros(num_steps, device=like.device),
+        }
+        meanings = {
+            "obs": "the observations acted on in a block of episodes",
+            "action": "the actions taken there, which must explore",
+            "advantage": "their advantages, of mean 0 and standard deviation 1, divided by the number of steps; 0 pads",
+        }
+        return DeployedAdaptation(adapt, inputs, meanings, self._block_inputs)
+
+    def _block_inputs(self, trajectory: Experience, num_tasks: int) -> dict[str, Tensor]:
+        """The inputs of the deployed inner step for N tasks: [N, K, ...] each."""
+        advantage = self._samples(trajectory, num_tasks).advantage
+        obs, action = (by_task(value, num_tasks) for value in (trajectory.obs, trajectory.decision.action))
+        return {"obs": obs, "action": action, "advantage": advantage}
 
     def _samples(self, trajectory: Experience, num_tasks: int) -> Samples:
         trajectory = replace(trajectory, obs=self._normalised(trajectory.obs))

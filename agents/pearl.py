@@ -36,12 +36,13 @@ from agents.discrete_soft_actor_critic import DiscreteSoftActorCritic
 from agents.soft_actor_critic import SoftActorCritic
 from metarl.adaptation.context import Aggregation, Belief, ContextBelief, factor_size
 from metarl.checks import at_least, in_range, literals, not_negative, positive, rounds, widths
+from metarl.deployment import DeployedAgent, StepInputs, where
 from metarl.nets.mlp import Activation, mlp
 from metarl.nets.moments import Moments
 from metarl.optim import gradient_step, load_adam
 from metarl.parallel import share_of_mean, shared_noise, sharing, total
 from metarl.protocols import TaskFamily
-from metarl.records import Decision, Step, Trajectory, by_task
+from metarl.records import Decision, Record, Step, Trajectory, by_task
 from metarl.rl.replay import Replay, Transition
 from metarl.rl.replay_source import ReplaySource
 from metarl.source import TrainConfig
@@ -148,6 +149,16 @@ class PEARLState:
     stochastic: bool = False  # whether actions are sampled, as in collection, or the policy's mode
 
 
+@dataclass(frozen=True)
+class DeployedState(Record):
+    """The state of a deployed agent, per row; unlike in training, each row has its own task."""
+
+    belief: Belief  # [B, Z], from all transitions, those of the episode under way among them
+    latent: Tensor  # [B, Z], of the current episode
+    obs: Tensor  # [B, O], the observation last acted on
+    num_episodes: Tensor  # [B] int64, episodes that have ended
+
+
 class PEARL:
     """The agent; its source collects experience and owns the replay given to `update`."""
 
@@ -230,6 +241,50 @@ class PEARL:
         num_absorbed = state.num_absorbed + 1
         source = state.source if num_absorbed < self.config.num_exploration_episodes else belief
         return replace(state, belief=belief, source=source, num_absorbed=num_absorbed)
+
+    def state_vectors(self, state: PEARLState) -> Tensor:
+        """The belief's mean and log variance [N, 2 Z]; its point estimate [N, Z] where it is not a distribution."""
+        if not self.belief.is_random:
+            return self.belief.latent(state.belief)
+        posterior = self.belief.posterior(state.belief)
+        return torch.cat([posterior.mean, 2 * posterior.log_std], -1)
+
+    def states_of(self, state: PEARLState, tasks: Tensor) -> PEARLState:
+        latent = state.latent.unflatten(0, (len(state.belief), -1))[tasks].flatten(0, 1)
+        return replace(state, belief=state.belief[tasks], source=state.source[tasks], latent=latent)
+
+    def deployed(self, num_steps: int) -> DeployedAgent:
+        def step(state: DeployedState, inputs: StepInputs) -> tuple[Tensor, DeployedState]:
+            seen = inputs.step
+            item = self._items(
+                Transition(
+                    obs=state.obs,
+                    action=inputs.action,
+                    reward=seen.reward,
+                    shaped_reward=seen.reward,
+                    next_obs=seen.next_obs,
+                    terminated=seen.terminated,
+                )
+            )
+            belief = self.belief.adapt(state.belief, item[:, None], ~inputs.new_task[:, None])
+            num_episodes = state.num_episodes + inputs.episode_end
+            source = where(num_episodes < self.config.num_exploration_episodes, self.belief.prior(1), belief)
+            drawn = self.belief.latent(source)
+            if self.belief.is_random:
+                drawn = drawn + inputs.noise * self.belief.posterior(source).log_std.exp()
+            latent = where(inputs.episode_end | inputs.new_task, drawn, state.latent)
+            distribution = self.sac.actor(torch.cat([self._normalised(inputs.obs), latent], -1))
+            action = self.sac.actor.to_env(distribution.mode)
+            return action, DeployedState(belief, latent, inputs.obs, num_episodes)
+
+        belief, device = self.belief.prior(1), self.obs_moments.mean.device
+        obs = torch.zeros(1, len(self.obs_moments.mean), device=device)
+        initial = DeployedState(
+            belief, self.belief.latent(belief), obs, torch.zeros(1, dtype=torch.int64, device=device)
+        )
+        reads = ("action", "reward", "episode_end", *(("next_obs",) if self.config.next_obs_in_context else ()))
+        size = self.config.latent_size if self.belief.is_random else 0
+        return DeployedAgent(step, initial, (*reads, *(("noise",) if size else ())), noise_size=size)
 
     # --- collecting (metarl/rl/replay_source.py) -----------------------------------------------------------------
 

@@ -12,7 +12,8 @@ Deviations from Duan et al.: 1. PPO (Schulman et al. 2017) instead of TRPO. 2. a
 of a separate one. 3. the policy and value heads also see the observation. 4. with `whole_transition`, an item also
 repeats the previous observation, so it holds a full transition; the memory need not learn to retain the state first. 5.
 without `credit_across_episodes`, the value after an episode is zero, whether the task or the time limit ended it. 6. by
-default, observations and rewards are normalised by running moments over the training data.
+default, observations and rewards are normalised by running moments over the training data. 7. with `truncate`,
+back-propagation through time is cut every `segment` steps.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from agents.hyperx import BONUSES, HyperX, HyperXConfig, NoBonus
 from agents.ppo import PPO, Evaluated
@@ -34,7 +36,8 @@ from metarl.adaptation.sequence import SequenceBelief, SequenceState
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.adaptation.window import WindowConfig
-from metarl.checks import widths
+from metarl.checks import at_least, widths
+from metarl.deployment import DeployedAgent, StepInputs
 from metarl.nets.mlp import PolicyHead, mlp
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
@@ -64,6 +67,9 @@ class RL2Config(TrialAgentConfig):
     whole_transition: bool = False  # whether each item of the memory's input also holds the previous observation
     hidden_size: int = 128  # size of the memory's output: number of units, or a transformer's width
     encoder_sizes: tuple[int, ...] = ()  # hidden layers between the inputs and the memory
+    # number of steps that an update keeps in memory at a time and computes twice, for long trials; None: whole trials
+    segment: int | None = None
+    truncate: bool = False  # whether gradients stop at the start of a segment
     bonus: NoBonus | HyperXConfig = field(  # exploration bonus in meta-training
         default_factory=NoBonus, metadata={"variants": BONUSES}
     )
@@ -71,6 +77,9 @@ class RL2Config(TrialAgentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         widths(self, "hidden_size", "encoder_sizes")
+        at_least(self, 1, "segment")
+        if self.truncate and self.segment is None:
+            raise ValueError("truncate is True; must be False without a segment, whose start stops the gradients")
         if not isinstance(self.memory, MemoryConfig):
             classes = dict.fromkeys(type(memory).__name__ for memory in MEMORIES.values())
             raise ValueError(f"memory is {self.memory!r}; must be one of {', '.join(classes)}")
@@ -189,11 +198,14 @@ class RL2(TrialAgent):
         return RL2State(memory, memory.hidden.new_zeros(num_tasks * copies, self.obs_size))
 
     def observe(self, state: RL2State, action: Tensor | None, step: Step) -> RL2State:
+        encoded = None if action is None else self.net.policy.encode(action)
+        return self._read(state, encoded, step)
+
+    def _read(self, state: RL2State, encoded: Tensor | None, step: Step) -> RL2State:
+        """The state after reading a step and the encoded action [B, A] that led to it; None at a trial's start."""
         obs = self._normalised_obs(step.obs)
-        if action is None:
+        if encoded is None:
             encoded = obs.new_zeros(len(obs), self.net.policy.num_actions)
-        else:
-            encoded = self.net.policy.encode(action)
         item = self._item(state.obs, obs, encoded, step.reward, step.episode_end)
         return RL2State(self.net.memory.absorb(state.memory, item), obs)
 
@@ -207,6 +219,21 @@ class RL2(TrialAgent):
             log_prob=distribution.log_prob(action),
             value=self.net.critic(features).squeeze(-1),
         )
+
+    def state_vectors(self, state: RL2State) -> Tensor:
+        """The memory's output [B, H]."""
+        return state.memory.hidden
+
+    def deployed(self, num_steps: int) -> DeployedAgent:
+        def step(state: RL2State, inputs: StepInputs) -> tuple[Tensor, RL2State]:
+            encoded = torch.where(inputs.new_task[:, None], 0.0, self.net.policy.encode(inputs.action))
+            state = self._read(state, encoded, inputs.step)
+            return self.act(state, inputs.obs, None).action, state
+
+        memory = self.net.memory.fixed_prior(1, num_steps)
+        initial = replace(self.prior(1), memory=memory)
+        reads = ("action", *(("reward",) if self.config.reward_input else ()), "episode_end")
+        return DeployedAgent(step, initial, reads, max_items=memory.max_items)
 
     # --- learning ---------------------------------------------------------------------------------------------
 
@@ -239,12 +266,29 @@ class RL2(TrialAgent):
 
     def _evaluate(self, inputs: Inputs, action: Tensor) -> Evaluated:
         """The current nets' outputs for past actions [T, B, ...], in environment units."""
-        hidden = self.net.memory.unroll(self.net.memory.prior(inputs.obs.shape[1]), inputs.items)
+        num_steps, num_rows, _ = inputs.obs.shape
+        state = self.net.memory.prior(num_rows)
+        if self.config.segment is None:
+            return self._evaluate_segment(state, inputs, action)[0]
+        parts = []
+        for first in range(0, num_steps, self.config.segment):
+            steps = slice(first, first + self.config.segment)
+            if self.config.truncate:
+                state = state.detach()
+            part, state = checkpoint(self._evaluate_segment, state, inputs[steps], action[steps], use_reentrant=False)  # pyright: ignore[reportGeneralTypeIssues]
+            parts.append(part)
+        return Evaluated(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+    def _evaluate_segment(
+        self, state: SequenceState, inputs: Inputs, action: Tensor
+    ) -> tuple[Evaluated, SequenceState]:
+        """The outputs for some steps of the trials, from the memory before them, and the memory after them."""
+        hidden, state = self.net.memory.unroll_on(state, inputs.items)
         features = torch.cat([hidden, inputs.obs], -1)
         distribution = self.net.policy(features)
         value = self.net.critic(features).squeeze(-1)
         log_prob = distribution.log_prob(self.net.policy.from_env(action))
-        return Evaluated(log_prob, value, distribution.entropy())
+        return Evaluated(log_prob, value, distribution.entropy()), state
 
     # --- inputs -----------------------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceBelief, SequenceState
 from metarl.adaptation.window import WindowConfig
 from metarl.checks import at_least, in_range, not_negative, positive, rounds, widths
+from metarl.deployment import DeployedAgent, StepInputs
 from metarl.nets.distributions import Categorical, DiagonalGaussian
 from metarl.nets.mlp import PolicyHead, mlp
 from metarl.nets.moments import Moments
@@ -72,7 +73,7 @@ class TeacherStudentConfig(TrialAgentConfig):
     encoder_sizes: tuple[int, ...] = ()  # hidden layers between the inputs and the memory
     student_learning_rate: float = 1e-3  # initial learning rate of the student's Adam
     final_student_learning_rate: float = 1e-4  # learning rate of the student at the last iteration, reached linearly
-    num_student_epochs: int = 2  # number of the student's passes over each batch
+    num_student_epochs: int = 5  # number of the student's passes over each batch
     num_student_minibatches: int = 8  # number of the student's minibatches of whole trials per epoch
 
     def __post_init__(self) -> None:
@@ -119,6 +120,7 @@ TEACHER_STUDENT_ROBOT = TeacherStudentConfig(  # base settings of the robot reci
     num_minibatches=16,
     entropy_coefficient=0.0,
     target_kl=0.05,
+    num_student_epochs=8,
 )
 RMA_ROBOT = replace(  # RMA: no reward, the latent from the last 50 steps
     TEACHER_STUDENT_ROBOT, imitates="latent", memory=WindowConfig(), reward_input=False
@@ -246,8 +248,13 @@ class TeacherStudent(TrialAgent):
 
     def observe(self, state: SequenceState, action: Tensor | None, step: Step) -> SequenceState:
         """The memory after one more observation, without the task where it is visible."""
+        return self._read(state, None if action is None else self.policy.encode(action), step)
+
+    def _read(self, state: SequenceState, encoded: Tensor | None, step: Step) -> SequenceState:
+        """The memory after a step and the encoded action [B, A] that led to it; None at a trial's start."""
         obs = self._seen(step.obs)
-        encoded = obs.new_zeros(len(obs), self.policy.num_actions) if action is None else self.policy.encode(action)
+        if encoded is None:
+            encoded = obs.new_zeros(len(obs), self.policy.num_actions)
         return self.student_net.memory.absorb(state, self._item(obs, encoded, step.reward, step.episode_end))
 
     def act(self, state: SequenceState, obs: Tensor, generator: torch.Generator | None) -> SampledDecision:
@@ -255,6 +262,22 @@ class TeacherStudent(TrialAgent):
         distribution = self._distribution(self._imitation(state.hidden, self._seen(obs)), self._seen(obs))
         action = distribution.mode if generator is None else distribution.sample(generator)
         return SampledDecision(self.policy.to_env(action), distribution.log_prob(action))
+
+    def state_vectors(self, state: SequenceState) -> Tensor:
+        """The student's memory [B, H]."""
+        return state.hidden
+
+    def deployed(self, num_steps: int) -> DeployedAgent:
+        """The student's step: a robot has no teacher."""
+
+        def step(state: SequenceState, inputs: StepInputs) -> tuple[Tensor, SequenceState]:
+            encoded = torch.where(inputs.new_task[:, None], 0.0, self.policy.encode(inputs.action))
+            state = self._read(state, encoded, inputs.step)
+            return self.act(state, inputs.obs, None).action, state
+
+        memory = self.student_net.memory.fixed_prior(1, num_steps)
+        reads = ("action", *(("reward",) if self.config.reward_input else ()), "episode_end")
+        return DeployedAgent(step, memory, reads, max_items=memory.max_items)
 
     def _imitation(self, hidden: Tensor, obs: Tensor) -> Tensor:
         """The inferred latent [..., L], or the policy's output [..., A]."""

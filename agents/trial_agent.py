@@ -89,6 +89,10 @@ class TrialAgent:
         """The unchanged state: it has already absorbed every step."""
         return state
 
+    def states_of(self, state: Any, tasks: Tensor) -> Any:
+        """The state for M tasks that have the states of these tasks [M]; each task is one row."""
+        return state[tasks]
+
     # --- learning ---------------------------------------------------------------------------------------------
 
     def _reached(self, trajectory: Trajectory[Any], generator: torch.Generator) -> tuple[Tensor, Tensor | None]:

@@ -37,6 +37,7 @@ from agents.trial_agent import InputMoments, TrialAgent, TrialAgentConfig, check
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceState
 from metarl.checks import at_least, not_negative, positive, rounds, widths
+from metarl.deployment import DeployedAgent, StepInputs, where
 from metarl.errors import UserError
 from metarl.nets.distributions import DiagonalGaussian
 from metarl.nets.mlp import PolicyHead, mlp
@@ -232,6 +233,20 @@ class VariBAD(TrialAgent):
             value=self.policy.critic(features).squeeze(-1),
             belief=state.belief,
         )
+
+    def state_vectors(self, state: VariBADState) -> Tensor:
+        """The belief's mean and log variance [B, 2 Z]."""
+        return _as_input(state.belief)
+
+    def deployed(self, num_steps: int) -> DeployedAgent:
+        def step(state: VariBADState, inputs: StepInputs) -> tuple[Tensor, VariBADState]:
+            state = where(inputs.new_task, state, self.observe(state, inputs.action, inputs.step))
+            return self.act(state, inputs.obs, None).action, state
+
+        memory = self.vae.memory.fixed_prior(1, num_steps)
+        initial = VariBADState(memory, self.vae.belief(memory))
+        reads = ("action", *(("reward",) if self.config.reward_input else ()), "next_obs")
+        return DeployedAgent(step, initial, reads, max_items=memory.max_items)
 
     @torch.no_grad()
     def predict_reward(

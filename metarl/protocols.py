@@ -202,6 +202,19 @@ class PosteriorSampling(Protocol[State]):
         ...
 
 
+@runtime_checkable
+class ShowsState(Protocol[State]):
+    """Optional methods of an `Agent` that let probes and diagnoses look at its state, and exchange states of tasks."""
+
+    def state_vectors(self, state: State) -> Tensor:
+        """What the state holds of each of N tasks, as a vector: [N, D]."""
+        ...
+
+    def states_of(self, state: State, tasks: Tensor) -> State:
+        """The state for M tasks that have the states of these tasks [M], where one may come several times."""
+        ...
+
+
 class AgentConfig(Protocol):
     """The configuration of an agent: a frozen dataclass, defined in the agent's own file."""
 

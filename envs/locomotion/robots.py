@@ -102,6 +102,16 @@ class RobotFamily(Generic[T]):
         return spaces.Box(-float("inf"), float("inf"), (size,))
 
     @property
+    def observation_names(self) -> list[str] | None:
+        """Names of the observed numbers; None for robots that observe more than positions and velocities."""
+        if self.robot.num_observed or self.observed_contacts is not None:
+            return None
+        from envs.simulators.model import coordinate_names, load_model  # here, as tasks can be sampled without MuJoCo
+
+        positions, velocities = coordinate_names(load_model(self.body))
+        return [*positions[self.robot.num_hidden :], *velocities]
+
+    @property
     def action_space(self) -> spaces.Box:
         return spaces.Box(-self.robot.action_limit, self.robot.action_limit, (self.robot.num_actions,))
 

@@ -134,3 +134,22 @@ def differing_fields(model: mujoco.MjModel, models: Sequence[mujoco.MjModel]) ->
         if any(other.shape != value.shape or not np.array_equal(other, value) for other in others):
             fields[name] = torch.from_numpy(np.stack(others)[order])
     return fields
+
+
+_FREE, _BALL = int(mujoco.mjtJoint.mjJNT_FREE), int(mujoco.mjtJoint.mjJNT_BALL)
+_PARTS = {  # names of a joint's positions and velocities by its type; other joints have one of each
+    _FREE: (("x", "y", "z", "qw", "qx", "qy", "qz"), ("vx", "vy", "vz", "wx", "wy", "wz")),
+    _BALL: (("qw", "qx", "qy", "qz"), ("wx", "wy", "wz")),
+}
+
+
+def coordinate_names(model: mujoco.MjModel) -> tuple[list[str], list[str]]:
+    """Names of the entries of qpos and of qvel, such as "rootz" and "rootz.velocity", from the joints' names."""
+    positions: list[str] = []
+    velocities: list[str] = []
+    for index in range(model.njnt):
+        joint = model.joint(index).name or f"joint_{index}"
+        parts = _PARTS.get(int(model.jnt_type[index]))
+        positions += [joint] if parts is None else [f"{joint}.{part}" for part in parts[0]]
+        velocities += [f"{joint}.velocity"] if parts is None else [f"{joint}.{part}" for part in parts[1]]
+    return positions, velocities

@@ -1,4 +1,4 @@
-"""Wrappers around any task family: visible time, action repeats, noise and delays.
+"""Wrappers around any task family: visible time, action repeats, noise, delays and metrics of effort.
 
     Delayed(Noisy(HalfCheetahVel(), obs_noise=Uniform(0, 0.1), action_noise=0.05), action_delay=Choice([0, 1, 2]))
 
@@ -11,7 +11,8 @@ observation. Optional abilities of the inner environment (rendering) stay availa
 
 from envs.wrappers.action_repeat import ActionRepeat
 from envs.wrappers.delayed import Delayed
+from envs.wrappers.effort import Effort
 from envs.wrappers.noisy import Noisy
 from envs.wrappers.time_aware import TimeAware
 
-__all__ = ["ActionRepeat", "Delayed", "Noisy", "TimeAware"]
+__all__ = ["ActionRepeat", "Delayed", "Effort", "Noisy", "TimeAware"]

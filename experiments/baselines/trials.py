@@ -18,7 +18,7 @@ MAX_ROWS = 256  # in one environment
 
 def random_policy(family: TaskFamily, tasks: Record, generator: torch.Generator) -> Tensor:
     """Returns [K, N] of the K episodes of one trial of uniformly random actions in each task."""
-    return play(family, tasks, lambda obs, tasks: _random_actions(family.action_space, len(obs), generator), generator)
+    return play(family, tasks, lambda obs, tasks: random_actions(family.action_space, len(obs), generator), generator)
 
 
 def play(
@@ -45,7 +45,7 @@ def _play(
     return returns
 
 
-def _random_actions(space: spaces.Box | spaces.Discrete, num_rows: int, generator: torch.Generator) -> Tensor:
+def random_actions(space: spaces.Box | spaces.Discrete, num_rows: int, generator: torch.Generator) -> Tensor:
     """[B] int64 or [B, A] float32, uniform over the space."""
     if isinstance(space, spaces.Discrete):
         return torch.randint(int(space.n), (num_rows,), generator=generator)

@@ -21,16 +21,28 @@ COMMANDS = (
     "sweep",
     "resume",
     "evaluate",
+    "probe",
     "compare",
     "report",
     "play",
     "pack",
+    "new",
+    "check",
+    "export",
     "baselines",
     "benchmark",
     "doctor",
 )
 
-_NEED_TORCH = ("train", "resume", "evaluate", "play", "pack")  # loading it takes most of the time until they start
+_NEED_TORCH = (
+    "train",
+    "resume",
+    "evaluate",
+    "probe",
+    "play",
+    "pack",
+    "export",
+)  # loading it takes most of the time until they start
 
 
 def main(argv: list[str] | None = None) -> None:

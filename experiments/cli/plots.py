@@ -60,6 +60,43 @@ def plot_run(
     return run.save_picture(name or f"evaluation_{evaluation.split}", buffer.getvalue())
 
 
+def sampled_parameters(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The numbers of a task whose draws by a sampler of training tasks were logged, in the log's order."""
+    tags = dict.fromkeys(tag for row in rows for tag in row if tag.startswith("sampler/") and tag.endswith("/p50"))
+    return [tag.removeprefix("sampler/").removesuffix("/p50") for tag in tags]
+
+
+def plot_sampled_tasks(run: Run) -> Path | None:
+    """Draw sampled_tasks.png into the run: what its sampler drew over the training; returns its path.
+
+    Each number of a task has a line for the median, and a band that holds 80 % of the tasks of an iteration. None where
+    tasks were drawn from the family's own distribution.
+
+    Raises:
+        RunError: when the disk refuses it.
+    """
+    rows = run.progress()
+    names = sampled_parameters(rows)
+    if not names:
+        return None
+    figure = Figure(figsize=(7, 1 + 1.7 * len(names)), layout="constrained")
+    panels = figure.subplots(len(names), 1, squeeze=False)[:, 0]
+    for axes, name in zip(panels, names, strict=True):
+        drawn = [row for row in rows if isinstance(row.get(f"sampler/{name}/p50"), (int, float))]
+        x = [row[STEP_TAG] for row in drawn]
+        low, middle, high = ([row[f"sampler/{name}/{part}"] for row in drawn] for part in ("p10", "p50", "p90"))
+        axes.fill_between(x, low, high, color=_OURS, alpha=0.2, linewidth=0)
+        axes.plot(x, middle, color=_OURS, linewidth=1.4)
+        axes.set_ylabel(name)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.grid(alpha=0.3)
+    panels[-1].set_xlabel("environment steps, or examples")
+    figure.suptitle("Training tasks drawn: median and 80 % of each iteration's", fontsize=10)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    return run.save_picture("sampled_tasks", buffer.getvalue())
+
+
 def _title(run: Run, evaluation: Evaluation) -> str:
     """What was run: the names, the seed, the code, and the settings that the command gave, in one or two lines."""
     config, meta = run.config(), run.meta()

@@ -139,12 +139,16 @@ def save_results(trainer: Trainer, run: Run, evaluation: Evaluation, expected: E
     Raises:
         RunError: when the disk refuses the evaluation.
     """
-    from experiments.cli.plots import plot_run  # here: matplotlib would delay the start of every training
+    from experiments.cli.plots import (  # here: matplotlib would delay the start of every training
+        plot_run,
+        plot_sampled_tasks,
+    )
 
     run.save_evaluation(evaluation, identity(trainer, "latest"))
     path = run.path / _EXPLORATION
     draw = {
         "plot": lambda: plot_run(run, evaluation, expected=expected),
+        "figure of sampled tasks": lambda: plot_sampled_tasks(run),
         "figure of exploration": lambda: draw_exploration(
             trainer.family, trainer.agent, trainer.num_points, path, device=trainer.device
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from envs.external import CrashedTooOften
@@ -39,11 +40,12 @@ def evaluate_run(
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
     deterministic: bool = False,
+    through: Path | None = None,
 ) -> Evaluated:
     """Evaluate what a checkpoint learned in the experiment `trained`, with the family and the agent of `asked`.
 
     sizes: other numbers of classes and examples in a few-shot task, by the names in `SIZES`. deterministic: act by the
-    policy's mode.
+    policy's mode. through: an exported ONNX file to act through, which has the policy's mode only.
 
     Raises:
         UserError: for whatever cannot be evaluated, such as a split that the family does not have.
@@ -51,12 +53,25 @@ def evaluate_run(
     settings = _differences(trained, asked)
     asked = replace(asked, family=_resized(asked.family, sizes or {}))
     trainer, family = _restored(trained, asked, run, checkpoint)
+    if through is not None:
+        trainer.agent = _through(through, trainer, deterministic=deterministic, seed=seed)
+        settings = {**settings, "through": through.name}
     try:
         evaluation = trainer.evaluate(split, tasks, points, seed, family=family, deterministic=deterministic)
     except (ValueError, OverflowError, FloatingPointError, CrashedTooOften) as error:
         raise UserError(str(error)) from error
     evaluation = replace(evaluation, facts={**evaluation.facts, **settings})
     return Evaluated(evaluation, trainer, settings)
+
+
+def _through(path: Path, trainer: Trainer, *, deterministic: bool, seed: int) -> Any:
+    """The agent in an exported file, to evaluate in place of the trainer's."""
+    from experiments.exporting.files import OnnxFile  # here, as only this needs an optional package
+    from experiments.exporting.through import file_agent
+
+    if not hasattr(trainer.family, "make_env"):
+        raise UserError(f"--through is {path}; {trainer.family.name} has no environment to act in")
+    return file_agent(OnnxFile(path), trainer.family, trainer.agent, deterministic=deterministic, seed=seed)
 
 
 def _differences(before: Experiment[Any, Any], after: Experiment[Any, Any]) -> dict[str, Any]:

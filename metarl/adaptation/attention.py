@@ -47,6 +47,11 @@ class StackState(SequenceState):
 
     pasts: tuple[Past, ...]  # one per block
 
+    @property
+    def max_items(self) -> int | None:
+        """The places of the smallest window; None where there is none."""
+        return min((past.keys.shape[2] for past in self.pasts if isinstance(past, Window)), default=None)
+
 
 class CausalStack(nn.Module):
     """Causal blocks in sequence, between two layers that see one item at a time; a `SequenceMemory`."""
@@ -62,6 +67,11 @@ class CausalStack(nn.Module):
         return StackState(
             like.new_zeros(num_rows, self.hidden_size), tuple(block.prior(num_rows) for block in self._each)
         )
+
+    def fixed_prior(self, num_rows: int, num_items: int) -> StackState:
+        """The memory before any item, in a form whose shapes do not change; it keeps the last `num_items` items."""
+        prior = self.prior(num_rows)
+        return StackState(prior.hidden, tuple(of_fixed_shape(past, num_items) for past in prior.pasts))
 
     def step(self, state: StackState, x: Tensor) -> StackState:
         """The memory after one more item x [B, in]."""
@@ -101,18 +111,48 @@ class KeysValues(Record):
         return self.keys.shape[2]
 
 
+@dataclass(frozen=True)
+class Window(Record):
+    """The keys and values of the last items read, in a fixed number of places: the newest last, the others empty."""
+
+    keys: Tensor  # [B, heads, places, key_size]
+    values: Tensor  # [B, heads, places, value_size]
+    num_items: Tensor  # [B] int64, the number of items read, which may exceed that of the places
+
+
+@dataclass(frozen=True)
+class ItemCount(Record):
+    """The number of items read, which differs from row to row and is never read by Python."""
+
+    num_items: Tensor  # [B] int64
+
+
+def of_fixed_shape(past: Past, num_places: int) -> Past:
+    """A block's empty past as one whose shape stays the same, for reading one item at a time."""
+    if isinstance(past, KeysValues):
+        empty = past.map(lambda value: value.new_zeros(*value.shape[:2], num_places, value.shape[3]))
+        return Window(empty.keys, empty.values, empty.keys.new_zeros(len(empty), dtype=torch.int64))
+    if isinstance(past, Tensor) and past.dtype == torch.int64:
+        return ItemCount(past)
+    return past
+
+
 def no_keys(num_rows: int, heads: int, key_size: int, value_size: int, like: Tensor) -> KeysValues:
     """The empty past of attention, with the dtype and device of `like`."""
     shape = (num_rows, heads, 0)
     return KeysValues(like.new_empty(*shape, key_size), like.new_empty(*shape, value_size))
 
 
-def attend(query: Tensor, new: KeysValues, past: KeysValues, *, alone: bool) -> tuple[Tensor, KeysValues]:
+def attend(
+    query: Tensor, new: KeysValues, past: KeysValues | Window, *, alone: bool
+) -> tuple[Tensor, KeysValues | Window]:
     """The outputs [B, heads, T, value_size] for queries [B, heads, T, key_size] of T new items, and the new past.
 
     Each item sees the past, the new items before it and itself. With `alone`, each sees the past and itself only, and
-    the past is returned unchanged.
+    the past is returned unchanged. A `Window` reads one item at a time, which must not be `alone`.
     """
+    if isinstance(past, Window):
+        return _attend_in_window(query, new, past)
     if alone:
         scale = query.shape[-1] ** -0.5
         own = (query * new.keys).sum(-1, keepdim=True)  # [B, heads, T, 1]
@@ -126,6 +166,16 @@ def attend(query: Tensor, new: KeysValues, past: KeysValues, *, alone: bool) -> 
         visible = torch.ones(num_new, num_past + num_new, dtype=torch.bool, device=query.device).tril(num_past)
     causal = visible is None and num_new > 1
     return scaled_dot_product_attention(query, new.keys, new.values, visible, is_causal=causal), new
+
+
+def _attend_in_window(query: Tensor, new: KeysValues, past: Window) -> tuple[Tensor, Window]:
+    """`attend` for one new item, in plain products; the new item takes the place of the oldest."""
+    keys, values = torch.cat([past.keys[:, :, 1:], new.keys], 2), torch.cat([past.values[:, :, 1:], new.values], 2)
+    num_items, num_places = past.num_items + 1, keys.shape[2]
+    empty = torch.arange(num_places, device=keys.device) < num_places - num_items[:, None]  # [B, places]
+    scores = (query @ keys.mT) * query.shape[-1] ** -0.5
+    weight = scores.masked_fill(empty[:, None, None], -torch.inf).softmax(-1)
+    return weight @ values, Window(keys, values, num_items)
 
 
 def queries_keys_values(fan_in: int, key_size: int, value_size: int, *, generator: torch.Generator) -> Linear:

@@ -98,6 +98,10 @@ class ExternalMemory(nn.Module):
             read_weights=zeros(num_rows, config.num_heads, config.num_slots),
         )
 
+    def fixed_prior(self, num_rows: int, num_items: int) -> ExternalMemoryState:
+        """`prior`, whose shapes never change."""
+        return self.prior(num_rows)
+
     def step(self, state: ExternalMemoryState, x: Tensor) -> ExternalMemoryState:
         """The memory after one more item x [B, in]."""
         hidden, found = state.hidden.split([self.controller_size, self.hidden_size - self.controller_size], -1)

@@ -86,6 +86,10 @@ class Recurrent(nn.Module):
         cell = None if self.initial_cell is None else self.initial_cell.expand(num_rows, -1)
         return RecurrentState(self.initial_hidden.expand(num_rows, -1), cell)
 
+    def fixed_prior(self, num_rows: int, num_items: int) -> RecurrentState:
+        """`prior`, whose shapes never change."""
+        return self.prior(num_rows)
+
     def step(self, state: RecurrentState, x: Tensor) -> RecurrentState:
         """The memory after one more item x [B, in]."""
         weights = self.rnn.all_weights[0]

@@ -26,6 +26,11 @@ class SequenceState(Record):
 
     hidden: Tensor  # [B, H]
 
+    @property
+    def max_items(self) -> int | None:
+        """The number of items after which the oldest is forgotten, for states of a fixed shape; None: no such limit."""
+        return None
+
 
 S = TypeVar("S", bound=SequenceState)
 
@@ -37,6 +42,10 @@ class SequenceMemory(Protocol[S]):
 
     def prior(self, num_rows: int) -> S:
         """The memory before any item."""
+        ...
+
+    def fixed_prior(self, num_rows: int, num_items: int) -> S:
+        """The memory before any item, in a form whose shapes `step` keeps; it holds at least the last `num_items`."""
         ...
 
     def step(self, state: S, x: Tensor) -> S:
@@ -75,6 +84,10 @@ class SequenceBelief(nn.Module, Generic[S]):
         """The memory before any item, once per task."""
         return self.memory.prior(num_tasks)
 
+    def fixed_prior(self, num_tasks: int, num_items: int) -> S:
+        """`prior` in a form whose shapes `absorb` keeps; it holds at least the last `num_items` items."""
+        return self.memory.fixed_prior(num_tasks, num_items)
+
     def adapt(self, state: S, context: Tensor) -> S:
         """The memory after reading context [N, K, item] in order."""
         return self.read(state, context)[1] if context.shape[1] else state
@@ -90,7 +103,11 @@ class SequenceBelief(nn.Module, Generic[S]):
 
     def unroll(self, state: S, context: Tensor) -> Tensor:
         """The hidden states [T, B, H] after each item of context [T, B, item]; equals repeated `absorb` in one call."""
-        return self.memory.read(state, self.encoder(context))[0]
+        return self.unroll_on(state, context)[0]
+
+    def unroll_on(self, state: S, context: Tensor) -> tuple[Tensor, S]:
+        """What `unroll` returns, and the memory after the last item, from which to read on."""
+        return self.memory.read(state, self.encoder(context))
 
 
 class SequenceAdaptation(SequenceBelief[S]):

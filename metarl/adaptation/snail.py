@@ -17,7 +17,7 @@ from itertools import zip_longest
 import torch
 from torch import Tensor, nn
 
-from metarl.adaptation.attention import CausalStack, KeysValues, attend, no_keys, queries_keys_values
+from metarl.adaptation.attention import CausalStack, KeysValues, Window, attend, no_keys, queries_keys_values
 from metarl.checks import LARGEST_WIDTH, at_least, not_empty, widths
 from metarl.nets.initialisation import orthogonal_
 from metarl.nets.mlp import linear
@@ -125,7 +125,7 @@ class Lookup(nn.Module):
     def prior(self, num_rows: int) -> KeysValues:
         return no_keys(num_rows, 1, self.key_size, self.value_size, self.project.weight)
 
-    def forward(self, x: Tensor, past: KeysValues, *, alone: bool) -> tuple[Tensor, KeysValues]:
+    def forward(self, x: Tensor, past: KeysValues | Window, *, alone: bool) -> tuple[Tensor, KeysValues | Window]:
         query, key, value = self.project(x).unsqueeze(1).split(self.sizes, -1)
         found, past = attend(query, KeysValues(key, value), past, alone=alone)
         return torch.cat([x, found.squeeze(1)], -1), past

@@ -17,7 +17,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from metarl.adaptation.attention import CausalStack, KeysValues, attend, no_keys, queries_keys_values
+from metarl.adaptation.attention import (
+    CausalStack,
+    ItemCount,
+    KeysValues,
+    Window,
+    attend,
+    no_keys,
+    queries_keys_values,
+)
 from metarl.checks import MOST_BLOCKS, at_least, literals, widths
 from metarl.nets.mlp import LayerNorm, linear
 
@@ -98,11 +106,13 @@ class TransformerLayer(nn.Module):
         head_size = self.attention_output.weight.shape[0] // self.num_heads
         return no_keys(num_rows, self.num_heads, head_size, head_size, self.attention_output.weight)
 
-    def forward(self, x: Tensor, past: KeysValues, *, alone: bool) -> tuple[Tensor, KeysValues]:
+    def forward(self, x: Tensor, past: KeysValues | Window, *, alone: bool) -> tuple[Tensor, KeysValues | Window]:
         parts = self.project(self.attention_norm(x)).chunk(3, -1)
         query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
         if self.rotary:
-            angle = _positions(x, past.num_items, alone)[:, None] * self.frequencies
+            angle = _positions(x, past.num_items, alone)[..., None] * self.frequencies
+            if isinstance(past, Window):
+                angle = angle.unsqueeze(1)  # the same for all heads
             query, key = rotated(query, angle), rotated(key, angle)
         found, past = attend(query, KeysValues(key, value), past, alone=alone)
         x = x + self.attention_output(found.transpose(1, 2).flatten(2))
@@ -120,12 +130,17 @@ class LearnedPositions(nn.Module):
     def prior(self, num_rows: int) -> Tensor:
         return torch.zeros(num_rows, dtype=torch.int64, device=self.table.device)
 
-    def forward(self, x: Tensor, past: Tensor, *, alone: bool) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, past: Tensor | ItemCount, *, alone: bool) -> tuple[Tensor, Tensor | ItemCount]:
         """x plus its positions' vectors, and the past after x.
+
+        With an `ItemCount`, items beyond the last position have that position's vector.
 
         Raises:
             ValueError: when there are more items than positions.
         """
+        if isinstance(past, ItemCount):
+            positions = _positions(x, past.num_items, alone).clamp(max=len(self.table) - 1)
+            return x + self.table[positions], ItemCount(past.num_items + x.shape[1])
         num_past = int(past[0])  # equal in all rows, which read in step
         positions = _positions(x, num_past, alone)
         if int(positions[-1]) >= len(self.table):
@@ -148,15 +163,22 @@ class SinusoidalPositions(nn.Module):
     def prior(self, num_rows: int) -> Tensor:
         return torch.zeros(num_rows, dtype=torch.int64, device=self.frequencies.device)
 
-    def forward(self, x: Tensor, past: Tensor, *, alone: bool) -> tuple[Tensor, Tensor]:
-        angle = _positions(x, int(past[0]), alone)[:, None] * self.frequencies
-        return x + torch.cat([angle.sin(), angle.cos()], -1), past if alone else past + x.shape[1]
+    def forward(self, x: Tensor, past: Tensor | ItemCount, *, alone: bool) -> tuple[Tensor, Tensor | ItemCount]:
+        is_count = isinstance(past, ItemCount)
+        angle = _positions(x, past.num_items if is_count else int(past[0]), alone)[..., None] * self.frequencies
+        x = x + torch.cat([angle.sin(), angle.cos()], -1)
+        if is_count:
+            return x, ItemCount(past.num_items + x.shape[1])
+        return x, past if alone else past + x.shape[1]
 
 
-def _positions(x: Tensor, num_past: int, alone: bool) -> Tensor:
-    """Positions in the sequence of the items of x [B, T, ...]: [T] int64; with `alone`, all are the next position."""
+def _positions(x: Tensor, num_past: int | Tensor, alone: bool) -> Tensor:
+    """Positions in the sequence of the items of x [B, T, ...]: [T] int64; with `alone`, all are the next position.
+
+    num_past: the number of items before x; if it is given for each row [B], the positions are [B, T].
+    """
     positions = torch.arange(x.shape[1], device=x.device)
-    return (positions * 0 if alone else positions) + num_past
+    return (positions * 0 if alone else positions) + (num_past[:, None] if isinstance(num_past, Tensor) else num_past)
 
 
 def _frequencies(size: int, device: torch.device) -> Tensor:

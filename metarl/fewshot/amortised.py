@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from metarl.fewshot.episode import FewShotEpisode, num_ways
 from metarl.fewshot.normalising import absorb_shared_statistics, in_evaluation, normalisation_facts
@@ -48,6 +49,10 @@ class ExampleAdaptation(nn.Module, Generic[S]):
 
     def predict(self, state: S, x: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def state_vectors(self, state: S) -> Tensor:
+        """All that the state holds of each task: [N, D]."""
+        return torch.cat([leaf.flatten(1) for leaf in tree_leaves(state) if isinstance(leaf, Tensor)], 1)
 
 
 class AmortisedLearner:
@@ -113,10 +118,7 @@ class AmortisedLearner:
             ValueError: when the support is too small.
         """
         support, query = episode.support, episode.query
-        size = support.x.shape[1] if support.valid is not None else num_ways(episode) if self.point == "shot" else 1
-        if num_points * size > support.x.shape[1]:
-            most = f"{support.x.shape[1] // size}, the support's {self.point}s"
-            raise ValueError(f"num_points is {num_points}; must be at most {most}")
+        size = self._point_size(episode, num_points)
         prior = self.adaptation.prior(len(support))
         with torch.no_grad(), in_evaluation(self.adaptation):
             if isinstance(self.problem, Classification):
@@ -129,6 +131,30 @@ class AmortisedLearner:
                 state = self.adaptation.adapt(prior, support.map(lambda value: value[:, : point * size]))  # noqa: B023
                 predictions.append(self.adaptation.predict(state, query.x)[..., : predictions[0].shape[-1]])
         return torch.stack(predictions)
+
+    def state_vectors(self, episode: FewShotEpisode, num_points: int) -> Tensor:
+        """What the states after 0, 1, ... points hold of each task: [num_points + 1, N, D]."""
+        support, size = episode.support, self._point_size(episode, num_points)
+        prior = self.adaptation.prior(len(support))
+        with torch.no_grad(), in_evaluation(self.adaptation):
+            vectors = [self.adaptation.state_vectors(prior)]
+            for point in range(1, num_points + 1):
+                state = self.adaptation.adapt(prior, support.map(lambda value: value[:, : point * size]))  # noqa: B023
+                vectors.append(self.adaptation.state_vectors(state))
+        return torch.stack(vectors)
+
+    def _point_size(self, episode: FewShotEpisode, num_points: int) -> int:
+        """The support's examples that one point of the curve absorbs.
+
+        Raises:
+            ValueError: when the support is too small for so many points.
+        """
+        support = episode.support
+        size = support.x.shape[1] if support.valid is not None else num_ways(episode) if self.point == "shot" else 1
+        if num_points * size > support.x.shape[1]:
+            most = f"{support.x.shape[1] // size}, the support's {self.point}s"
+            raise ValueError(f"num_points is {num_points}; must be at most {most}")
+        return size
 
     def state_dict(self) -> dict[str, Any]:
         return self.outer_step.state_dict()

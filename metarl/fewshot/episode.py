@@ -152,6 +152,15 @@ class ChecksEpisodes(Protocol):
         ...
 
 
+@runtime_checkable
+class ShowsStates(Protocol):
+    """An optional method of a `FewShotLearner` that lets probes look at what it holds of each task."""
+
+    def state_vectors(self, episode: FewShotEpisode, num_points: int) -> Tensor:
+        """The states after 0, 1, ... points of adaptation, as vectors: [num_points + 1, N, D]."""
+        ...
+
+
 class FewShotLearnerConfig(Protocol):
     """The configuration of a few-shot learner: a frozen dataclass, defined in the learner's own file."""
 

@@ -166,6 +166,13 @@ class ExampleReader(ExampleAdaptation[Reading]):
         answers = torch.cat([self._predict(group, x[rows]) for rows, group in state.groups])
         return answers[torch.cat([rows for rows, _ in state.groups]).argsort()]
 
+    def state_vectors(self, state: Reading) -> Tensor:
+        """The memory's output [N, H]."""
+        if isinstance(state, ReaderState):
+            return state.memory.hidden
+        vectors = torch.cat([group.memory.hidden for _, group in state.groups])
+        return vectors[torch.cat([rows for rows, _ in state.groups]).argsort()]
+
     def _predict(self, state: ReaderState, x: Tensor) -> Tensor:
         label = state.late_label.unsqueeze(1).expand(-1, x.shape[1], -1)
         return self.items.predict(state.memory, torch.cat([self._embedded(x), label], -1))

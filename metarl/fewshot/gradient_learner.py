@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from metarl.adaptation.batching import Batching
 from metarl.adaptation.gradient import GradientAdaptation
+from metarl.adaptation.update_rules import params_of
 from metarl.checks import at_least, in_range, literals, not_empty, positive, rounds, widths
 from metarl.fewshot.compiled import CompiledObjective
 from metarl.fewshot.episode import FewShotEpisode, num_ways
@@ -213,6 +214,14 @@ class GradientLearner:
         check_ways(self.problem, episode)
         return gradient_predictions(self.adaptation, episode, num_points)
 
+    def state_vectors(self, episode: FewShotEpisode, num_points: int) -> Tensor:
+        """The parameters that adapt [num_points + 1, N, P]."""
+        check_ways(self.problem, episode)
+        support, _ = with_context(self.adaptation.net, episode)
+        with torch.no_grad(), in_evaluation(self.adaptation.net):
+            states = self.adaptation.path(self.adaptation.prior(len(support)), support, num_points)
+        return torch.stack([adapted_vectors(self.adaptation, state) for state in states])
+
     def state_dict(self) -> dict[str, Any]:
         return self.outer_step.state_dict()
 
@@ -226,6 +235,12 @@ def gradient_predictions(adaptation: AdaptsBySteps, episode: FewShotEpisode, num
     with torch.no_grad(), in_evaluation(adaptation.net):
         states = adaptation.path(adaptation.prior(len(support)), support, num_steps)
         return torch.stack([adaptation.predict(state, query.x, query.context) for state in states])
+
+
+def adapted_vectors(adaptation: AdaptsBySteps, state: Any) -> Tensor:
+    """Each task's own parameters as a vector: [N, P]."""
+    params = params_of(state)
+    return torch.cat([params[name].flatten(1) for name in adaptation.adapted], 1)
 
 
 def check_ways(problem: Problem, episode: FewShotEpisode) -> None:

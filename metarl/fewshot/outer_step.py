@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from metarl.checks import literals, positive
+from metarl.checks import literals, not_negative, positive
 from metarl.fewshot.source import LearnsFromEpisodes
 from metarl.optim import gradient_step, load_adam
 from metarl.parallel import share_of_mean
@@ -23,9 +23,12 @@ class OuterConfig(LearnsFromEpisodes):
     outer_lr: float = 1e-3  # step size of the meta-update
     final_outer_lr: float | None = 1e-5  # step size at the last iteration, reached along half a cosine; None: constant
     max_grad_norm: float | None = None  # largest norm of the meta-gradient; None: unlimited
+    _: KW_ONLY
+    information_cost: float = 0.0  # loss per nat stored in weights that do not adapt (meta-regularisation); 0: none
 
     def __post_init__(self) -> None:
         literals(self)
+        not_negative(self, "information_cost")
         positive(self, "outer_lr", "final_outer_lr", "max_grad_norm")
 
 

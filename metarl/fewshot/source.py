@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from metarl.checks import not_negative
 from metarl.errors import UserError
 from metarl.evaluation import Evaluation, Tail, tail_metrics
+from metarl.fewshot.augmentation import with_label_offset, with_permuted_labels
+from metarl.fewshot.bottleneck import Bottlenecked
 from metarl.fewshot.episode import (
     ChecksData,
     ChecksEpisodes,
@@ -30,17 +33,33 @@ from metarl.parallel import Share, current, exchanged, process_count, process_in
 from metarl.protocols import Split
 from metarl.records import Digest, Record, cat
 from metarl.source import Draw, TrainConfig, check_kinds, sampler_of
+from metarl.task_samplers.class_aware import ClassAwareSampler
 from metarl.task_samplers.sampler import UniformSampler
 
 CURVE_STEPS = 10  # number of adaptation steps in the adaptation curve
 _NUMBERS_AT_ONCE = 1_000_000  # input values of the test tasks processed together
 
 
+@dataclass(frozen=True)
 class LearnsFromEpisodes:
     """A mixin that makes a dataclass with `make_learner` the configuration of a few-shot learner."""
 
+    _: KW_ONLY
+    permute_labels: bool = False  # whether the classes of each training task are renumbered at random
+    label_offset: float = 0.0  # standard deviation of a random number added to all labels of a training function
+
     def make_source(self, family: Any, train: TrainConfig, generators: Mapping[str, torch.Generator]) -> FewShotSource:
-        """Support and query sets of fresh tasks."""
+        """Support and query sets of fresh tasks.
+
+        Raises:
+            ValueError: when labels are to be augmented in a way that the family's do not allow, or as `FewShotSource`.
+        """
+        not_negative(self, "label_offset")
+        has_classes = isinstance(getattr(family, "problem", None), Classification)
+        if self.permute_labels and not has_classes:
+            raise ValueError("permute_labels is True; must be False for families without classes")
+        if self.label_offset and has_classes:
+            raise ValueError(f"label_offset is {self.label_offset}; must be 0 for families with classes")
         return FewShotSource(self, family, train, generators)  # pyright: ignore[reportArgumentType], has make_learner
 
 
@@ -97,6 +116,9 @@ class FewShotSource:
         )
         if process_count() > 1:
             _check_shared(learner)
+        cost = getattr(self._config, "information_cost", 0.0)
+        if cost:
+            learner = Bottlenecked(learner, cost)  # pyright: ignore[reportArgumentType], as all with this setting
         self.measure = replace(self.problem.measure, point=learner.point)
         if learner.point != "step" and not self._num_steps_given:
             self.num_points = _most_points(self.family)
@@ -130,28 +152,37 @@ class FewShotSource:
             generator = self._next_generator()
             if isinstance(self.sampler, UniformSampler) or not isinstance(family, HasChoosableTasks):
                 episode = family.episode(self.num_tasks, "train", generator=generator)
-                return Draw(share.own(episode), episode.num_examples, {})
+                return Draw(share.own(self._augmented(episode, generator)), episode.num_examples, {})
             tasks = self.sampler.propose(self.num_tasks, generator)
             episode = family.episode_of(tasks, "train", generator=generator)
             amount += episode.num_examples
-            own = share.own(episode)
-            metrics = self._report(tasks, share.gathered(self._scores(learner, own)))
+            metrics = self._report(learner, tasks, episode, share)
             if self.sampler.learns:
-                return Draw(own, amount, metrics)
+                return Draw(share.own(self._augmented(episode, generator)), amount, metrics)
+
+    def _augmented(self, episode: FewShotEpisode, generator: torch.Generator) -> FewShotEpisode:
+        """The episode with other labels, where the configuration asks for it."""
+        if getattr(self._config, "permute_labels", False):
+            episode = with_permuted_labels(episode, generator)
+        if std := getattr(self._config, "label_offset", 0.0):
+            episode = with_label_offset(episode, std, generator)
+        return episode
 
     def _fresh_tasks(self, count: int, generator: torch.Generator) -> Record:
         family = self.family.training
         assert isinstance(family, HasChoosableTasks)
         return family.sample(count, "train", generator)
 
-    def _scores(self, learner: FewShotLearner, episode: FewShotEpisode) -> Tensor:
-        """How the learner fares in each task, after adaptation as in training: [N]."""
+    def _report(
+        self, learner: FewShotLearner, tasks: Record, episode: FewShotEpisode, share: Share
+    ) -> dict[str, float]:
+        """Tell the sampler how the learner fares in tasks, after adaptation as in training."""
         trained = self._trained_points(learner)
-        predictions = learner.predictions(episode, max(1, self.num_points if trained is None else trained - 1))[-1]
-        return self.problem.score(predictions, episode.query)
-
-    def _report(self, tasks: Record, scores: Tensor) -> dict[str, float]:
-        """Tell the sampler the scores of tasks."""
+        num_points = max(1, self.num_points if trained is None else trained - 1)
+        predictions = share.gathered(learner.predictions(share.own(episode), num_points)[-1])
+        scores = self.problem.score(predictions, episode.query)
+        if isinstance(self.sampler, ClassAwareSampler):
+            self.sampler.confused(tasks, episode.query.y, predictions.argmax(-1))
         metrics = self.sampler.report(tasks, scores if self.measure.higher_is_better else -scores)
         tail = Tail.of(scores, higher_is_better=self.measure.higher_is_better)
         return metrics | tail_metrics(f"meta_train/{self.measure.name}", tail)
@@ -232,6 +263,22 @@ class FewShotSource:
             tasks_hash=str(digest),
         )
         return replace(evaluation, metrics=family.problem.metrics(outcomes), facts=facts | {"episodes": str(digest)})
+
+    def test_episodes(
+        self,
+        learner: FewShotLearner,
+        split: Split,
+        num_tasks: int,
+        generator: torch.Generator,
+        num_points: int | None = None,
+    ) -> Iterator[FewShotEpisode]:
+        """The tasks on which `evaluate` measures a curve of `num_points` points, in batches; None: the source's own.
+
+        Raises:
+            ValueError: as `evaluate`.
+        """
+        shots = _shots(learner, self.family, self.num_points if num_points is None else num_points)
+        return _test_tasks(self.family, split, num_tasks, shots, generator)
 
     def _trained_points(self, learner: FewShotLearner) -> int | None:
         """The points of the curve that training had, that before adaptation among them; None: their number varies."""

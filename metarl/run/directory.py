@@ -455,6 +455,19 @@ class Run:
             raise RunError(f"cannot write {path}: {reason(error)}") from error
         return path
 
+    def save_grid(self, name: str, evaluations: Sequence[Mapping[str, Any]]) -> Path:
+        """Write the evaluations of a sensitivity grid as <name>.json; returns its path.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        path = self._results_folder() / f"{name}.json"
+        try:
+            write_whole(path, _json_bytes({"cells": list(evaluations)}))
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {reason(error)}") from error
+        return path
+
     def save_baselines(self, baselines: Mapping[str, Any]) -> Path:
         """Write what other methods reach on the run's family as baselines.json; returns its path.
 
@@ -512,6 +525,19 @@ class Run:
             write_whole(path, "".join(traceback.format_exception(error)).encode(errors="replace"))
         except OSError as failure:
             raise RunError(f"cannot write {path}: {reason(failure)}") from failure
+        return path
+
+    def save_json(self, name: str, content: Mapping[str, Any]) -> Path:
+        """Write results as <name>.json; returns its path.
+
+        Raises:
+            RunError: when the disk refuses it.
+        """
+        path = self._results_folder() / f"{name}.json"
+        try:
+            write_whole(path, _json_bytes(content))
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {reason(error)}") from error
         return path
 
     def save_picture(self, name: str, png: bytes) -> Path:

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from metarl.checks import at_least, in_range
-from metarl.records import Record
 from metarl.task_samplers.coordinates import Coordinates
 from metarl.task_samplers.sampler import DrawTasks
 
@@ -69,7 +68,7 @@ class ADRSampler:
         self._middle = torch.zeros(3, dtype=torch.float64, device=device)  # count, mean and mean square of the others
         self._ends: Tensor | None = None  # [count] of the tasks proposed last: side * D + number; -1: in the middle
 
-    def propose(self, count: int, generator: torch.Generator) -> Record:
+    def propose(self, count: int, generator: torch.Generator) -> Any:
         size, device = self.box.shape[1], self.box.device
         uniform = torch.rand(count, size, generator=generator, device=device, dtype=self.box.dtype)
         points = self.box[0] + (self.box[1] - self.box[0]) * uniform

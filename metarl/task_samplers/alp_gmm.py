@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from metarl.checks import at_least, in_range
-from metarl.records import Record
 from metarl.task_samplers.coordinates import Coordinates
 from metarl.task_samplers.mixture import Mixture, fit
 from metarl.task_samplers.sampler import DrawTasks
@@ -66,7 +65,7 @@ class ALPGMMSampler:
         self._num_at_fit = 0  # tasks that were scored before the last fit
         self.mixture: Mixture | None = None  # of [D + 1]: a point and its progress; None before the first fit
 
-    def propose(self, count: int, generator: torch.Generator) -> Record:
+    def propose(self, count: int, generator: torch.Generator) -> Any:
         if self.mixture is None:
             return self._draw(count, generator)
         device, dtype = self._points.device, self._points.dtype

@@ -6,12 +6,15 @@ from typing import Any
 
 from metarl.task_samplers.adr import ADRConfig
 from metarl.task_samplers.alp_gmm import ALPGMMConfig
+from metarl.task_samplers.class_aware import ClassAwareConfig
 from metarl.task_samplers.curriculum import Curriculum
 from metarl.task_samplers.plr import ACCELConfig, PLRConfig
 from metarl.task_samplers.roml import RoMLConfig
 from metarl.task_samplers.sampler import UniformConfig
 
-AnySampler = UniformConfig | RoMLConfig | PLRConfig | ACCELConfig | ALPGMMConfig | ADRConfig | Curriculum
+AnySampler = (
+    UniformConfig | RoMLConfig | PLRConfig | ACCELConfig | ALPGMMConfig | ADRConfig | ClassAwareConfig | Curriculum
+)
 
 SAMPLERS: dict[str, Any] = {
     "uniform": UniformConfig(),
@@ -21,4 +24,5 @@ SAMPLERS: dict[str, Any] = {
     "accel": ACCELConfig(),
     "alp_gmm": ALPGMMConfig(),
     "adr": ADRConfig(),
+    "class_aware": ClassAwareConfig(),
 }

@@ -54,7 +54,7 @@ class Coordinates:
         """The numbers of tasks that differ, in their own units: [N, D] float64."""
         return numbers(tasks)[1][:, self._kept]
 
-    def near(self, points: Tensor, generator: torch.Generator) -> Record:
+    def near(self, points: Tensor, generator: torch.Generator) -> Any:
         """Tasks of the family near points [N, D] of the unit cube."""
         candidates = self._draw(NUM_CANDIDATES, generator)
         return candidates[torch.cdist(points, self.of(candidates)).argmin(1)]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from metarl.checks import at_least
-from metarl.records import Record, cat
+from metarl.records import cat
 from metarl.task_samplers.coordinates import NUM_CANDIDATES, Coordinates
 from metarl.task_samplers.sampler import DrawTasks
 
@@ -79,7 +79,7 @@ class CurriculumSampler:
                 return index
         return len(self.config.stages)
 
-    def propose(self, count: int, generator: torch.Generator) -> Record:
+    def propose(self, count: int, generator: torch.Generator) -> Any:
         if self.stage == len(self.config.stages):
             return self._draw(count, generator)
         stage, found, missing = self.config.stages[self.stage], [], count

@@ -99,7 +99,7 @@ class PLRSampler:
         self._to_edit: Tensor | None = None  # places of the tasks whose edits are due
         self.learns = True
 
-    def propose(self, count: int, generator: torch.Generator) -> Record:
+    def propose(self, count: int, generator: torch.Generator) -> Any:
         if self._to_edit is not None:
             self.learns, self._replayed = False, None
             parents = self._points[self._to_edit]

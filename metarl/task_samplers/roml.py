@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from metarl.checks import at_least, in_range
-from metarl.records import Record
 from metarl.task_samplers.coordinates import Coordinates
 from metarl.task_samplers.sampler import DrawTasks
 
@@ -65,7 +64,7 @@ class RoMLSampler:
         self._points = self.mean.new_empty(0, num_numbers)  # [K, D], scored since the last update
         self._scores = self.mean.new_empty(0)  # [K]
 
-    def propose(self, count: int, generator: torch.Generator) -> Record:
+    def propose(self, count: int, generator: torch.Generator) -> Any:
         """The first tasks come from the family's own distribution, the others are tilted."""
         num_own = min(count, max(1, round(self.config.own_share * count)))
         uniform = torch.rand(len(self.mean), count, generator=generator, device=self.mean.device, dtype=torch.float64)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from metarl.records import Record
 
-T = TypeVar("T", bound=Record)
 DrawTasks = Callable[[int, torch.Generator], Record]  # so many tasks of a family's own training distribution
 
 
@@ -24,7 +23,7 @@ class TaskSampler(Protocol):
         """Whether the tasks proposed last are to be learned from; others are only run, and their scores reported."""
         ...
 
-    def propose(self, count: int, generator: torch.Generator) -> Record:
+    def propose(self, count: int, generator: torch.Generator) -> Any:
         """Tasks with leading axis `count`, on the generator's device."""
         ...
 
@@ -71,7 +70,7 @@ class UniformSampler:
     def __init__(self, draw: DrawTasks) -> None:
         self._draw = draw
 
-    def propose(self, count: int, generator: torch.Generator) -> Record:
+    def propose(self, count: int, generator: torch.Generator) -> Any:
         return self._draw(count, generator)
 
     def report(self, tasks: Any, scores: Tensor) -> dict[str, float]:

@@ -11,6 +11,7 @@ from agents.rl2 import RL2, Experience, RL2Config
 from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import PointNavigation
+from metarl.adaptation.no_memory import NoMemoryConfig
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, Step, Trajectory
@@ -96,6 +97,40 @@ def test_observing_an_end_differs_from_not_observing_it():
     action = torch.zeros(1, dtype=torch.long)
     memories = [agent.observe(agent.prior(1), action, seen).memory.hidden for seen in (step, ended)]
     assert not torch.equal(*memories)
+
+
+@discrete_and_continuous
+@pytest.mark.parametrize("settings", [{}, {"memory": RecurrentConfig("lstm"), "whole_transition": True}], ids=str)
+def test_without_the_reward_as_input_the_policy_is_the_same_whatever_the_rewards(family, settings):
+    agent = make(family, reward_input=False, **settings)
+    trajectory = trials(family, agent)
+    other = replace(trajectory, reward=trajectory.reward + 1)
+    evaluated = [agent._evaluate(agent._inputs(each), each.decision.action) for each in (trajectory, other)]
+    assert torch.equal(evaluated[0].log_prob, evaluated[1].log_prob)
+    torch.testing.assert_close(evaluated[0].log_prob, trajectory.decision.log_prob, rtol=1e-4, atol=1e-5)
+    reads = make(family, **settings)
+    hidden = [reads._evaluate(reads._inputs(each), each.decision.action).log_prob for each in (trajectory, other)]
+    assert not torch.equal(*hidden)
+
+
+def test_without_a_memory_the_policy_reads_the_observation_alone():
+    agent = make(GRID, memory=NoMemoryConfig())
+    for _ in range(2):
+        trajectory = trials(GRID, agent)
+        *_, kl, clipped = losses(agent, trajectory)
+        assert kl < 1e-9
+        assert clipped == 0
+        agent.update([trajectory], torch.Generator().manual_seed(0))
+    obs = torch.eye(25)[:1].expand(2, -1)
+    no = torch.zeros(2, dtype=torch.bool)
+    state = agent.observe(agent.prior(2), torch.tensor([0, 1]), Step(obs, obs, torch.tensor([0.0, 1.0]), no, ~no))
+    torch.testing.assert_close(*agent.act(state, obs, None).value)
+    assert all(parameter.grad is not None for parameter in agent.net.parameters())
+
+
+def test_layers_before_a_memory_that_is_not_there_are_refused():
+    with pytest.raises(ValueError, match=r"encoder_sizes is \(8,\); must be empty without a memory"):
+        RL2Config(memory=NoMemoryConfig(), encoder_sizes=(8,))
 
 
 def test_credit_crosses_episodes_only_where_it_is_asked_to():

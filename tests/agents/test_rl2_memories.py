@@ -2,7 +2,7 @@
 
 import copy
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -184,10 +184,55 @@ def test_meta_training_learns_to_learn_a_tiny_bandit(settings):
     assert after.points[-1].mean > after.points[0].mean + 0.06  # four standard errors: not a fixed habit
 
 
+@every_memory
+def test_an_update_in_segments_is_that_of_whole_trials(settings):
+    trajectory, _ = staggered(make(settings))
+    whole, parts = make(settings), make(settings, segment=4)
+    for agent in (whole, parts):
+        agent.update([trajectory], torch.Generator().manual_seed(1))
+    for ours, theirs in zip(parts.net.parameters(), whole.net.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_truncated_gradients_do_not_reach_earlier_segments():
+    def slope_of_the_first_item(**settings: Any) -> float:
+        agent = make({}, **settings)
+        trajectory, _ = staggered(agent)
+        inputs = agent._inputs(trajectory)
+        items = inputs.items.clone().requires_grad_()
+        value = agent._evaluate(replace(inputs, items=items), trajectory.decision.action).value
+        (slope,) = torch.autograd.grad(value[6].sum(), items)
+        return float(slope[0].abs().sum())
+
+    whole = slope_of_the_first_item()
+    assert whole > 0
+    assert slope_of_the_first_item(segment=4) == pytest.approx(whole, rel=1e-4)
+    assert slope_of_the_first_item(segment=4, truncate=True) == 0
+    assert slope_of_the_first_item(segment=8, truncate=True) == pytest.approx(whole, rel=1e-4)
+
+
+def test_segments_bound_what_an_update_keeps():
+    def kept(**settings: Any) -> int:
+        agent, numbers = make({}, **settings), []
+        trajectory, _ = staggered(agent)
+        inputs = agent._inputs(trajectory)
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: numbers.append(tensor.numel()) or tensor, _same):
+            agent._evaluate(inputs, trajectory.decision.action)
+        return sum(numbers)
+
+    assert kept(segment=4) < kept() / 20
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"memory": "rnn"}, "memory is 'rnn'; must be one of RecurrentConfig, SnailConfig, TransformerConfig"),
+        ({"truncate": True}, "truncate is True; must be False without a segment"),
+        ({"segment": 0}, "segment is 0"),
         (
             {"memory": TransformerConfig(), "hidden_size": 20},
             "hidden_size is 20; with 4 heads and positions 'rotary' it must be a multiple of 8",

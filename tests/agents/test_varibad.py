@@ -151,6 +151,19 @@ def test_the_belief_reads_where_an_action_led_and_not_where_the_next_episode_sta
     assert not torch.equal(here.belief.mean, there.belief.mean)
 
 
+@every_kind
+def test_without_the_reward_as_input_the_belief_is_the_same_whatever_the_rewards(family, settings):
+    """The decoder still learns to predict them."""
+    agent = make(family, reward_input=False, **settings)
+    (trajectory,), buffer = experience(family, agent)
+    steps = TrialSteps.of(trajectory)
+    other = replace(steps, reward=steps.reward + 1)
+    beliefs = [agent.vae.beliefs(agent._transitions(each)).mean for each in (steps, other)]
+    assert torch.equal(*beliefs)
+    torch.testing.assert_close(beliefs[0][:-1], trajectory.decision.belief.mean)
+    assert agent._vae_step(buffer.sample(4, seeded()), 1e-3, seeded())["vae_reward_error"] > 0
+
+
 class _Fixed(torch.nn.Module):
     """A decoder whose error is the transition's reward, whatever the latent."""
 

@@ -98,7 +98,7 @@ def test_names_stand_apart_from_what_they_are(capsys, words):
 
 @pytest.mark.parametrize(
     ("module", "given"),
-    [(name, ["--help"]) for name in ("list", "launch", "evaluate", "play", "resume", "benchmark")]
+    [(name, ["--help"]) for name in ("list", "launch", "evaluate", "probe", "play", "resume", "benchmark")]
     + [("train", ["bernoulli_bandit/rl2", "--help"]), ("baselines", ["bernoulli_bandit", "--help"])],
 )
 def test_the_help_of_each_argument_stands_alone(capsys, module, given):
@@ -111,7 +111,7 @@ def test_the_help_of_each_argument_stands_alone(capsys, module, given):
         assert not re.search(rf"(?:^|\s{{2,}}){leaning}", argument), argument
 
 
-@pytest.mark.parametrize("module", ["list", "launch", "evaluate", "play", "resume", "benchmark"])
+@pytest.mark.parametrize("module", ["list", "launch", "evaluate", "probe", "play", "resume", "benchmark"])
 def test_every_argument_of_a_command_has_a_help_text(module):
     source = Path(names.__file__).parents[1] / "cli" / "commands" / f"{module}.py"
     body = source.read_text().split("class Arguments:")[1].split("\n\n")[0]
@@ -548,6 +548,50 @@ def test_a_robot_of_a_recipe_has_baselines(capsys):
 )
 def test_what_has_no_baselines_is_one_line(recipe, capsys, name, message):
     status, _, errors = run(capsys, "baselines", name, "--trials", "2")
+    assert (status, errors.count("\n")) == (2, 1)
+    assert message in errors
+
+
+# Checking a family
+
+
+def test_a_check_prints_spaces_ranges_and_what_two_policies_get(capsys):
+    status, output, _ = run(capsys, "check", "point_navigation", "--tasks", "5", "--family.horizon", "6")
+    assert status == 0
+    assert "all laws hold" in output
+    for row in ("goal", "reward per step", "ended by the task", "steps per second", "-0.1 to 0.1"):
+        assert row in output
+
+
+def test_a_check_as_json_has_the_numbers(capsys):
+    status, output, _ = run(capsys, "check", "bernoulli_bandit", "--tasks", "7", "--family.num-pulls", "3", "--json")
+    facts = json.loads(output)
+    assert (status, facts["num_tasks"]) == (0, 7)
+    assert facts["random"]["episode_steps"] == 1
+    assert 0 <= facts["at_rest"]["reward"][0] <= facts["at_rest"]["reward"][1] <= facts["at_rest"]["reward"][2] <= 1
+
+
+def test_a_check_draws_a_sheet_of_tasks(capsys, tmp_path):
+    path = tmp_path / "tasks.png"
+    status, output, _ = run(
+        capsys, "check", "wind", "--family.horizon", "4", "--tasks", "2", "--sheet", str(path), "--sheet-tasks", "3"
+    )
+    assert (status, f"Sheet: {path}" in output) == (0, True)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sinusoid"], "sinusoid cannot be checked"),
+        (["grid_navy"], "unknown task family 'grid_navy': did you mean grid_navi?"),
+        (["grid_navi", "--tasks", "0"], "--tasks is 0; must be at least 1"),
+        (["grid_navi", "--sheet", "tasks.jpg"], "--sheet is 'tasks.jpg'; must end in .png"),
+        (["bernoulli_bandit", "--sheet", "tasks.png"], "bernoulli_bandit cannot be rendered"),
+    ],
+)
+def test_what_cannot_be_checked_is_one_line(capsys, words, message):
+    status, _, errors = run(capsys, "check", *words)
     assert (status, errors.count("\n")) == (2, 1)
     assert message in errors
 

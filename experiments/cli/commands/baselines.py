@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, make_dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from experiments.cli.arguments import check_seed, parse, with_help
-from experiments.experiment.code_choice import CodeChoice
-from experiments.experiment.names import (
-    FAMILIES,
-    FUNCTION_FAMILIES,
-    described,
-    experiment_names,
-    in_columns,
-    known,
-)
+from experiments.cli.family_argument import code_choice, family_of, title
+from experiments.experiment.names import FAMILIES, described, in_columns
 from metarl.errors import UserError, shell_command
-
-if TYPE_CHECKING:
-    from metarl.run.directory import Run
 
 DEFAULT_PPO_STEPS = 50_000  # half a minute for each of two policies
 
-_FLAGS = ("--trust", "--as-trained", "--with-current")  # of the code that a run is read with
 _USAGE = """usage: metarl baselines FAMILY|EXPERIMENT|RUN [--trials N] [--ppo-steps N] [--seed N] [--json]
                         [--family.FIELD VALUE ...] [--recipe PATH] [--trust] [--as-trained] [--with-current]
 
@@ -47,8 +35,8 @@ def main(argv: list[str]) -> None:
         if argv and argv[0] in ("-h", "--help"):
             return
         raise UserError("which family? metarl baselines FAMILY")
-    choice, rest = _code_choice(argv)
-    family, run = _family_of(argv[0], choice)
+    choice, rest = code_choice("baselines", argv)
+    family, run = family_of(argv[0], choice)
     if not hasattr(family, "make_env"):
         raise UserError(f"{family.name} has no baselines: they are of families in which an agent acts")
 
@@ -93,48 +81,8 @@ def main(argv: list[str]) -> None:
         from experiments.cli.tables import print_table
 
         what = f"{arguments.trials} test tasks" if sampled else "exact values"
-        print_table(f"{_title(family, argv[0])}: {what}", COLUMNS, rows(results), Console(), text=("method", "source"))
+        print_table(f"{title(family, argv[0])}: {what}", COLUMNS, rows(results), Console(), text=("method", "source"))
     if run is not None:
         path = run.save_baselines(saved)
         if not arguments.json:
             print(f"Saved: {path}; drawn in the figures of: {shell_command('metarl', 'evaluate', run.path)}")
-
-
-def _code_choice(argv: list[str]) -> tuple[CodeChoice, list[str]]:
-    """With which of the user's code a run is read, and the other words after the name."""
-    own: list[str] = []
-    rest: list[str] = []
-    words = iter(argv[1:])
-    for word in words:
-        is_path = word == "--recipe"
-        (own if is_path or word in _FLAGS else rest).append(word)
-        own += [following for following in [next(words, None)] if following is not None] if is_path else []
-    return parse(CodeChoice, own, prog="metarl baselines RUN"), rest
-
-
-def _family_of(name: str, choice: CodeChoice) -> tuple[Any, Run | None]:
-    """The family that a name stands for, or that of an experiment, a recipe or a run; and the run, where it is one.
-
-    Raises:
-        UserError: when there is none of them; names the nearest family or experiment.
-    """
-    if name.endswith(".py") or (("/" in name or Path(name).is_dir()) and name not in FAMILIES):
-        from experiments.experiment.definition import load
-        from experiments.experiment.reading import read
-        from metarl.run.directory import Run
-
-        if name.endswith(".py"):
-            return load(name).family, None
-        if Path(name).exists() or name.count("/") != 1:
-            run = Run.open(name)
-            return read(run, choice).experiment.family, None if run.is_packed else run
-        return load(known("experiment", name, experiment_names())).family, None
-    from metarl._lazy import imported
-
-    families = FAMILIES | FUNCTION_FAMILIES
-    return imported(families[known("task family", name, families)])(), None
-
-
-def _title(family: Any, name: str) -> str:
-    """The family with its fields where it is one of ours; a recipe's own can hold functions and whole robots."""
-    return str(family) if name in FAMILIES else f"{family.name} ({name})"

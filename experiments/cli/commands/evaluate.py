@@ -2,7 +2,7 @@
 
 RUN is a run's directory, the archive of a trained agent, or the name of one that comes with MetaRL, e.g. grid_navi/rl2
 (metarl list trained). After it, any field of the run's family or agent can be given another value than in training, as
-in metarl train: --family.FIELD VALUE --agent.FIELD VALUE.
+in metarl train: --family.FIELD VALUE --agent.FIELD VALUE. --grid family.obs-noise=0,0.05,0.1 makes a table over values.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class Arguments:
     seed: int = 0  # the seed of the tasks and of all randomness; one seed gives one result
     device: Literal["cpu", "cuda"] | None = None  # the device to evaluate on; None: the one of training
     deterministic: bool = False  # whether to act by the policy's mode
+    through: Path | None = None  # an ONNX file that metarl export wrote, to act through it instead of the checkpoint
+    grid: tyro.conf.UseAppendAction[tuple[str, ...]] = ()  # family.FIELD=V1,V2,..., once or twice: a table over values
     per_task: Literal["csv"] | None = None  # the form in which to save the scores of each task too, beside the JSON
     json: bool = False  # whether to print one JSON object (a list of them for several runs) and nothing else
     code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with
@@ -68,6 +70,11 @@ def main(argv: list[str]) -> None:
     from experiments.experiment.opening import open_run
 
     runs = [open_run(name) for name in names]  # all of them before the first is evaluated
+    if arguments.grid:
+        if len(runs) > 1:
+            raise UserError(f"--grid takes one run; {len(runs)} are given")
+        _evaluate_grid(runs[0], arguments, of_parts)
+        return
     made = [_evaluate(run, arguments, of_parts) for run in runs] if arguments.json or len(runs) > 1 else []
     if arguments.json:
         objects = [one.as_json() for one in made]
@@ -158,9 +165,39 @@ def _evaluate(run: Run, arguments: Arguments, of_parts: Sequence[str]) -> _Made:
         seed=arguments.seed,
         sizes={name: value for name in SIZES if (value := getattr(arguments, name)) is not None},
         deterministic=arguments.deterministic,
+        through=arguments.through,
     )
     subject = identity(evaluated.trainer, checkpoint, arguments.seed, reading.code)
     return _Made(run, evaluated, subject, asked.family == trained.family, trained.expected, reading.has_changed)
+
+
+def _evaluate_grid(run: Run, arguments: Arguments, of_parts: Sequence[str]) -> None:
+    """Evaluate one run at every point of a grid, and print and save the table.
+
+    Raises:
+        UserError: when it cannot be read or evaluated so.
+    """
+    from experiments.cli.grid import draw_grid, print_grid
+    from experiments.experiment.reading import read
+    from experiments.experiment.sensitivity import Axis, evaluate_grid
+
+    axes = [Axis.of(text) for text in arguments.grid]
+    trained = read(run, arguments.code).experiment
+    if arguments.device is not None:
+        trained = replace(trained, device=arguments.device)
+    settings = {name: getattr(arguments, name) for name in ("split", "tasks", "points", "seed", "deterministic")}
+    settings |= {"through": arguments.through, "checkpoint": run.checkpoint(arguments.checkpoint)}
+    cells = list(evaluate_grid(run, _with_fields(trained, of_parts), axes, **settings))
+    found = [{"settings": cell.settings, **cell.evaluation.as_json()} for cell in cells]
+    if arguments.json:
+        print(json_format.dumps(found))
+        return
+    print_grid(axes, cells)
+    values = "_".join(f"{axis.label}={','.join(map(str, axis.values))}" for axis in axes)
+    values = re.sub(r"[^\w.,=-]", "", values)
+    name = f"sensitivity_{arguments.split}_{arguments.tasks}_{values}_s{arguments.seed}"
+    print(f"Saved: {run.save_grid(name, found)}")
+    print(f"Plot:  {run.save_picture(name, draw_grid(axes, cells))}")
 
 
 def _apart(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from experiments.cli.plots import along_curve, ends, logged_in
+from experiments.cli.plots import along_curve, ends, logged_in, sampled_parameters
 from experiments.cli.tables import MEASURES
 from experiments.experiment.definition import Expected
 from experiments.workbench.reporting.analysis import (
@@ -209,6 +209,22 @@ def learning(run: ReportedRun, measure: Measure) -> Chart | None:
         figure.update_yaxes(type="log")
     text = "Lines are training tasks, markers held-out tasks; a colour is a point of adaptation."
     return Chart("Score during training", text, figure)
+
+
+def sampled_tasks(run: ReportedRun, measure: Measure) -> list[Chart]:
+    """What a sampler of training tasks drew over the training: the spread of each number of a task."""
+    charts: list[Chart] = []
+    for name in sampled_parameters(run.rows):
+        lines = {part: learning_curve(run.rows, f"sampler/{name}/{part}") for part in ("p10", "p50", "p90")}
+        (x, low), (_, middle), (_, high) = lines.values()
+        figure = go.Figure()
+        figure.add_trace(_band(x, list(zip(low, high, strict=True)), OURS))
+        style = {"color": colour(OURS), "width": 1.6}
+        figure.add_scatter(x=short(x), y=short(middle), name="median", mode="lines", line=style)
+        _axes(figure, sample_name(measure), plain(name), si=True)
+        text = "The median of what was drawn in each iteration, and the band that holds 80 % of it."
+        charts.append(Chart(f"Training tasks drawn: {name}", text, figure, 240))
+    return charts
 
 
 def time_spent(run: ReportedRun, measure: Measure) -> tuple[Chart, TimeSplit] | None:

@@ -275,10 +275,12 @@ def _of_task(name: str, value: float, digits: int) -> Cell:
 
 
 def _learning(run: ReportedRun) -> Section:
-    chart = None if run.main is None else figures.learning(run, run.main.evaluation.measure)
+    measure = Measure() if run.main is None else run.main.evaluation.measure
+    chart = None if run.main is None else figures.learning(run, measure)
+    drawn = figures.sampled_tasks(run, measure)
     if chart is None:
-        return Section("Learning", ["The log has no scores of this training."])
-    return Section("Learning", charts=[chart])
+        return Section("Learning", ["The log has no scores of this training."], charts=drawn)
+    return Section("Learning", charts=[chart, *drawn])
 
 
 def _time(run: ReportedRun) -> Section:

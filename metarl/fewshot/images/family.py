@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import ClassVar, Literal, Self
 
 import torch
+from torch import Tensor
 
 from metarl.checks import at_least
 from metarl.fewshot.episode import FewShotEpisode
@@ -18,13 +19,22 @@ from metarl.fewshot.images.sampling import (
     MetaDatasetSampler,
     Sampler,
     draw,
+    draw_ways,
     draw_with_fixed_labels,
 )
 from metarl.fewshot.problem import Classification
 from metarl.protocols import Split
+from metarl.records import Record
 
 SamplerName = Literal["fixed", "meta_dataset"]
 _NAMED = 3  # number of classes that a message lists
+
+
+@dataclass(frozen=True)
+class ClassTasks(Record):
+    """The classes of tasks, in the order of their labels."""
+
+    classes: Tensor  # [N, W] int64, members of the pool of a split
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,7 @@ class ImageFamily:
 
     name: ClassVar[str]
     splits: ClassVar[tuple[Split, ...]]
+    tasks_have: ClassVar[str] = "classes"
     checked_splits: ClassVar[tuple[Split, ...]] = ("train", "test")  # splits read by `check_data`
 
     def __post_init__(self) -> None:
@@ -158,6 +169,24 @@ class ImageFamily:
         if self.fixed_labels and split == "train":
             members = draw_with_fixed_labels(len(pool), self.ways, num_tasks, generator)
         return draw(pool, num_tasks, self._sampler(shots, queries), generator, members)
+
+    def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> ClassTasks:
+        """The classes of fresh tasks.
+
+        Raises:
+            ValueError: when the split is unknown or has too few classes, or the number of ways varies.
+        """
+        if self.varies:
+            raise ValueError("the sampler meta_dataset varies the number of ways; it must be fixed to choose classes")
+        pool = _on_device(self.pool(split), generator.device)
+        if self.fixed_labels and split == "train":
+            return ClassTasks(draw_with_fixed_labels(len(pool), self.ways, num_tasks, generator))
+        return ClassTasks(draw_ways(pool, num_tasks, self._sampler(None, None), generator)[0])
+
+    def episode_of(self, tasks: ClassTasks, split: Split, *, generator: torch.Generator) -> FewShotEpisode:
+        """Fresh images of given classes, ordered as in `episode`."""
+        pool = _on_device(self.pool(split), generator.device)
+        return draw(pool, len(tasks), self._sampler(None, None), generator, tasks.classes)
 
     def _sampler(self, shots: int | None, queries: int | None) -> Sampler:
         queries = self.queries if queries is None else queries

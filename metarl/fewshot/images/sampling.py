@@ -115,7 +115,7 @@ def draw(
         ValueError: when the pool has fewer classes than ways, or a class fewer images than are needed.
     """
     if members is None:
-        members, present = _draw_ways(pool, num_tasks, sampler, generator)  # two [N, W]
+        members, present = draw_ways(pool, num_tasks, sampler, generator)  # two [N, W]
     else:
         present = torch.ones_like(members, dtype=torch.bool)
     classes = pool.classes[members]
@@ -181,7 +181,7 @@ def draw_with_fixed_labels(num_classes: int, ways: int, num_tasks: int, generato
     return torch.stack([rank.masked_fill(way != label, -1.0).argmax(1) for label in range(ways)], dim=1)
 
 
-def _draw_ways(pool: ClassPool, num_tasks: int, sampler: Sampler, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def draw_ways(pool: ClassPool, num_tasks: int, sampler: Sampler, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Members of the pool [N, W], all different in a row, and which of them are ways of their episode [N, W]."""
     device = generator.device
     order = torch.rand(num_tasks, len(pool), generator=generator, device=device)

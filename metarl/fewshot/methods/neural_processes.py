@@ -152,6 +152,16 @@ class NeuralProcess:
             x = query.x.expand(num_points + 1, *query.x.shape)
             return self._prediction(self.adaptation.predict(path, x)).mean
 
+    @torch.no_grad()
+    def state_vectors(self, episode: FewShotEpisode, num_points: int) -> Tensor:
+        """The latent's mean and, where it is random, its log variance: [num_points + 1, N, Z or 2 Z]."""
+        support = episode.support
+        path = self.adaptation.path(self.adaptation.prior(len(support)), _items(support))[: num_points + 1]
+        if not self.adaptation.is_random:
+            return self.adaptation.latent(path)
+        posterior = self.adaptation.posterior(path)
+        return torch.cat([posterior.mean, 2 * posterior.log_std], -1)
+
     def _prediction(self, outputs: Tensor) -> DiagonalGaussian:
         mean, raw = outputs.chunk(2, -1)
         std = self.config.min_std + (1 - self.config.min_std) * nn.functional.softplus(raw)

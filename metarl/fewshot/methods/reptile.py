@@ -11,7 +11,7 @@ in training: both sets of an episode are adapted to; the logged score is for the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from metarl.adaptation.step_sizes import FixedStepSizes
 from metarl.adaptation.update_rules import RuleAdaptation, params_of
 from metarl.checks import at_least, positive
 from metarl.fewshot.episode import FewShotEpisode
-from metarl.fewshot.gradient_learner import AdaptsBySteps, NetConfig, check_ways, gradient_facts
+from metarl.fewshot.gradient_learner import AdaptsBySteps, NetConfig, adapted_vectors, check_ways, gradient_facts
 from metarl.fewshot.normalising import absorb_statistics, in_evaluation, normalisation_facts, with_context
 from metarl.fewshot.problem import Problem
 from metarl.fewshot.source import LearnsFromEpisodes
@@ -212,12 +212,23 @@ class Reptile:
         support, query = with_context(self.adaptation.net, episode)
         batches = self._test_batches(support)
         with torch.no_grad(), in_evaluation(self.adaptation.net):
-            state = self.adaptation.prior(len(support))
-            predictions = [self._answers(state, support, query)]
-            for step in range(num_points):
-                state = self.adaptation.adapt(state, batches[step % len(batches)], 1)
-                predictions.append(self._answers(state, support, query))
-        return torch.stack(predictions)
+            return torch.stack([self._answers(state, support, query) for state in self._path(batches, num_points)])
+
+    def state_vectors(self, episode: FewShotEpisode, num_points: int) -> Tensor:
+        """The parameters that adapt [num_points + 1, N, P]."""
+        check_ways(self.problem, episode)
+        support, _ = with_context(self.adaptation.net, episode)
+        with torch.no_grad(), in_evaluation(self.adaptation.net):
+            states = self._path(self._test_batches(support), num_points)
+            return torch.stack([adapted_vectors(self.adaptation, state) for state in states])
+
+    def _path(self, batches: list[Examples], num_steps: int) -> Iterator[Any]:
+        """The states after 0, 1, ... steps on one batch after another."""
+        state = self.adaptation.prior(len(batches[0]))
+        yield state
+        for step in range(num_steps):
+            state = self.adaptation.adapt(state, batches[step % len(batches)], 1)
+            yield state
 
     def _answers(self, state: Any, support: Examples, query: Examples) -> Tensor:
         """Predictions for all queries at once, or for each in a batch with the support only."""

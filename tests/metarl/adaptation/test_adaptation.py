@@ -15,6 +15,7 @@ from metarl.adaptation.sequence import MemoryConfig, SequenceAdaptation
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.step_sizes import FixedStepSizes
 from metarl.adaptation.transformer import PositionKind, TransformerConfig
+from metarl.adaptation.window import WindowConfig
 from metarl.fewshot.methods.imaml import ImplicitAdaptation
 from metarl.nets.mlp import linear, mlp
 from metarl.records import Examples
@@ -81,8 +82,9 @@ MEMORIES: dict[str, MemoryConfig] = {
         for kind in get_args(PositionKind)
     },
     "external": ExternalMemoryConfig(num_slots=5, slot_size=3, num_heads=2),
+    "window": WindowConfig(channels=8),
 }
-ASKED = ("gru", "lstm", "snail", "transformer_learned", "transformer_rotary", "external")
+ASKED = ("gru", "lstm", "snail", "transformer_learned", "transformer_rotary", "external", "window")
 SEQUENCES = {
     **{name: sequence(config) for name, config in MEMORIES.items()},
     **{f"{name}_asked": sequence(MEMORIES[name], asked=True) for name in ASKED},

@@ -20,6 +20,7 @@ from metarl.adaptation.external_memory import (
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.snail import Convolutions, Lookup, SnailConfig
 from metarl.adaptation.transformer import LearnedPositions, PositionKind, TransformerConfig, TransformerLayer
+from metarl.adaptation.window import WindowConfig
 
 INPUT = 3
 
@@ -114,6 +115,23 @@ def test_convolutions_reach_back_over_the_length_that_is_asked_for(length, layer
     assert x.grad is not None
     reached = x.grad.abs().amax((0, 2)) > 0
     assert reached.tolist() == [False] + [True] * 2**layers
+
+
+def by_strides(memory: CausalStack, window: Tensor) -> Tensor:
+    """RMA's convolutions, with their strides, over the embeddings [B, channels, items] of one window: [B, H]."""
+    for layer, stride in zip(memory.blocks[0].layers, (4, 1, 1), strict=True):  # type: ignore[arg-type]
+        window = torch.nn.functional.conv1d(window, layer.weight, layer.bias, stride).relu()
+    return memory.leave(window.mT.flatten(1))
+
+
+@pytest.mark.parametrize(("num_items", "used"), [(50, 48), (40, 40), (53, 52)])
+def test_a_window_is_strided_convolutions_over_the_latest_items(num_items, used):
+    memory, x = made(WindowConfig(num_items=num_items, channels=4), 5), items(60)
+    read, _ = memory.read(memory.prior(2), x)
+    before = torch.zeros(used - 1, 2, 4, dtype=x.dtype)
+    embedded = torch.cat([before, memory.enter(x)]).permute(1, 2, 0)
+    expected = [by_strides(memory, embedded[..., t : t + used]) for t in range(60)]
+    torch.testing.assert_close(read, torch.stack(expected))
 
 
 def turned(x: Tensor, position: int) -> Tensor:
@@ -273,6 +291,7 @@ def test_a_longer_span_keeps_the_first_item_longer(cell):
     [
         (lambda: RecurrentConfig(span=1), "span is 1; must be at least 2"),
         (lambda: RecurrentConfig("rnn"), "cell is 'rnn'; must be one of gru, lstm"),  # type: ignore[arg-type]
+        (lambda: WindowConfig(num_items=39), "num_items is 39; must be at least 40"),
         (lambda: SnailConfig(filters=()), r"filters is \(\); must have one or more entries"),
         (
             lambda: SnailConfig(key_sizes=(4,)),

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -290,7 +291,7 @@ def trainer_of(agent, family, sampler, **settings) -> Trainer:
     return Trainer(family, agent, config, agent_name="agent", seed=0)
 
 
-KINDS = {
+KINDS: dict[str, tuple[Any, Any]] = {
     "trials": (RL2Config(hidden_size=8, head_sizes=()), PointNavigation(horizon=4, num_episodes=2)),
     "blocks": (MAMLTRPOConfig(hidden_sizes=(8,), num_rollouts=2), PointNavigation(horizon=4)),
     "replay": (
