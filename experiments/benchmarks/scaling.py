@@ -175,6 +175,7 @@ def _serve(orders: Connection, index: int, count: int, port: int, recipe: str, d
         result = _iterations(trainer, count)
         count = parallel.exchanged(max(1, round(_SECONDS / result.seconds)))[0]
         orders.send(result)
+    parallel.leave()
 
 
 def _iterations(trainer: Trainer, count: int) -> Iterations:
