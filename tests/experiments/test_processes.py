@@ -139,13 +139,14 @@ def test_a_machine_that_leaves_changes_the_number_of_processes_and_nothing_else(
     stays = start(*command, module=None)
     wait_for_port(port)  # it holds the rendezvous, so that the other one can go
     leaves = start(*command, module=None)
-    try:
-        wait_for_rows(path, 20)
-        for pid in (*children(leaves.pid), leaves.pid):
-            os.kill(pid, signal.SIGKILL)
-        _, stderr = stays.communicate(timeout=300)
-        assert stays.returncode == 0, stderr
-        assert curve(path) == pytest.approx(curve(undisturbed), rel=1e-5)
-    finally:
-        for process in (stays, leaves):
-            process.kill()
+    with stays, leaves:  # whose pipes are closed at the end
+        try:
+            wait_for_rows(path, 20)
+            for pid in (*children(leaves.pid), leaves.pid):
+                os.kill(pid, signal.SIGKILL)
+            _, stderr = stays.communicate(timeout=300)
+            assert stays.returncode == 0, stderr
+            assert curve(path) == pytest.approx(curve(undisturbed), rel=1e-5)
+        finally:
+            for process in (stays, leaves):
+                process.kill()
