@@ -110,6 +110,8 @@ class TeacherStudentConfig(TrialAgentConfig):
 
 TEACHER_STUDENT_ROBOT = TeacherStudentConfig(  # base settings of the robot recipes, for two cores
     teacher_fraction=0.67,
+    imitates="latent",
+    memory=RecurrentConfig(span=100),
     hidden_size=64,
     head_sizes=(64, 64),
     init_std=0.4,
@@ -122,9 +124,7 @@ TEACHER_STUDENT_ROBOT = TeacherStudentConfig(  # base settings of the robot reci
     target_kl=0.05,
     num_student_epochs=8,
 )
-RMA_ROBOT = replace(  # RMA: no reward, the latent from the last 50 steps
-    TEACHER_STUDENT_ROBOT, imitates="latent", memory=WindowConfig(), reward_input=False
-)
+RMA_ROBOT = replace(TEACHER_STUDENT_ROBOT, memory=WindowConfig(), reward_input=False)  # the last 50 steps, no reward
 
 Experience = Trajectory[Any]
 

@@ -62,10 +62,10 @@ class Graph:
 
 def step_graph(agent: DeployedAgent, observation_space: spaces.Box, action_space: spaces.Space[Any]) -> Graph:
     """The graph of an agent's step; where `new_task` is true, it forgets its state and every input except `obs`."""
-    names, leaves = zip(*named_tensors(agent.initial), strict=True)
-    form = pytree.tree_structure(agent.initial)
+    form, leaves = pytree.tree_structure(agent.initial), dict(named_tensors(agent.initial))
     example = _example_inputs(observation_space, action_space, agent.noise_size)
     read = [field.name for field in fields(StepInputs) if field.name in ("obs", "new_task", *agent.reads)]
+    kept = [name for name, leaf in leaves.items() if leaf.numel()]  # an empty state is no input
 
     def step(*tensors: Tensor) -> tuple[Tensor, ...]:
         given = dict(zip(read, tensors, strict=False))
@@ -75,14 +75,14 @@ def step_graph(agent: DeployedAgent, observation_space: spaces.Box, action_space
                 given[name] = like.new_zeros(rows, *like.shape[1:])
         given["reward"] = torch.where(new_task, 0.0, given["reward"])
         given["episode_end"] = given["episode_end"] & ~new_task
-        state = pytree.tree_unflatten(list(tensors[len(read) :]), form)
+        passed = dict(zip(kept, tensors[len(read) :], strict=True))
+        empty = {name: leaf.new_zeros(rows, *leaf.shape[1:]) for name, leaf in leaves.items() if name not in passed}
+        state = pytree.tree_unflatten([(passed | empty)[name] for name in leaves], form)
         action, state = agent.step(where(new_task, agent.initial, state), StepInputs(**given))
-        return (action, *pytree.tree_leaves(state))
+        following = dict(named_tensors(state))
+        return (action, *(following[name] for name in kept))
 
-    state = {
-        f"{STATE}{name}": leaf.detach().repeat(_ROWS, *[1] * (leaf.ndim - 1))
-        for name, leaf in zip(names, leaves, strict=True)
-    }
+    state = {f"{STATE}{name}": leaves[name].detach().repeat(_ROWS, *[1] * (leaves[name].ndim - 1)) for name in kept}
     inputs = {input_name(name): getattr(example, name) for name in read}
     outputs = ("action", *(f"{NEXT}{name}" for name in state))
     return Graph("step", step, inputs | state, outputs, {name: _MEANINGS[name] for name in inputs})
@@ -175,8 +175,8 @@ def save_onnx(
     names: dict[str, Any] = {"input_names": list(graph.inputs), "output_names": list(graph.outputs)}
     try:
         with quietly():
-            if any(node.target in _ACCURATE for node in program.graph.nodes):
-                program = program.run_decompositions(_ACCURATE)
+            if any(node.target in _REPLACED for node in program.graph.nodes):
+                program = program.run_decompositions(_REPLACED)
             written = torch.onnx.export(program, (), dynamo=True, verbose=False, opset_version=opset, **names)
     except Exception as error:  # whatever torch's exporter raises
         lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -196,7 +196,17 @@ def _softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     return x.clamp(min=0) + 2 / beta * (small / (2 + small)).atanh()
 
 
-_ACCURATE = {torch.ops.aten.softplus.default: _softplus}  # operations that ONNX runtimes compute inaccurately
+def _sort(x: Tensor, *, stable: bool, dim: int = -1, descending: bool = False) -> tuple[Tensor, Tensor]:
+    """A sort as ONNX has it, whose TopK puts the first of equals first."""
+    return tuple(torch.topk(x, x.shape[dim], dim, largest=descending))  # pyright: ignore[reportReturnType], two
+
+
+_REPLACED: dict[
+    Any, Callable[..., Any]
+] = {  # operations that torch's exporter does not know, or that ONNX runtimes compute inaccurately
+    torch.ops.aten.softplus.default: _softplus,
+    torch.ops.aten.sort.stable: _sort,
+}
 
 
 def _tidy(model: Any) -> None:

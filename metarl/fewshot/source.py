@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from metarl.checks import not_negative
 from metarl.errors import UserError
@@ -116,8 +116,9 @@ class FewShotSource:
         )
         if process_count() > 1:
             _check_shared(learner)
-        cost = getattr(self._config, "information_cost", 0.0)
-        if cost:
+        if cost := getattr(self._config, "information_cost", 0.0):
+            if process_count() > 1:
+                raise ValueError(f"information_cost is {cost:g}; must be 0 for {process_count()} processes")
             learner = Bottlenecked(learner, cost)  # pyright: ignore[reportArgumentType], as all with this setting
         self.measure = replace(self.problem.measure, point=learner.point)
         if learner.point != "step" and not self._num_steps_given:
@@ -156,7 +157,8 @@ class FewShotSource:
             tasks = self.sampler.propose(self.num_tasks, generator)
             episode = family.episode_of(tasks, "train", generator=generator)
             amount += episode.num_examples
-            metrics = self._report(learner, tasks, episode, share)
+            scores, answers = share.gathered(self._fares(learner, share.own(episode)))
+            metrics = self._report(tasks, episode, scores, answers)
             if self.sampler.learns:
                 return Draw(share.own(self._augmented(episode, generator)), amount, metrics)
 
@@ -173,16 +175,16 @@ class FewShotSource:
         assert isinstance(family, HasChoosableTasks)
         return family.sample(count, "train", generator)
 
-    def _report(
-        self, learner: FewShotLearner, tasks: Record, episode: FewShotEpisode, share: Share
-    ) -> dict[str, float]:
-        """Tell the sampler how the learner fares in tasks, after adaptation as in training."""
+    def _fares(self, learner: FewShotLearner, episode: FewShotEpisode) -> tuple[Tensor, Tensor]:
+        """How the learner fares in each task after adaptation as in training: scores [N], and answers [N, Q]."""
         trained = self._trained_points(learner)
-        num_points = max(1, self.num_points if trained is None else trained - 1)
-        predictions = share.gathered(learner.predictions(share.own(episode), num_points)[-1])
-        scores = self.problem.score(predictions, episode.query)
+        predictions = learner.predictions(episode, max(1, self.num_points if trained is None else trained - 1))[-1]
+        return self.problem.score(predictions, episode.query), predictions.argmax(-1)
+
+    def _report(self, tasks: Record, episode: FewShotEpisode, scores: Tensor, answers: Tensor) -> dict[str, float]:
+        """Tell the sampler how the learner fared in tasks."""
         if isinstance(self.sampler, ClassAwareSampler):
-            self.sampler.confused(tasks, episode.query.y, predictions.argmax(-1))
+            self.sampler.confused(tasks, episode.query.y, answers)
         metrics = self.sampler.report(tasks, scores if self.measure.higher_is_better else -scores)
         tail = Tail.of(scores, higher_is_better=self.measure.higher_is_better)
         return metrics | tail_metrics(f"meta_train/{self.measure.name}", tail)

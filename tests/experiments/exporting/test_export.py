@@ -1,10 +1,12 @@
 """Exported agents: state in, state out, and the same actions as in PyTorch."""
 
 import importlib
+import importlib.util
 import json
 import subprocess
 import sys
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +111,8 @@ def in_torch(graph: Graph, inputs: Any) -> dict[str, torch.Tensor]:
 def test_a_step_with_its_state_passed_in_and_out_is_the_agents_own(case):
     trainer = trainer_of(case)
     graph, max_items = graph_of(trainer)
-    parity = check_parity(trainer, graph, lambda inputs: in_torch(graph, inputs), max_items=max_items)
+    run = partial(in_torch, graph)
+    parity = check_parity(trainer, graph, run, max_items=max_items, num_steps=60)
     assert parity.difference <= 2e-6
 
 
@@ -256,14 +259,14 @@ def test_the_runner_of_the_docs_acts_as_the_agent_does(exported):
     spec.loader.exec_module(module)
     assert len(RUNNER.read_text().splitlines()) <= 60
     ours, theirs = metarl.load(run, deterministic=True), module.Agent(str(out / "step.onnx"))
-    random = np.random.default_rng(0)
+    random, action = np.random.default_rng(0), None
     for number in range(40):
         if number == 20:
             ours.new_task()
             theirs.new_task()
         obs, reward, end = random.standard_normal(2).astype("float32"), random.random(), number % 7 == 6
         if number % 20:
-            ours.observe(obs, action, reward, end, False)  # noqa: F821
+            ours.observe(obs, action, reward, end, False)
         action = ours.act(obs)
         np.testing.assert_allclose(theirs.act(obs, reward, end)[0], action, atol=1e-5)
 
@@ -357,6 +360,7 @@ def small(name: str) -> Any:
     return config
 
 
+@pytest.mark.slow
 def test_a_few_shot_learner_is_one_graph_from_support_and_queries_to_classes(images, tmp_path):
     (part,) = export(learner_of(images, small("prototypical")), tmp_path)
     assert part.parity.difference <= 1e-5
