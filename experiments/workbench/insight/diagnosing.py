@@ -47,7 +47,7 @@ class Diagnosis:
         by_split = evaluations(trainer, self.num_tasks, self.seed)
         exchange, why = self._exchange(trainer)
         held_out: tuple[Split, ...] = ("test", "val", "train")
-        of_tasks = next((split for split in held_out if split in by_split), held_out[0])
+        of_tasks = ([split for split in held_out if by_split.get(split) is not None] or held_out)[0]
         steps: dict[str, Callable[[], Finding]] = {
             "meta-overfitting": lambda: overfitting(by_split),
             "memorisation": lambda: memory.memorisation(_needed(exchange, why), "training"),
