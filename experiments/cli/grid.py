@@ -14,6 +14,7 @@ from experiments.cli.tables import number_text, print_table
 from experiments.experiment.sensitivity import Axis, Cell
 
 EFFORT = ("action_rate", "saturation", "power")
+_UNITS = {"power": "power (W)"}
 _COLOURS = ("#1f5fa8", "#d98032")  # of the last point of the adaptation curve, and of the first
 
 
@@ -28,7 +29,7 @@ def print_grid(axes: Sequence[Axis], cells: Sequence[Cell], console: Console | N
     for cell in cells:
         low, high = cell.evaluation.points[-1].ci95
         means = [number_text(point.mean, 1) for point in cell.evaluation.points]
-        last = [f"{cell.evaluation.metrics[name][-1]:.3g}" for name in effort]
+        last = [_short(cell.evaluation.metrics[name][-1]) for name in effort]
         interval = f"{number_text(low, 1)} to {number_text(high, 1)}"
         rows.append([*(str(value) for value in cell.settings.values()), *means, interval, *last])
     what = f"{evaluation.family}, {evaluation.agent}: {measure.name} on {evaluation.num_tasks} {evaluation.split} tasks"
@@ -43,7 +44,10 @@ def draw_grid(axes: Sequence[Axis], cells: Sequence[Cell]) -> bytes:
     panels: list[Axes] = list(np.atleast_1d(figure.subplots(1, 1 + len(effort))))
     score = f"{evaluation.measure.name} of the last {evaluation.measure.point}"
     values = {score: [cell.evaluation.points[-1].mean for cell in cells]}
-    values |= {name.replace("_", " "): [cell.evaluation.metrics[name][-1] for cell in cells] for name in effort}
+    values |= {
+        _UNITS.get(name, name.replace("_", " ")): [cell.evaluation.metrics[name][-1] for cell in cells]
+        for name in effort
+    }
     for panel, (title, column) in zip(panels, values.items(), strict=True):
         panel.set_title(title, fontsize=10)
         if len(axes) == 1:
@@ -54,6 +58,10 @@ def draw_grid(axes: Sequence[Axis], cells: Sequence[Cell]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _draw_line(panel: Axes, axis: Axis, column: Sequence[float], cells: Sequence[Cell] | None) -> None:
@@ -81,8 +89,8 @@ def _draw_map(figure: Figure, panel: Axes, axes: Sequence[Axis], column: Sequenc
     grid = np.array(column).reshape(len(axes[0].values), len(axes[1].values))
     image = panel.imshow(grid, cmap="viridis", aspect="auto")
     for (row, place), value in np.ndenumerate(grid):
-        dark = image.norm(value) < 0.6
-        panel.text(place, row, f"{value:.3g}", ha="center", va="center", color="white" if dark else "black")
+        dark = float(image.norm(value)) < 0.6  # pyright: ignore[reportArgumentType], a number
+        panel.text(place, row, _short(value), ha="center", va="center", color="white" if dark else "black")
     panel.set_yticks(range(grid.shape[0]), [str(value) for value in axes[0].values])
     panel.set_xticks(range(grid.shape[1]), [str(value) for value in axes[1].values])
     panel.set_ylabel(axes[0].label)

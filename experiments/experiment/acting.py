@@ -251,7 +251,7 @@ class Predictor:
         blank = torch.zeros((*asked.shape[:2], *y.shape[2:]), dtype=y.dtype, device=self.device)  # unknown
         episode = FewShotEpisode(Examples(x, y), Examples(asked, blank))
         try:
-            result = self.learner.predictions(episode, self._num_points(y, steps))[-1].detach()
+            result = self.learner.predictions(episode, self.points_of(y, steps))[-1].detach()
         except ValueError as error:
             raise UserError(str(error)) from error
         result = result[0] if is_one else result
@@ -261,7 +261,7 @@ class Predictor:
         given = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
         return given.to(self.device, dtype)
 
-    def _num_points(self, y: Tensor, steps: int | None) -> int:
+    def points_of(self, y: Tensor, steps: int | None = None) -> int:
         """The points of adaptation after which the whole support has been used."""
         if self.learner.point == "step":
             return self.num_steps if steps is None else steps

@@ -77,7 +77,7 @@ def evaluate_grid(run: Run, trained: Experiment[Any, Any], axes: Sequence[Axis],
     for point, experiment in zip(points, asked, strict=True):
         evaluation = evaluate_run(run, trained, experiment, **settings).evaluation
         facts = {name: value for name, value in evaluation.facts.items() if not name.startswith("family.")}
-        yield Cell(point, replace(evaluation, facts={**facts, **point}))
+        yield Cell(point, replace(evaluation, family=trained.family.name, facts={**facts, **point}))
 
 
 def _value(word: str) -> Any:

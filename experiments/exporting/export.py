@@ -43,6 +43,15 @@ class Part:
     metadata: Path
     parity: Parity
 
+    def copied(self, folder: Path) -> Part:
+        """The same files in another folder.
+
+        Raises:
+            OSError: when the disk refuses them.
+        """
+        onnx, program, metadata = (Path(shutil.copy(file, folder)) for file in (self.onnx, self.program, self.metadata))
+        return Part(onnx, program, metadata, self.parity)
+
 
 @dataclass(frozen=True)
 class _ToExport:
@@ -73,10 +82,7 @@ def export(
         parts = [_written(one, Path(folder), opset) for one in wanted]
         try:
             out.mkdir(parents=True, exist_ok=True)
-            return tuple(
-                Part(*(Path(shutil.copy(file, out)) for file in (part.onnx, part.program, part.metadata)), part.parity)
-                for part in parts
-            )
+            return tuple(part.copied(out) for part in parts)
         except OSError as error:
             raise UserError(f"cannot write into {out}: {error.strerror or error}") from error
 

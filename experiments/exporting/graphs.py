@@ -175,8 +175,8 @@ def save_onnx(
     names: dict[str, Any] = {"input_names": list(graph.inputs), "output_names": list(graph.outputs)}
     try:
         with quietly():
-            if any(node.target in _ACCURATE for node in program.graph.nodes):
-                program = program.run_decompositions(_ACCURATE)
+            if any(node.target in _REPLACED for node in program.graph.nodes):
+                program = program.run_decompositions(_REPLACED)
             written = torch.onnx.export(program, (), dynamo=True, verbose=False, opset_version=opset, **names)
     except Exception as error:  # whatever torch's exporter raises
         lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -196,7 +196,17 @@ def _softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     return x.clamp(min=0) + 2 / beta * (small / (2 + small)).atanh()
 
 
-_ACCURATE = {torch.ops.aten.softplus.default: _softplus}  # operations that ONNX runtimes compute inaccurately
+def _sort(x: Tensor, *, stable: bool, dim: int = -1, descending: bool = False) -> tuple[Tensor, Tensor]:
+    """A sort as ONNX has it, whose TopK puts the first of equals first."""
+    return tuple(torch.topk(x, x.shape[dim], dim, largest=descending))  # pyright: ignore[reportReturnType], two
+
+
+_REPLACED: dict[
+    Any, Callable[..., Any]
+] = {  # operations that torch's exporter does not know, or that ONNX runtimes compute inaccurately
+    torch.ops.aten.softplus.default: _softplus,
+    torch.ops.aten.sort.stable: _sort,
+}
 
 
 def _tidy(model: Any) -> None:

@@ -13,7 +13,6 @@ from experiments.experiment.config_json import to_json
 from experiments.exporting.graphs import Graph, named_tensors
 from metarl.deployment import DeploysAdaptation
 from metarl.errors import UserError
-from metarl.protocols import Renders
 from metarl.run.archive import PackedRun
 from metarl.run.directory import Run
 from metarl.run.provenance import versions
@@ -30,8 +29,9 @@ def metadata_of(
     max_items: steps of a trial that the memory keeps; None: all. curve: the evaluation of the run on test tasks; None
     where it has none.
     """
-    family = trainer.family
+    family, agent = trainer.family, trainer.agent
     env = family.make_env(1, torch.Generator().manual_seed(0))
+    model = getattr(getattr(env, "physics", None), "model", None)  # of MuJoCo's robots
     return {
         "format": 1,
         "agent": trainer.agent_name,
@@ -40,18 +40,18 @@ def metadata_of(
         **signature(graph),
         "cleared_by": "a new task, never a new episode: set new_task to true at the first step in a task only",
         "memory_keeps_steps": max_items,
-        "episodes_before_adapt": trainer.agent.block if isinstance(trainer.agent, DeploysAdaptation) else None,
+        "episodes_before_adapt": agent.block if isinstance(trainer.agent, DeploysAdaptation) else None,
         "reads_reward": "reward" in graph.inputs,
         "deterministic": True,
         "observation": {"size": family.observation_space.shape[0], "names": getattr(family, "observation_names", None)},
         "action": _action(family.action_space),
-        "robot": _robot(getattr(getattr(env, "physics", None), "model", None)),
-        "control_rate_hz": 1 / env.seconds_per_step if isinstance(env, Renders) else None,
+        "robot": None if model is None else _robot(model),
+        "control_rate_hz": None if model is None else 1 / env.seconds_per_step,
         "horizon": family.horizon,
         "episodes_in_a_trial": trainer.num_points,
         "task_ranges": _ranges(family),
         "family_settings": to_json(family),
-        "agent_settings": to_json(trainer.agent.config),
+        "agent_settings": to_json(agent.config),
         "versions": versions(),
         "adaptation_curve": curve,
     }
@@ -82,10 +82,8 @@ def _action(space: spaces.Space[Any]) -> dict[str, Any]:
     }
 
 
-def _robot(model: Any) -> dict[str, Any] | None:
-    """The joints and actuators of a compiled MuJoCo model, in the order of its controls; None for other families."""
-    if model is None:
-        return None
+def _robot(model: Any) -> dict[str, Any]:
+    """The joints and actuators of a compiled MuJoCo model, in the order of its controls."""
     joints = [model.joint(index) for index in range(model.njnt)]
     actuators = [model.actuator(index) for index in range(model.nu)]
     return {

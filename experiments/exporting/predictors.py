@@ -16,6 +16,7 @@ from experiments.exporting.parity import Parity, Run, compared
 from metarl.errors import UserError
 from metarl.fewshot.episode import FewShotEpisode
 from metarl.fewshot.problem import Classification
+from metarl.records import Examples
 from metarl.run.provenance import versions
 from metarl.trainer import Trainer
 
@@ -35,11 +36,15 @@ def predict_graph(trainer: Trainer) -> Graph:
         raise UserError(f"{trainer.family.name} cannot be exported: its tasks differ in size, and a graph's may not")
     predictor, inputs = Predictor(trainer), _inputs(next(_episodes(trainer, 1)))
     classes, labels = isinstance(predictor.problem, Classification), inputs["support_y"]
+    blank = torch.zeros(1, len(inputs["query_x"]), *labels.shape[1:], dtype=labels.dtype)  # unknown
+    num_points = predictor.points_of(labels[None])
 
     def predict(*tensors: Tensor) -> tuple[Tensor, ...]:
         given = dict(zip(inputs, tensors, strict=True))
         targets = labels if classes else given["support_y"]
-        return (predictor.predict((given["support_x"], targets), given["query_x"]),)
+        support = Examples(given["support_x"][None], targets[None])
+        episode = FewShotEpisode(support, Examples(given["query_x"][None], blank))
+        return (predictor.learner.predictions(episode, num_points)[-1][0].detach(),)
 
     meanings = {"support_x": "the inputs of the examples", "query_x": "the inputs to predict for"}
     if classes:

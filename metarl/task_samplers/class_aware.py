@@ -31,7 +31,7 @@ class ClassAwareConfig:
     """Few-shot tasks of classes that the learner confused."""
 
     candidates: int = 32  # number of the family's tasks from which each proposed one is chosen
-    temperature: float = 1.0  # temperature of the ranks by hardness; near 0: always the hardest
+    temperature: float = 0.5  # temperature of the ranks by hardness; near 0: always the hardest
     own_share: float = 0.2  # fraction of the tasks that come from the family's own distribution
     memory: float = 0.9  # fraction of a rate that stays when a class or a pair is met again
 

@@ -13,6 +13,8 @@ from experiments.experiment.definition import Expected
 from metarl.evaluation import ADAPTED_RETURN, RETURN, Evaluation, Measure
 from metarl.run.directory import Run
 
+PARTS = {"p10": 0.5, "p50": 1.0, "p90": 2.0}  # of what was drawn, by quantile
+
 
 @pytest.fixture
 def axes() -> Axes:
@@ -129,3 +131,21 @@ def test_agents_that_collect_from_the_prior_and_the_posterior_show_both(axes, tm
     found = colours(axes)
     assert found["prior, training tasks"] == found["episode 1, test tasks"]
     assert found["posterior, training tasks"] == found["episode 2, test tasks"]
+
+
+def test_what_a_sampler_drew_is_drawn_for_each_number_of_a_task(tmp_path):
+    rows = [
+        {f"sampler/{name}/{part}": value * step for name in ("goal.0", "wind") for part, value in PARTS.items()}
+        for step in (1, 2, 3)
+    ]
+    run = run_with(tmp_path, {"train/loss": 1.0}, *rows)
+    assert plots.sampled_parameters(run.progress()) == ["goal.0", "wind"]
+    path = plots.plot_sampled_tasks(run)
+    assert path == run.path / "sampled_tasks.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_without_a_sampler_has_no_picture_of_it(tmp_path):
+    run = run_with(tmp_path, {"meta_train/return/ep_1": 1.0})
+    assert plots.plot_sampled_tasks(run) is None
+    assert not (run.path / "sampled_tasks.png").exists()

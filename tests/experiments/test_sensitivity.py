@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,7 +85,7 @@ def test_effort_counts_changes_and_bounds_of_actions_by_hand():
     family = Effort(POINT)
     assert family.name == POINT.name
     low, high = POINT.action_space.low, POINT.action_space.high
-    env = family.make_env(1, torch.Generator().manual_seed(0))
+    env: Any = family.make_env(1, torch.Generator().manual_seed(0))
     tasks = family.sample(1, "test", torch.Generator().manual_seed(0))
     names = env.metric_names[-2:]
     assert names == ("action_rate", "saturation")
@@ -103,7 +104,7 @@ def test_the_power_of_a_robot_is_that_of_its_actuators():
     from envs.locomotion.half_cheetah import HalfCheetahVel
 
     family = Effort(Delayed(Noisy(HalfCheetahVel(horizon=3), obs_noise=0.1), action_delay=0))
-    env = family.make_env(2, torch.Generator().manual_seed(0))
+    env: Any = family.make_env(2, torch.Generator().manual_seed(0))
     env.reset(family.sample(2, "test", torch.Generator().manual_seed(0)))
     assert env.metric_names == ("velocity_error", "action_rate", "saturation", "power")
     idle = env.step(torch.zeros(2, 6)).metrics

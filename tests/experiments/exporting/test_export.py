@@ -1,6 +1,7 @@
 """Exported agents: state in, state out, and the same actions as in PyTorch."""
 
 import importlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -256,14 +257,14 @@ def test_the_runner_of_the_docs_acts_as_the_agent_does(exported):
     spec.loader.exec_module(module)
     assert len(RUNNER.read_text().splitlines()) <= 60
     ours, theirs = metarl.load(run, deterministic=True), module.Agent(str(out / "step.onnx"))
-    random = np.random.default_rng(0)
+    random, action = np.random.default_rng(0), None
     for number in range(40):
         if number == 20:
             ours.new_task()
             theirs.new_task()
         obs, reward, end = random.standard_normal(2).astype("float32"), random.random(), number % 7 == 6
         if number % 20:
-            ours.observe(obs, action, reward, end, False)  # noqa: F821
+            ours.observe(obs, action, reward, end, False)
         action = ours.act(obs)
         np.testing.assert_allclose(theirs.act(obs, reward, end)[0], action, atol=1e-5)
 

@@ -20,7 +20,7 @@ from experiments.workbench.reporting import figures, palette
 from experiments.workbench.reporting.analysis import gaps, plane_maps, tails, task_maps, time_split, worst_tasks
 from experiments.workbench.reporting.runs import MOST_MEDIA, read_run
 from experiments.workbench.reporting.settings import Setting, changed_settings
-from metarl.evaluation import Evaluation
+from metarl.evaluation import Evaluation, Measure
 from metarl.run.directory import Run
 from tests.experiments.command import run as metarl
 from tests.experiments.workbench.reported_runs import MP4, NUM_TASKS, PNG, evaluation, make_run, row
@@ -438,6 +438,17 @@ def test_of_many_parameters_those_that_explain_the_score_are_drawn():
     assert charts[1].title == "goal.0"
     assert len(charts) + num_hidden == 53  # the plane of the goal among them
     assert len(charts) <= 9
+
+
+def test_what_a_sampler_drew_has_a_chart_for_each_number_of_a_task():
+    run = read_run(make_run("runs/a", splits=()))
+    assert figures.sampled_tasks(run, Measure()) == []
+    drawn = {"sampler/goal.0/p10": 0.1, "sampler/goal.0/p50": 0.2, "sampler/goal.0/p90": 0.4}
+    (chart,) = figures.sampled_tasks(replace(run, rows=[{**each, **drawn} for each in run.rows]), Measure())
+    assert chart.title == "Training tasks drawn: goal.0"
+    band, line = chart.as_json()["data"]
+    assert set(band["y"]) == {0.1, 0.4}
+    assert set(line["y"]) == {0.2}
 
 
 def test_the_time_of_a_training_is_parted_by_its_log():
