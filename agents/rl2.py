@@ -97,7 +97,7 @@ class RL2Config(LatentAgentConfig):
         if isinstance(self.memory, NoMemoryConfig) and isinstance(self.policy, HypernetworkPolicyConfig):
             raise ValueError("policy is a hypernetwork; must be heads without a memory, which it would read")
         if isinstance(self.memory, SplAggerConfig):
-            self.memory.check_size(self.hidden_size)
+            self.memory.sizes(self.hidden_size)  # refuses an empty part
 
     @property
     def memory_size(self) -> int:

@@ -37,6 +37,10 @@ class NoMemory(nn.Module):
         """The empty memory."""
         return SequenceState(self._empty.expand(num_rows, 0))
 
+    def fixed_prior(self, num_rows: int, num_items: int) -> SequenceState:
+        """`prior`, whose shapes never change."""
+        return self.prior(num_rows)
+
     def step(self, state: SequenceState, x: Tensor) -> SequenceState:
         """The same memory, whatever the item x [B, in]."""
         return state

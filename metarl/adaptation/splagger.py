@@ -17,36 +17,38 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from metarl.adaptation.recurrent import Cell, Recurrent, RecurrentConfig, RecurrentState
+from metarl.adaptation.recurrent import Cell, RecurrentConfig, RecurrentState
 from metarl.adaptation.sequence import ask_in_copies
-from metarl.checks import literals, widths
+from metarl.checks import in_range, literals
 from metarl.nets.mlp import linear
 
 
 @dataclass(frozen=True)
 class SplAggerConfig:
-    """Split aggregation: a recurrent memory beside the maximum over time."""
+    """Split aggregation: a recurrent memory and the maximum over time, side by side."""
 
     cell: Cell = "gru"  # kind of recurrent cell
-    aggregate_size: int = 32  # size of the part of the memory's output that is a maximum over time
+    aggregate_fraction: float = 0.5  # fraction of the memory's output that is a maximum over time
 
     def __post_init__(self) -> None:
         literals(self)
-        widths(self, "aggregate_size")
+        in_range(self, 0, 1, "aggregate_fraction", open_ends=True)
 
-    def check_size(self, hidden_size: int) -> None:
-        """Check the size of the memory's output.
+    def sizes(self, hidden_size: int) -> tuple[int, int]:
+        """The sizes of the recurrent part and of the aggregate, which make up the memory's output.
 
         Raises:
-            ValueError: when the recurrent part has no unit.
+            ValueError: when one of them would be empty.
         """
-        if hidden_size <= self.aggregate_size:
+        aggregate = round(hidden_size * self.aggregate_fraction)
+        if not 0 < aggregate < hidden_size:
             raise ValueError(
-                f"hidden_size is {hidden_size}; must be larger than the memory's aggregate_size, {self.aggregate_size}"
+                f"hidden_size is {hidden_size}; must leave a unit to either part with aggregate_fraction "
+                f"{self.aggregate_fraction:g}"
             )
+        return hidden_size - aggregate, aggregate
 
     def make(self, input_size: int, hidden_size: int, *, generator: torch.Generator) -> SplAgger:
-        self.check_size(hidden_size)
         return SplAgger(self, input_size, hidden_size, generator=generator)
 
 
@@ -57,12 +59,11 @@ class SplAgger(nn.Module):
         self, config: SplAggerConfig, input_size: int, hidden_size: int, *, generator: torch.Generator
     ) -> None:
         super().__init__()
-        self.hidden_size = hidden_size
-        self.sizes = (hidden_size - config.aggregate_size, config.aggregate_size)
-        recurrent = RecurrentConfig(config.cell)
-        self.recurrent: Recurrent = recurrent.make(input_size, self.sizes[0], generator=generator)
-        self.features = linear(input_size, config.aggregate_size, gain=1.0, generator=generator)
-        self.initial_maximum = nn.Parameter(torch.zeros(config.aggregate_size, device=generator.device))
+        self.hidden_size, self.sizes = hidden_size, config.sizes(hidden_size)
+        recurrent_size, aggregate_size = self.sizes
+        self.recurrent = RecurrentConfig(config.cell).make(input_size, recurrent_size, generator=generator)
+        self.features = linear(input_size, aggregate_size, gain=1.0, generator=generator)
+        self.initial_maximum = nn.Parameter(torch.zeros(aggregate_size, device=generator.device))
 
     def prior(self, num_rows: int) -> RecurrentState:
         """The learned initial memory."""
