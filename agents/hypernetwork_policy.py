@@ -69,11 +69,9 @@ class WrittenLinear(nn.Module):
     def __init__(self, layer: Linear, config: HypernetworkPolicyConfig, generator: torch.Generator) -> None:
         super().__init__()
         self.weight, self.bias = layer.weight, layer.bias
-        (num_outputs, num_inputs), size = self.weight.shape, config.embedding_size
-        weight_heads, bias_heads = (
-            self.weight.new_zeros(num_outputs, size, num_inputs),
-            self.bias.new_zeros(num_outputs, size),
-        )
+        size = config.embedding_size
+        weight_heads = self.weight.new_zeros(layer.out_features, size, layer.in_features)
+        bias_heads = self.weight.new_zeros(layer.out_features, size)
         if config.initialisation == "kaiming":
             bound = math.sqrt(6 / size)  # He et al. (2015), for layers with `size` inputs
             for heads in (weight_heads, bias_heads):
@@ -109,14 +107,15 @@ class WrittenNet(nn.Module):
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        self.code_size, self.code_first = config.embedding_size, code_first
+        input_size = next(layer.in_features for layer in net if isinstance(layer, Linear))
+        sizes = [input_size, config.embedding_size]
+        self.code_first, self.sizes = code_first, sizes[::-1] if code_first else sizes
         self.layers = nn.ModuleList(
             WrittenLinear(layer, config, generator) if isinstance(layer, Linear) else layer for layer in net
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        size = self.code_size if self.code_first else features.shape[-1] - self.code_size
-        first, second = features.tensor_split([size], -1)
+        first, second = features.split(self.sizes, -1)
         code, x = (first, second) if self.code_first else (second, first)
         for layer in self.layers:
             x = layer(x, code) if isinstance(layer, WrittenLinear) else layer(x)
