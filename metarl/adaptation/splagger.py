@@ -7,7 +7,7 @@ forgets nothing and gives each item that set it the whole gradient, however long
 what the order tells.
 
 Deviations: 1. the aggregate is that of the embedded items, so their order changes nothing in it; the published code
-aggregates half of the recurrent network's outputs. 2. the values before any item are learned (they start at zero).
+aggregates half of the recurrent network's outputs.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class SplAgger(nn.Module):
         recurrent_size, aggregate_size = self.sizes
         self.recurrent = RecurrentConfig(config.cell).make(input_size, recurrent_size, generator=generator)
         self.features = linear(input_size, aggregate_size, gain=1.0, generator=generator)
-        self.initial_maximum = nn.Parameter(torch.zeros(aggregate_size, device=generator.device))
 
     def prior(self, num_rows: int) -> RecurrentState:
-        """The learned initial memory."""
-        return _joined(self.recurrent.prior(num_rows), self.initial_maximum.expand(num_rows, -1))
+        """The recurrent network's learned initial memory, and maxima of zero."""
+        recurrent = self.recurrent.prior(num_rows)
+        return _joined(recurrent, recurrent.hidden.new_zeros(num_rows, self.sizes[1]))
 
     def fixed_prior(self, num_rows: int, num_items: int) -> RecurrentState:
         """`prior`, whose shapes never change."""

@@ -70,7 +70,7 @@ def test_with_bias_hyperinit_all_codes_begin_with_the_usual_net():
     plain = mlp((4, 6, 2), activation="tanh", output_gain=1.0, generator=seeded())
     net = WrittenNet(copy.deepcopy(plain), writer(), code_first=True, generator=seeded())
     code, x = torch.randn(7, 3, generator=seeded(1)), torch.randn(7, 4, generator=seeded(2))
-    assert torch.equal(net(torch.cat([code, x], -1)), plain(x))
+    torch.testing.assert_close(net(torch.cat([code, x], -1)), plain(x))
 
 
 def test_heads_initialised_as_any_layer_write_weights_that_are_far_too_large():
@@ -78,7 +78,9 @@ def test_heads_initialised_as_any_layer_write_weights_that_are_far_too_large():
     naive = WrittenNet(copy.deepcopy(plain), writer(initialisation="kaiming"), code_first=True, generator=seeded())
     layer, usual = naive.layers[0], plain[0]
     assert isinstance(layer, WrittenLinear)
-    assert layer.weight_heads.std() == pytest.approx((2 / 3) ** 0.5, rel=0.05)  # He et al.: two over the code's size
+    assert float(layer.weight_heads.std()) == pytest.approx(
+        (2 / 3) ** 0.5, rel=0.05
+    )  # He et al.: two over the code's size
     weight, bias = layer.written(torch.ones(3))
     assert weight.std() > 5 * usual.weight.std()  # type: ignore[operator]
     assert bias.std() > 0
