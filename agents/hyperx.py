@@ -57,6 +57,8 @@ class HyperXConfig:
         at_least(self, 1, "novelty_batch")
 
 
+REFUSES_PROCESSES = "bonus is hyperx, whose predictor learns from steps drawn from those of all tasks"
+
 BONUSES: dict[str, Any] = {"none": NoBonus(), "hyperx": HyperXConfig()}  # by the names that the command line takes
 
 

@@ -33,7 +33,7 @@ from metarl.checks import at_least, in_range, literals, not_negative, positive, 
 from metarl.deployment import DeployedAdaptation, DeployedAgent, StepInputs, where
 from metarl.nets.mlp import Activation, PolicyHead
 from metarl.nets.moments import Moments
-from metarl.optim import check_finite
+from metarl.optim import check_finite, flat_gradient
 from metarl.protocols import TaskFamily
 from metarl.records import Record, SampledDecision, Step, Trajectory, by_task
 from metarl.rl.trials import TrialSource
@@ -309,11 +309,18 @@ class MAML:
         self.num_updates += 1
         if self.config.normalise_obs:  # after the step, so that acting and learning saw the same inputs
             for trajectory in trial:
-                self.obs_moments = self.obs_moments.merge(Moments.of(trajectory.obs[trajectory.valid]))
+                self.obs_moments = self.obs_moments.merge(Moments.of(trajectory.obs[trajectory.valid]).of_all())
         check_finite(self.adaptation, f"update {self.num_updates}")
         if not self.policy.is_discrete:
             metrics["std"] = float(self.policy.log_std.detach().exp().mean())
         return {f"train/{name}": value for name, value in metrics.items()}
+
+    def task_gradients(self, trial: Sequence[Experience], num_tasks: int, generator: torch.Generator) -> Tensor:
+        """The gradients of the surrogate of the return after adaptation, without penalties: [num_tasks, P]."""
+        samples = [self._samples(trajectory, num_tasks) for trajectory in trial]
+        objective = MetaObjective(self.adaptation, self.policy, samples, self.config.exploration_credit)
+        parameters = list(self.adaptation.parameters())
+        return torch.stack([flat_gradient(part.loss(part.states()), parameters) for part in objective.by_task()])
 
     # --- saving -----------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from torch.func import functional_call
 
 from metarl.adaptation.gradient import GradientAdaptation, Params, TaskLoss
 from metarl.nets.mlp import PolicyHead
+from metarl.parallel import Share, current, fraction
 from metarl.records import Record, SampledDecision, Trajectory, by_task
 from metarl.rl.linear_baseline import fitted_returns
 from metarl.rl.losses import clipped_surrogate, generalized_advantage
@@ -110,6 +111,8 @@ def inner_loss(policy: PolicyHead, objective: InnerObjective) -> TaskLoss:
 class MetaObjective:
     """The outer loss and the KL divergences of one batch of trials, as functions of the meta-parameters.
 
+    Of all tasks, those of this process, and means over these: `share` is the fraction that they are.
+
     exploration_credit: weight of the return after adaptation in the credit of the steps before it; zero for none.
     """
 
@@ -117,10 +120,13 @@ class MetaObjective:
         self, adaptation: GradientAdaptation, policy: PolicyHead, trial: Sequence[Samples], exploration_credit: float
     ) -> None:
         self.adaptation, self.policy, self.trial = adaptation, policy, trial
-        reached = trial[-1].mean_return
-        standardised = (reached - reached.mean()) / (reached.std(correction=0) + 1e-8)
-        self.credit = exploration_credit * standardised if exploration_credit else None  # [N]
-        self.share = 1.0  # fraction of all tasks
+        self.credit = None  # [N]
+        if exploration_credit:
+            share = current() or Share(len(trial[-1].mean_return))
+            reached = share.gathered(trial[-1].mean_return)
+            standardised = (reached - reached.mean()) / (reached.std(correction=0) + 1e-8)
+            self.credit = share.own(exploration_credit * standardised)
+        self.share = fraction()  # fraction of all tasks
         with torch.no_grad():
             self._sampled_by = [self._distribution(k, state) for k, state in enumerate(self.states())]
 
@@ -132,6 +138,10 @@ class MetaObjective:
         num_tasks, num_steps = self.trial[0].advantage.shape
         at_once = max(1, STEPS_AT_ONCE // num_steps)
         return [self._part(slice(start, start + at_once)) for start in range(0, num_tasks, at_once)]
+
+    def by_task(self) -> list[MetaObjective]:
+        """The objective of each task alone."""
+        return [self._part(slice(task, task + 1)) for task in range(len(self.trial[0]))]
 
     def _part(self, tasks: slice) -> MetaObjective:
         part = copy.copy(self)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from agents.meta_objective import MetaObjective
 from metarl.optim import gradient_step, load_adam, trust_region_step
+from metarl.parallel import total, total_number
 from metarl.torch_settings import fast_matmul
 
 
@@ -55,9 +56,10 @@ class TrustRegion:
     def __call__(self, objective: MetaObjective) -> dict[str, float]:
         last = len(objective.trial) - 1
         parts = objective.parts()
-        gradient = torch.stack(
-            [part.share * _flat(torch.autograd.grad(part.loss(part.states()), self.parameters)) for part in parts]
-        ).sum(0)
+        gradients = [
+            part.share * _flat(torch.autograd.grad(part.loss(part.states()), self.parameters)) for part in parts
+        ]
+        gradient = total(torch.stack(gradients).sum(0))
         product = CurvatureProduct(objective.thinned(self.curvature_stride).parts(), self.parameters)
 
         def evaluate() -> tuple[float, float]:
@@ -65,7 +67,7 @@ class TrustRegion:
             for part in parts:
                 states = part.states()
                 values += part.share * torch.stack([part.loss(states), part.divergence(states, last)]).cpu()
-            loss, kl = values.tolist()
+            loss, kl = total(values).tolist()
             return loss, kl
 
         step = trust_region_step(self.parameters, gradient, product, evaluate, **self.settings)
@@ -118,7 +120,7 @@ class GradientEpochs:
         for _ in range(self.num_epochs):
             losses: list[Tensor] = []
             norm = gradient_step(self.optimizer, self._losses(parts, losses), max_norm=self.max_grad_norm)
-            first_loss = sum(map(float, losses)) if first_loss is None else first_loss
+            first_loss = total_number(sum(map(float, losses))) if first_loss is None else first_loss
         after, *divergences, adapted = self._measured(parts)
         self._adapt_penalties(divergences)
         metrics = {f"kl_inner_{k}": value for k, value in enumerate(divergences)}
@@ -132,13 +134,13 @@ class GradientEpochs:
 
     def _measured(self, parts: Sequence[MetaObjective]) -> list[float]:
         """The loss, and the KL divergences of the policies of the inner steps and of the adapted policy."""
-        total = torch.zeros(len(self.kl_penalties) + 2)
+        measured = torch.zeros(len(self.kl_penalties) + 2)
         with torch.no_grad():
             for part in parts:
                 loss, divergences = self._loss(part)
                 adapted = part.divergence(part.states(), len(part.trial) - 1)
-                total += part.share * torch.stack([loss, *divergences, adapted]).cpu()
-        return total.tolist()
+                measured += part.share * torch.stack([loss, *divergences, adapted]).cpu()
+        return total(measured).tolist()
 
     def _losses(self, parts: Sequence[MetaObjective], values: list[Tensor]) -> Iterator[Tensor]:
         """Each part's contribution to the loss; its value is appended to `values`."""
@@ -188,10 +190,10 @@ class CurvatureProduct:
             self._slopes.append(_flat(torch.autograd.grad(divergence, parameters, create_graph=True)))
 
     def __call__(self, vector: Tensor) -> Tensor:
-        total = torch.zeros_like(vector)
+        product = torch.zeros_like(vector)
         for slope in self._slopes:
-            total += _flat(torch.autograd.grad(slope @ vector, self._parameters, retain_graph=True))
-        return total
+            product += _flat(torch.autograd.grad(slope @ vector, self._parameters, retain_graph=True))
+        return total(product)
 
 
 def _flat(tensors: tuple[Tensor, ...]) -> Tensor:

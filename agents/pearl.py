@@ -40,6 +40,7 @@ from metarl.deployment import DeployedAgent, StepInputs, where
 from metarl.nets.mlp import Activation, mlp
 from metarl.nets.moments import Moments
 from metarl.optim import gradient_step, load_adam
+from metarl.parallel import share_of_mean, shared_noise, sharing, total
 from metarl.protocols import TaskFamily
 from metarl.records import Decision, Record, Step, Trajectory, by_task
 from metarl.rl.replay import Replay, Transition
@@ -313,7 +314,7 @@ class PEARL:
     # --- learning ---------------------------------------------------------------------------------------------
 
     def update(self, replay: Replay, generator: torch.Generator) -> dict[str, float]:
-        """Gradient steps on samples from the replay.
+        """Gradient steps on samples from the replay, whose tasks are shared by the processes that there are.
 
         Raises:
             FloatingPointError: when a loss is not finite.
@@ -321,12 +322,14 @@ class PEARL:
         config, device = self.config, replay.device
         if self.config.normalise_obs:  # kept until the next update
             self.obs_moments = replay.obs_moments()
-        totals: dict[str, Tensor] = {}
-        for _ in range(config.num_gradient_steps):
-            tasks = torch.randint(config.num_train_tasks, (config.meta_batch,), generator=generator, device=device)
-            for name, value in self.gradient_step(replay, tasks, generator).items():
-                totals[name] = totals.get(name, 0.0) + value
-        metrics = {f"train/{name}": float(total) / config.num_gradient_steps for name, total in totals.items()}
+        steps: list[dict[str, Tensor]] = []
+        with sharing(config.meta_batch) as share:
+            for _ in range(config.num_gradient_steps):
+                tasks = torch.randint(config.num_train_tasks, (config.meta_batch,), generator=generator, device=device)
+                steps.append(self.gradient_step(replay, share.own(tasks), generator))
+            measured = {name: total(share_of_mean(torch.stack([step[name] for step in steps]))) for name in steps[0]}
+        measured["latent_size"] = measured.pop("latent_square").sqrt()
+        metrics = {f"train/{name}": float(sum(each)) / config.num_gradient_steps for name, each in measured.items()}
         for name in ("train/critic_loss", "train/actor_loss"):
             if not math.isfinite(metrics[name]):
                 raise FloatingPointError(f"{name} is {metrics[name]} after {self.num_updates} gradient steps")
@@ -334,12 +337,17 @@ class PEARL:
 
     @fast_matmul()
     def gradient_step(self, replay: Replay, tasks: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """One step of critics and encoder, of the policy and of the temperature, on training tasks [M]."""
-        data = replay.sample(tasks, self.config.batch, generator)  # [M, K, ...]
-        belief = self._infer(replay.sample(tasks, self.config.context, generator, recent=True))
-        losses = self.critic_losses(data, belief, generator)
+        """One step of critics and encoder, of the policy and of the temperature, on training tasks [M].
+
+        Returns metrics, means over these tasks.
+        """
+        with shared_noise():
+            data = replay.sample(tasks, self.config.batch, generator)  # [M, K, ...]
+            belief = self._infer(replay.sample(tasks, self.config.context, generator, recent=True))
+            losses = self.critic_losses(data, belief, generator)
         self._step("critic", losses.loss)
-        loss, log_prob = self.sac.actor_loss(losses.features, generator)
+        with shared_noise():
+            loss, log_prob = self.sac.actor_loss(losses.features, generator)
         self._step("actor", loss)
         if self.sac.learns_temperature:
             self._step("temperature", self.sac.temperature_loss(log_prob))
@@ -351,7 +359,7 @@ class PEARL:
             "actor_loss": loss.detach(),
             "entropy": -log_prob,
             "temperature": self.sac.log_temperature.detach().exp(),
-            "latent_size": self.belief.latent(belief).detach().square().mean().sqrt(),
+            "latent_square": self.belief.latent(belief).detach().square().mean(),
         }
 
     def critic_losses(self, data: Transition, belief: Belief, generator: torch.Generator) -> CriticLosses:
@@ -367,7 +375,7 @@ class PEARL:
         return CriticLosses(critic + config.kl_weight * divergence, critic, divergence, features.detach())
 
     def _step(self, name: str, loss: Tensor) -> None:
-        gradient_step(self.optimizers[name], loss)
+        gradient_step(self.optimizers[name], share_of_mean(loss))
 
     # --- saving -----------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from metarl.checks import at_least, in_range, literals, not_negative, positive, rounds
 from metarl.nets.moments import Moments
 from metarl.optim import gradient_step, load_adam
+from metarl.parallel import Share, current, is_shared, total
 from metarl.records import ActorCriticDecision, Record, Trajectory
 from metarl.rl.losses import (
     approximate_kl,
@@ -113,9 +114,12 @@ def batch_of(trajectory: Trajectory[D], config: PPOConfig, reward_scale: Tensor 
 
 
 def past_returns(trajectory: Trajectory[D], gamma: float) -> Moments:
-    """Moments [] of the discounted sums of past rewards in whole trials; their deviation scales critics' targets."""
+    """Moments [] of the discounted sums of past rewards in whole trials; their deviation scales critics' targets.
+
+    Trials of all processes count, where these share the tasks.
+    """
     reward = torch.where(trajectory.valid, trajectory.reward, 0.0)
-    return Moments.of(discounted_sum(reward, trajectory.trial_start, gamma)[trajectory.valid])
+    return Moments.of(discounted_sum(reward, trajectory.trial_start, gamma)[trajectory.valid]).of_all()
 
 
 class PPO:
@@ -136,38 +140,45 @@ class PPO:
     ) -> dict[str, float]:
         """Epochs on minibatches of the batch's rows; `evaluate` applies the current net to the rows of an index [R].
 
+        Several processes together have the minibatches of one: each takes its own rows of a minibatch.
+
         Raises:
             FloatingPointError: when a parameter is no longer finite; the agent is unusable then.
         """
         config = self.config
         learning_rate = self.scheduled(config.learning_rate, config.final_learning_rate)
-        entropy_coefficient = self.scheduled(config.entropy_coefficient, config.final_entropy_coefficient)
         sums = torch.zeros(6, device=batch.target.device)
         kls: list[Tensor] = []  # of all minibatches, including the one that stops the update
         num_steps = 0
-        for rows in self._minibatches(batch.target.shape[1], generator):
-            losses = losses_of(config, batch.rows(rows), evaluate(rows))
-            kls.append(losses.kl)
-            if config.target_kl is not None and losses.kl.item() > 1.5 * config.target_kl and num_steps > 0:
+        for rows, weight in minibatches(batch.valid, config.num_epochs, config.num_minibatches, generator):
+            losses = _losses(config, batch, rows, weight, evaluate)
+            kls.append(losses.kl if config.target_kl is None else total(losses.kl))
+            if config.target_kl is not None and kls[-1].item() > 1.5 * config.target_kl and num_steps > 0:
                 break
-            loss = losses.policy + config.value_coefficient * losses.value - entropy_coefficient * losses.entropy
+            loss = self._total(losses)
             norm = gradient_step(self.optimizer, loss, max_norm=config.max_grad_norm, learning_rate=learning_rate)
             num_steps += 1
             sums += torch.stack([*losses, norm]).detach()
+        if is_shared():
+            sums[:-1] = total(sums[:-1])  # the norm is that of the sum already
         self.iteration += 1
         names = ("policy_gradient_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
         metrics: dict[str, float] = dict(zip(names, (sums / num_steps).tolist(), strict=True))
-        metrics["approx_kl"] = float(torch.stack(kls).mean())
+        mean_kl = torch.stack(kls).mean()
+        metrics["approx_kl"] = float(total(mean_kl) if config.target_kl is None else mean_kl)
         metrics["learning_rate"] = learning_rate
         metrics["num_gradient_steps"] = float(num_steps)
         metrics["explained_variance"] = _explained_variance(batch)
         return metrics
 
-    def _minibatches(self, num_rows: int, generator: torch.Generator) -> Iterator[Tensor]:
-        count = min(self.config.num_minibatches, num_rows)
-        for _ in range(self.config.num_epochs):
-            order = torch.randperm(num_rows, generator=generator, device=generator.device)
-            yield from order.tensor_split(count)
+    def loss(self, batch: PPOBatch, now: Evaluated) -> Tensor:
+        """The loss of this iteration's settings on a batch, a scalar."""
+        return self._total(losses_of(self.config, batch, now))
+
+    def _total(self, losses: Losses) -> Tensor:
+        config = self.config
+        entropy_coefficient = self.scheduled(config.entropy_coefficient, config.final_entropy_coefficient)
+        return losses.policy + config.value_coefficient * losses.value - entropy_coefficient * losses.entropy
 
     def state_dict(self) -> dict[str, Any]:
         return {"iteration": self.iteration, "optimizer": self.optimizer.state_dict()}
@@ -175,6 +186,35 @@ class PPO:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.iteration = state["iteration"]
         load_adam(self.optimizer, state["optimizer"])
+
+
+def minibatches(
+    valid: Tensor, num_epochs: int, num_minibatches: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The rows [R] of each minibatch of trials with valid [T, B], each epoch in another order.
+
+    Of several processes, these are this one's rows, with its fraction [] of the minibatch's valid steps; None: all.
+    """
+    share = current() or Share(valid.shape[1])
+    num_steps = share.gathered(valid.sum(0))  # [B], of all processes' rows
+    num_rows = len(num_steps)
+    for _ in range(num_epochs):
+        order = torch.randperm(num_rows, generator=generator, device=generator.device)
+        for rows in order.tensor_split(min(num_minibatches, num_rows)):
+            own = share.own_rows(rows, num_rows)
+            yield own, valid[:, own].sum() / num_steps[rows].sum() if share.count > 1 else None
+
+
+def _losses(
+    config: PPOConfig, batch: PPOBatch, rows: Tensor, weight: Tensor | None, evaluate: Callable[[Tensor], Evaluated]
+) -> Losses:
+    """The losses on the rows of an index [R], times a weight; None: one."""
+    if weight is None:
+        return losses_of(config, batch.rows(rows), evaluate(rows))
+    if not len(rows):  # all rows of the minibatch are other processes'
+        return Losses(*batch.target.new_zeros(5).requires_grad_())
+    losses = losses_of(config, batch.rows(rows), evaluate(rows))
+    return Losses(*(weight * loss for loss in losses))
 
 
 def losses_of(config: PPOConfig, batch: PPOBatch, now: Evaluated) -> Losses:
@@ -193,4 +233,7 @@ def _explained_variance(batch: PPOBatch) -> float:
     """The fraction of the targets' variance explained by the critic's values at collection."""
     target = batch.target[batch.valid]
     residual = target - batch.decision.value[batch.valid]
+    if is_shared():
+        of_residual, of_target = Moments.of(residual).of_all(), Moments.of(target).of_all()
+        return float(1 - of_residual.deviation / of_target.deviation.clamp(min=1e-12))
     return float(1 - residual.var() / target.var().clamp(min=1e-12))

@@ -38,6 +38,7 @@ from agents.trial_agent import (
     one_later,
     policy_and_critic,
 )
+from metarl.adaptation.attention import CausalStack, StackState
 from metarl.adaptation.no_memory import NoMemoryConfig
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceBelief, SequenceState
@@ -48,6 +49,7 @@ from metarl.adaptation.window import WindowConfig
 from metarl.checks import at_least, widths
 from metarl.deployment import DeployedAgent, StepInputs
 from metarl.nets.mlp import mlp
+from metarl.optim import flat_gradient
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
 from metarl.rl.trials import TrialSource
@@ -225,11 +227,15 @@ class RL2(TrialAgent):
 
     def _read(self, state: RL2State, encoded: Tensor | None, step: Step) -> RL2State:
         """The state after reading a step and the encoded action [B, A] that led to it; None at a trial's start."""
+        item, obs = self._next_item(state, encoded, step)
+        return RL2State(self.net.memory.absorb(state.memory, item), obs)
+
+    def _next_item(self, state: RL2State, encoded: Tensor | None, step: Step) -> tuple[Tensor, Tensor]:
+        """What `_read` reads: the memory's next input [B, item], and the normalised observation [B, O]."""
         obs = self._normalised_obs(step.obs)
         if encoded is None:
             encoded = obs.new_zeros(len(obs), self.net.policy.num_actions)
-        item = self._item(state.obs, obs, encoded, step.reward, step.episode_end)
-        return RL2State(self.net.memory.absorb(state.memory, item), obs)
+        return self._item(state.obs, obs, encoded, step.reward, step.episode_end), obs
 
     def act(self, state: RL2State, obs: Tensor, generator: torch.Generator | None) -> ActorCriticDecision:
         """A decision for obs [B, O], the last observation read by the memory."""
@@ -245,6 +251,15 @@ class RL2(TrialAgent):
     def state_vectors(self, state: RL2State) -> Tensor:
         """The memory's output [B, H]."""
         return state.memory.hidden
+
+    def attention(self, state: RL2State, action: Tensor | None, step: Step) -> Tensor | None:
+        """How much the memory attends to each step so far as it reads this one: [B, steps]; None without attention."""
+        memory = self.net.memory.memory
+        if not isinstance(memory, CausalStack):
+            return None
+        assert isinstance(state.memory, StackState)
+        encoded = None if action is None else self.net.policy.encode(action)
+        return memory.attention(state.memory, self.net.memory.encoder(self._next_item(state, encoded, step)[0]))
 
     def deployed(self, num_steps: int) -> DeployedAgent:
         def step(state: RL2State, inputs: StepInputs) -> tuple[Tensor, RL2State]:
@@ -278,6 +293,17 @@ class RL2(TrialAgent):
         # After the update: acting and learning must use the same normalisation.
         self.moments = self.moments.with_steps(trajectory)
         return {f"train/{name}": value for name, value in metrics.items()}
+
+    def task_gradients(self, trial: Sequence[Experience], num_tasks: int, generator: torch.Generator) -> Tensor:
+        """The gradients of PPO's loss, without bonus: [num_tasks, P]."""
+        (trajectory,) = trial
+        inputs, batch, decision = self._inputs(trajectory), self._batch(trajectory), trajectory.decision
+        parameters = list(self.net.parameters())
+        gradients = []
+        for rows in torch.arange(trajectory.valid.shape[1], device=trajectory.valid.device).chunk(num_tasks):
+            evaluated = self._evaluate(inputs.rows(rows), decision.action[:, rows])
+            gradients.append(flat_gradient(self.ppo.loss(batch.rows(rows), evaluated), parameters))
+        return torch.stack(gradients)
 
     def _reached(self, trajectory: Experience, generator: torch.Generator) -> tuple[Tensor, None]:
         longer = trajectory.map(lambda value: torch.cat([value, value[-1:]]))  # so the memory reads the last step

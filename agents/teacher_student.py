@@ -33,7 +33,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from agents.ppo import PPO, Evaluated
+from agents.ppo import PPO, Evaluated, minibatches
 from agents.trial_agent import InputMoments, TrialAgent, TrialAgentConfig, memory_item, one_later
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceBelief, SequenceState
@@ -44,6 +44,7 @@ from metarl.nets.distributions import Categorical, DiagonalGaussian
 from metarl.nets.mlp import PolicyHead, mlp
 from metarl.nets.moments import Moments
 from metarl.optim import gradient_step, load_adam
+from metarl.parallel import total
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, SampledDecision, Step, Trajectory
 from metarl.rl.losses import mean_where
@@ -109,6 +110,8 @@ class TeacherStudentConfig(TrialAgentConfig):
 
 TEACHER_STUDENT_ROBOT = TeacherStudentConfig(  # base settings of the robot recipes, for two cores
     teacher_fraction=0.67,
+    imitates="latent",
+    memory=RecurrentConfig(span=100),
     hidden_size=64,
     head_sizes=(64, 64),
     init_std=0.4,
@@ -121,9 +124,7 @@ TEACHER_STUDENT_ROBOT = TeacherStudentConfig(  # base settings of the robot reci
     target_kl=0.05,
     num_student_epochs=8,
 )
-RMA_ROBOT = replace(  # RMA: no reward, the latent from the last 50 steps
-    TEACHER_STUDENT_ROBOT, imitates="latent", memory=WindowConfig(), reward_input=False
-)
+RMA_ROBOT = replace(TEACHER_STUDENT_ROBOT, memory=WindowConfig(), reward_input=False)  # the last 50 steps, no reward
 
 Experience = Trajectory[Any]
 
@@ -323,16 +324,18 @@ class TeacherStudent(TrialAgent):
         obs, items, target = self._seen(trajectory.obs), self._items(trajectory), self._target(trajectory.obs)
         learning_rate = self._student_learning_rate()
         losses: list[Tensor] = []
-        for _ in range(config.num_student_epochs):
-            order = torch.randperm(valid.shape[1], generator=generator, device=generator.device)
-            for rows in order.tensor_split(min(config.num_student_minibatches, len(order))):
+        epochs, count = config.num_student_epochs, config.num_student_minibatches
+        for rows, weight in minibatches(valid, epochs, count, generator):
+            loss = obs.new_zeros(()).requires_grad_()  # where all rows of the minibatch are other processes'
+            if len(rows):
                 hidden = self.student_net.memory.unroll(self.student_net.memory.prior(len(rows)), items[:, rows])
                 error = self._error(self._imitation(hidden, obs[:, rows]), target[:, rows])
-                loss = mean_where(error, valid[:, rows])
-                gradient_step(self.student_optimizer, loss, max_norm=config.max_grad_norm, learning_rate=learning_rate)
-                losses.append(loss.detach())
+                loss = mean_where(error, valid[:, rows]) * (1.0 if weight is None else weight)
+            gradient_step(self.student_optimizer, loss, max_norm=config.max_grad_norm, learning_rate=learning_rate)
+            losses.append(loss.detach())
         self.student_iteration += 1
-        return {"student_loss": float(torch.stack(losses).mean()), "student_learning_rate": learning_rate}
+        mean_loss = total(torch.stack(losses).mean())
+        return {"student_loss": float(mean_loss), "student_learning_rate": learning_rate}
 
     @torch.no_grad()
     def _target(self, obs: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.hypernetwork_policy import POLICIES, HeadsConfig, HypernetworkPolicyConfig, PolicyConfig, WrittenNet
-from agents.hyperx import BONUSES, HyperX, HyperXConfig, NoBonus
+from agents.hyperx import BONUSES, REFUSES_PROCESSES, HyperX, HyperXConfig, NoBonus
 from agents.ppo import PPO, Evaluated, PPOBatch, PPOConfig, batch_of, past_returns
 from metarl.checks import positive, widths
 from metarl.nets.mlp import Activation, PolicyHead, mlp
@@ -34,6 +34,11 @@ class TrialAgentConfig(PPOConfig):
         super().__post_init__()
         widths(self, "head_sizes")
         positive(self, "init_std")
+
+    @property
+    def refuses_processes(self) -> str | None:
+        """Why several processes cannot train it; None: they can."""
+        return REFUSES_PROCESSES if isinstance(getattr(self, "bonus", None), HyperXConfig) else None
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,13 @@ class InputMoments(Record):
         return cls(reward=Moments.empty(device=device), discounted_return=Moments.empty(device=device), **vectors)
 
     def with_steps(self, trajectory: Trajectory[Any], **others: Tensor) -> Self:
-        """These and the moments of a trajectory's valid steps; others: further inputs [T, B, size], by name."""
+        """These and the moments of a trajectory's valid steps, in all processes that share the tasks.
+
+        others: further inputs [T, B, size], by name.
+        """
         values = {"obs": trajectory.obs, "reward": trajectory.reward, **others}
         valid = trajectory.valid
-        merged = {name: getattr(self, name).merge(Moments.of(value[valid])) for name, value in values.items()}
+        merged = {name: getattr(self, name).merge(Moments.of(value[valid]).of_all()) for name, value in values.items()}
         return replace(self, **merged)  # pyright: ignore[reportArgumentType], all are moments
 
 

@@ -44,6 +44,7 @@ from metarl.nets.distributions import DiagonalGaussian
 from metarl.nets.mlp import mlp
 from metarl.nets.moments import Moments
 from metarl.optim import gradient_step, load_adam
+from metarl.parallel import Share, current, sharing, total
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
 from metarl.rl.trial_buffer import BufferedTrials, BufferedTrialSource, TrialSteps
@@ -292,12 +293,14 @@ class VariBAD(TrialAgent):
         paid = replace(trajectory, reward=trajectory.reward + bonus)
         self._see_returns(paid)
         metrics |= self._update_policy(paid, generator)
-        totals: dict[str, Tensor] = {}
-        for _ in range(self.config.num_vae_steps):
-            trials = buffer.sample(self.config.vae_batch, generator)
-            for name, value in self._vae_step(trials, learning_rate, generator).items():
-                totals[name] = totals.get(name, 0.0) + value
-        metrics |= {name: float(total) / self.config.num_vae_steps for name, total in totals.items()}
+        sums: dict[str, Tensor] = {}
+        with sharing(self.config.vae_batch):
+            for _ in range(self.config.num_vae_steps):
+                trials = buffer.sample(self.config.vae_batch, generator)
+                for name, value in self._vae_step(trials, learning_rate, generator).items():
+                    sums[name] = sums.get(name, 0.0) + value
+            sums = {name: total(value) for name, value in sums.items()}
+        metrics |= {name: float(value) / self.config.num_vae_steps for name, value in sums.items()}
         # At the end: acting and learning must use the same normalisation.
         self.moments = self.moments.with_steps(trajectory, belief=_as_input(trajectory.decision.belief))
         return {f"train/{name}": value for name, value in metrics.items()}
@@ -320,9 +323,14 @@ class VariBAD(TrialAgent):
         return self._update_head(self.policy.head, trajectory, evaluate, generator)
 
     def _vae_step(self, trials: TrialSteps, learning_rate: float, generator: torch.Generator) -> dict[str, Tensor]:
-        """One gradient step of the VAE; returns the loss's parts."""
-        config = self.config
-        elbo = self.vae.elbo(self._transitions(trials), config.num_terms, config.num_decoded, generator)
+        """One gradient step of the VAE, on this process's share of trials; returns its terms of the loss's parts."""
+        config, share = self.config, current() or Share(trials.valid.shape[1])
+        own = share.own(trials, dim=1)
+        with share.noise(dim=1):
+            elbo = self.vae.elbo(self._transitions(own), config.num_terms, config.num_decoded, generator)
+        if share.count > 1:  # each part is a mean over the prefixes of this process's trials
+            weight = _num_prefixes(own) / _num_prefixes(trials) if config.num_terms is None else share.fraction
+            elbo = elbo.map(lambda value: weight * value)
         loss = elbo.reward_error + elbo.state_error + config.kl_weight * elbo.divergence
         gradient_step(self.vae_optimizer, loss, max_norm=config.vae_max_grad_norm, learning_rate=learning_rate)
         parts = {"vae_reward_error": elbo.reward_error, "vae_kl": elbo.divergence}
@@ -360,6 +368,11 @@ class VariBAD(TrialAgent):
         self.vae.load_state_dict(state["vae"])
         load_adam(self.vae_optimizer, state["vae_optimizer"])
         super().load_state_dict(state)
+
+
+def _num_prefixes(trials: TrialSteps) -> Tensor:
+    """The number of prefixes of all trials together: []."""
+    return (trials.valid.sum(0) + 1).sum()
 
 
 def _as_input(belief: DiagonalGaussian) -> Tensor:

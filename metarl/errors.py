@@ -5,7 +5,9 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """An invalid request of the user; the message is one line."""
+    """An invalid request of the user; the message is one line, or empty if another process prints it."""
+
+    exit_status = 2
 
 
 class EnvironmentFailed(UserError):  # noqa: N818, it is what has happened

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from metarl.errors import UserError
+from metarl.parallel import sharing
 from metarl.protocols import Agent, Measures, Split, TaskFamily, VectorEnv
 from metarl.records import Digest, Record, Trajectory, cat
 from metarl.rl.rollouts import raised, rows_per_task, run_trial
@@ -401,8 +402,11 @@ def evaluate(
     digest = Digest()
     digest.add(tasks)
     random_numbers = generator.get_state()
-    env = family.make_env(len(tasks) * rows_per_task(agent), generator)
-    scores = run_trials(env, agent, tasks, num_points, generator=None if deterministic else generator)
+    with sharing(len(tasks)) as share:
+        env = family.make_env(share.size * rows_per_task(agent), generator)
+        with share.noise():
+            own = run_trials(env, agent, share.own(tasks), num_points, generator=None if deterministic else generator)
+        scores = share.gathered(own, dim=1)
     measured = {
         name: reference(tasks, num_points, torch.Generator(generator.device).set_state(random_numbers))
         for name, reference in (references or {}).items()

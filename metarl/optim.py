@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metarl.parallel import sum_gradients
+
 Params = dict[str, Tensor]
 _IMPLEMENTATIONS = ("foreach", "fused")  # settings of Adam that choose how its steps are computed, not which
 _ADAM_SHAPES = {"step": False, "exp_avg": True, "exp_avg_sq": True}  # whether an entry has its parameter's shape
@@ -29,7 +31,8 @@ def gradient_step(
 
     loss: one tensor, or the terms of a sum; terms from a generator are computed and freed one by one. max_norm: the
     norm to which the gradient is clipped, possibly infinite; None: the norm is not computed. learning_rate: the rate
-    for this step, for a schedule; None: the optimiser's current one.
+    for this step, for a schedule; None: the optimiser's current one. Where several processes share the tasks, the loss
+    is this one's term of a sum over them, and all take the same step on the sum's gradient.
 
     The gradient comes from `backward`, whose memory layout matches the parameter's: torch.autograd.grad returns
     transposed gradients for layers, which Adam's fused implementation silently reads in the wrong order.
@@ -47,6 +50,7 @@ def gradient_step(
     optimizer.zero_grad()
     for part in (loss,) if isinstance(loss, Tensor) else loss:
         part.backward(inputs=leaves)
+    sum_gradients(leaves)
     norm = torch.tensor(torch.nan) if max_norm is None else nn.utils.clip_grad_norm_(params, max_norm)
     optimizer.step()
     if not _all_finite(params):
@@ -245,3 +249,10 @@ def _dot(left: Params, right: Params) -> Tensor:
 def _add(left: Params, right: Params, factor: Tensor) -> Params:
     """left + factor * right, with one factor per task [N]."""
     return {name: v + factor.view(-1, *(1,) * (v.ndim - 1)) * right[name] for name, v in left.items()}
+
+
+def flat_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """The gradient of a loss as one vector [P]; zeros for parameters that it does not depend on."""
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    filled = (torch.zeros_like(p) if slope is None else slope for p, slope in zip(parameters, found, strict=True))
+    return torch.cat([slope.flatten() for slope in filled])

@@ -215,6 +215,30 @@ class ShowsState(Protocol[State]):
         ...
 
 
+@runtime_checkable
+class ShowsAttention(Protocol):
+    """An optional method of an `Agent` whose memory may look back at single steps."""
+
+    def attention(self, state: Any, action: Tensor | None, step: Step) -> Tensor | None:
+        """How much it attends to each step so far, this one last, as it observes this one: [B, steps].
+
+        Rows sum to one; None without attention. Arguments as for `observe`, which is called afterwards.
+        """
+        ...
+
+
+@runtime_checkable
+class ShowsGradients(Protocol):
+    """An optional method of any learner that lets diagnoses compare what tasks ask of its meta-parameters."""
+
+    def task_gradients(self, experience: Any, num_tasks: int, generator: torch.Generator) -> Tensor:
+        """The gradient of the outer loss of each task alone, at the current meta-parameters: [num_tasks, P].
+
+        experience: as for `update`, in `num_tasks` tasks, with equally many rows of each where it acts.
+        """
+        ...
+
+
 class AgentConfig(Protocol):
     """The configuration of an agent: a frozen dataclass, defined in the agent's own file."""
 

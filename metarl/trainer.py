@@ -15,7 +15,9 @@ import numpy as np
 import torch
 
 from metarl.evaluation import Evaluation, by_point, logged_points, tail_metrics
+from metarl.parallel import exchanged, mean_metrics, process_count, sharing, spent
 from metarl.protocols import Split
+from metarl.records import Digest
 from metarl.source import NamesSource, Source, TrainConfig
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ class Trainer:
         self.family, self.config, self.agent_name = family, config, agent_name
         self.generators = _generators(device, seed)
         self.source: Source[Any, Any] = agent_config.make_source(family, config, self.generators)
+        if process_count() > 1:
+            _check_shared(agent_config, self.source, config)
         self.agent = self.source.make_learner(config.num_iterations)
         self.num_points = self.source.num_points
         self.device, self.seed = device, seed
@@ -71,11 +75,13 @@ class Trainer:
         Raises:
             FloatingPointError: when a reward, an error or something learned is not finite.
         """
+        spent()  # between iterations
         started = time.perf_counter()
-        draw = self.source.draw(self.agent)
-        drawn = time.perf_counter()
-        metrics = self.agent.update(draw.experience, self.generators["update"])
-        ended = time.perf_counter()
+        with sharing(self.config.num_tasks):
+            draw = self.source.draw(self.agent)
+            drawn = time.perf_counter()
+            metrics = mean_metrics(self.agent.update(draw.experience, self.generators["update"]))
+        ended, cost = time.perf_counter(), spent()
         metrics = {**draw.metrics, **metrics}
         score = metrics.get(self.source.score_tag)
         if score is not None and not math.isfinite(score):
@@ -83,6 +89,8 @@ class Trainer:
         spoilt = next(_not_numbers(self.agent.state_dict()), None)
         if spoilt is not None:
             raise FloatingPointError(f"{spoilt} is not a number after iteration {self.iteration + 1}")
+        if (self.iteration + 1) % self.config.checkpoint_every == 0 or self.iteration == 0:
+            self._check_processes_agree()
         if score is not None:
             self._window.append(score)
         self.iteration += 1
@@ -94,7 +102,25 @@ class Trainer:
             "time/collect_fps": draw.amount / (drawn - started),
             "time/collect_share": (drawn - started) / (ended - started),
         }
+        if process_count() > 1:
+            speed["time/communication_share"] = cost.seconds / (ended - started)
+            speed["time/communication_messages"] = float(cost.messages)
+            speed["time/communication_bytes"] = float(cost.bytes)
         return {**metrics, **speed, **self._clock()}
+
+    def _check_processes_agree(self) -> None:
+        """Check that all processes of a run have learned the same, bit for bit.
+
+        Raises:
+            ValueError: when they have not, as an update takes no gradient step of metarl/optim.py.
+        """
+        if process_count() == 1:
+            return
+        digest = Digest()
+        digest.add(self.agent.state_dict())
+        if len(set(exchanged(str(digest)))) > 1:
+            what = f"the processes have learned different things in iteration {self.iteration + 1}"
+            raise ValueError(f"{what}: {self.agent_name} cannot be trained by several processes; use one")
 
     def _clock(self) -> dict[str, float]:
         """How far training is, by logged tags."""
@@ -221,6 +247,21 @@ class Trainer:
         if to_train:
             for name, generator_state in state["generators"].items():
                 self.generators[name].set_state(generator_state.cpu())
+
+
+def _check_shared(agent_config: NamesSource, source: Source[Any, Any], config: TrainConfig) -> None:
+    """Check that several processes can share the tasks of an iteration.
+
+    Raises:
+        ValueError: names the number of tasks, or what cannot be shared.
+    """
+    count, refusal = process_count(), getattr(agent_config, "refuses_processes", None)
+    if config.num_tasks < count:
+        raise ValueError(f"num_tasks is {config.num_tasks}; must be at least {count}, the number of processes")
+    if not getattr(source, "shares_tasks", False):
+        raise ValueError(f"{type(source).__name__} cannot share its tasks among {count} processes; use one")
+    if refusal is not None:
+        raise ValueError(f"{refusal}; the number of processes must be 1")
 
 
 def _generators(device: str, *seed: int) -> dict[str, torch.Generator]:

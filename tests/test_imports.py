@@ -1,6 +1,7 @@
 """Imports point one way: records <- protocols <- the rest of metarl <- agents; protocols <- envs; all <- experiments.
 
-Of the rest of metarl, environments may import `checks` and `_lazy`, which import nothing else of ours.
+Of the rest of metarl, environments may import `checks`, `parallel` and `_lazy`, which import nothing else of ours
+but `errors`.
 
 Read from the source text, so imports inside functions and under TYPE_CHECKING count too.
 """
@@ -51,15 +52,17 @@ def test_packages_import_only_those_below_them(package, allowed):
         assert top_level(imported(file)) <= allowed, file
 
 
-def test_environments_know_only_records_protocols_and_three_helpers_of_the_core():
+def test_environments_know_only_records_protocols_and_four_helpers_of_the_core():
     for file in sources("envs"):
         core = {".".join(name.split(".")[:2]) for name in imported(file) if name.startswith("metarl")}
-        assert core <= {"metarl.records", "metarl.protocols", "metarl.checks", "metarl.errors", "metarl._lazy"}, file
+        helpers = {"metarl.checks", "metarl.errors", "metarl.parallel", "metarl._lazy"}
+        assert core <= {"metarl.records", "metarl.protocols", *helpers}, file
 
 
 def test_the_helpers_of_environments_import_nothing_of_ours():
     for name in ("checks", "_lazy"):
         assert not imported(ROOT / "metarl" / f"{name}.py")
+    assert imported(ROOT / "metarl" / "parallel.py") == {"metarl.errors", "metarl.errors.UserError"}
 
 
 def test_records_come_first_and_protocols_second():

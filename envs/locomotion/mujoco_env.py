@@ -21,6 +21,7 @@ from envs.locomotion.divergence import Divergences
 from envs.rows import one_task_per_row, replace_tasks
 from envs.simulators import Physics
 from envs.simulators.state import State
+from metarl.parallel import anywhere
 from metarl.records import Record, Step
 
 T = TypeVar("T", bound=Record)
@@ -246,6 +247,11 @@ class MujocoEnv(Generic[T]):
         return self._autoreset(tasks, Step(obs, obs.clone(), reward, terminated, truncated, metrics))
 
     @property
+    def ends_together(self) -> bool:
+        """Whether all rows end their episodes at the same step, as no task ends one early; known after `reset`."""
+        return self._tasks is not None and self._family.terminated(self._state, self._tasks) is None
+
+    @property
     def seconds_per_step(self) -> float:
         return self._dt
 
@@ -305,7 +311,7 @@ class MujocoEnv(Generic[T]):
     def _autoreset(self, tasks: T, step: Step) -> Step:
         """Start a new episode in the rows that have ended one."""
         episode_end = step.episode_end
-        if not self.physics.asynchronous and not bool(episode_end.any()):
+        if not self.physics.asynchronous and not anywhere(episode_end):
             return step
         places = () if self._with_inputs is None else self._with_inputs.places
         pose = {name: self.physics.data(name).clone() for name in ("qpos", "qvel", *places)}

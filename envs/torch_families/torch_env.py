@@ -122,6 +122,12 @@ class TorchEnv(Generic[T]):
     def _no_metrics(self) -> Tensor:
         return torch.zeros(self.num_rows, len(self.metric_names), device=self.device)
 
+    @property
+    def ends_together(self) -> bool:
+        """Whether all rows end their episodes at the same step, as no task ends one early; known after `reset`."""
+        tasks, state = self._tasks, self._state
+        return tasks is not None and state is not None and self._dynamics.terminated(tasks, state) is None
+
     def restart(self, tasks: T, rows: Tensor) -> Tensor:
         """Start an episode where `rows` [B] (bool) is true, each in its own of `tasks` [B]; the other rows continue.
 

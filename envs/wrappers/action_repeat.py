@@ -11,6 +11,7 @@ from torch import Tensor
 
 from envs.wrappers.wrapped import Wrapped, WrappedEnv
 from metarl.checks import at_least
+from metarl.parallel import anywhere
 from metarl.protocols import VectorEnv
 from metarl.records import Record, Step
 
@@ -56,7 +57,7 @@ class _ActionRepeatEnv(WrappedEnv):
         going_on = ~step.episode_end if active is None else active & ~step.episode_end  # [B]
         metrics = [] if step.metrics is None else [step.metrics]  # of each of the steps, NaN where a row took none
         for _ in range(self._repeat - 1):
-            if self.device.type == "cpu" and not bool(going_on.any()):
+            if self.device.type == "cpu" and not anywhere(going_on):
                 break
             later = self.env.step(action, going_on)
             step = _joined(step, later, going_on)

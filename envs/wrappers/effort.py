@@ -49,7 +49,9 @@ class _EffortEnv(WrappedEnv):
         own = ("action_rate", "saturation", *(() if self._physics is None else ("power",)))
         self._inner_names = tuple(getattr(env, "metric_names", ()))
         self.metric_names = (*self._inner_names, *own)
-        low, high = (torch.as_tensor(end, device=self.device) for end in (env.action_space.low, env.action_space.high))
+        space = env.action_space
+        assert isinstance(space, spaces.Box)  # `Effort` has checked it
+        low, high = (torch.as_tensor(end, device=self.device) for end in (space.low, space.high))
         self._low, self._high, self._half = low, high, (high - low) / 2
 
     def reset(self, tasks: Record) -> Step:
@@ -71,4 +73,4 @@ class _EffortEnv(WrappedEnv):
     def _with(self, step: Step, *values: Tensor) -> Step:
         """A step with these metrics [B] after those of the inner environment."""
         own = torch.stack(values, 1)
-        return replace(step, metrics=torch.cat([step.metrics, own], 1) if self._inner_names else own)
+        return replace(step, metrics=own if step.metrics is None else torch.cat([step.metrics, own], 1))

@@ -22,6 +22,8 @@ COMMANDS = (
     "resume",
     "evaluate",
     "probe",
+    "diagnose",
+    "portfolio",
     "compare",
     "report",
     "play",
@@ -39,6 +41,7 @@ _NEED_TORCH = (
     "resume",
     "evaluate",
     "probe",
+    "diagnose",
     "play",
     "pack",
     "export",
@@ -120,6 +123,8 @@ def _discard_output() -> None:
 
 
 def _fail(error: Exception) -> NoReturn:
+    message = " ".join(str(error).split())
     with contextlib.suppress(OSError):  # of a full disk that our errors go to
-        print(f"metarl: {' '.join(str(error).split())}", file=sys.stderr)
-    sys.exit(2)
+        if message:
+            print(f"metarl: {message}", file=sys.stderr)
+    sys.exit(getattr(error, "exit_status", 2))

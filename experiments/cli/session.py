@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import FrameType
 from typing import Any, NamedTuple, Self
 
 import torch
+from rich.console import Console
 
 from envs.external import CrashedTooOften
 from experiments.cli.exploration import can_draw_exploration, draw_exploration
@@ -23,14 +25,17 @@ from experiments.experiment.definition import Expected, Experiment, to_config
 from experiments.experiment.reading import project_of, record_of
 from metarl.errors import EnvironmentFailed, RunError, UserError, shell_command
 from metarl.evaluation import Evaluation
+from metarl.parallel import agreed, anyone, exchanged, process_count, process_index
 from metarl.protocols import Split
 from metarl.rl.rollouts import raised
 from metarl.run.directory import STEP_TAG, Run
+from metarl.run.follower import Follower
 from metarl.run.kept_files import as_files
 from metarl.run.log_writers import DEFAULT_LOG, tensorboard_command
 from metarl.trainer import Trainer, train
 
 _EXPLORATION = "exploration.png"
+_SECONDS_OF_ONE_SIGNAL = 2.0
 _SIGHUP = getattr(signal, "SIGHUP", None)  # not on Windows
 
 
@@ -78,20 +83,42 @@ def new_run(
     log: Sequence[str] = DEFAULT_LOG,
     start: Mapping[str, Any] | None = None,
 ) -> Run:
-    """A new run of an experiment of this name, in `run_dir` or below runs/.
+    """A new run of an experiment of this name, in `run_dir` or below runs/; the first process makes it for all.
 
     log: the writers of its progress, by name. start: the origin of the weights that it starts from.
 
     Raises:
         UserError: when the directory is in use or cannot be written, or a writer's package is not installed.
     """
+    made = agreed(lambda: _new_run(experiment, name, run_dir, command, log, start) if process_index() == 0 else None)
+    path = exchanged(None if made is None else made.path)[0]
+    assert path is not None
+    return made or Follower(path)
+
+
+def _new_run(
+    experiment: Experiment[Any, Any],
+    name: str,
+    run_dir: Path | None,
+    command: list[str],
+    log: Sequence[str],
+    start: Mapping[str, Any] | None,
+) -> Run:
     config = to_config(experiment, name)
     record, copies = record_of(experiment, name)
     kept = {"project": project_of(record), "code": as_files(record, copies, 0), "start": start}
     if run_dir is not None:
         return Run.create_at(run_dir, config, command, log, **kept)
-    family, agent = experiment.family.name, experiment.agent_name
-    return Run.create("runs", family, agent, experiment.seed, config, command, log, **kept)
+    return Run.create_at(new_path(experiment), config, command, log, **kept)
+
+
+def new_path(experiment: Experiment[Any, Any]) -> Path:
+    """A fresh, empty directory below runs/ for a run of an experiment.
+
+    Raises:
+        RunError: when it cannot be made.
+    """
+    return Run.new_path("runs", experiment.family.name, experiment.agent_name, experiment.seed)
 
 
 class Results(NamedTuple):
@@ -157,14 +184,19 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, rec
     number. The evaluation after the last iteration is not finished; a later call makes it.
 
     Whatever can be saved is saved before anything is printed, and output that fails ends nothing.
+
+    Of several processes, the first one shows, saves and prints; a signal to any of them stops all after the same
+    iteration.
     """
-    num_iterations = trainer.config.num_iterations
-    with _Signals() as signals, quiet_threads(), TrainingProgress(trainer, run) as show:
+    num_iterations, is_first = trainer.config.num_iterations, process_index() == 0
+    console = None if is_first else Console(quiet=True)
+    with _Signals() as signals, quiet_threads(), TrainingProgress(trainer, run, console) as show:
 
         def progress(trainer: Trainer, metrics: Mapping[str, float]) -> None:
             show(trainer, metrics)
-            recorder(trainer, run)
-            if signals.first is not None and trainer.iteration < num_iterations:
+            if is_first:
+                recorder(trainer, run)
+            if trainer.iteration < num_iterations and anyone(signals.first is not None):
                 raise _Stopped
 
         def evaluate(trainer: Trainer, split: Split) -> Evaluation:
@@ -176,15 +208,13 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, rec
         except _Stopped:
             if trainer.iteration < num_iterations:
                 run.save("latest", trainer.state_dict())
-                print(
-                    f"Saved iteration {trainer.iteration}. Resume with: {shell_command('metarl', 'resume', run.path)}",
-                    file=sys.stderr,
-                )
+                what = f"Saved iteration {trainer.iteration}. Resume with:"
             else:
                 what = "Training is complete and saved. Make its evaluation and figures with:"
+            if is_first:
                 print(f"{what} {shell_command('metarl', 'resume', run.path)}", file=sys.stderr)
-            assert signals.first is not None
-            return 128 + signals.first
+            first = next(number for number in exchanged(signals.first) if number is not None)
+            return 128 + first
         except (FloatingPointError, CrashedTooOften) as error:
             print(f"metarl: {one_line(error)}; what was saved before is in {run.path}", file=sys.stderr)
             return 1
@@ -196,6 +226,8 @@ def meta_train(experiment: Experiment[Any, Any], trainer: Trainer, run: Run, rec
             return 1
         finally:
             run.close()
+    if not is_first:
+        return 0
     try:
         results = save_results(trainer, run, evaluation, experiment.expected)
     finally:
@@ -241,10 +273,13 @@ class _Signals:
 
     A terminal that vanishes may send SIGHUP more than once, so its second one ends nothing. Where it was to be ignored,
     as under nohup, it is ignored.
+
+    Of several processes, each is sent the terminal's signal and then the same by torchrun: that is one.
     """
 
     def __init__(self) -> None:
         self.first: int | None = None  # the number of the first signal
+        self._noted_at = 0.0
         self._at_once = False
 
     def __enter__(self) -> Self:
@@ -271,10 +306,12 @@ class _Signals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.first is not None:
-            if number == _SIGHUP:
+            is_same = process_count() > 1 and time.monotonic() - self._noted_at < _SECONDS_OF_ONE_SIGNAL
+            if number == _SIGHUP or is_same:
                 return
             raise KeyboardInterrupt
-        self.first = number
+        self.first, self._noted_at = number, time.monotonic()
         if self._at_once:
             raise _Stopped
-        print("\nStopping after this iteration (Ctrl-C again to quit now without saving).", file=sys.stderr)
+        if process_index() == 0:
+            print("\nStopping after this iteration (Ctrl-C again to quit now without saving).", file=sys.stderr)

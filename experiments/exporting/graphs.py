@@ -62,10 +62,10 @@ class Graph:
 
 def step_graph(agent: DeployedAgent, observation_space: spaces.Box, action_space: spaces.Space[Any]) -> Graph:
     """The graph of an agent's step; where `new_task` is true, it forgets its state and every input except `obs`."""
-    names, leaves = zip(*named_tensors(agent.initial), strict=True)
-    form = pytree.tree_structure(agent.initial)
+    form, leaves = pytree.tree_structure(agent.initial), dict(named_tensors(agent.initial))
     example = _example_inputs(observation_space, action_space, agent.noise_size)
     read = [field.name for field in fields(StepInputs) if field.name in ("obs", "new_task", *agent.reads)]
+    kept = [name for name, leaf in leaves.items() if leaf.numel()]  # an empty state is no input
 
     def step(*tensors: Tensor) -> tuple[Tensor, ...]:
         given = dict(zip(read, tensors, strict=False))
@@ -75,14 +75,14 @@ def step_graph(agent: DeployedAgent, observation_space: spaces.Box, action_space
                 given[name] = like.new_zeros(rows, *like.shape[1:])
         given["reward"] = torch.where(new_task, 0.0, given["reward"])
         given["episode_end"] = given["episode_end"] & ~new_task
-        state = pytree.tree_unflatten(list(tensors[len(read) :]), form)
+        passed = dict(zip(kept, tensors[len(read) :], strict=True))
+        empty = {name: leaf.new_zeros(rows, *leaf.shape[1:]) for name, leaf in leaves.items() if name not in passed}
+        state = pytree.tree_unflatten([(passed | empty)[name] for name in leaves], form)
         action, state = agent.step(where(new_task, agent.initial, state), StepInputs(**given))
-        return (action, *pytree.tree_leaves(state))
+        following = dict(named_tensors(state))
+        return (action, *(following[name] for name in kept))
 
-    state = {
-        f"{STATE}{name}": leaf.detach().repeat(_ROWS, *[1] * (leaf.ndim - 1))
-        for name, leaf in zip(names, leaves, strict=True)
-    }
+    state = {f"{STATE}{name}": leaves[name].detach().repeat(_ROWS, *[1] * (leaves[name].ndim - 1)) for name in kept}
     inputs = {input_name(name): getattr(example, name) for name in read}
     outputs = ("action", *(f"{NEXT}{name}" for name in state))
     return Graph("step", step, inputs | state, outputs, {name: _MEANINGS[name] for name in inputs})

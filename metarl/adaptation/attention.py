@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,15 @@ class Block(Protocol):
         alone: each of the T items is treated as the next one and does not see the others; the past is returned
         unchanged.
         """
+        ...
+
+
+@runtime_checkable
+class Attends(Protocol):
+    """An optional method of a `Block` with attention."""
+
+    def weights(self, x: Tensor, past: Past) -> Tensor:
+        """How much the next item x [B, 1, in] attends to each one before it, and to itself: [B, heads, items + 1]."""
         ...
 
 
@@ -86,6 +95,18 @@ class CausalStack(nn.Module):
     def ask(self, state: StackState, x: Tensor) -> Tensor:
         """The hidden states [B, Q, H] if each of x [B, Q, in], separately, came next."""
         return self._run(state, x, alone=True)[0]
+
+    def attention(self, state: StackState, x: Tensor) -> Tensor | None:
+        """How much one more item x [B, in] attends to each item before it, and to itself: [B, items + 1].
+
+        A mean over blocks and heads, whose sum over items is one; None without attention.
+        """
+        x, found = self.enter(x.unsqueeze(1)), []
+        for block, past in zip(self._each, state.pasts, strict=True):
+            if isinstance(block, Attends):
+                found.append(block.weights(x, past).mean(1))
+            x, _ = block(x, past, alone=False)
+        return torch.stack(found).mean(0) if found else None
 
     @property
     def _each(self) -> Sequence[Block]:
@@ -166,6 +187,12 @@ def attend(
         visible = torch.ones(num_new, num_past + num_new, dtype=torch.bool, device=query.device).tril(num_past)
     causal = visible is None and num_new > 1
     return scaled_dot_product_attention(query, new.keys, new.values, visible, is_causal=causal), new
+
+
+def attention_weights(query: Tensor, new: KeysValues, past: KeysValues) -> Tensor:
+    """The weights [B, heads, items + 1] with which `attend` reads one new item's past and itself; its T is 1."""
+    keys = torch.cat([past.keys, new.keys], 2)
+    return (query @ keys.mT * query.shape[-1] ** -0.5).softmax(-1).squeeze(2)
 
 
 def _attend_in_window(query: Tensor, new: KeysValues, past: Window) -> tuple[Tensor, Window]:

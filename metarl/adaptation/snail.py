@@ -17,7 +17,15 @@ from itertools import zip_longest
 import torch
 from torch import Tensor, nn
 
-from metarl.adaptation.attention import CausalStack, KeysValues, Window, attend, no_keys, queries_keys_values
+from metarl.adaptation.attention import (
+    CausalStack,
+    KeysValues,
+    Window,
+    attend,
+    attention_weights,
+    no_keys,
+    queries_keys_values,
+)
 from metarl.checks import LARGEST_WIDTH, at_least, not_empty, widths
 from metarl.nets.initialisation import orthogonal_
 from metarl.nets.mlp import linear
@@ -129,3 +137,8 @@ class Lookup(nn.Module):
         query, key, value = self.project(x).unsqueeze(1).split(self.sizes, -1)
         found, past = attend(query, KeysValues(key, value), past, alone=alone)
         return torch.cat([x, found.squeeze(1)], -1), past
+
+    def weights(self, x: Tensor, past: KeysValues) -> Tensor:
+        """How much the next item x [B, 1, in] attends to each one before it, and to itself: [B, 1, items + 1]."""
+        query, key, value = self.project(x).unsqueeze(1).split(self.sizes, -1)
+        return attention_weights(query, KeysValues(key, value), past)

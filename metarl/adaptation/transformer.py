@@ -23,6 +23,7 @@ from metarl.adaptation.attention import (
     KeysValues,
     Window,
     attend,
+    attention_weights,
     no_keys,
     queries_keys_values,
 )
@@ -107,6 +108,17 @@ class TransformerLayer(nn.Module):
         return no_keys(num_rows, self.num_heads, head_size, head_size, self.attention_output.weight)
 
     def forward(self, x: Tensor, past: KeysValues | Window, *, alone: bool) -> tuple[Tensor, KeysValues | Window]:
+        query, new = self._queries(x, past, alone)
+        found, past = attend(query, new, past, alone=alone)
+        x = x + self.attention_output(found.transpose(1, 2).flatten(2))
+        return x + self.feedforward(x), past
+
+    def weights(self, x: Tensor, past: KeysValues) -> Tensor:
+        """How much the next item x [B, 1, in] attends to each one before it, and to itself: [B, heads, items + 1]."""
+        return attention_weights(*self._queries(x, past, alone=False), past)
+
+    def _queries(self, x: Tensor, past: KeysValues | Window, alone: bool) -> tuple[Tensor, KeysValues]:
+        """Queries [B, heads, T, head_size], and keys and values, of the items x [B, T, in] after a past."""
         parts = self.project(self.attention_norm(x)).chunk(3, -1)
         query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
         if self.rotary:
@@ -114,9 +126,7 @@ class TransformerLayer(nn.Module):
             if isinstance(past, Window):
                 angle = angle.unsqueeze(1)  # the same for all heads
             query, key = rotated(query, angle), rotated(key, angle)
-        found, past = attend(query, KeysValues(key, value), past, alone=alone)
-        x = x + self.attention_output(found.transpose(1, 2).flatten(2))
-        return x + self.feedforward(x), past
+        return query, KeysValues(key, value)
 
 
 class LearnedPositions(nn.Module):

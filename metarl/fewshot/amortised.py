@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from metarl.fewshot.episode import FewShotEpisode, num_ways
-from metarl.fewshot.normalising import in_evaluation, normalisation_facts
+from metarl.fewshot.normalising import absorb_shared_statistics, in_evaluation, normalisation_facts
 from metarl.fewshot.outer_step import OuterConfig, OuterStep
 from metarl.fewshot.problem import Classification, Problem
 from metarl.fewshot.seen_classes import one_hot
+from metarl.optim import flat_gradient
 from metarl.records import Examples
 from metarl.rl.losses import mean_over_examples
 
@@ -29,6 +30,8 @@ class ExampleAdaptation(nn.Module, Generic[S]):
 
     For classes, it can predict once it has absorbed an example.
     """
+
+    embeds_all_tasks = False  # whether a convolutional net takes the images of all tasks as one batch
 
     @property
     def adapted_parameters(self) -> int:
@@ -68,6 +71,11 @@ class AmortisedLearner:
         return "shot" if isinstance(self.problem, Classification) else "example"
 
     @property
+    def shares_averages(self) -> bool:
+        """Whether several processes can share tasks if its nets keep running averages: each task is a batch then."""
+        return not self.adaptation.embeds_all_tasks
+
+    @property
     def facts(self) -> Mapping[str, Any]:
         """The net's normalisation, and the number of parameters generated per task, not counting those per class."""
         return {**normalisation_facts(self.adaptation), "adapted_parameters": self.adaptation.adapted_parameters}
@@ -87,12 +95,20 @@ class AmortisedLearner:
         query = experience.query
         loss, prediction = self._judged(experience.support, query, generator)
         norm = self.outer_step(loss)
+        absorb_shared_statistics(self.adaptation)
         score = self.problem.score(prediction.detach(), query).mean()
         return {
             f"train/query_{self.problem.measure.name}": float(score),
             "train/loss": float(loss.detach()),
             "train/grad_norm": norm,
         }
+
+    def task_gradients(self, experience: FewShotEpisode, num_tasks: int, generator: torch.Generator) -> Tensor:
+        """The gradients of the loss on the queries given the support: [num_tasks, P]."""
+        parameters = list(self.adaptation.parameters())
+        tasks = (experience[task : task + 1] for task in range(num_tasks))
+        losses = (self._judged(task.support, task.query, generator)[0] for task in tasks)
+        return torch.stack([flat_gradient(loss, parameters) for loss in losses])
 
     def _judged(self, support: Examples, query: Examples, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The loss on a batch of tasks, and the predictions for their queries."""

@@ -26,6 +26,7 @@ LEARNERS: dict[str, str] = {
     "learned_optimizer": "metarl.fewshot.methods.learned_optimizer:LearnedOptimizerConfig",
     "cnp": "metarl.fewshot.methods.neural_processes:CNPConfig",
     "np": "metarl.fewshot.methods.neural_processes:NPConfig",
+    "image_cnp": "metarl.fewshot.methods.image_cnp:ImageCNPConfig",
     "prototypical": "metarl.fewshot.methods.prototypical:PrototypicalConfig",
     "matching": "metarl.fewshot.methods.matching:MatchingConfig",
     "relation": "metarl.fewshot.methods.relation:RelationConfig",

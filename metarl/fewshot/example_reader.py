@@ -29,6 +29,7 @@ from metarl.fewshot.problem import Classification, Problem
 from metarl.fewshot.seen_classes import one_hot
 from metarl.nets.conv import ConvConfig, ConvNet
 from metarl.nets.mlp import linear, mlp
+from metarl.parallel import Share, current
 from metarl.records import Examples, Record
 from metarl.rl.losses import mean_over_examples
 
@@ -86,6 +87,8 @@ class ExampleReader(ExampleAdaptation[Reading]):
     A label is a one-hot class vector scaled to about the norm of an image's features, or a vector of numbers with a one
     appended; a missing label is zero.
     """
+
+    embeds_all_tasks = True
 
     def __init__(self, config: SequenceLearnerConfig, problem: Problem, generator: torch.Generator) -> None:
         super().__init__()
@@ -215,6 +218,7 @@ def drawn(support: Examples, generator: torch.Generator) -> Examples:
     device, (num_tasks, most) = support.x.device, support.x.shape[:2]
     count = int(torch.randint(most, (), generator=generator, device=device)) + 1
     weight = torch.ones(num_tasks, most, device=device) if support.valid is None else support.valid.float()
-    chosen = weight.multinomial(count, replacement=True, generator=generator)
+    share = current() or Share(num_tasks)
+    chosen = share.own(share.gathered(weight).multinomial(count, replacement=True, generator=generator))
     rows = torch.arange(num_tasks, device=device).unsqueeze(-1)
     return Examples(support.x[rows, chosen], support.y[rows, chosen])

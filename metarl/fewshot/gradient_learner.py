@@ -20,6 +20,7 @@ from metarl.fewshot.outer_step import MetaLearned, OuterConfig, OuterStep
 from metarl.fewshot.problem import Classification, Problem
 from metarl.nets.conv import STRIDED, ConvConfig, ImageClassifier
 from metarl.nets.mlp import mlp
+from metarl.optim import flat_gradient
 from metarl.records import Examples
 from metarl.rl.losses import mean_over_examples
 
@@ -149,21 +150,36 @@ class GradientLearner:
 
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam; the logged score is from before the step."""
-        progress = self.outer_step.progress
         check_ways(self.problem, experience)
         support, query = with_context(self.adaptation.net, experience)
-        weights = self.config.step_weights(self.adaptation.num_steps, progress)
-        settings = tuple(map(bool, weights)), self.config.is_first_order(progress)
+        weights, used, first_order = self._loss_settings()
         if self._compiled:
-            loss, prediction = self._compiled(support, query, torch.tensor(weights), *settings)
+            loss, prediction = self._compiled(support, query, torch.tensor(weights), used, first_order)
             states: list[Any] = []  # there are no statistics to absorb
         else:
             prior = self._prior(len(support), generator)
-            loss, prediction, states = self._adapted_loss(prior, support, query, weights, *settings)
+            loss, prediction, states = self._adapted_loss(prior, support, query, weights, used, first_order)
         score = self.problem.score(prediction.detach(), query).mean()
         norm = self.outer_step(loss)
         self._absorb_statistics(states, experience)
         return {f"train/query_{self.problem.measure.name}": float(score), "train/grad_norm": norm}
+
+    def task_gradients(self, experience: FewShotEpisode, num_tasks: int, generator: torch.Generator) -> Tensor:
+        """The gradients of the loss on the queries after adaptation: [num_tasks, P]."""
+        check_ways(self.problem, experience)
+        parameters, gradients = list(self.adaptation.parameters()), []
+        for task in range(num_tasks):
+            support, query = with_context(self.adaptation.net, experience[task : task + 1])
+            prior = self._prior(1, generator)
+            loss, _, _ = self._adapted_loss(prior, support, query, *self._loss_settings())
+            gradients.append(flat_gradient(loss, parameters))
+        return torch.stack(gradients)
+
+    def _loss_settings(self) -> tuple[list[float], tuple[bool, ...], bool]:
+        """The weight of the loss after each step now, which of them count, and whether gradients are first order."""
+        progress = self.outer_step.progress
+        weights = self.config.step_weights(self.adaptation.num_steps, progress)
+        return weights, tuple(map(bool, weights)), self.config.is_first_order(progress)
 
     def _adapted_loss(
         self,

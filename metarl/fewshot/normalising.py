@@ -13,6 +13,7 @@ from torch import nn
 from metarl.fewshot.episode import FewShotEpisode
 from metarl.nets.conv import ConvConfig
 from metarl.nets.norm import Norm, Normalisation
+from metarl.parallel import current
 from metarl.records import Examples
 
 
@@ -66,6 +67,13 @@ def absorb_statistics(net: nn.Module, episode: FewShotEpisode) -> None:
     finally:
         for norm in norms:
             norm.recording = False
+
+
+def absorb_shared_statistics(net: nn.Module) -> None:
+    """Update the running averages of a net whose tasks several processes share; a no-op in one process."""
+    share = current()
+    for norm in _norms(net) if share is not None and share.count > 1 else ():
+        norm.absorb_pending(share)
 
 
 @contextmanager

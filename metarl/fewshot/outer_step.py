@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from metarl.checks import literals, not_negative, positive
 from metarl.fewshot.source import LearnsFromEpisodes
 from metarl.optim import gradient_step, load_adam
+from metarl.parallel import share_of_mean
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,11 @@ class OuterStep:
         return self.num_updates / self.num_iterations
 
     def __call__(self, loss: Tensor) -> float:
-        """One step on this loss; returns the gradient norm before clipping."""
+        """One step on this loss, a mean over tasks; returns the gradient norm before clipping."""
         max_norm = self.config.max_grad_norm or math.inf
-        norm = gradient_step(self.optimizer, loss, max_norm=max_norm, learning_rate=self._learning_rate())
+        norm = gradient_step(
+            self.optimizer, share_of_mean(loss), max_norm=max_norm, learning_rate=self._learning_rate()
+        )
         self.num_updates += 1
         return float(norm)
 

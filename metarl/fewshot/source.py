@@ -9,6 +9,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from metarl.checks import not_negative
 from metarl.errors import UserError
@@ -27,6 +28,8 @@ from metarl.fewshot.episode import (
 )
 from metarl.fewshot.problem import Classification, Outcome
 from metarl.memory import check_memory
+from metarl.nets.norm import Norm
+from metarl.parallel import Share, current, exchanged, process_count, process_index
 from metarl.protocols import Split
 from metarl.records import Digest, Record, cat
 from metarl.source import Draw, TrainConfig, check_kinds, sampler_of
@@ -69,6 +72,7 @@ class FewShotSource:
         ValueError: when copies is not 1, or the family cannot produce episodes (its data are missing or too few).
     """
 
+    shares_tasks = True
     unit = "examples"
     unit_rate = "examples/s"
     num_diverged = 0
@@ -110,8 +114,11 @@ class FewShotSource:
         learner = self._config.make_learner(
             self.problem, num_iterations=num_iterations, generator=self._generators["initialisation"]
         )
-        cost = getattr(self._config, "information_cost", 0.0)
-        if cost:
+        if process_count() > 1:
+            _check_shared(learner)
+        if cost := getattr(self._config, "information_cost", 0.0):
+            if process_count() > 1:
+                raise ValueError(f"information_cost is {cost:g}; must be 0 for {process_count()} processes")
             learner = Bottlenecked(learner, cost)  # pyright: ignore[reportArgumentType], as all with this setting
         self.measure = replace(self.problem.measure, point=learner.point)
         if learner.point != "step" and not self._num_steps_given:
@@ -138,20 +145,22 @@ class FewShotSource:
     def draw(self, learner: FewShotLearner) -> Draw[FewShotEpisode]:
         """The support and query sets of `num_tasks` training tasks, which the sampler proposes.
 
-        Its scores are those of the queries before the learner has learned from them.
+        Its scores are those of the queries before the learner has learned from them. Of several processes, each has its
+        share of the tasks.
         """
-        family, amount = self.family.training, 0
+        family, amount, share = self.family.training, 0, current() or Share(self.num_tasks)
         while True:
             generator = self._next_generator()
             if isinstance(self.sampler, UniformSampler) or not isinstance(family, HasChoosableTasks):
                 episode = family.episode(self.num_tasks, "train", generator=generator)
-                return Draw(self._augmented(episode, generator), episode.num_examples, {})
+                return Draw(share.own(self._augmented(episode, generator)), episode.num_examples, {})
             tasks = self.sampler.propose(self.num_tasks, generator)
             episode = family.episode_of(tasks, "train", generator=generator)
             amount += episode.num_examples
-            metrics = self._report(learner, tasks, episode)
+            scores, answers = share.gathered(self._fares(learner, share.own(episode)))
+            metrics = self._report(tasks, episode, scores, answers)
             if self.sampler.learns:
-                return Draw(self._augmented(episode, generator), amount, metrics)
+                return Draw(share.own(self._augmented(episode, generator)), amount, metrics)
 
     def _augmented(self, episode: FewShotEpisode, generator: torch.Generator) -> FewShotEpisode:
         """The episode with other labels, where the configuration asks for it."""
@@ -166,13 +175,16 @@ class FewShotSource:
         assert isinstance(family, HasChoosableTasks)
         return family.sample(count, "train", generator)
 
-    def _report(self, learner: FewShotLearner, tasks: Record, episode: FewShotEpisode) -> dict[str, float]:
-        """Tell the sampler how the learner fares in tasks, after adaptation as in training."""
+    def _fares(self, learner: FewShotLearner, episode: FewShotEpisode) -> tuple[Tensor, Tensor]:
+        """How the learner fares in each task after adaptation as in training: scores [N], and answers [N, Q]."""
         trained = self._trained_points(learner)
         predictions = learner.predictions(episode, max(1, self.num_points if trained is None else trained - 1))[-1]
-        scores = self.problem.score(predictions, episode.query)
+        return self.problem.score(predictions, episode.query), predictions.argmax(-1)
+
+    def _report(self, tasks: Record, episode: FewShotEpisode, scores: Tensor, answers: Tensor) -> dict[str, float]:
+        """Tell the sampler how the learner fared in tasks."""
         if isinstance(self.sampler, ClassAwareSampler):
-            self.sampler.confused(tasks, episode.query.y, predictions.argmax(-1))
+            self.sampler.confused(tasks, episode.query.y, answers)
         metrics = self.sampler.report(tasks, scores if self.measure.higher_is_better else -scores)
         tail = Tail.of(scores, higher_is_better=self.measure.higher_is_better)
         return metrics | tail_metrics(f"meta_train/{self.measure.name}", tail)
@@ -217,23 +229,31 @@ class FewShotSource:
             if value < 1:
                 raise ValueError(f"{name} is {value}; must be at least 1")
         shots = _shots(learner, family, num_points)
-        outcomes: list[Outcome] = []
+        scored: dict[int, Outcome] = {}  # by the number of their batch
         tasks: list[Record] = []
         digest, seconds = Digest(), 0.0
-        for episode in _test_tasks(family, split, num_tasks, shots, generator):
+        for number, episode in enumerate(_test_tasks(family, split, num_tasks, shots, generator)):
+            digest.add(replace(episode, tasks=None))  # the examples make the episode
+            tasks += [] if episode.tasks is None else [episode.tasks]
+            if number % process_count() != process_index():
+                continue  # another process's
             started = time.perf_counter()
             predictions = learner.predictions(episode, num_points)
             if predictions.is_cuda:
                 torch.cuda.synchronize(predictions.device)
             seconds += time.perf_counter() - started
-            outcomes.append(family.problem.outcome(predictions, episode.query))
-            digest.add(replace(episode, tasks=None))  # the examples make the episode
-            tasks += [] if episode.tasks is None else [episode.tasks]
+            scored[number] = family.problem.outcome(predictions, episode.query)
+        scored = {number: outcome for part in exchanged(scored) for number, outcome in part.items()}
+        outcomes = [scored[number].to(generator.device) for number in sorted(scored)]
         ways = {"ways": family.problem.ways} if isinstance(family.problem, Classification) else {}
         sizes = {**ways, "shots": family.shots if shots is None else shots, "queries": family.test_queries}
         if family.varies:
             sizes = {"ways": f"up to {sizes['ways']}", "shots": "varied", "queries": f"up to {family.test_queries}"}
-        facts: dict[str, Any] = {**sizes, **learner.facts, "milliseconds_per_task": 1000 * seconds / num_tasks}
+        facts: dict[str, Any] = {
+            **sizes,
+            **learner.facts,
+            "milliseconds_per_task": 1000 * sum(exchanged(seconds)) / num_tasks,
+        }
         evaluation = Evaluation.of(
             torch.cat([outcome.score for outcome in outcomes], 1),
             family=family.name,
@@ -275,6 +295,21 @@ class FewShotSource:
     def load_state_dict(self, state: Mapping[str, Any], *, to_train: bool = True) -> None:
         if to_train:
             self.sampler.load_state_dict(state.get("sampler", {}))  # older checkpoints have none
+
+
+def _check_shared(learner: FewShotLearner) -> None:
+    """Check that several processes can share the tasks of this learner's updates.
+
+    Raises:
+        ValueError: when its net keeps running averages of all tasks together.
+    """
+    nets = [value for value in vars(learner).values() if isinstance(value, nn.Module)]
+    has_averages = any(isinstance(part, Norm) and part.keeps_statistics for net in nets for part in net.modules())
+    if has_averages and not getattr(learner, "shares_averages", False):
+        raise ValueError(
+            "normalisation is 'running', which takes the images of all tasks together; must be another one for "
+            f"{process_count()} processes"
+        )
 
 
 def _check_memory(family: FewShotFamily, num_tasks: int) -> None:

@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from metarl.parallel import exchanged, is_shared
 from metarl.records import Record
 
 
@@ -46,6 +47,13 @@ class Moments(Record):
             mean=self.mean + share * difference,
             deviation=self.deviation + other.deviation + share * self.count * difference.square(),
         )
+
+    def of_all(self) -> Self:
+        """Those of the data of all processes that share the tasks, merged in their order."""
+        first, *others = exchanged(self) if is_shared() else [self]
+        for other in others:
+            first = first.merge(other.to(first.mean.device))
+        return first
 
     @property
     def std(self) -> Tensor:

@@ -24,6 +24,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from metarl.parallel import Share, is_shared
+
 Normalisation = Literal["transductive", "running", "tasknorm", "layer", "instance", "none"]
 
 _MOMENTUM = 0.1  # momentum of the running averages
@@ -47,6 +49,7 @@ class Norm(nn.Module):
             raise ValueError(f"normalisation is {mode!r}; must be one of {', '.join(get_args(Normalisation))}")
         self.mode, self.fused = mode, fused
         self.recording = False  # whether a plain forward pass updates the running averages
+        self._pending: list[tuple[Tensor, Tensor]] = []  # mean and variance of each batch, if processes share tasks
         self.weight = nn.Parameter(torch.ones(size, device=device))
         self.bias = nn.Parameter(torch.zeros(size, device=device))
         if self.takes_context:  # the weight of the support's statistics is sigmoid(slope * size + offset)
@@ -99,8 +102,25 @@ class Norm(nn.Module):
     def _fused(self, x: Tensor) -> Tensor:
         if self.mode == "transductive":
             return nn.functional.batch_norm(x, None, None, self.weight, self.bias, True, _MOMENTUM, _EPSILON)
-        averages = (self.running_mean, self.running_var)
-        return nn.functional.batch_norm(x, *averages, self.weight, self.bias, self.training, _MOMENTUM, _EPSILON)
+        averages, momentum = (self.running_mean, self.running_var), _MOMENTUM
+        if self.training and is_shared():
+            averages, momentum = (torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)), 1.0
+            self._pending.append(averages)
+        return nn.functional.batch_norm(x, *averages, self.weight, self.bias, self.training, momentum, _EPSILON)
+
+    @torch.no_grad()
+    def absorb_pending(self, share: Share) -> None:
+        """Move the running averages by the batches of all processes, each of one task, in the order of the tasks."""
+        if not self._pending:
+            return
+        means, variances = (
+            torch.stack(each).unflatten(0, (-1, share.size)) for each in zip(*self._pending, strict=True)
+        )
+        self._pending = []
+        means, variances = share.gathered((means, variances), dim=1)  # [calls, N, C] each
+        for mean, variance in zip(means.flatten(0, 1), variances.flatten(0, 1), strict=True):
+            self.running_mean.lerp_(mean, _MOMENTUM)
+            self.running_var.lerp_(variance, _MOMENTUM)
 
 
 def moments(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from metarl.parallel import total
+
 
 def discounted_sum(reward: Tensor, start: Tensor, gamma: float) -> Tensor:
     """The discounted sum of past rewards: [T, B].
@@ -71,9 +73,14 @@ def mean_where(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def standardise_where(values: Tensor, valid: Tensor) -> Tensor:
-    """Shift and scale to mean zero and standard deviation one over the valid entries; zero elsewhere."""
-    mean = mean_where(values, valid)
-    std = mean_where((values - mean).square(), valid).sqrt()
+    """Shift and scale to mean zero and standard deviation one over the valid entries; zero elsewhere.
+
+    Entries of all processes count, where these share the tasks.
+    """
+    weight = valid.to(values.dtype)
+    count = total(weight.sum()).clamp(min=1)
+    mean = total((values * weight).sum()) / count
+    std = (total(((values - mean).square() * weight).sum()) / count).sqrt()
     return torch.where(valid, (values - mean) / (std + 1e-8), 0.0)
 
 

@@ -23,6 +23,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from metarl.evaluation import Tail, tail_metrics
+from metarl.parallel import Share, align, current, exchanged, is_shared, sharing, total_number
 from metarl.protocols import Agent, AgentConfig, Measures, Split, TaskFamily, VectorEnv
 from metarl.records import Record, Trajectory, by_task
 from metarl.rl.replay import Replay, Transition
@@ -119,7 +120,8 @@ class ReplaySource(ActingSource):
         first = config.num_train_tasks * config.initial_episodes, self.num_tasks * phases
         check_trajectory_memory(self.family, max(first), self.family.horizon)
         self.tasks = self.family.sample(config.num_train_tasks, "train", self._generators["task"])
-        self.env = self.family.make_env(self.num_tasks * self.copies, self._generators["env"])
+        with sharing(self.num_tasks) as share:
+            self.env = self.family.make_env(share.size * self.copies, self._generators["env"])
         self._shaped = _metric_index(self.env, config.shaped_reward)
         if config.posterior_episodes + config.extra_episodes:
             self.score_tag = "meta_train/return/posterior"
@@ -149,15 +151,18 @@ class ReplaySource(ActingSource):
         collected: list[Collected] = []
         if not bool((self.replay.num_items > 0).all()):
             everything = torch.arange(config.num_train_tasks, device=generator.device)
-            env = self.family.make_env(config.num_train_tasks * self.copies, self._generators["env"])
-            collected += self._collect(learner, env, everything, "initial", config.initial_episodes)
-            self._count_diverged(env)
+            with sharing(config.num_train_tasks) as share:
+                env = self.family.make_env(share.size * self.copies, self._generators["env"])
+                collected += self._collect(learner, env, everything, "initial", config.initial_episodes)
+                self._count_diverged(env)
         tasks = self._chosen_tasks(generator)
         self.replay.forget_recent(tasks)
         for phase in ("prior", "posterior", "extra"):
             collected += self._collect(learner, self.env, tasks, phase, getattr(config, f"{phase}_episodes"))
+        align(self._generators["env"], self._generators["policy"])
         chosen = self.sampler.report(self.tasks[tasks], self._task_scores(collected))
-        return Draw(self.replay, _num_steps(collected), {**self._metrics(collected), **chosen})
+        metrics = {**self._metrics(collected), **chosen}
+        return Draw(self.replay, round(total_number(_num_steps(collected))), metrics)
 
     def _chosen_tasks(self, generator: torch.Generator) -> Tensor:
         """Which training tasks to collect in, all different: [num_tasks]."""
@@ -168,22 +173,28 @@ class ReplaySource(ActingSource):
 
     def _task_scores(self, collected: list[Collected]) -> Tensor:
         """The mean return of this iteration's episodes in each of its tasks, from the posterior if any are: [M]."""
+        share = current() or Share(self.num_tasks)
         parts = [part for part in collected if part.phase in ("posterior", "extra")]
         parts = parts or [part for part in collected if part.phase == "prior"]
         returns = [part.trajectory.episode_returns(int(part.trajectory.episode_index.max()) + 1) for part in parts]
-        return torch.cat(returns).reshape(-1, self.num_tasks, self.copies).mean((0, 2))
+        return share.gathered(torch.cat(returns).reshape(-1, share.size, self.copies).mean((0, 2)))
 
     def _collect(
         self, learner: ReplayLearner, env: VectorEnv, tasks: Tensor, phase: str, num_episodes: int
     ) -> list[Collected]:
-        """The episodes of a phase; the posterior is updated after each round of `copies` episodes."""
-        posterior = phase in ("posterior", "extra")
+        """The episodes of a phase; the posterior is updated after each round of `copies` episodes.
+
+        They are those of this process's tasks; the replay holds those of all.
+        """
+        share = current() or Share(len(tasks))
+        tasks, posterior = share.own(tasks), phase in ("posterior", "extra")
         rounds, length = (num_episodes // self.copies, 1) if posterior else (1, num_episodes // self.copies)
         met, collected, generator = self.tasks[tasks], [], self._generators["policy"]
         for _ in range(rounds if num_episodes else 0):
-            context = self.replay.sample(tasks, self._config.context, generator, recent=True) if posterior else None
-            state = learner.collecting(len(tasks), self.copies, context)
-            trajectory = collect(env, learner, met, length, generator=generator, state=state)
+            with share.noise():
+                context = self.replay.sample(tasks, self._config.context, generator, recent=True) if posterior else None
+                state = learner.collecting(len(tasks), self.copies, context)
+                trajectory = collect(env, learner, met, length, generator=generator, state=state)
             shaped_reward = self._shaped_reward(trajectory)
             check_finite({"shaped reward": shaped_reward}, trajectory.valid, met)
             self._check_scale(trajectory)
@@ -192,9 +203,10 @@ class ReplaySource(ActingSource):
         return collected
 
     def _remember(self, tasks: Tensor, trajectory: Trajectory[Any], shaped_reward: Tensor, *, recent: bool) -> None:
-        """Store a trajectory of tasks [M]; shaped_reward [T, B]; recent: also as context."""
-        transitions = Transition.of(trajectory, shaped_reward, len(tasks))
-        self.replay.add(tasks, transitions, by_task(trajectory.valid, len(tasks)), recent=recent)
+        """Store a trajectory of tasks [M]; shaped_reward [T, B]; recent: also as context. Every process stores all."""
+        stored = tasks, Transition.of(trajectory, shaped_reward, len(tasks)), by_task(trajectory.valid, len(tasks))
+        for theirs, transitions, valid in exchanged(stored) if is_shared() else [stored]:
+            self.replay.add(theirs, transitions, valid, recent=recent)
 
     def _shaped_reward(self, trajectory: Trajectory[Any]) -> Tensor:
         if self._shaped is None or trajectory.metrics is None:
@@ -203,17 +215,19 @@ class ReplaySource(ActingSource):
 
     def _metrics(self, experience: list[Collected]) -> dict[str, float]:
         """Mean returns of the iteration's episodes from the prior and from the posterior, on training tasks."""
+        share = current() or Share(self.num_tasks)
         returns: dict[str, list[Tensor]] = {"prior": [], "posterior": []}
         for part in experience:
             if part.phase != "initial":
                 num_episodes = int(part.trajectory.episode_index.max()) + 1
                 name = "prior" if part.phase == "prior" else "posterior"
-                returns[name].append(part.trajectory.episode_returns(num_episodes).flatten())
+                of_all = share.gathered(part.trajectory.episode_returns(num_episodes), dim=1)
+                returns[name].append(of_all.flatten())
         metrics = {f"meta_train/return/{name}": float(torch.cat(r).mean()) for name, r in returns.items() if r}
         metrics |= tail_metrics("meta_train/return", Tail.of(self._task_scores(experience), higher_is_better=True))
         metrics["rollout/ep_rew_mean"] = float(torch.cat([r for part in returns.values() for r in part]).mean())
         ends = sum(int((part.trajectory.episode_start & part.trajectory.valid).sum()) for part in experience)
-        metrics["rollout/ep_len_mean"] = _num_steps(experience) / ends
+        metrics["rollout/ep_len_mean"] = total_number(_num_steps(experience)) / total_number(ends)
         return {**metrics, **self._count_diverged(self.env)}
 
     def _known_tasks(self, split: Split, num_tasks: int) -> Record | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import traceback
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from metarl.errors import EnvironmentFailed, UserError
+from metarl.parallel import anywhere, in_step
 from metarl.protocols import Agent, PosteriorSampling, VectorEnv
 from metarl.records import Decision, Record, Step, Trajectory, describe, stack
 from metarl.torch_settings import torch_threads
@@ -49,8 +51,9 @@ def collect(
         raise ValueError(f"num_episodes is {num_episodes}; must be at least 1")
     steps: list[tuple[Tensor, D, Step, Tensor]] = []
     # While native physics threads occupy the cores, a policy on the CPU is fastest with one thread.
-    with torch.inference_mode(), torch_threads(1):
+    with torch.inference_mode(), torch_threads(1), contextlib.ExitStack() as stack:
         step = _stepped(env, tasks, 0, lambda: env.reset(tasks))
+        together = stack.enter_context(in_step(not getattr(env, "ends_together", False)))
         if state is None:
             state = agent.prior(len(tasks), env.num_rows // len(tasks))
         state = agent.observe(state, None, step)
@@ -71,14 +74,14 @@ def collect(
             state = agent.observe(state, decision.action, step)
             steps.append((obs, decision, step, active))
             episode_end = step.episode_end
-            if sync_every > 1 or bool(episode_end.any()):
+            if sync_every > 1 or anywhere(episode_end):
                 if draws is not None:
                     state = draws.resample_latent(state, episode_end, generator)
                 episodes_left = episodes_left - episode_end.long()
                 active = episodes_left > 0
                 all_active = sync_every == 1 and bool(active.all())
-            if not all_active and len(steps) % sync_every == 0:
-                any_active = bool(active.any())
+            if together or (not all_active and len(steps) % sync_every == 0):
+                any_active = anywhere(active)
     trajectory = _as_trajectory(steps)
     numbers = {"observation": trajectory.obs, "next observation": trajectory.next_obs, "reward": trajectory.reward}
     check_finite({**numbers, "action": trajectory.decision.action}, trajectory.valid, tasks)

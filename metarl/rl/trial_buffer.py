@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils import _pytree as pytree
 
+from metarl.parallel import Share, current
 from metarl.protocols import Agent, AgentConfig, TaskFamily
 from metarl.records import Record, Trajectory
 from metarl.rl.trials import Trial, TrialSource
@@ -77,13 +78,13 @@ class TrialBuffer:
     def add(self, trials: TrialSteps) -> None:
         """Store trials [T, B], T at most `num_steps`; of more than `capacity`, the last ones."""
         trials = trials.map(lambda value: value[:, -self.capacity :])
-        steps, rows = trials.valid.shape
+        rows = trials.valid.shape[1]
         places = (self._num_added + torch.arange(rows, device=self.device)) % self.capacity
 
         def write(ring: Tensor, values: Tensor) -> None:
-            ring[:, places] = pad(values, (0,) * (2 * values.ndim - 1) + (self.num_steps - steps,))
+            ring[:, places] = values
 
-        pytree.tree_map(write, self._ring, trials)
+        pytree.tree_map(write, self._ring, _lengthened(trials, self.num_steps))
         self._num_added += rows
 
     def sample(self, num_trials: int, generator: torch.Generator) -> TrialSteps:
@@ -124,6 +125,12 @@ class TrialBuffer:
             ring.zero_()
             ring[:, :count] = values.to(self.device)
         self._num_added = num_added
+
+
+def _lengthened(trials: TrialSteps, num_steps: int) -> TrialSteps:
+    """Trials [T, B] with zeros up to `num_steps` steps."""
+    more = num_steps - len(trials)
+    return trials.map(lambda value: pad(value, (0,) * (2 * value.ndim - 1) + (more,)))
 
 
 class BufferedConfig(AgentConfig, Protocol):
@@ -171,7 +178,8 @@ class BufferedTrialSource(TrialSource):
         """
         drawn = super().draw(learner)
         (trajectory,) = drawn.experience
-        self.buffer.add(TrialSteps.of(trajectory))
+        share = current() or Share(self.num_tasks)
+        self.buffer.add(share.gathered(_lengthened(TrialSteps.of(trajectory), self.buffer.num_steps), dim=1))
         return Draw(BufferedTrials(drawn.experience, self.buffer), drawn.amount, drawn.metrics)
 
     def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:

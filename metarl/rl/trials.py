@@ -25,6 +25,7 @@ from metarl.evaluation import (
     tail_metrics,
 )
 from metarl.memory import check_memory
+from metarl.parallel import Share, align, current, process_index, sharing, total_number
 from metarl.protocols import Agent, AgentConfig, Split, TaskFamily, VectorEnv
 from metarl.records import Record, Trajectory, cat
 from metarl.rl.rollouts import rows_per_task, run_trial
@@ -47,6 +48,7 @@ class ActingSource:
     """
 
     env: VectorEnv  # for training; made with the learner
+    shares_tasks = True
     unit = "environment steps"
     unit_rate = "env-steps/s"
 
@@ -131,7 +133,7 @@ class ActingSource:
         if count is None:
             return {}
         last_env, last = self._counted
-        new = count - (last if env is last_env else 0)
+        new = round(total_number(count - (last if env is last_env else 0)))
         self._counted = (env, count)
         self.num_diverged += new
         return {"rollout/num_diverged": float(new)}
@@ -141,7 +143,8 @@ class ActingSource:
         if not self._scale_is_unknown:
             return
         self._scale_is_unknown = False
-        if line := scale_warning(trajectory.obs[trajectory.valid]):
+        line = scale_warning(trajectory.obs[trajectory.valid])
+        if line is not None and process_index() == 0:
             with contextlib.suppress(OSError, ValueError):  # a stderr that is full or closed ends no training
                 print(f"metarl: {line}", file=sys.stderr)
 
@@ -183,7 +186,8 @@ class TrialSource(ActingSource):
                 f"copies is {self.copies}; must be 1, because {name} runs {block} episodes of a task in parallel"
             )
         self.measure, self._adapts_in_blocks = measure_of(agent), agent.block is not None
-        rows = self.num_tasks * self.copies * rows_per_task(agent)
+        with sharing(self.num_tasks) as share:
+            rows = share.size * self.copies * rows_per_task(agent)
         steps = self.family.horizon * (self.num_points if agent.block is None else agent.training_blocks or 1)
         check_trajectory_memory(self.family, rows, steps)
         self.env = self.family.make_env(rows, self._generators["env"])
@@ -203,21 +207,26 @@ class TrialSource(ActingSource):
         Raises:
             FloatingPointError: when an observation or a reward is not finite; names the task and the step.
         """
-        amount, points = 0, 1 if self._adapts_in_blocks else self.num_points
+        amount, points, share = 0, 1 if self._adapts_in_blocks else self.num_points, current() or Share(self.num_tasks)
         while True:
             tasks = self.sampler.propose(self.num_tasks, self._generators["task"])
-            trial = self._run(learner, tasks)
-            amount += _num_steps(trial)
-            scores = cat([TrialScores.of(trajectory, self.num_tasks, points) for trajectory in trial])
+            trial = self._run(learner, tasks, share)
+            amount += round(total_number(_num_steps(trial)))
+            own = cat([TrialScores.of(trajectory, share.size, points) for trajectory in trial])
+            scores = share.gathered(own, dim=1)
             chosen = self.sampler.report(tasks, self._task_scores(scores))
             if self.sampler.learns:
                 return Draw(trial, amount, {**self._metrics(trial, scores), **chosen})
 
-    def _run(self, learner: Agent[Any, Any], tasks: Record) -> Trial:
+    def _run(self, learner: Agent[Any, Any], tasks: Record, share: Share) -> Trial:
+        """A trial in each of this process's tasks."""
         trial, num_points = [], self._trained_points(learner)
-        for trajectory in run_trial(self.env, learner, tasks, num_points, generator=self._generators["policy"]):
-            self._check_scale(trajectory)
-            trial.append(trajectory)
+        with share.noise():
+            run = run_trial(self.env, learner, share.own(tasks), num_points, generator=self._generators["policy"])
+            for trajectory in run:
+                self._check_scale(trajectory)
+                trial.append(trajectory)
+        align(self._generators["env"], self._generators["policy"])
         return trial
 
     def _task_scores(self, scores: TrialScores) -> Tensor:
@@ -236,7 +245,7 @@ class TrialSource(ActingSource):
         metrics |= tail_metrics("meta_train/return", Tail.of(self._task_scores(scores), higher_is_better=True))
         metrics["rollout/ep_rew_mean"] = float(returns.mean())
         num_episodes = sum(int((trajectory.episode_start & trajectory.valid).sum()) for trajectory in trial)
-        metrics["rollout/ep_len_mean"] = _num_steps(trial) / num_episodes
+        metrics["rollout/ep_len_mean"] = total_number(_num_steps(trial)) / total_number(num_episodes)
         return metrics
 
     def _trained_points(self, learner: Agent[Any, Any]) -> int:

@@ -78,6 +78,15 @@ class Run:
             UserError: when a writer is unknown, or its package is not installed.
         """
         check_log(log)
+        return cls.create_at(cls.new_path(root, family_name, agent_name, seed), config, command, log, **kept)
+
+    @staticmethod
+    def new_path(root: Path | str, family_name: str, agent_name: str, seed: int) -> Path:
+        """A fresh, empty directory below `root` for a run.
+
+        Raises:
+            RunError: when it cannot be made.
+        """
         parent = Path(root) / family_name / agent_name
         stem = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_s{seed}"
         try:
@@ -87,12 +96,11 @@ class Run:
                 path = parent / (stem if attempt == 1 else f"{stem}_{attempt}")
                 try:
                     path.mkdir()
-                    break
+                    return path
                 except FileExistsError:
                     attempt += 1
         except OSError as error:
             raise RunError(f"cannot create a run below {parent}: {reason(error)}") from error
-        return cls.create_at(path, config, command, log, **kept)
 
     @classmethod
     def create_at(

@@ -96,9 +96,12 @@ def test_names_stand_apart_from_what_they_are(capsys, words):
         assert re.search(rf"^  {name}  +\S", output, re.MULTILINE), name
 
 
+WITH_ARGUMENTS = ("list", "launch", "evaluate", "probe", "diagnose", "portfolio", "play", "resume")
+
+
 @pytest.mark.parametrize(
     ("module", "given"),
-    [(name, ["--help"]) for name in ("list", "launch", "evaluate", "probe", "play", "resume", "benchmark")]
+    [(name, ["--help"]) for name in (*WITH_ARGUMENTS, "benchmark")]
     + [("train", ["bernoulli_bandit/rl2", "--help"]), ("baselines", ["bernoulli_bandit", "--help"])],
 )
 def test_the_help_of_each_argument_stands_alone(capsys, module, given):
@@ -111,7 +114,7 @@ def test_the_help_of_each_argument_stands_alone(capsys, module, given):
         assert not re.search(rf"(?:^|\s{{2,}}){leaning}", argument), argument
 
 
-@pytest.mark.parametrize("module", ["list", "launch", "evaluate", "probe", "play", "resume", "benchmark"])
+@pytest.mark.parametrize("module", [*WITH_ARGUMENTS, "benchmark"])
 def test_every_argument_of_a_command_has_a_help_text(module):
     source = Path(names.__file__).parents[1] / "cli" / "commands" / f"{module}.py"
     body = source.read_text().split("class Arguments:")[1].split("\n\n")[0]

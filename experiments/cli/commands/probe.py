@@ -66,9 +66,11 @@ def main(argv: list[str]) -> None:
     name = f"probe_{arguments.split}_{arguments.tasks}x{num_points}_i{trainer.iteration}_s{arguments.seed}"
     _print(probing, identity)
     print(f"Saved: {run.save_json(name, content)}")
-    from experiments.workbench.insight.pictures import distances, scatter
+    from experiments.workbench.insight.pictures import attention, distances, scatter
 
     print(f"States: {run.save_picture(f'{name}_states', scatter(states, points))}")
+    if states.attention is not None:
+        print(f"Attention: {run.save_picture(f'{name}_attention', attention(states.attention, states.point))}")
     picture, correlation = distances(states, points[-1])
     along = "" if correlation is None else f" (correlation with distances of the parameter: {correlation:.2f})"
     print(f"Distances: {run.save_picture(f'{name}_distances', picture)}{along}")

@@ -32,16 +32,22 @@ class Arguments:
     num_iterations: int | None = None  # the total number of iterations, to train for longer; None: the run's own
     log: _Log = None  # the writers of the progress; None: the run's own, without trackers if it is not yours
     video_every: int = 0  # the number of iterations between two videos of a trial; 0: no videos
+    processes: int = 1  # the number of processes that share the tasks of an iteration, whatever it was before
+    max_restarts: int = 3  # the number of times that lost processes start again from the checkpoint
     code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with
 
 
 def main(argv: list[str]) -> int:
     arguments = parse(Arguments, argv, prog="metarl resume", description=__doc__ or "")
+    from experiments.cli.processes import check_processes, launch
     from experiments.cli.session import VideoRecorder, has_results, meta_train
     from experiments.experiment.definition import restored
     from experiments.experiment.reading import keep_new_code, read
+    from metarl.parallel import agreed, exchanged, is_launched, join, process_index
     from metarl.run.directory import Run
+    from metarl.run.follower import Follower
 
+    check_processes(arguments.processes, arguments.max_restarts)
     run = Run.open(arguments.run)
     if run.is_packed:
         raise UserError(f"{run.path} is an archive, which cannot be resumed; metarl train EXPERIMENT --from it")
@@ -61,12 +67,25 @@ def main(argv: list[str]) -> int:
     if moves:
         experiment = replace(experiment, device=arguments.device)
     recorder = VideoRecorder(experiment, arguments.video_every)
+    if is_launched():
+        join(experiment.device)
+    elif arguments.processes > 1:
+        return launch(["resume", *argv], arguments.processes, arguments.max_restarts, run.path)
+    if process_index() > 0:
+        run = Follower(run.path)
     _choose_log(run, reading, arguments.log)
     with run.lock():
-        begun = _is_saved(run, experiment)
-        trainer = restored(experiment, run, to_train=True, other_device=moves) if begun else experiment.trainer()
+
+        def made() -> Trainer:
+            if not _is_saved(run, experiment):
+                return experiment.trainer()
+            return restored(experiment, run, to_train=True, other_device=moves)
+
+        trainer = agreed(made)
         is_complete = trainer.iteration >= experiment.train.num_iterations
-        if is_complete and has_results(trainer, run):
+        if is_complete and exchanged(has_results(trainer, run))[0]:
+            if process_index() > 0:
+                return 0
             print(
                 f"This run is finished: {trainer.iteration} iterations. "
                 f"Evaluate it with: {shell_command('metarl', 'evaluate', run.path)}; "
@@ -82,7 +101,8 @@ def main(argv: list[str]) -> int:
             train = {**config["train"], "num_iterations": experiment.train.num_iterations}
             run.rewrite_config({**config, "device": experiment.device, "train": train})
         run.rewind(trainer.num_samples)
-        _say(_situation(trainer, run, arguments.device if moves else None))
+        if process_index() == 0:
+            _say(_situation(trainer, run, arguments.device if moves else None))
         return meta_train(experiment, trainer, run, recorder)
 
 

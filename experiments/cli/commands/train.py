@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -12,12 +12,16 @@ from experiments.cli.arguments import parse, with_help
 from experiments.experiment.names import described, experiment_names, in_columns, known
 from metarl.errors import UserError
 
+if TYPE_CHECKING:
+    from experiments.experiment.starting import Start
+    from metarl.trainer import Trainer
+
 _From = Annotated[
     Path | None,
     tyro.conf.arg(name="from", help="the run, archive or trained agent whose weights to start from; None: fresh ones"),
 ]
 _USAGE = """usage: metarl train EXPERIMENT [--seed N] [--device cpu|cuda] [--run-dir D] [--from RUN]
-                    [--PART.FIELD VALUE ...]
+                    [--processes R] [--PART.FIELD VALUE ...]
 
 EXPERIMENT is one of these, or the path of your own recipe (a .py file):
 {experiments}
@@ -28,6 +32,7 @@ EXPERIMENT is one of these, or the path of your own recipe (a .py file):
   --run-dir D           the directory of this run; if left out: runs/<family>/<agent>/<time>_s<seed>
   --from RUN            start from what another run has learned: its directory, an archive or a trained agent's name;
                         optimisers and schedules start afresh
+  --processes R         share the tasks of an iteration among R processes; the numbers are those of one process
   --video-every N       record a video of a trial after every N iterations, also in TensorBoard; 0: never
   --log NAME ...        write the progress to tensorboard csv json (the default), wandb, mlflow or trackio; csv and
                         json are always written
@@ -71,11 +76,14 @@ def _split(argv: list[str]) -> tuple[str, list[str]]:
 
 
 def _train(name: str, argv: list[str], command: list[str]) -> int:
-    from experiments.cli.session import VideoRecorder, meta_train, new_run  # here, as all that needs torch
+    from experiments.cli.commands.resume import main as resume
+    from experiments.cli.processes import RESTARTS, check_processes, is_restarted, launch
+    from experiments.cli.session import VideoRecorder, meta_train, new_path, new_run  # here, as all that needs torch
     from experiments.experiment.definition import argument_type, load
     from experiments.experiment.opening import open_run
     from experiments.experiment.starting import Start
     from experiments.experiment.variants import experiment_with_variants
+    from metarl.parallel import agreed, is_launched, join
     from metarl.run.log_writers import DEFAULT_LOG, LogName
 
     recipe, argv = experiment_with_variants(load(name), argv)
@@ -85,16 +93,32 @@ def _train(name: str, argv: list[str], command: list[str]) -> int:
         ("video_every", with_help(int, "the number of iterations between two videos of a trial; 0: no videos")),
         ("start_from", _From),
         ("log", with_help(tuple[LogName, ...], "the writers of the progress; csv and json are always written")),
+        ("processes", with_help(int, "the number of processes that share the tasks of an iteration")),
+        ("max_restarts", with_help(int, "the number of times that lost processes start again from the checkpoint")),
     ]
     arguments_class: Any = make_dataclass("Arguments", fields)
-    prog, default = f"metarl train {name}", arguments_class(recipe, None, 0, None, DEFAULT_LOG)
+    prog, default = f"metarl train {name}", arguments_class(recipe, None, 0, None, DEFAULT_LOG, 1, RESTARTS)
     arguments = parse(arguments_class, argv, prog=prog, description=_choices(recipe), default=default)
     experiment = arguments.experiment
+    check_processes(arguments.processes, arguments.max_restarts)
     recorder = VideoRecorder(experiment, arguments.video_every)
-    trainer = experiment.trainer()
-    start = None if arguments.start_from is None else Start.of(open_run(arguments.start_from))
-    if start is not None:
-        start.give(trainer)
+    if is_restarted() and arguments.run_dir is not None and (arguments.run_dir / "config.json").is_file():
+        return resume([str(arguments.run_dir), "--video-every", str(arguments.video_every)])
+    if is_launched():
+        join(experiment.device)
+    elif arguments.processes > 1:
+        path = arguments.run_dir or new_path(experiment)
+        own = [] if arguments.run_dir is not None else ["--run-dir", str(path)]
+        return launch([*command[1:], *own], arguments.processes, arguments.max_restarts, path)
+
+    def made() -> tuple[Trainer, Start | None]:
+        trainer = experiment.trainer()
+        start = None if arguments.start_from is None else Start.of(open_run(arguments.start_from))
+        if start is not None:
+            start.give(trainer)
+        return trainer, start
+
+    trainer, start = agreed(made)
     origin = None if start is None else start.origin
     run = new_run(experiment, name, arguments.run_dir, command, arguments.log, origin)
     with run.lock():

@@ -1,6 +1,6 @@
 """Teacher and student on half_cheetah_dir (forward or backward).
 
-The student is a GRU that imitates the teacher's actions, and reads the rewards. The result has not been measured.
+The student is a GRU that infers the teacher's latent, and reads the rewards. The result has not been measured.
 """
 
 from agents.teacher_student import TEACHER_STUDENT_ROBOT

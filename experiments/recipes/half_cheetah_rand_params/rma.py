@@ -1,6 +1,6 @@
 """RMA on half_cheetah_rand_params, with unknown masses, damping and friction.
 
-The student infers the teacher's latent from its last 50 steps, without rewards.
+The student infers the teacher's latent from its last 50 steps, without rewards. The result has not been measured.
 """
 
 from agents.teacher_student import RMA_ROBOT

@@ -35,13 +35,12 @@ def scatter(states: TaskStates, points: Sequence[int]) -> bytes:
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(names), len(points), squeeze=False, sharex=True, sharey=True)
     for row, name in zip(grid, names, strict=True):
-        drawn = None
         for axes, point in zip(row, points, strict=True):
             place = (states.vectors[point] / scale.where(scale > 0, torch.ones_like(scale)) - mean) @ directions
-            drawn = axes.scatter(*_two(place), c=colours[name].numpy(), cmap="viridis", s=6, linewidths=0)
+            axes.scatter(*_two(place), c=colours[name].numpy(), cmap="viridis", s=6, linewidths=0)
             axes.set_title("before any data" if point == 0 else f"after {states.point} {point}", fontsize=9)
             axes.tick_params(labelsize=7)
-        figure.colorbar(drawn, ax=list(row), label=name, shrink=0.9)
+        figure.colorbar(row[-1].collections[0], ax=list(row), label=name, shrink=0.9)
     figure.supxlabel("first principal component of the last states", fontsize=9)
     figure.supylabel("second", fontsize=9)
     return _png(figure)
@@ -87,6 +86,36 @@ def distances(states: TaskStates, point: int) -> tuple[bytes, float | None]:
     right.set_title("distance between states, in the tree's order", fontsize=9)
     figure.colorbar(image, ax=right, shrink=0.9)
     return _png(figure), _correlation(vectors, values) if values.is_floating_point() else None
+
+
+def attention(weights: Sequence[Sequence[float]], point: str) -> bytes:
+    """The mean attention to each step of the trial so far, a row for each point that has one, as a PNG."""
+    longest = max(map(len, weights))
+    grid = np.full((len(weights), longest), np.nan)
+    for row, values in zip(grid, weights, strict=True):
+        row[: len(values)] = values
+    figure = Figure(figsize=(9, 0.45 * len(weights) + 1.4), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(grid, cmap="viridis", aspect="auto", interpolation="nearest", vmin=0)
+    axes.set_yticks(range(len(weights)), ["before any data", *(f"after {point} {k}" for k in range(1, len(weights)))])
+    axes.set_xlabel("step of the trial that is attended to", fontsize=9)
+    axes.set_title("mean attention over tasks, blocks and heads", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.set_facecolor("#c8c8c8")  # steps to come
+    figure.colorbar(image, ax=axes)
+    return _png(figure)
+
+
+def transfer(matrix: Sequence[Sequence[float]]) -> bytes:
+    """The score in each task (columns) after adapting to each task (rows), as a PNG."""
+    figure = Figure(figsize=(4.6, 3.8), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(np.array(matrix), cmap="viridis", interpolation="nearest")
+    axes.set_xlabel("task that is scored", fontsize=9)
+    axes.set_ylabel("task that was adapted to", fontsize=9)
+    axes.tick_params(labelsize=7)
+    figure.colorbar(image, ax=axes, label="score")
+    return _png(figure)
 
 
 def _correlation(vectors: Tensor, values: Tensor) -> float:

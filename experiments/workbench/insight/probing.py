@@ -47,6 +47,7 @@ class Probing:
     num_held_out: int  # tasks that it was tested on
     state_size: int
     probes: list[ParameterProbe]
+    attention: list[list[float]] | None = None  # mean weights of past steps, as each episode begins and after the last
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -81,7 +82,7 @@ def probe_states(states: TaskStates, points: list[int], seed: int) -> Probing:
         )
     if not probes:
         raise UserError("there is nothing to probe for: no parameter differs between the tasks")
-    return Probing(states.point, num_fitted, num_tasks - num_fitted, states.vectors.shape[-1], probes)
+    return Probing(states.point, num_fitted, num_tasks - num_fitted, states.vectors.shape[-1], probes, states.attention)
 
 
 def target_of(values: Tensor) -> Tensor | None:

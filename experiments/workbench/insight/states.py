@@ -28,6 +28,7 @@ class TaskStates:
     point: str  # unit of the points
     vectors: Tensor  # [P + 1, N, D] float64
     parameters: dict[str, Tensor]  # parameters of the tasks by name, [N, ...] each
+    attention: list[list[float]] | None  # mean weights of past steps, at each point [P + 1][steps]; None: no attention
     known: dict[str, Known]  # exact knowledge from the same data, by parameter, where a family tells it
 
 
@@ -72,16 +73,17 @@ def check_shows_state(agent: Any) -> None:
 def _of_learner(
     trainer: Trainer, split: Split, num_tasks: int, num_points: int, generator: torch.Generator
 ) -> TaskStates:
-    learner, source = trainer.agent, trainer.source
-    if not isinstance(learner, ShowsStates):
+    learner: Any = trainer.agent
+    source: Any = trainer.source
+    if not isinstance(trainer.agent, ShowsStates):
         raise UserError(f"{trainer.agent_name} does not show its state; it has no method state_vectors")
     vectors, tasks = [], []
-    for episode in source.test_episodes(learner, split, num_tasks, generator, num_points):  # type: ignore[attr-defined]
+    for episode in source.test_episodes(learner, split, num_tasks, generator, num_points):
         if episode.tasks is None:
             raise UserError(f"tasks of {trainer.family.name} are images, without parameters to probe for")
         tasks.append(episode.tasks)
         vectors.append(learner.state_vectors(episode, num_points).detach().cpu().double())
-    return TaskStates(learner.point, torch.cat(vectors, 1), parameters_of(cat(tasks)), {})
+    return TaskStates(learner.point, torch.cat(vectors, 1), parameters_of(cat(tasks)), None, {})
 
 
 def _of_agent(
@@ -91,26 +93,26 @@ def _of_agent(
     tasks = family.sample(num_tasks, split, generator)
     env = family.make_env(num_tasks * rows_per_task(agent), generator)
     try:
-        trial, vectors = _watched_trial(env, agent, tasks, num_points, generator)
+        trial, vectors, attention = _watched_trial(env, agent, tasks, num_points, generator)
     finally:
         close(env)
     one_row = trial[0].reward.shape[1] == num_tasks  # else rows of a task would have to be merged
     known = known_of(family, cat(trial)) if one_row else {}
-    return TaskStates(measure_of(agent).point, vectors.double(), parameters_of(tasks), known)
+    return TaskStates(measure_of(agent).point, vectors.double(), parameters_of(tasks), attention, known)
 
 
 def _watched_trial(
     env: Any, agent: Any, tasks: Record, num_points: int, generator: torch.Generator
-) -> tuple[list[Trajectory[Any]], Tensor]:
-    """A trial's blocks, and the states before any data and after each point: [num_points + 1, N, D]."""
+) -> tuple[list[Trajectory[Any]], Tensor, list[list[float]] | None]:
+    """A trial's blocks, the states before any data and after each point [num_points + 1, N, D], and the attention."""
     if agent.block is None:
         watched: Any = Watched(agent, len(tasks), num_points)
         trajectory = collect(env, watched, tasks, num_points, generator=generator)
-        return [trajectory], watched.vectors
+        return [trajectory], watched.vectors, watched.attention
     state = agent.prior(len(tasks), rows_per_task(agent))
     trial, vectors = [], [agent.state_vectors(state).detach().cpu()]
     for _ in range(num_points):
         trial.append(collect(env, agent, tasks, agent.block // rows_per_task(agent), generator=generator, state=state))
         state = agent.adapt(state, trial[-1])
         vectors.append(agent.state_vectors(state).detach().cpu())
-    return trial, torch.stack(vectors)
+    return trial, torch.stack(vectors), None

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarl.protocols import Agent, PosteriorSampling
+from metarl.protocols import Agent, PosteriorSampling, ShowsAttention
 from metarl.records import Decision, Step, Trajectory
 
 
@@ -42,9 +42,10 @@ class Watched(Delegate):
         self._count = torch.zeros(num_tasks, dtype=torch.int64)  # of the vectors of each task
         self._num_episodes = num_episodes
         self._vectors: Tensor | None = None
+        self._attention: dict[int, list[Tensor]] = {}  # to each step, by the number of episodes before
 
     def observe(self, state: Any, action: Tensor | None, step: Step) -> Any:
-        self.state = self.agent.observe(state, action, step)
+        before, self.state = state, self.agent.observe(state, action, step)
         begins = torch.ones_like(step.episode_end) if action is None else step.episode_end
         rows = begins.nonzero().flatten().cpu()
         if len(rows):
@@ -52,8 +53,31 @@ class Watched(Delegate):
             if self._vectors is None:
                 self._vectors = torch.zeros(self._num_episodes + 1, *vectors.shape)
             self._vectors[self._count[rows], rows] = vectors[rows].cpu()
+            if isinstance(self.agent, ShowsAttention):
+                self._look_back(self.agent.attention(before, action, step), rows)
             self._count[rows] += 1
         return self.state
+
+    def _look_back(self, weights: Tensor | None, rows: Tensor) -> None:
+        """Add the attention [B, steps] of these rows to the means by the number of episodes before."""
+        if weights is not None:
+            for count in self._count[rows].unique().tolist():
+                self._attention.setdefault(count, []).append(weights.cpu()[rows[self._count[rows] == count]])
+
+    @property
+    def attention(self) -> list[list[float]] | None:
+        """The mean attention to each step so far as each episode begins, and after the last; None without attention.
+
+        Rows whose episodes begin at different steps are aligned at the first step of the trial.
+        """
+        if not self._attention:
+            return None
+        found = []
+        for _, parts in sorted(self._attention.items()):
+            longest = max(part.shape[1] for part in parts)
+            padded = [torch.nn.functional.pad(part, (0, longest - part.shape[1])) for part in parts]
+            found.append(torch.cat(padded).mean(0).tolist())
+        return found
 
     @property
     def vectors(self) -> Tensor:

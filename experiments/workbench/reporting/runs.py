@@ -22,6 +22,7 @@ from experiments.cli.tables import verdict
 from experiments.experiment.definition import Expected, path_now
 from experiments.experiment.names import AGENTS, FAMILIES, FUNCTION_FAMILIES, LEARNERS
 from experiments.workbench.comparing.runs import PLAIN_NAME
+from experiments.workbench.insight.findings import Finding
 from experiments.workbench.launching.standing import OUTPUT
 from metarl.errors import RunError, shell_command
 from metarl.evaluation import Evaluation
@@ -38,6 +39,7 @@ _KINDS = {".mp4": ("video/mp4", 4, b"ftyp"), ".png": ("image/png", 0, b"\x89PNG\
 _OF_NUMBERS = ({"mean", "iqm"}, {"cvar20", "cvar5"})  # what parts of an evaluation have that hold nothing but numbers
 _WARNING = re.compile(r"warning|^metarl: ", re.IGNORECASE)
 _READER: TypeAdapter[Evaluation] = TypeAdapter(Evaluation)
+_FINDINGS: TypeAdapter[list[Finding]] = TypeAdapter(list[Finding])
 _EXPECTED: TypeAdapter[Expected | None] = TypeAdapter(Expected | None)
 
 
@@ -90,6 +92,7 @@ class ReportedRun:
     baselines: dict[str, list[float]]
     videos: list[Media]
     exploration: Media | None
+    findings: list[Finding]  # of the newest diagnosis
     problems: list[Problem]
 
     @property
@@ -149,6 +152,7 @@ def read_run(path: Path, most_media: int = MOST_MEDIA) -> ReportedRun:
         baselines=run.baselines(),
         exploration=budget.take(exploration) if exploration.exists() or exploration.is_symlink() else None,
         videos=[budget.take(video) for video in _videos(run, problems)],
+        findings=_findings(run, problems),
         problems=problems,
     )
     problems[:0] = _state(reported)
@@ -171,6 +175,17 @@ def _evaluations(run: Run, problems: list[Problem]) -> list[SavedEvaluation]:
         except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
             problems.append(Problem(f"cannot read {file.name}: {_reason(error)}"))
     return found
+
+
+def _findings(run: Run, problems: list[Problem]) -> list[Finding]:
+    """What the newest diagnosis found; empty without one, or where it cannot be read, which is a problem."""
+    files = sorted(run.path.glob("diagnosis_*.json"), key=lambda file: file.lstat().st_mtime)
+    for file in files[-1:]:
+        try:
+            return _FINDINGS.validate_python(json.loads(read_file(file))["findings"])
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            problems.append(Problem(f"cannot read {file.name}: {_reason(error)}"))
+    return []
 
 
 def _saved(name: str, content: Any) -> SavedEvaluation:

@@ -62,6 +62,7 @@ def sections_of(run: ReportedRun) -> list[Section]:
         _adaptation(run),
         _splits(run),
         _tasks(run),
+        _diagnosis(run),
         _learning(run),
         _time(run),
         _videos(run),
@@ -267,6 +268,20 @@ def _tasks(run: ReportedRun) -> Section:
     ]
     tables.append(Table(f"The worst {len(worst)} tasks", list(worst[0]) if worst else ["task"], rows))
     return Section(title, texts, charts=maps, tables=tables)
+
+
+def _diagnosis(run: ReportedRun) -> Section:
+    """The verdicts of `metarl diagnose`, and the evidence under them."""
+    title = "Diagnosis"
+    if not run.findings:
+        return Section(title, problems=[Problem("there is none", shell_command("metarl", "diagnose", run.path))])
+    rows = [words(finding.detector, finding.level, finding.verdict) for finding in run.findings]
+    tables = [Table("Verdicts", ["detector", "level", "verdict"], rows, frozenset(range(3)))]
+    for finding in run.findings:
+        for one in finding.evidence:
+            parts = as_rows(one.columns, one.rows)
+            tables.append(Table(f"{finding.detector}: {one.title}", parts["columns"], parts["rows"]))
+    return Section(title, tables=tables)
 
 
 def _of_task(name: str, value: float, digits: int) -> Cell:

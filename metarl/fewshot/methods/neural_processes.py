@@ -26,6 +26,8 @@ from metarl.fewshot.outer_step import OuterConfig, OuterStep
 from metarl.fewshot.problem import Problem, Regression, squared_errors
 from metarl.nets.distributions import DiagonalGaussian
 from metarl.nets.mlp import Activation, mlp
+from metarl.optim import flat_gradient
+from metarl.parallel import shared_noise
 from metarl.records import Examples, cat, stack
 
 _INITIAL_RAW_VARIANCE = -3.0  # softplus of it is the initial variance of one example's factor
@@ -99,9 +101,17 @@ class NeuralProcess:
     def update(self, experience: FewShotEpisode, generator: torch.Generator) -> dict[str, float]:
         """One step of Adam; `train/query_mse` is the mean squared error after the whole support, before the step."""
         support, query = experience.support, experience.query
-        loss, error = self._judge(support, query, generator)
+        with shared_noise():
+            loss, error = self._judge(support, query, generator)
         norm = self.outer_step(loss)
         return {"train/query_mse": float(error), "train/loss": float(loss.detach()), "train/grad_norm": norm}
+
+    def task_gradients(self, experience: FewShotEpisode, num_tasks: int, generator: torch.Generator) -> Tensor:
+        """The gradients of the loss given part of the support and all of it: [num_tasks, P]."""
+        parameters = list(self.adaptation.parameters())
+        tasks = (experience[task : task + 1] for task in range(num_tasks))
+        losses = (self._judge(task.support, task.query, generator)[0] for task in tasks)
+        return torch.stack([flat_gradient(loss, parameters) for loss in losses])
 
     def _judge(self, support: Examples, query: Examples, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The loss on a batch of tasks, over support and queries, and the query error after the whole support."""

@@ -29,6 +29,7 @@ from metarl.fewshot.normalising import absorb_statistics, in_evaluation, normali
 from metarl.fewshot.problem import Problem
 from metarl.fewshot.source import LearnsFromEpisodes
 from metarl.optim import check_finite
+from metarl.parallel import mean_over_tasks
 from metarl.records import Examples, cat
 
 
@@ -63,9 +64,9 @@ class AdamWithoutMomentum(nn.Module):
 
     def hand_on(self, memory: dict[str, Any]) -> None:
         """Let later tasks start with the mean of these tasks' statistics."""
-        self.count.copy_(memory["count"].mean())
+        self.count.copy_(mean_over_tasks(memory["count"]))
         for name, square in memory["square"].items():
-            self.get_buffer(self._buffer_of[name]).copy_(square.mean(0))
+            self.get_buffer(self._buffer_of[name]).copy_(mean_over_tasks(square))
 
     def forward(
         self, params: Params, gradient: Params, losses: Tensor, memory: dict[str, Any]
@@ -197,7 +198,7 @@ class Reptile:
 
     def _move(self, start: Params, reached: Params, share: float) -> None:
         """Move the initialisation by a fraction of the mean change."""
-        moves = {name: (reached[name] - start[name]).mean(0) for name in self.adaptation.adapted}
+        moves = {name: mean_over_tasks(reached[name] - start[name]) for name in self.adaptation.adapted}
         for name, move in moves.items():
             self.adaptation.net.get_parameter(name).add_(share * move)
 

@@ -22,6 +22,7 @@ from metarl.fewshot.methods.reptile import Reptile, ReptileConfig
 from metarl.fewshot.problem import Problem
 from metarl.fewshot.reparametrised import Reparametrised
 from metarl.nets.mlp import key_of
+from metarl.parallel import mean_over_tasks
 
 
 class LowRank(Reparametrised):
@@ -89,7 +90,7 @@ class ReptileLoRA(Reptile):
         net = self.adaptation.net
         assert isinstance(net, LowRank)
         products = {
-            name: torch.lerp(net.product(start, name)[0], net.product(reached, name).mean(0), share)
+            name: torch.lerp(net.product(start, name)[0], mean_over_tasks(net.product(reached, name)), share)
             for name in net.matrices
         }
         super()._move(start, reached, share)

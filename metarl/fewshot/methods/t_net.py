@@ -25,6 +25,7 @@ from metarl.fewshot.gradient_learner import AdaptsBySteps, GradientLearner, Inne
 from metarl.fewshot.problem import Problem
 from metarl.fewshot.reparametrised import Reparametrised
 from metarl.nets.mlp import key_of
+from metarl.parallel import shared_noise
 
 
 class Transformed(Reparametrised):
@@ -132,4 +133,5 @@ class GatedLearner(GradientLearner):
 
     def _prior(self, num_tasks: int, generator: torch.Generator) -> Any:
         assert isinstance(self.adaptation, RuleAdaptation)
-        return self.adaptation.prior(num_tasks, generator)
+        with shared_noise():
+            return self.adaptation.prior(num_tasks, generator)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,8 @@ def in_torch(graph: Graph, inputs: Any) -> dict[str, torch.Tensor]:
 def test_a_step_with_its_state_passed_in_and_out_is_the_agents_own(case):
     trainer = trainer_of(case)
     graph, max_items = graph_of(trainer)
-    parity = check_parity(trainer, graph, lambda inputs: in_torch(graph, inputs), max_items=max_items)
+    run = partial(in_torch, graph)
+    parity = check_parity(trainer, graph, run, max_items=max_items, num_steps=60)
     assert parity.difference <= 2e-6
 
 
@@ -364,6 +366,7 @@ def small(name: str) -> Any:
     return config
 
 
+@pytest.mark.slow
 def test_a_few_shot_learner_is_one_graph_from_support_and_queries_to_classes(images, tmp_path):
     (part,) = export(learner_of(images, small("prototypical")), tmp_path)
     assert part.parity.difference <= 1e-5

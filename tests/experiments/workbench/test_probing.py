@@ -19,11 +19,12 @@ from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import PointNavigation
 from experiments.experiment.definition import Experiment
 from experiments.workbench.insight.known import known_of
-from experiments.workbench.insight.pictures import distances, scatter
+from experiments.workbench.insight.pictures import attention, distances, scatter
 from experiments.workbench.insight.probes import probe, ridge
 from experiments.workbench.insight.probing import probe_states, target_of
 from experiments.workbench.insight.states import TaskStates, task_states
 from metarl._lazy import imported
+from metarl.adaptation.attention import KeysValues, attend, attention_weights
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.errors import UserError
@@ -152,10 +153,31 @@ def test_learners_of_functions_show_a_vector_for_each_task_and_point(name):
     assert set(states.parameters) == {"amplitude", "phase"}
 
 
+@pytest.mark.parametrize("name", ["rl2_snail", "rl2_transformer", "rl2"])
+def test_attention_is_a_mean_over_past_steps_as_each_episode_begins(name):
+    trainer = Experiment(replace(PointNavigation(), horizon=3), AGENTS[name], TrainConfig(1, 2)).trainer()
+    weights = task_states(trainer, "test", 4, 2, seed=0).attention
+    if name == "rl2":
+        assert weights is None
+        return
+    assert weights is not None
+    assert [len(row) for row in weights] == [1, 4, 7]
+    assert [sum(row) for row in weights] == pytest.approx([1, 1, 1], abs=1e-5)
+    assert attention(weights, "episode")[:4] == b"\x89PNG"
+
+
+def test_attention_weights_are_those_with_which_items_are_read():
+    """Each value is a unit vector of its own, so what is read is the weights."""
+    query, keys, values = torch.randn(1, 1, 1, 3), torch.randn(1, 1, 4, 3), torch.eye(4).view(1, 1, 4, 4)
+    past, new = (KeysValues(keys[:, :, part], values[:, :, part]) for part in (slice(3), slice(3, 4)))
+    read, _ = attend(query, new, past, alone=False)
+    torch.testing.assert_close(attention_weights(query, new, past), read[:, :, 0])
+
+
 def states_of_goals() -> TaskStates:
     goals = torch.arange(60) % 3
     told = torch.nn.functional.one_hot(goals, 3).double() + 0.01 * normal(60, 3)
-    return TaskStates("episode", torch.stack([torch.zeros(60, 3).double(), told]), {"goal": goals.float()}, {})
+    return TaskStates("episode", torch.stack([torch.zeros(60, 3).double(), told]), {"goal": goals.float()}, None, {})
 
 
 def test_probes_of_states_say_what_is_known_before_and_after():
@@ -174,7 +196,7 @@ def test_too_few_tasks_are_refused():
 def test_pictures_of_states_are_pngs_and_distances_follow_the_parameter():
     numbers = torch.rand(40, generator=generator())
     vectors = torch.stack([torch.zeros(40, 1), numbers[:, None]]).double()
-    states = TaskStates("episode", vectors, {"velocity": numbers}, {})
+    states = TaskStates("episode", vectors, {"velocity": numbers}, None, {})
     png, correlation = distances(states, 1)
     assert correlation == pytest.approx(1)
     assert png[:4] == scatter(states, [0, 1])[:4] == b"\x89PNG"

@@ -15,6 +15,7 @@ from metarl.adaptation.external_memory import ExternalMemoryConfig
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.fewshot.episode import FewShotEpisode, FewShotFamily
+from metarl.fewshot.methods.image_cnp import ImageCNPConfig
 from metarl.fewshot.methods.lstm import LSTMConfig
 from metarl.fewshot.methods.mann import MANNConfig
 from metarl.fewshot.methods.prototypical import PrototypicalConfig
@@ -48,6 +49,11 @@ IMAGE_LEARNERS: dict[str, tuple[Any, int, float]] = {
         0.75,
     ),
     "lstm": (LSTMConfig(embedding="pixels", hidden_size=64, outer_lr=1e-2), 260, 0.8),
+    "image_cnp": (
+        ImageCNPConfig(conv=EMBEDDING, hidden_sizes=(64, 64), latent_size=64, outer_lr=3e-3),
+        300,
+        0.6,
+    ),
 }
 TASKNORM = replace(EMBEDDING, normalisation="tasknorm")
 PLAIN = Patterns(faintness=1.0, shadow=0.0)
@@ -56,6 +62,7 @@ EASIER = {  # for learners that have yet to find out that examples are to be com
     "transformer": (replace(PLAIN, size=3), 64),
     "mann": (replace(PLAIN, size=3), 64),
     "lstm": (replace(PLAIN, size=3), 64),
+    "image_cnp": (PLAIN, 32),
 }
 image_learners = pytest.mark.parametrize("name", IMAGE_LEARNERS)
 

@@ -1,0 +1,136 @@
+"""Several processes that share a training have the numbers of one, up to the order in which floats are added."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from agents.hyperx import HyperXConfig
+from agents.rl2 import RL2Config
+from metarl import parallel
+from metarl.parallel import Share
+from metarl.trainer import TrainConfig, Trainer
+from tests.metarl.two_processes import CASES, MDP, by_processes, train
+
+# Biases that change no output: their gradients are rounding errors, which Adam magnifies. And a mean that follows one.
+WITHOUT_EFFECT = ("project.bias", "conv.bias", "norm.running_mean")
+
+
+def tensors(state: Any, where: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(state, torch.Tensor):
+        yield where, state
+    elif isinstance(state, (dict, list)):
+        for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+            yield from tensors(value, f"{where}.{key}")
+
+
+def check_equal(one: dict[str, Any], several: dict[str, Any]) -> None:
+    """Equal to 1e-5: curves, scores of each test task in order, and all that is learned; random streams to the bit."""
+    assert len(one["rows"]) == len(several["rows"])
+    for mine, theirs in zip(one["rows"], several["rows"], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+    assert one["tasks_hash"] == several["tasks_hash"]
+    torch.testing.assert_close(one["scores"], several["scores"], rtol=1e-5, atol=1e-6)
+    theirs = dict(tensors(several["state"]))
+    for name, value in tensors(one["state"]):
+        if not value.is_floating_point():
+            assert torch.equal(value, theirs[name]), name
+        elif value.numel() and not name.endswith(WITHOUT_EFFECT):
+            size = float(value.abs().max())
+            torch.testing.assert_close(value, theirs[name], rtol=0, atol=3e-5 * size + 1e-7, msg=name)
+
+
+def all_cases() -> dict[str, Any]:
+    return {name: train(name, case, 3) for name, case in CASES.items()}
+
+
+@pytest.fixture(scope="module")
+def by_two(tmp_path_factory) -> dict[str, Any]:
+    return by_processes(2, all_cases, tmp_path_factory.mktemp("two") / "results.pt")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_give_the_curve_and_the_parameters_of_one(name, by_two):
+    check_equal(train(name, CASES[name], 3), by_two[name])
+    assert by_two[name]["communication"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rl2", "promp", "pearl", "varibad", "maml"])
+def test_what_two_processes_began_one_and_then_three_continue(name, tmp_path):
+    whole = train(name, CASES[name], 5)
+    first = by_processes(2, functools.partial(train, name, CASES[name], 2), tmp_path / "two.pt")
+    second = train(name, CASES[name], 1, first["state"])
+    third = by_processes(3, functools.partial(train, name, CASES[name], 2, second["state"]), tmp_path / "three.pt")
+    check_equal(whole, {**third, "rows": first["rows"] + second["rows"] + third["rows"]})
+
+
+def refusals() -> list[str]:
+    found = []
+    for num_tasks, bonus in ((1, None), (4, HyperXConfig())):
+        config = RL2Config() if bonus is None else RL2Config(bonus=bonus)
+        with pytest.raises(ValueError, match="process") as error:
+            Trainer(MDP, config, TrainConfig(num_iterations=1, num_tasks=num_tasks), agent_name="rl2", seed=0)
+        found.append(str(error.value))
+    return found
+
+
+@pytest.mark.slow
+def test_what_processes_cannot_share_is_refused_in_a_line(tmp_path):
+    few, bonus = by_processes(2, refusals, tmp_path / "refusals.pt")
+    assert few == "num_tasks is 1; must be at least 2, the number of processes"
+    assert bonus.startswith("bonus is hyperx")
+    assert bonus.endswith("the number of processes must be 1")
+
+
+def test_shares_of_tasks_come_back_together_in_their_order():
+    rows = torch.arange(5).repeat_interleave(2) * 10 + torch.arange(2).repeat(5)  # task and copy
+    shares = [Share(5, index, 3) for index in range(3)]
+    parts = [share.own(rows) for share in shares]
+    assert [part.tolist() for part in parts] == [[0, 1, 30, 31], [10, 11, 40, 41], [20, 21]]
+    assert torch.equal(shares[0]._ordered(parts, 0), rows)
+    assert [share.fraction for share in shares] == [0.4, 0.4, 0.2]
+    minibatch = torch.tensor([7, 0, 4, 9])  # rows of tasks 3, 0, 2 and 4
+    assert [share.own_rows(minibatch, 10).tolist() for share in shares] == [[3, 0], [3], [0]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_noise_of_a_task_is_that_which_one_process_draws_for_it(seed):
+    def draws(size: int, generator: torch.Generator) -> list[torch.Tensor]:
+        values = torch.empty(size, 2)
+        return [
+            torch.rand(size, 3, generator=generator),
+            torch.randn((size,), generator=generator),
+            torch.randint(9, (size, 2), generator=generator),
+            values.normal_(generator=generator).clone(),
+            values.exponential_(generator=generator).clone(),
+            torch.randint(100, (), generator=generator),
+        ]
+
+    whole = draws(5, torch.Generator().manual_seed(seed))
+    for index in range(2):
+        share, generator = Share(5, index, 2), torch.Generator().manual_seed(seed)
+        with share.noise():
+            parts = draws(share.size, generator)
+        for part, drawn in zip(parts, whole, strict=True):
+            assert torch.equal(part, drawn if drawn.ndim == 0 else share.own(drawn))
+
+
+def test_noise_that_cannot_be_shared_is_refused():
+    share, generator = Share(5, 0, 2), torch.Generator()
+    with share.noise(), pytest.raises(ValueError, match=r"shape \[4\]; axis 0 must be a multiple of the 3 tasks"):
+        torch.rand(4, generator=generator)
+    with share.noise(), pytest.raises(ValueError, match="bernoulli, which several processes cannot share"):
+        torch.bernoulli(torch.ones(3), generator=generator)
+
+
+def test_one_process_shares_nothing():
+    with parallel.sharing(5) as share:
+        assert (share.size, share.fraction, parallel.is_shared()) == (5, 1.0, False)
+        value = torch.ones(2)
+        assert parallel.total(value) is value
+        assert parallel.share_of_mean(value) is value
