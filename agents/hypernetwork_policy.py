@@ -91,7 +91,7 @@ class WrittenLinear(nn.Module):
         return self.weight + weight, self.bias + linear(code, self.bias_heads)
 
 
-class WrittenNet(nn.Module):
+class WrittenNet(nn.Sequential):
     """A net whose linear layers are written for each row from its code: features [..., in + code] -> [..., out].
 
     net: linear layers and activations, with the usual initialisation.
@@ -106,17 +106,16 @@ class WrittenNet(nn.Module):
         code_first: bool,
         generator: torch.Generator,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            *(WrittenLinear(layer, config, generator) if isinstance(layer, Linear) else layer for layer in net)
+        )
         input_size = next(layer.in_features for layer in net if isinstance(layer, Linear))
         sizes = [input_size, config.embedding_size]
         self.code_first, self.sizes = code_first, sizes[::-1] if code_first else sizes
-        self.layers = nn.ModuleList(
-            WrittenLinear(layer, config, generator) if isinstance(layer, Linear) else layer for layer in net
-        )
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         first, second = features.split(self.sizes, -1)
         code, x = (first, second) if self.code_first else (second, first)
-        for layer in self.layers:
+        for layer in self:
             x = layer(x, code) if isinstance(layer, WrittenLinear) else layer(x)
         return x

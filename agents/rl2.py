@@ -27,7 +27,6 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from agents.hypernetwork_policy import HypernetworkPolicyConfig
 from agents.hyperx import HyperX, HyperXConfig
 from agents.ppo import PPO, Evaluated
 from agents.trial_agent import (
@@ -96,7 +95,7 @@ class RL2Config(LatentAgentConfig):
             self.memory.check_width(self.hidden_size)
         if isinstance(self.memory, NoMemoryConfig) and self.encoder_sizes:
             raise ValueError(f"encoder_sizes is {self.encoder_sizes}; must be empty without a memory")
-        if isinstance(self.memory, NoMemoryConfig) and isinstance(self.policy, HypernetworkPolicyConfig):
+        if isinstance(self.memory, NoMemoryConfig) and self.writer is not None:
             raise ValueError("policy is a hypernetwork; must be heads without a memory, which it would read")
         if isinstance(self.memory, SplAggerConfig):
             self.memory.sizes(self.hidden_size)  # refuses an empty part
@@ -162,8 +161,8 @@ class RL2Network(nn.Module):
         super().__init__()
         obs_size = observation_space.shape[0]
         make = {"activation": config.activation, "generator": generator}
-        writes = isinstance(config.policy, HypernetworkPolicyConfig)
-        latent_sizes = (config.memory_size, *((config.policy.embedding_size,) if writes else ()))
+        writer = config.writer
+        latent_sizes = (config.memory_size,) if writer is None else (config.memory_size, writer.embedding_size)
         self.latent = mlp(latent_sizes, **make)
         self.policy, self.critic = policy_and_critic(
             config,

@@ -58,6 +58,11 @@ class LatentAgentConfig(TrialAgentConfig):
         if not isinstance(self.bonus, (NoBonus, HyperXConfig)):
             raise ValueError(f"bonus is {self.bonus!r}; must be a NoBonus or HyperXConfig")
 
+    @property
+    def writer(self) -> HypernetworkPolicyConfig | None:
+        """The settings of the hypernetwork that writes the policy; None: heads read the latent."""
+        return self.policy if isinstance(self.policy, HypernetworkPolicyConfig) else None
+
 
 def policy_and_critic(
     config: LatentAgentConfig,
@@ -72,8 +77,8 @@ def policy_and_critic(
 
     latent_first: whether the features begin with the latent; if not, they end with it.
     """
-    writer = config.policy if isinstance(config.policy, HypernetworkPolicyConfig) else None
-    sizes = (obs_size, *writer.hidden_sizes) if writer else (obs_size + latent_size, *config.head_sizes)
+    writer = config.writer
+    sizes = (obs_size + latent_size, *config.head_sizes) if writer is None else (obs_size, *writer.hidden_sizes)
     make: dict[str, Any] = {"activation": config.activation, "generator": generator}
     policy = PolicyHead(sizes, action_space, init_std=config.init_std, **make)
     critic = mlp((*sizes, 1), output_gain=1.0, **make)

@@ -31,7 +31,6 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.belief_vae import BeliefVAE, RewardKind, Transitions
-from agents.hypernetwork_policy import HypernetworkPolicyConfig
 from agents.hyperx import HyperX, HyperXConfig
 from agents.ppo import PPO, Evaluated
 from agents.trial_agent import InputMoments, LatentAgentConfig, TrialAgent, policy_and_critic
@@ -162,8 +161,7 @@ class BeliefPolicy(nn.Module):
         super().__init__()
         make = {"activation": config.activation, "generator": generator}
         self.obs = mlp((obs_size, config.embedding_size), **make)
-        writes = isinstance(config.policy, HypernetworkPolicyConfig)
-        belief_size = config.policy.embedding_size if writes else config.embedding_size
+        belief_size = config.embedding_size if config.writer is None else config.writer.embedding_size
         self.belief = mlp((2 * config.latent_size, belief_size), **make)
         self.head, self.critic = policy_and_critic(
             config,
