@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, rendezvous  # pyright: ignore[reportPrivateImportUsage]
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
@@ -70,9 +71,9 @@ def join(device: str = "cpu") -> None:
         backend = "cpu:gloo,cuda:nccl"
     index, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     with _answered():
-        store, *_ = next(iter(dist.rendezvous("env://", index, count, timeout=TIMEOUT)))
+        store, *_ = next(iter(rendezvous("env://", index, count, timeout=TIMEOUT)))
         # torchrun keeps its store when it starts the processes again: addresses of the dead must not be found in it
-        fresh = dist.PrefixStore(f"metarl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{count}", store)
+        fresh = PrefixStore(f"metarl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{count}", store)
         dist.init_process_group(backend, store=fresh, rank=index, world_size=count, timeout=TIMEOUT)
 
 

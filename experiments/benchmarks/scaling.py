@@ -2,6 +2,7 @@
 
 Each process has one thread, or a GPU where there are two or more. A round is an iteration of each recipe by one process
 and then by R; what the machine does meanwhile befalls both. What a process waits for others counts as communication.
+Processor time, that of the busiest process, is what a machine without other work would need, but for the waiting.
 
 delay_ms: what is added to each message, to see what a network would cost.
 """
@@ -63,6 +64,7 @@ class Iterations:
     """Some iterations of a training, as measured by its first process; per iteration."""
 
     seconds: float
+    processor_seconds: float  # of the busiest process
     collecting: float  # fraction of the seconds until the update begins
     communicating: float  # fraction of the seconds
     messages: float
@@ -91,6 +93,8 @@ def run(settings: Settings | None = None) -> Result:
             "bytes_per_iteration": statistics.median(part.bytes for part in last[several]),
             "seconds_by_one": statistics.median(part.seconds for part in last[one]),
             "seconds_by_several": statistics.median(part.seconds for part in last[several]),
+            "processor_seconds_by_one": statistics.median(part.processor_seconds for part in last[one]),
+            "processor_seconds_by_several": statistics.median(part.processor_seconds for part in last[several]),
         }
     compared = ratios(rounds, [f"{recipe} by {count} / {recipe} by 1" for recipe in settings.recipes])
     asked = {f"{name} by {count} / {name} by 1": least for name, least in ASKED.items()} if count == 2 else {}
@@ -171,19 +175,20 @@ def _serve(orders: Connection, index: int, count: int, port: int, recipe: str, d
         result = _iterations(trainer, count)
         count = parallel.exchanged(max(1, round(_SECONDS / result.seconds)))[0]
         orders.send(result)
+    parallel.leave()
 
 
 def _iterations(trainer: Trainer, count: int) -> Iterations:
     parallel.spent()
-    started = time.perf_counter()
+    started, started_processor = time.perf_counter(), time.process_time()
     rows = [trainer.iterate() for _ in range(count)]
-    seconds = (time.perf_counter() - started) / count
+    seconds, processor = (time.perf_counter() - started) / count, (time.process_time() - started_processor) / count
 
     def mean(tag: str) -> float:
         return sum(row.get(tag, 0.0) for row in rows) / count
 
     tags = ("collect_share", "communication_share", "communication_messages", "communication_bytes")
-    return Iterations(seconds, *(mean(f"time/{tag}") for tag in tags))
+    return Iterations(seconds, max(parallel.exchanged(processor)), *(mean(f"time/{tag}") for tag in tags))
 
 
 def main(json: bool = False) -> None:
@@ -193,4 +198,5 @@ def main(json: bool = False) -> None:
     if not json:
         for recipe, costs in result.details.items():
             share, messages = costs["communication_share"], costs["messages_per_iteration"]
-            print(f"{recipe}: {share:.1%} of the time in {messages:.0f} messages per iteration")
+            less = costs["processor_seconds_by_one"] / costs["processor_seconds_by_several"]
+            print(f"{recipe}: {share:.1%} of the time in {messages:.0f} messages; {less:.2f} times less processor time")

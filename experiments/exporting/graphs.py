@@ -180,7 +180,9 @@ def save_onnx(
             written = torch.onnx.export(program, (), dynamo=True, verbose=False, opset_version=opset, **names)
     except Exception as error:  # whatever torch's exporter raises
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{graph.name} cannot be written as ONNX with opset {opset}: {lines[0]}") from error
+        raise UserError(
+            f"{graph.name} cannot be written as ONNX with opset {opset}: {lines[0].partition(chr(27))[0]}"
+        ) from error
     assert written is not None
     model = written.model_proto
     _tidy(model)

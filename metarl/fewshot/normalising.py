@@ -72,8 +72,9 @@ def absorb_statistics(net: nn.Module, episode: FewShotEpisode) -> None:
 def absorb_shared_statistics(net: nn.Module) -> None:
     """Update the running averages of a net whose tasks several processes share; a no-op in one process."""
     share = current()
-    for norm in _norms(net) if share is not None and share.count > 1 else ():
-        norm.absorb_pending(share)
+    if share is not None and share.count > 1:
+        for norm in _norms(net):
+            norm.absorb_pending(share)
 
 
 @contextmanager

@@ -140,9 +140,8 @@ def test_what_a_sampler_drew_is_drawn_for_each_number_of_a_task(tmp_path):
     ]
     run = run_with(tmp_path, {"train/loss": 1.0}, *rows)
     assert plots.sampled_parameters(run.progress()) == ["goal.0", "wind"]
-    path = plots.plot_sampled_tasks(run)
-    assert path == run.path / "sampled_tasks.png"
-    assert path.read_bytes().startswith(b"\x89PNG")
+    assert plots.plot_sampled_tasks(run) == run.path / "sampled_tasks.png"
+    assert (run.path / "sampled_tasks.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_without_a_sampler_has_no_picture_of_it(tmp_path):

@@ -57,6 +57,17 @@ def wait_for_rows(path: Path, count: int) -> None:
     raise TimeoutError(f"{path} has not logged {count} iterations")
 
 
+def wait_for_port(port: int) -> None:
+    """Wait until something listens on a port of this machine."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(f"nothing listens on port {port}")
+
+
 def learned(path: Path) -> dict[str, torch.Tensor]:
     state = Run.open(path).load("latest")["agent"]["adaptation"]
     return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
@@ -121,18 +132,21 @@ def test_a_machine_that_leaves_changes_the_number_of_processes_and_nothing_else(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     path = tmp_path / "run"
-    settings = "last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=2"
+    settings = "last_call_timeout=15,keep_alive_interval=1,keep_alive_max_attempt=2"
     rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-conf", settings]
     command = ["torch.distributed.run", "--nnodes", "1:2", "--nproc-per-node", "1", "--max-restarts", "3", *rendezvous]
     command += ["-m", "experiments", "train", *SHORT, "--run-dir", str(path)]
-    stays, leaves = (start(*command, module=None) for _ in range(2))
-    try:
-        wait_for_rows(path, 20)
-        for pid in (*children(leaves.pid), leaves.pid):
-            os.kill(pid, signal.SIGKILL)
-        _, stderr = stays.communicate(timeout=300)
-        assert stays.returncode == 0, stderr
-        assert curve(path) == pytest.approx(curve(undisturbed), rel=1e-5)
-    finally:
-        for process in (stays, leaves):
-            process.kill()
+    stays = start(*command, module=None)
+    wait_for_port(port)  # it holds the rendezvous, so that the other one can go
+    leaves = start(*command, module=None)
+    with stays, leaves:  # whose pipes are closed at the end
+        try:
+            wait_for_rows(path, 20)
+            for pid in (*children(leaves.pid), leaves.pid):
+                os.kill(pid, signal.SIGKILL)
+            _, stderr = stays.communicate(timeout=300)
+            assert stays.returncode == 0, stderr
+            assert curve(path) == pytest.approx(curve(undisturbed), rel=1e-5)
+        finally:
+            for process in (stays, leaves):
+                process.kill()
