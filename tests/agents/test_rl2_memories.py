@@ -162,7 +162,7 @@ PROBES: dict[str, dict[str, Any]] = {
         "memory": SnailConfig(filters=(16,), key_sizes=(16,), value_sizes=(16,), length=11),
         "learning_rate": 5e-3,
     },
-    "splagger": {"memory": SplAggerConfig(), "learning_rate": 5e-3},
+    "splagger": {"memory": SplAggerConfig(aggregate_fraction=0.25), "learning_rate": 1e-2},
     "transformer": {
         "memory": TransformerConfig(num_layers=1, num_heads=2),
         "learning_rate": 3e-3,
