@@ -192,21 +192,12 @@ def save_onnx(
     path.write_bytes(model.SerializeToString())
 
 
-def _softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
-    """log(1 + exp(x)), accurate for far negative x too, where onnxruntime's own loses all digits."""
-    small = (-(beta * x).abs()).exp()
-    return x.clamp(min=0) + 2 / beta * (small / (2 + small)).atanh()
-
-
 def _sort(x: Tensor, *, stable: bool, dim: int = -1, descending: bool = False) -> tuple[Tensor, Tensor]:
     """A sort as ONNX has it, whose TopK puts the first of equals first."""
     return tuple(torch.topk(x, x.shape[dim], dim, largest=descending))  # pyright: ignore[reportReturnType], two
 
 
-_REPLACED: dict[
-    Any, Callable[..., Any]
-] = {  # operations that torch's exporter does not know, or that ONNX runtimes compute inaccurately
-    torch.ops.aten.softplus.default: _softplus,
+_REPLACED: dict[Any, Callable[..., Any]] = {  # operations that torch's exporter does not know
     torch.ops.aten.sort.stable: _sort,
 }
 
