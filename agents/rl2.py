@@ -27,19 +27,27 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from agents.hyperx import BONUSES, HyperX, HyperXConfig, NoBonus
+from agents.hyperx import HyperX, HyperXConfig
 from agents.ppo import PPO, Evaluated
-from agents.trial_agent import InputMoments, TrialAgent, TrialAgentConfig, check_bonus, memory_item, one_later
+from agents.trial_agent import (
+    InputMoments,
+    LatentAgentConfig,
+    TrialAgent,
+    memory_item,
+    one_later,
+    policy_and_critic,
+)
 from metarl.adaptation.attention import CausalStack, StackState
 from metarl.adaptation.no_memory import NoMemoryConfig
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceBelief, SequenceState
 from metarl.adaptation.snail import SnailConfig
+from metarl.adaptation.splagger import SplAggerConfig
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.adaptation.window import WindowConfig
 from metarl.checks import at_least, widths
 from metarl.deployment import DeployedAgent, StepInputs
-from metarl.nets.mlp import PolicyHead, mlp
+from metarl.nets.mlp import mlp
 from metarl.optim import flat_gradient
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
@@ -54,13 +62,14 @@ MEMORIES = {  # the memories by the names that the command line takes
     "snail": SnailConfig(),
     "transformer": TransformerConfig(),
     "window": WindowConfig(),
+    "splagger": SplAggerConfig(),
     "none": NoMemoryConfig(),
 }
-MemoryConfig = NoMemoryConfig | RecurrentConfig | SnailConfig | TransformerConfig | WindowConfig
+MemoryConfig = NoMemoryConfig | RecurrentConfig | SnailConfig | SplAggerConfig | TransformerConfig | WindowConfig
 
 
 @dataclass(frozen=True)
-class RL2Config(TrialAgentConfig):
+class RL2Config(LatentAgentConfig):
     """RL²: a recurrent policy trained by PPO."""
 
     memory: MemoryConfig = field(  # memory of the trial so far
@@ -72,9 +81,6 @@ class RL2Config(TrialAgentConfig):
     # number of steps that an update keeps in memory at a time and computes twice, for long trials; None: whole trials
     segment: int | None = None
     truncate: bool = False  # whether gradients stop at the start of a segment
-    bonus: NoBonus | HyperXConfig = field(  # exploration bonus in meta-training
-        default_factory=NoBonus, metadata={"variants": BONUSES}
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,11 +91,14 @@ class RL2Config(TrialAgentConfig):
         if not isinstance(self.memory, MemoryConfig):
             classes = dict.fromkeys(type(memory).__name__ for memory in MEMORIES.values())
             raise ValueError(f"memory is {self.memory!r}; must be one of {', '.join(classes)}")
-        check_bonus(self.bonus)
         if isinstance(self.memory, TransformerConfig):
             self.memory.check_width(self.hidden_size)
         if isinstance(self.memory, NoMemoryConfig) and self.encoder_sizes:
             raise ValueError(f"encoder_sizes is {self.encoder_sizes}; must be empty without a memory")
+        if isinstance(self.memory, NoMemoryConfig) and self.writer is not None:
+            raise ValueError("policy is a hypernetwork; must be heads without a memory, which it would read")
+        if isinstance(self.memory, SplAggerConfig):
+            self.memory.sizes(self.hidden_size)  # refuses an empty part
 
     @property
     def memory_size(self) -> int:
@@ -151,15 +160,27 @@ class RL2Network(nn.Module):
     ) -> None:
         super().__init__()
         obs_size = observation_space.shape[0]
-        head_sizes = (config.memory_size + obs_size, *config.head_sizes)
         make = {"activation": config.activation, "generator": generator}
-        self.policy = PolicyHead(head_sizes, action_space, init_std=config.init_std, **make)
-        self.critic = mlp([*head_sizes, 1], output_gain=1.0, **make)
+        writer = config.writer
+        latent_sizes = (config.memory_size,) if writer is None else (config.memory_size, writer.embedding_size)
+        self.latent = mlp(latent_sizes, **make)
+        self.policy, self.critic = policy_and_critic(
+            config,
+            action_space,
+            obs_size=obs_size,
+            latent_size=latent_sizes[-1],
+            latent_first=True,
+            generator=generator,
+        )
         item_size = obs_size * (2 if config.whole_transition else 1) + self.policy.num_actions + config.reward_input + 1
         sizes = (item_size, *config.encoder_sizes)
         encoder = mlp(sizes, **make)
         memory: Any = config.memory.make(sizes[-1], config.hidden_size, generator=generator)
         self.memory: SequenceBelief[Any] = SequenceBelief(encoder, memory)
+
+    def features(self, hidden: Tensor, obs: Tensor) -> Tensor:
+        """The heads' inputs from the memory's output [..., H] and normalised observations [..., O]."""
+        return torch.cat([self.latent(hidden), obs], -1)
 
 
 RL2_TWO_CORES = RL2Config(  # base settings of the robot recipes, for two cores
@@ -217,7 +238,7 @@ class RL2(TrialAgent):
 
     def act(self, state: RL2State, obs: Tensor, generator: torch.Generator | None) -> ActorCriticDecision:
         """A decision for obs [B, O], the last observation read by the memory."""
-        features = torch.cat([state.memory.hidden, self._normalised_obs(obs)], -1)
+        features = self.net.features(state.memory.hidden, self._normalised_obs(obs))
         distribution = self.net.policy(features)
         action = distribution.mode if generator is None else distribution.sample(generator)
         return ActorCriticDecision(
@@ -310,7 +331,7 @@ class RL2(TrialAgent):
     ) -> tuple[Evaluated, SequenceState]:
         """The outputs for some steps of the trials, from the memory before them, and the memory after them."""
         hidden, state = self.net.memory.unroll_on(state, inputs.items)
-        features = torch.cat([hidden, inputs.obs], -1)
+        features = self.net.features(hidden, inputs.obs)
         distribution = self.net.policy(features)
         value = self.net.critic(features).squeeze(-1)
         log_prob = distribution.log_prob(self.net.policy.from_env(action))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from gymnasium import spaces
+from torch import Tensor, nn
 
-from agents.hyperx import REFUSES_PROCESSES, HyperX, HyperXConfig, NoBonus
+from agents.hypernetwork_policy import POLICIES, HeadsConfig, HypernetworkPolicyConfig, PolicyConfig, WrittenNet
+from agents.hyperx import BONUSES, REFUSES_PROCESSES, HyperX, HyperXConfig, NoBonus
 from agents.ppo import PPO, Evaluated, PPOBatch, PPOConfig, batch_of, past_returns
 from metarl.checks import positive, widths
-from metarl.nets.mlp import Activation, PolicyHead
+from metarl.nets.mlp import Activation, PolicyHead, mlp
 from metarl.nets.moments import Moments
 from metarl.records import Record, Trajectory
 
@@ -39,14 +41,51 @@ class TrialAgentConfig(PPOConfig):
         return REFUSES_PROCESSES if isinstance(getattr(self, "bonus", None), HyperXConfig) else None
 
 
-def check_bonus(bonus: Any) -> None:
-    """Check the setting of an exploration bonus.
+@dataclass(frozen=True)
+class LatentAgentConfig(TrialAgentConfig):
+    """The common settings of agents whose policy reads a latent: what they know of the trial so far."""
 
-    Raises:
-        ValueError: when it is of another class.
+    # policy and critic on the latent: heads that read it, or a hypernetwork that writes their weights from it
+    policy: PolicyConfig = field(default_factory=HeadsConfig, metadata={"variants": POLICIES})
+    bonus: NoBonus | HyperXConfig = field(  # exploration bonus in meta-training
+        default_factory=NoBonus, metadata={"variants": BONUSES}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.policy, PolicyConfig):
+            raise ValueError(f"policy is {self.policy!r}; must be a HeadsConfig or HypernetworkPolicyConfig")
+        if not isinstance(self.bonus, (NoBonus, HyperXConfig)):
+            raise ValueError(f"bonus is {self.bonus!r}; must be a NoBonus or HyperXConfig")
+
+    @property
+    def writer(self) -> HypernetworkPolicyConfig | None:
+        """The settings of the hypernetwork that writes the policy; None: heads read the latent."""
+        return self.policy if isinstance(self.policy, HypernetworkPolicyConfig) else None
+
+
+def policy_and_critic(
+    config: LatentAgentConfig,
+    action_space: spaces.Box | spaces.Discrete,
+    *,
+    obs_size: int,
+    latent_size: int,
+    latent_first: bool,
+    generator: torch.Generator,
+) -> tuple[PolicyHead, nn.Module]:
+    """The policy and the critic, which read an observation and a latent, embedded or not, as one vector of features.
+
+    latent_first: whether the features begin with the latent; if not, they end with it.
     """
-    if not isinstance(bonus, (NoBonus, HyperXConfig)):
-        raise ValueError(f"bonus is {bonus!r}; must be a NoBonus or HyperXConfig")
+    writer = config.writer
+    sizes = (obs_size + latent_size, *config.head_sizes) if writer is None else (obs_size, *writer.hidden_sizes)
+    make: dict[str, Any] = {"activation": config.activation, "generator": generator}
+    policy = PolicyHead(sizes, action_space, init_std=config.init_std, **make)
+    critic = mlp((*sizes, 1), output_gain=1.0, **make)
+    if writer is None:
+        return policy, critic
+    policy.net = WrittenNet(policy.net, writer, code_first=latent_first, generator=generator)
+    return policy, WrittenNet(critic, writer, code_first=latent_first, generator=generator)
 
 
 @dataclass(frozen=True)

@@ -31,16 +31,16 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.belief_vae import BeliefVAE, RewardKind, Transitions
-from agents.hyperx import BONUSES, HyperX, HyperXConfig, NoBonus
+from agents.hyperx import HyperX, HyperXConfig
 from agents.ppo import PPO, Evaluated
-from agents.trial_agent import InputMoments, TrialAgent, TrialAgentConfig, check_bonus
+from agents.trial_agent import InputMoments, LatentAgentConfig, TrialAgent, policy_and_critic
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceState
 from metarl.checks import at_least, not_negative, positive, rounds, widths
 from metarl.deployment import DeployedAgent, StepInputs, where
 from metarl.errors import UserError
 from metarl.nets.distributions import DiagonalGaussian
-from metarl.nets.mlp import PolicyHead, mlp
+from metarl.nets.mlp import mlp
 from metarl.nets.moments import Moments
 from metarl.optim import gradient_step, load_adam
 from metarl.parallel import Share, current, sharing, total
@@ -51,7 +51,7 @@ from metarl.source import TrainConfig
 
 
 @dataclass(frozen=True)
-class VariBADConfig(TrialAgentConfig):
+class VariBADConfig(LatentAgentConfig):
     """VariBAD: a policy on a variational belief about the task, trained by PPO."""
 
     latent_size: int = 5  # size of z, the latent task variable
@@ -71,9 +71,6 @@ class VariBADConfig(TrialAgentConfig):
     vae_batch: int = 32  # number of trials per step of the VAE
     num_terms: int | None = None  # number of prefixes drawn per trial, each with a term of the loss; None: all
     num_decoded: int | None = None  # number of transitions drawn per trial to be decoded; None: all
-    bonus: NoBonus | HyperXConfig = field(  # exploration bonus in meta-training
-        default_factory=NoBonus, metadata={"variants": BONUSES}
-    )
     buffer_trials: int = 1000  # number of recent trials from which the VAE learns
     max_gigabytes: float = 8.0  # memory limit of the recent trials, in GB
 
@@ -86,7 +83,6 @@ class VariBADConfig(TrialAgentConfig):
         positive(self, "vae_learning_rate", "vae_max_grad_norm", "max_gigabytes")
         not_negative(self, "final_vae_learning_rate")
         not_negative(self, "kl_weight")
-        check_bonus(self.bonus)
         if not isinstance(self.memory, RecurrentConfig):
             raise ValueError(f"memory is {self.memory!r}; must be a RecurrentConfig")
 
@@ -165,10 +161,16 @@ class BeliefPolicy(nn.Module):
         super().__init__()
         make = {"activation": config.activation, "generator": generator}
         self.obs = mlp((obs_size, config.embedding_size), **make)
-        self.belief = mlp((2 * config.latent_size, config.embedding_size), **make)
-        sizes = (2 * config.embedding_size, *config.head_sizes)
-        self.head = PolicyHead(sizes, action_space, init_std=config.init_std, **make)
-        self.critic = mlp((*sizes, 1), output_gain=1.0, **make)
+        belief_size = config.embedding_size if config.writer is None else config.writer.embedding_size
+        self.belief = mlp((2 * config.latent_size, belief_size), **make)
+        self.head, self.critic = policy_and_critic(
+            config,
+            action_space,
+            obs_size=config.embedding_size,
+            latent_size=belief_size,
+            latent_first=False,
+            generator=generator,
+        )
 
     def features(self, obs: Tensor, belief: Tensor) -> Tensor:
         """The heads' inputs from normalised observations [..., O] and beliefs [..., 2 Z]."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from agents import ppo
+from agents.hypernetwork_policy import HypernetworkPolicyConfig
 from agents.rl2 import RL2, Experience, RL2Config
 from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.gridworld import GridNavi
@@ -45,7 +46,11 @@ discrete_and_continuous = pytest.mark.parametrize(
 
 
 @discrete_and_continuous
-@pytest.mark.parametrize("settings", [{}, {"memory": RecurrentConfig("lstm")}, {"whole_transition": True}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"memory": RecurrentConfig("lstm")}, {"whole_transition": True}, {"policy": HypernetworkPolicyConfig()}],
+    ids=str,
+)
 def test_learning_sees_the_policy_that_acted(family, settings):
     agent = make(family, **settings)
     for _ in range(2):  # the second time with normalisers that are not the identity

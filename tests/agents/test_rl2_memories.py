@@ -15,6 +15,7 @@ from agents.rl2 import MEMORIES, RL2, Experience, RL2Config
 from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.torch_env import TorchEnv
 from metarl.adaptation.snail import SnailConfig
+from metarl.adaptation.splagger import SplAggerConfig
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.records import Record
 from metarl.rl.rollouts import collect
@@ -161,6 +162,7 @@ PROBES: dict[str, dict[str, Any]] = {
         "memory": SnailConfig(filters=(16,), key_sizes=(16,), value_sizes=(16,), length=11),
         "learning_rate": 5e-3,
     },
+    "splagger": {"memory": SplAggerConfig(aggregate_fraction=0.25), "learning_rate": 1e-2},
     "transformer": {
         "memory": TransformerConfig(num_layers=1, num_heads=2),
         "learning_rate": 3e-3,

@@ -9,6 +9,7 @@ from torch.distributions import Normal, kl_divergence
 
 from agents import ppo
 from agents.belief_vae import OneHotDecoder, Transitions
+from agents.hypernetwork_policy import HypernetworkPolicyConfig
 from agents.varibad import VariBAD, VariBADConfig
 from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.gridworld import GridNavi
@@ -37,6 +38,7 @@ SETTINGS = {
     "cells": (GRID, CELLS),
     "scalar": (GRID, {"state_decoder_sizes": (8,)}),
     "continuous": (POINT, {"state_decoder_sizes": (8,), "num_terms": 3, "num_decoded": 5}),
+    "hypernetwork": (GRID, {"policy": HypernetworkPolicyConfig(embedding_size=4, hidden_sizes=(8,))}),
 }
 every_kind = pytest.mark.parametrize(("family", "settings"), SETTINGS.values(), ids=SETTINGS)
 

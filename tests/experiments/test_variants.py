@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agents.hypernetwork_policy import POLICIES, HypernetworkPolicyConfig
 from agents.hyperx import HyperXConfig, NoBonus
 from agents.rl2 import MEMORIES
 from experiments.experiment.definition import from_config, load, to_config
@@ -39,6 +40,14 @@ def test_each_memory_is_saved_and_read_back(memory):
 def test_each_bonus_is_saved_and_read_back(name, bonus):
     experiment = load(name)
     experiment = replace(experiment, agent=replace(experiment.agent, bonus=bonus))
+    assert from_config(to_config(experiment, name), Path("run")) == experiment
+
+
+@pytest.mark.parametrize("policy", [*POLICIES.values(), HypernetworkPolicyConfig("kaiming")], ids=str)
+@pytest.mark.parametrize("name", [NAME, "grid_navi/varibad"])
+def test_each_policy_is_saved_and_read_back(name, policy):
+    experiment = load(name)
+    experiment = replace(experiment, agent=replace(experiment.agent, policy=policy))
     assert from_config(to_config(experiment, name), Path("run")) == experiment
 
 

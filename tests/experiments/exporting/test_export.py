@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import metarl
+from agents.hypernetwork_policy import HypernetworkPolicyConfig
 from agents.maml import MAMLTRPOConfig
 from agents.pearl import PEARLConfig
 from agents.rl2 import MEMORIES, RL2Config
@@ -54,6 +55,7 @@ CASES: dict[str, tuple[Any, Any]] = {
     "rl2 in a box": (POINT, RL2Config(hidden_size=8, encoder_sizes=(8,), whole_transition=True)),
     "rl2 on a bandit": (BernoulliBandit(num_arms=3), RL2Config(hidden_size=8)),
     "rl2 without rewards": (POINT, RL2Config(hidden_size=8, reward_input=False)),
+    "rl2 with a hypernetwork": (POINT, RL2Config(hidden_size=8, policy=HypernetworkPolicyConfig(embedding_size=3))),
     "student of actions": (POINT, TeacherStudentConfig(hidden_size=8)),
     "student of latents": (
         POINT,
@@ -62,6 +64,10 @@ CASES: dict[str, tuple[Any, Any]] = {
         ),
     ),
     "varibad": (GRID, VariBADConfig(hidden_size=8, memory=RecurrentConfig("lstm"))),
+    "varibad with a hypernetwork": (
+        GRID,
+        VariBADConfig(hidden_size=8, policy=HypernetworkPolicyConfig(embedding_size=3, hidden_sizes=(4,))),
+    ),
     "pearl": (POINT, PEARLConfig(num_train_tasks=2, normalise_obs=True, **NETS)),
     "pearl with the prior": (POINT, PEARLConfig(num_train_tasks=2, aggregation="product_with_prior", **NETS)),
     "pearl with next observations": (

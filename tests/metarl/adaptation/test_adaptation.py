@@ -13,6 +13,7 @@ from metarl.adaptation.gradient import GradientAdaptation, supervised_loss
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import MemoryConfig, SequenceAdaptation
 from metarl.adaptation.snail import SnailConfig
+from metarl.adaptation.splagger import SplAggerConfig
 from metarl.adaptation.step_sizes import FixedStepSizes
 from metarl.adaptation.transformer import PositionKind, TransformerConfig
 from metarl.adaptation.window import WindowConfig
@@ -83,8 +84,10 @@ MEMORIES: dict[str, MemoryConfig] = {
     },
     "external": ExternalMemoryConfig(num_slots=5, slot_size=3, num_heads=2),
     "window": WindowConfig(channels=8),
+    "splagger": SplAggerConfig(),
+    "splagger_lstm": SplAggerConfig("lstm", aggregate_fraction=0.25),
 }
-ASKED = ("gru", "lstm", "snail", "transformer_learned", "transformer_rotary", "external", "window")
+ASKED = ("gru", "lstm", "snail", "transformer_learned", "transformer_rotary", "external", "window", "splagger")
 SEQUENCES = {
     **{name: sequence(config) for name, config in MEMORIES.items()},
     **{f"{name}_asked": sequence(MEMORIES[name], asked=True) for name in ASKED},

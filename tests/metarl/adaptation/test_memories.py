@@ -19,6 +19,7 @@ from metarl.adaptation.external_memory import (
 )
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.snail import Convolutions, Lookup, SnailConfig
+from metarl.adaptation.splagger import SplAggerConfig
 from metarl.adaptation.transformer import LearnedPositions, PositionKind, TransformerConfig, TransformerLayer
 from metarl.adaptation.window import WindowConfig
 
@@ -132,6 +133,17 @@ def test_a_window_is_strided_convolutions_over_the_latest_items(num_items, used)
     embedded = torch.cat([before, memory.enter(x)]).permute(1, 2, 0)
     expected = [by_strides(memory, embedded[..., t : t + used]) for t in range(60)]
     torch.testing.assert_close(read, torch.stack(expected))
+
+
+def test_the_aggregate_of_a_splagger_is_the_largest_value_so_far_in_any_order():
+    memory, x = made(SplAggerConfig(), 6), items(9)
+    read, state = memory.read(memory.prior(2), x)
+    for row, values in enumerate(memory.features(x).unbind(1)):
+        for t in range(9):
+            torch.testing.assert_close(read[t, row, 3:], values[: t + 1].amax(0).relu())  # it starts at zero
+    turned_round = memory.read(memory.prior(2), x.flip(0))[1]
+    torch.testing.assert_close(turned_round.hidden[:, 3:], state.hidden[:, 3:])
+    assert not torch.allclose(turned_round.hidden[:, :3], state.hidden[:, :3])  # the recurrent part tells the order
 
 
 def turned(x: Tensor, position: int) -> Tensor:
@@ -291,6 +303,9 @@ def test_a_longer_span_keeps_the_first_item_longer(cell):
     [
         (lambda: RecurrentConfig(span=1), "span is 1; must be at least 2"),
         (lambda: RecurrentConfig("rnn"), "cell is 'rnn'; must be one of gru, lstm"),  # type: ignore[arg-type]
+        (lambda: SplAggerConfig("rnn"), "cell is 'rnn'; must be one of gru, lstm"),  # type: ignore[arg-type]
+        (lambda: SplAggerConfig(aggregate_fraction=1.0), "aggregate_fraction is 1.0; must be between 0 and 1"),
+        (lambda: SplAggerConfig().sizes(1), "hidden_size is 1; must leave a unit to either part"),
         (lambda: WindowConfig(num_items=39), "num_items is 39; must be at least 40"),
         (lambda: SnailConfig(filters=()), r"filters is \(\); must have one or more entries"),
         (
