@@ -120,6 +120,7 @@ CHANGES = [
     for number, experiment in enumerate(EXPERIMENTS)
     for part in ("family", "agent", "train")
     for name, value in settings_of(getattr(experiment, part), part)
+    if name != "agent.compiled"  # half a minute of a C++ compiler; tests/metarl/fewshot/test_compiled.py has it
     for other in other_values(value)
 ]
 
