@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from agents.ppo import minibatches
 from agents.rl2 import RL2, RL2Config
 from experiments.benchmarks.update_peers.contest import (
     Work,
@@ -69,9 +70,10 @@ def _batch(agent: RL2, trajectory: Trajectory[Any]) -> Batch:
         raise ValueError("the trials of this family end at different steps; the peers know only whole ones")
     inputs, generator = agent._inputs(trajectory), torch.Generator().manual_seed(1)
     decision = trajectory.decision
-    minibatches = list(agent.ppo._minibatches(trajectory.valid.shape[1], generator))
+    epochs, count = agent.config.num_epochs, agent.config.num_minibatches
+    rows = [rows for rows, _ in minibatches(trajectory.valid, epochs, count, generator)]
     action = agent.net.policy.from_env(decision.action)
-    return Batch(inputs.items, inputs.obs, action, decision.log_prob, decision.value, trajectory.reward, minibatches)
+    return Batch(inputs.items, inputs.obs, action, decision.log_prob, decision.value, trajectory.reward, rows)
 
 
 def _ours(agent: RL2, trajectory: Trajectory[Any], start: nn.Module) -> Work:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,10 +19,13 @@ from experiments.workbench.insight.interference import interference
 from experiments.workbench.insight.overfitting import evaluations, overfitting
 from experiments.workbench.insight.shortcuts import shortcuts
 from metarl.errors import UserError
+from metarl.evaluation import Evaluation
 from metarl.protocols import Split
 from metarl.run.directory import Run
 
 DETECTORS = ("meta-overfitting", "memorisation", "shortcuts", "interference", "forgetting", "reward hacking")
+
+_PREFERRED: tuple[Split, ...] = ("test", "val", "train")  # splits to diagnose on
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,7 @@ class Diagnosis:
         trainer = restored(self.experiment, self.run, self.checkpoint, to_train=False)
         by_split = evaluations(trainer, self.num_tasks, self.seed)
         exchange, why = self._exchange(trainer)
-        held_out: tuple[Split, ...] = ("test", "val", "train")
-        of_tasks = next((split for split in held_out if split in by_split), held_out[0])
+        of_tasks = _preferred(by_split)
         steps: dict[str, Callable[[], Finding]] = {
             "meta-overfitting": lambda: overfitting(by_split),
             "memorisation": lambda: memory.memorisation(_needed(exchange, why), "training"),
@@ -77,6 +79,14 @@ class Diagnosis:
 def diagnosis_of(run: Run, experiment: Experiment[Any, Any], **settings: Any) -> Diagnosis:
     """A diagnosis on the CPU."""
     return Diagnosis(run, replace(experiment, device="cpu"), **settings)
+
+
+def _preferred(by_split: Mapping[Split, Evaluation]) -> Split:
+    """The split to diagnose on, among those that were evaluated."""
+    for split in _PREFERRED:
+        if split in by_split:
+            return split
+    return _PREFERRED[0]
 
 
 def _needed(exchange: Exchange | None, why: str) -> Exchange:

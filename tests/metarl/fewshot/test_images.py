@@ -20,6 +20,7 @@ from metarl.fewshot.images.sampling import (
     draw,
     draw_with_fixed_labels,
 )
+from metarl.protocols import Split
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -124,7 +125,8 @@ def test_with_fixed_labels_a_class_has_one_label_in_all_tasks_and_every_class_is
 def test_fixed_labels_are_those_of_training_tasks_alone():
     fixed = Omniglot(ways=5, rotations="none", fixed_labels=True, data_dir=real_data())
     free = Omniglot(ways=5, rotations="none", data_dir=real_data())
-    for split, equal in (("train", False), ("test", True)):
+    expected: dict[Split, bool] = {"train": False, "test": True}
+    for split, equal in expected.items():
         one, other = (family.episode(2, split, generator=seeded()) for family in (fixed, free))
         assert torch.equal(one.support.x, other.support.x) == equal
     assert fixed.pool("train") is free.pool("train")
