@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from metarl._lazy import lazily
 
 if TYPE_CHECKING:
+    from agents.dpt import DPTConfig
     from agents.maml import MAMLTRPOConfig
     from agents.pearl import PEARLConfig
     from agents.promp import ProMPConfig
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from agents.varibad import VariBADConfig
 
 __all__ = [
+    "DPTConfig",
     "MAMLTRPOConfig",
     "PEARLConfig",
     "ProMPConfig",
@@ -22,6 +24,7 @@ __all__ = [
 ]
 
 _OFFERED = {
+    "DPTConfig": "agents.dpt:DPTConfig",
     "MAMLTRPOConfig": "agents.maml:MAMLTRPOConfig",
     "PEARLConfig": "agents.pearl:PEARLConfig",
     "ProMPConfig": "agents.promp:ProMPConfig",

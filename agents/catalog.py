@@ -6,5 +6,6 @@ AGENTS: dict[str, str] = {
     "pearl": "agents.pearl:PEARLConfig",
     "rl2": "agents.rl2:RL2Config",
     "varibad": "agents.varibad:VariBADConfig",
+    "dpt": "agents.dpt:DPTConfig",
     "teacher_student": "agents.teacher_student:TeacherStudentConfig",
 }

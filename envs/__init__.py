@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from envs.locomotion.walkers import HopperRandParams, Walker2dRandParams, Walker2dVel
     from envs.samplers import Choice, LogUniform, Normal, Range, Uniform
     from envs.torch_families.bandits import BernoulliBandit, GaussianBandit
+    from envs.torch_families.dark_room import DarkRoom
     from envs.torch_families.gridworld import GridNavi
     from envs.torch_families.navigation import PointNavigation, Semicircle, Wind
     from envs.torch_families.tabular import TabularMDP
@@ -38,6 +39,7 @@ __all__ = [
     "AntVel",
     "BernoulliBandit",
     "Choice",
+    "DarkRoom",
     "Delayed",
     "Disc",
     "GaussianBandit",

@@ -15,6 +15,7 @@ FAMILIES: dict[str, str] = {
     "gaussian_bandit": "envs.torch_families.bandits:GaussianBandit",
     "tabular_mdp": "envs.torch_families.tabular:TabularMDP",
     "grid_navi": "envs.torch_families.gridworld:GridNavi",
+    "dark_room": "envs.torch_families.dark_room:DarkRoom",
     "point_navigation": "envs.torch_families.navigation:PointNavigation",
     "semicircle": "envs.torch_families.navigation:Semicircle",
     "wind": "envs.torch_families.navigation:Wind",

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metarl.records import Decision, Record, Step, Trajectory
+from metarl.records import Decision, LabelledTransitions, Record, Step, Trajectory
 
 Split = Literal["train", "val", "test", "ood"]
 
@@ -199,6 +199,15 @@ class PosteriorSampling(Protocol[State]):
 
         Called before the first action of each episode.
         """
+        ...
+
+
+@runtime_checkable
+class LabelsActions(Protocol):
+    """An optional method of a `TaskFamily` with discrete actions whose optimal actions are known."""
+
+    def labelled_transitions(self, tasks: Any, num_steps: int, generator: torch.Generator) -> LabelledTransitions:
+        """`num_steps` independent transitions in each task, and one query more with the optimal actions."""
         ...
 
 

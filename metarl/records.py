@@ -144,6 +144,21 @@ class ActorCriticDecision(SampledDecision):
 
 
 @dataclass(frozen=True)
+class LabelledTransitions(Record):
+    """Transitions of N tasks that need no trajectory, and states whose optimal actions are known.
+
+    The optimal actions after each prefix of the K transitions, also the empty one, are asked for in one more state.
+    """
+
+    obs: Tensor  # [N, K, O]
+    action: Tensor  # [N, K] int64
+    reward: Tensor  # [N, K]
+    next_obs: Tensor  # [N, K, O]
+    query: Tensor  # [N, K + 1, O]
+    optimal: Tensor  # [N, K + 1, A], probabilities spread over the optimal actions
+
+
+@dataclass(frozen=True)
 class Trajectory(Record, Generic[D]):
     """Time-major experience of B rows; everything at index t belongs to the same transition.
 

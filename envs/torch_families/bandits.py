@@ -16,12 +16,14 @@ from dataclasses import dataclass
 import torch
 from gymnasium import spaces
 from torch import Tensor
+from torch.nn import functional
 
 from envs.splits import check_split
+from envs.torch_families.labelling import labelled_transitions
 from envs.torch_families.torch_env import TorchEnv, unit_box
 from metarl.checks import at_least, positive
 from metarl.protocols import Split
-from metarl.records import Record
+from metarl.records import LabelledTransitions, Record
 
 OOD_HIGHEST_PROBABILITY = 0.2
 OOD_SPREAD = 3.0
@@ -73,6 +75,13 @@ class _Bandit:
     def observation(self, tasks: BanditTasks, state: Tensor) -> Tensor:
         return state.clone()
 
+    def uniform_state(self, tasks: BanditTasks, generator: torch.Generator) -> Tensor:
+        return self.initial_state(tasks, generator)
+
+    def optimal_policy(self, tasks: BanditTasks, state: Tensor) -> Tensor:
+        """All probability on the arm with the largest expected reward: [B, arms]."""
+        return functional.one_hot(tasks.mean.argmax(-1), self.num_arms).float()
+
     def bounds(self, tasks: BanditTasks, num_episodes: int) -> dict[str, Tensor]:
         """By pull and task: "oracle" always takes the best arm, "random" any."""
         known = {"oracle": tasks.mean.max(dim=1).values, "random": tasks.mean.mean(dim=1)}
@@ -89,6 +98,12 @@ class BernoulliBandit(_Bandit):
         check_split(self.name, split)
         mean = torch.rand(num_tasks, self.num_arms, generator=generator, device=generator.device)
         return BanditTasks(mean * OOD_HIGHEST_PROBABILITY if split == "ood" else mean)
+
+    def labelled_transitions(
+        self, tasks: BanditTasks, num_steps: int, generator: torch.Generator
+    ) -> LabelledTransitions:
+        """Uniform pulls of each bandit, and its best arm; see `metarl.protocols.LabelsActions`."""
+        return labelled_transitions(self, tasks, num_steps, generator)
 
     def make_env(self, num_rows: int, generator: torch.Generator) -> TorchEnv[BanditTasks]:
         return TorchEnv(self, num_rows, generator)
@@ -116,6 +131,12 @@ class GaussianBandit(_Bandit):
         check_split(self.name, split)
         mean = torch.randn(num_tasks, self.num_arms, generator=generator, device=generator.device)
         return BanditTasks(mean * OOD_SPREAD if split == "ood" else mean)
+
+    def labelled_transitions(
+        self, tasks: BanditTasks, num_steps: int, generator: torch.Generator
+    ) -> LabelledTransitions:
+        """Uniform pulls of each bandit, and its best arm; see `metarl.protocols.LabelsActions`."""
+        return labelled_transitions(self, tasks, num_steps, generator)
 
     def make_env(self, num_rows: int, generator: torch.Generator) -> TorchEnv[BanditTasks]:
         return TorchEnv(self, num_rows, generator)

@@ -24,10 +24,11 @@ from torch.nn import functional
 from envs.splits import check_split
 from envs.torch_families.drawing import AGENT, GOAL, GRID, INK, Canvas, DrawnEnv
 from envs.torch_families.grid_search import bayes_optimal_returns
+from envs.torch_families.labelling import labelled_transitions
 from envs.torch_families.torch_env import one_hot_rows, unit_box
 from metarl.checks import at_least, one_of
 from metarl.protocols import Split
-from metarl.records import Record
+from metarl.records import LabelledTransitions, Record
 
 MOVES = ((0, 1), (1, 0), (0, -1), (-1, 0), (0, 0))  # up, right, down, left, stay as (dx, dy)
 GOAL_REWARD = 1.0
@@ -56,6 +57,7 @@ class GridNavi:
         one_of(self, "observation", ("one_hot", "xy"))
 
     name = "grid_navi"
+    goal_reward, step_reward = GOAL_REWARD, STEP_REWARD
 
     @property
     def observation_space(self) -> spaces.Box:
@@ -67,8 +69,14 @@ class GridNavi:
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> GridTasks:
         check_split(self.name, split)
-        near = self._cells_near_start()
-        cells = near if split == "ood" else tuple(cell for cell in range(1, self.size**2) if cell not in near)
+        return self._among(self._goals(split), num_tasks, generator)
+
+    def _goals(self, split: Split) -> tuple[int, ...]:
+        """The cells that can hold the goals of a split."""
+        near = (1, self.size, self.size + 1)
+        return near if split == "ood" else tuple(cell for cell in range(1, self.size**2) if cell not in near)
+
+    def _among(self, cells: tuple[int, ...], num_tasks: int, generator: torch.Generator) -> GridTasks:
         choice = torch.randint(len(cells), (num_tasks,), generator=generator, device=generator.device)
         return GridTasks(torch.tensor(cells, device=generator.device)[choice])
 
@@ -102,15 +110,23 @@ class GridNavi:
         distribution and the search for it ends in time (as it does at the default size).
         """
         goals = tasks.goal.cpu()
-        known = {
-            "oracle": self._oracle_returns()[goals].expand(num_episodes, -1),
-            "random": self._random_returns()[goals].expand(num_episodes, -1),
-        }
+        known = self._simple_bounds(tasks, num_episodes)
         if bool(self.in_training_range(tasks).all()):
             optimal = bayes_optimal_returns(self.size, self.horizon, num_episodes, GOAL_REWARD, STEP_REWARD)
             if optimal is not None:
                 known = {"bayes_optimal": torch.tensor(optimal, dtype=torch.float64)[:, goals], **known}
         return known
+
+    def _simple_bounds(self, tasks: GridTasks, num_episodes: int) -> dict[str, Tensor]:
+        goals = tasks.goal.cpu()
+        return {
+            "oracle": self._oracle_returns()[goals].expand(num_episodes, -1),
+            "random": self._random_returns()[goals].expand(num_episodes, -1),
+        }
+
+    def labelled_transitions(self, tasks: GridTasks, num_steps: int, generator: torch.Generator) -> LabelledTransitions:
+        """Uniform transitions, and optimal actions in uniform cells: see `metarl.protocols.LabelsActions`."""
+        return labelled_transitions(_GridDynamics(self), tasks, num_steps, generator)
 
     def cell_observations(self, device: torch.device | str = "cpu") -> Tensor:
         """The observation of each cell: [size², O] float32."""
@@ -132,15 +148,12 @@ class GridNavi:
         weight = torch.where(is_goal.any(-1, keepdim=True), is_goal, ~is_empty).float()
         return weight / weight.sum(-1, keepdim=True)
 
-    def _cells_near_start(self) -> tuple[int, ...]:
-        return (1, self.size, self.size + 1)
-
     def _oracle_returns(self) -> Tensor:
         """The known-goal return of one episode for each goal cell: [size²] float64."""
         cells = torch.arange(self.size**2)
         distance = (cells // self.size + cells % self.size).double()
-        steps_on_goal = (self.horizon - distance + 1).clamp(min=0)
-        return steps_on_goal * GOAL_REWARD + (self.horizon - steps_on_goal) * STEP_REWARD
+        steps_on_goal = (self.horizon - distance + 1).clamp(0, self.horizon)
+        return steps_on_goal * self.goal_reward + (self.horizon - steps_on_goal) * self.step_reward
 
     def _random_returns(self) -> Tensor:
         """The uniformly random policy's return of one episode for each goal cell: [size²] float64."""
@@ -150,7 +163,7 @@ class GridNavi:
         returns = torch.zeros_like(position)
         for _ in range(self.horizon):
             position = position @ kernel
-            returns += STEP_REWARD + (GOAL_REWARD - STEP_REWARD) * position
+            returns += self.step_reward + (self.goal_reward - self.step_reward) * position
         return returns
 
 
@@ -176,13 +189,24 @@ class _GridDynamics:
     def reward(
         self, tasks: GridTasks, state: Tensor, action: Tensor, next_state: Tensor, generator: torch.Generator
     ) -> Tensor:
-        return torch.where(next_state == tasks.goal, GOAL_REWARD, STEP_REWARD)
+        return torch.where(next_state == tasks.goal, self._family.goal_reward, self._family.step_reward)
 
     def terminated(self, tasks: GridTasks, next_state: Tensor) -> None:
         return None
 
     def observation(self, tasks: GridTasks, state: Tensor) -> Tensor:
         return _observations(self._size, self._one_hot, state.device).index_select(0, state)
+
+    def uniform_state(self, tasks: GridTasks, generator: torch.Generator) -> Tensor:
+        return torch.randint(self._size**2, tasks.goal.shape, generator=generator, device=tasks.goal.device)
+
+    def optimal_policy(self, tasks: GridTasks, state: Tensor) -> Tensor:
+        """Equal probabilities of the actions that lead nearest to the goal: [B, 5]."""
+        reached, goal = _moves(self._size, state.device)[state], tasks.goal.unsqueeze(-1)
+        across, up = (reached // self._size - goal // self._size), (reached % self._size - goal % self._size)
+        distance = across.abs() + up.abs()
+        is_best = (distance == distance.amin(-1, keepdim=True)).float()
+        return is_best / is_best.sum(-1, keepdim=True)
 
     def image(self, task: GridTasks, trail: Tensor) -> NDArray[np.uint8]:
         return self._family.image(task, trail)

@@ -34,9 +34,11 @@ class TrainingProgress:
         self._started = self._line_at = time.monotonic()
         self._line_iteration = trainer.iteration
         self._fps: float | None = None
-        acts = trainer.source.measure.name == "return"
+        acts, tag = trainer.source.measure.name == "return", trainer.source.score_tag
         self._unit_rate = trainer.source.unit_rate
-        self._score_tag = None if acts else trainer.source.score_tag
+        collects = acts and tag.startswith("meta_train/")  # and shows returns at several points
+        self._score_tag = None if collects else tag
+        self._score_name = tag.rpartition("/")[2].replace("_", " ") if acts else trainer.source.measure.name
         count = TextColumn("{task.completed:.0f}/{task.total:.0f}")
         text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=False))
         columns = (count, BarColumn(bar_width=24), TaskProgressColumn(), TimeElapsedColumn(), text)
@@ -90,7 +92,7 @@ class TrainingProgress:
         left = duration(per_iteration * (self._total - trainer.iteration))
         speed = f"{self._fps:,.0f} {self._unit_rate}  {left} left"
         if self._score_tag is not None:
-            return f"{speed}  {trainer.source.measure.name} {metrics[self._score_tag]:.4g}"
+            return f"{speed}  {self._score_name} {metrics[self._score_tag]:.4g}"
         return f"{speed}  {returns_text(metrics, trainer.source.measure)}"
 
 

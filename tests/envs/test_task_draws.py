@@ -11,6 +11,7 @@ SUMS = {  # of the absolute parameters of 3 tasks of seed 7, the first parameter
     "gaussian_bandit": {"train": 11.21191, "ood": 33.63573},
     "tabular_mdp": {"train": 503.40832, "ood": 499.26313},
     "grid_navi": {"train": 50.0, "ood": 11.0},
+    "dark_room": {"train": 138.0},
     "point_navigation": {"train": 0.9944, "ood": 2.67818},
     "semicircle": {"train": 3.85652, "ood": 3.85652},
     "wind": {"train": 3.31821, "ood": 3.75956},

@@ -1,0 +1,59 @@
+"""A source of labelled transitions: agents that learn in context from optimal actions collect no trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from metarl.protocols import Agent, AgentConfig, LabelsActions, TaskFamily
+from metarl.records import LabelledTransitions
+from metarl.rl.trials import ActingSource
+from metarl.source import Draw, TrainConfig
+from metarl.task_samplers.sampler import UniformConfig
+
+
+class LabelledSource(ActingSource):
+    """Draws transitions in fresh training tasks; an evaluation runs trials like any other agent's.
+
+    num_steps: transitions per task.
+
+    Raises:
+        ValueError: when the family knows no optimal actions, or tasks are to be chosen by returns, which there are not.
+    """
+
+    unit = "transitions"
+    unit_rate = "transitions/s"
+    score_tag = "train/log_likelihood"
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        family: TaskFamily,
+        train: TrainConfig,
+        generators: Mapping[str, torch.Generator],
+        *,
+        num_steps: int,
+    ) -> None:
+        super().__init__(config, family, train, generators)
+        if not isinstance(family, LabelsActions):
+            raise ValueError(f"family is {family.name}; must be one whose optimal actions are known, e.g. dark_room")
+        if not isinstance(train.sampler, UniformConfig):
+            raise ValueError(f"sampler is {train.sampler!r}; must be uniform, since these tasks have no returns")
+        self._config, self._labels, self._num_steps = config, family, num_steps
+
+    def make_learner(self, num_iterations: int) -> Agent[Any, Any]:
+        """A fresh agent."""
+        return self._config.make(
+            self.family.observation_space,
+            self.family.action_space,
+            num_iterations=num_iterations,
+            generator=self._generators["initialisation"],
+        )
+
+    def draw(self, learner: Agent[Any, Any]) -> Draw[LabelledTransitions]:
+        """Transitions in fresh training tasks."""
+        tasks = self._fresh_tasks(self.num_tasks * self.copies, self._generators["task"])
+        transitions = self._labels.labelled_transitions(tasks, self._num_steps, self._generators["env"])
+        return Draw(transitions, transitions.action.numel(), {})

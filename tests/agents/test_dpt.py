@@ -1,0 +1,174 @@
+"""DPT: what its labels are, that learning reads what acting reads, and that it acts on what it has read."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from agents.dpt import DPT, DPTConfig
+from envs.torch_families.bandits import BernoulliBandit, GaussianBandit
+from envs.torch_families.dark_room import DarkRoom
+from envs.torch_families.gridworld import GridNavi
+from envs.torch_families.navigation import PointNavigation
+from metarl.adaptation.transformer import TransformerConfig
+from metarl.protocols import LabelsActions, TaskFamily
+from metarl.records import LabelledTransitions, Step
+from metarl.task_samplers.catalog import SAMPLERS
+from metarl.trainer import TrainConfig, Trainer
+
+ROOM = DarkRoom(size=3, horizon=6, num_episodes=2)
+SMALL = DPTConfig(memory=TransformerConfig(num_layers=1, num_heads=2, positions="none"), hidden_size=8, context=7)
+FAMILIES: dict[str, Any] = {
+    "dark_room": ROOM,
+    "grid_navi": GridNavi(),
+    "bernoulli": BernoulliBandit(),
+    "gaussian": GaussianBandit(),
+}
+every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def make(family: TaskFamily, **settings: Any) -> DPT:
+    config = replace(SMALL, **settings)
+    return config.make(family.observation_space, family.action_space, num_iterations=10, generator=seeded())
+
+
+def labelled(family: Any, num_tasks: int = 5, num_steps: int = 7) -> LabelledTransitions:
+    return family.labelled_transitions(family.sample(num_tasks, "train", seeded()), num_steps, seeded(1))
+
+
+@every_family
+def test_labels_have_the_shapes_and_the_probabilities_that_they_should(family: Any) -> None:
+    data = labelled(family)
+    size, actions = family.observation_space.shape[0], family.action_space.n
+    assert isinstance(family, LabelsActions)
+    assert data.obs.shape == data.next_obs.shape == (5, 7, size)
+    assert data.action.shape == data.reward.shape == (5, 7)
+    assert data.query.shape == (5, 8, size)
+    assert data.optimal.shape == (5, 8, actions)
+    torch.testing.assert_close(data.optimal.sum(-1), torch.ones(5, 8))
+
+
+def test_in_a_room_transitions_are_the_rooms_and_the_optimal_action_leads_to_the_goal() -> None:
+    room = DarkRoom(size=4)
+    tasks = room.sample(30, "train", seeded())
+    data = room.labelled_transitions(tasks, 20, seeded(1))
+    goal = torch.stack([tasks.goal // 4, tasks.goal % 4], -1)
+    for obs, action, reward, next_obs, place in zip(
+        *(v.flatten(0, 1) for v in (data.obs, data.action, data.reward, data.next_obs)),
+        goal.repeat_interleave(20, 0),
+        strict=True,
+    ):
+        move = torch.tensor([(0, 1), (1, 0), (0, -1), (-1, 0), (0, 0)])[action]
+        reached = ((obs * 3).round() + move).clamp(0, 3)
+        assert torch.equal((next_obs * 3).round(), reached)
+        assert reward == float(torch.equal(reached, place.float()))
+    cell = (data.query * 3).round()  # [30, 21, 2]
+    away = goal[:, None] - cell
+    helps = torch.stack([away[..., 1] > 0, away[..., 0] > 0, away[..., 1] < 0, away[..., 0] < 0], -1)
+    there = (away == 0).all(-1)
+    assert torch.equal(data.optimal[..., :4] > 0, helps | (there[..., None] & (data.optimal[..., :4] > 0)))
+    assert (data.optimal[..., 4] > 0)[there].all()
+    assert not (data.optimal[..., 4] > 0)[~there].any()
+
+
+def test_no_test_goal_is_a_training_goal_and_the_oracle_is_the_papers() -> None:
+    room = DarkRoom()
+    train, test = (set(room.sample(2000, split, seeded()).goal.tolist()) for split in ("train", "test"))
+    assert (len(train), len(test)) == (80, 20)
+    assert not train & test
+    everywhere = type(room.sample(1, "train", seeded()))(torch.arange(100))
+    assert float(room.bounds(everywhere, 1)["oracle"].mean()) == pytest.approx(91.99)
+    with pytest.raises(ValueError, match="split is 'ood'; must be one of train, test for dark_room"):
+        room.sample(1, "ood", seeded())
+
+
+def test_learning_reads_what_acting_reads() -> None:
+    agent, data = make(ROOM), labelled(ROOM)
+    state = agent.prior(5)
+    nothing = torch.zeros(5)
+    never = torch.zeros(5, dtype=torch.bool)
+    acted = []
+    for t in range(8):
+        obs = data.obs[:, min(t, 6)]
+        if t == 0:
+            state = agent.observe(state, None, Step(obs, obs, nothing, never, never))
+        else:  # an episode starts anew after every step, where the next transition begins
+            before = t - 1
+            step = Step(obs, data.next_obs[:, before], data.reward[:, before], never, ~never)
+            state = agent.observe(state, data.action[:, before], step)
+        logits = agent.net.policy(torch.cat([state.memory.hidden, data.query[:, t]], -1)).logits
+        acted.append((data.optimal[:, t] * logits.log_softmax(-1)).sum(-1).mean())
+    torch.testing.assert_close(agent._log_likelihood(data), torch.stack(acted), rtol=1e-4, atol=1e-5)
+
+
+def test_earlier_transitions_are_a_set_and_other_tasks_do_not_matter() -> None:
+    agent, data = make(ROOM), labelled(ROOM)
+    mixed = torch.tensor([3, 0, 5, 1, 4, 2, 6])  # the last stays
+    other_order = LabelledTransitions(
+        **{name: value[:, mixed] if value.shape[1] == 7 else value for name, value in vars(data).items()}
+    )
+    torch.testing.assert_close(agent._log_likelihood(other_order)[-1], agent._log_likelihood(data)[-1])
+    alone = torch.stack([agent._log_likelihood(data[task : task + 1]) for task in range(5)]).mean(0)
+    torch.testing.assert_close(agent._log_likelihood(data), alone)
+
+
+def test_every_parameter_learns_and_a_resumed_training_is_the_same_bit_for_bit() -> None:
+    def trainer() -> Trainer:
+        return Trainer(ROOM, SMALL, TrainConfig(num_iterations=4, num_tasks=3, eval_tasks=4), agent_name="dpt", seed=0)
+
+    first = trainer()
+    before = {name: value.clone() for name, value in first.agent.net.state_dict().items()}
+    first.iterate()
+    assert all(not torch.equal(value, before[name]) for name, value in first.agent.net.state_dict().items())
+    second = trainer()
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert [first.iterate()["train/log_likelihood"] for _ in range(3)] == [
+        second.iterate()["train/log_likelihood"] for _ in range(3)
+    ]
+    ours, theirs = (one.evaluate("test", deterministic=True) for one in (first, second))
+    assert len(ours.points) == 2
+    assert ours.points == theirs.points
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "train", "message"),
+    [
+        (PointNavigation(), {}, {}, "family is point_navigation; must be one whose optimal actions are known"),
+        (ROOM, {}, {"sampler": SAMPLERS["plr"]}, "sampler is .*; must be uniform"),
+        (ROOM, {"context": 0}, {}, "context is 0"),
+        (ROOM, {"memory": TransformerConfig(positions="learned")}, {}, "positions is 'learned'; must be another kind"),
+    ],
+    ids=["family", "sampler", "context", "positions"],
+)
+def test_what_does_not_fit_is_named(family: Any, settings: Any, train: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Trainer(
+            family,
+            replace(SMALL, **settings),
+            TrainConfig(num_iterations=1, num_tasks=2, **train),
+            agent_name="dpt",
+            seed=0,
+        )
+
+
+@pytest.mark.learn
+def test_it_finds_a_goal_that_no_training_task_had() -> None:
+    room = DarkRoom(size=4, horizon=12, num_episodes=4)
+    memory = TransformerConfig(num_layers=2, num_heads=4, positions="none")
+    config = DPTConfig(memory=memory, hidden_size=32, head_sizes=(128, 128), context=32)
+    training = Trainer(
+        room, config, TrainConfig(num_iterations=1500, num_tasks=64, eval_tasks=100), agent_name="dpt", seed=0
+    )
+    before = training.evaluate("test")
+    for _ in range(1500):
+        training.iterate()
+    after = training.evaluate("test")
+    oracle = after.bounds["oracle"][-1]
+    assert before.points[-1].mean < 0.2 * oracle
+    assert after.points[-1].mean > max(0.4 * oracle, 1.5 * after.points[0].mean)
