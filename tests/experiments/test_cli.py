@@ -610,7 +610,7 @@ def test_the_doctor_measures_the_simulator(capsys):
 
 
 def fake_trainer(num_iterations: int) -> Any:
-    source = SimpleNamespace(measure=RETURN, unit_rate=TrialSource.unit_rate)
+    source = SimpleNamespace(measure=RETURN, unit_rate=TrialSource.unit_rate, score_tag=TrialSource.score_tag)
     config = SimpleNamespace(num_iterations=num_iterations)
     return SimpleNamespace(source=source, iteration=0, num_points=2, config=config)
 
