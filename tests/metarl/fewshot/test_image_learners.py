@@ -51,8 +51,8 @@ IMAGE_LEARNERS: dict[str, tuple[Any, int, float]] = {
     "lstm": (LSTMConfig(embedding="pixels", hidden_size=64, outer_lr=1e-2), 260, 0.8),
     "image_cnp": (
         ImageCNPConfig(conv=EMBEDDING, hidden_sizes=(64, 64), latent_size=64, outer_lr=3e-3),
-        300,
-        0.6,
+        400,
+        0.7,
     ),
 }
 TASKNORM = replace(EMBEDDING, normalisation="tasknorm")
@@ -62,7 +62,7 @@ EASIER = {  # for learners that have yet to find out that examples are to be com
     "transformer": (replace(PLAIN, size=3), 64),
     "mann": (replace(PLAIN, size=3), 64),
     "lstm": (replace(PLAIN, size=3), 64),
-    "image_cnp": (PLAIN, 32),
+    "image_cnp": (PLAIN, 64),
 }
 image_learners = pytest.mark.parametrize("name", IMAGE_LEARNERS)
 
