@@ -81,7 +81,9 @@ def main(argv: list[str]) -> None:
         from experiments.cli.tables import print_table
 
         what = f"{arguments.trials} test tasks" if sampled else "exact values"
-        print_table(f"{title(family, argv[0])}: {what}", COLUMNS, rows(results), Console(), text=("method", "source"))
+        print_table(
+            f"{title(arguments.family, argv[0])}: {what}", COLUMNS, rows(results), Console(), text=("method", "source")
+        )
     if run is not None:
         path = run.save_baselines(saved)
         if not arguments.json:
