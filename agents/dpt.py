@@ -27,6 +27,7 @@ from metarl.adaptation.transformer import TransformerConfig
 from metarl.checks import at_least, not_negative, positive, widths
 from metarl.nets.mlp import PolicyHead
 from metarl.optim import gradient_step, load_adam
+from metarl.parallel import share_of_mean
 from metarl.protocols import TaskFamily
 from metarl.records import LabelledTransitions, Record, SampledDecision, Step, Trajectory
 from metarl.rl.labelled_source import LabelledSource
@@ -165,7 +166,7 @@ class DPT:
         likelihood = self._log_likelihood(experience)  # [K + 1]
         norm = gradient_step(
             self.optimizer,
-            -likelihood.mean(),
+            share_of_mean(-likelihood.mean()),
             max_norm=self.config.max_grad_norm,
             learning_rate=self._learning_rate(),
         )

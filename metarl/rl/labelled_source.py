@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from metarl.parallel import Share, current
 from metarl.protocols import Agent, AgentConfig, LabelsActions, TaskFamily
 from metarl.records import LabelledTransitions
 from metarl.rl.trials import ActingSource
@@ -41,19 +42,15 @@ class LabelledSource(ActingSource):
             raise ValueError(f"family is {family.name}; must be one whose optimal actions are known, e.g. dark_room")
         if not isinstance(train.sampler, UniformConfig):
             raise ValueError(f"sampler is {train.sampler!r}; must be uniform, since these tasks have no returns")
-        self._config, self._labels, self._num_steps = config, family, num_steps
+        self._labels, self._num_steps = family, num_steps
 
     def make_learner(self, num_iterations: int) -> Agent[Any, Any]:
         """A fresh agent."""
-        return self._config.make(
-            self.family.observation_space,
-            self.family.action_space,
-            num_iterations=num_iterations,
-            generator=self._generators["initialisation"],
-        )
+        return self._make_agent(num_iterations)
 
     def draw(self, learner: Agent[Any, Any]) -> Draw[LabelledTransitions]:
-        """Transitions in fresh training tasks."""
-        tasks = self._fresh_tasks(self.num_tasks * self.copies, self._generators["task"])
+        """Transitions in fresh training tasks. Of several processes, each has its share of the tasks."""
+        tasks = self._fresh_tasks(self.num_tasks, self._generators["task"]).repeat_interleave(self.copies)
         transitions = self._labels.labelled_transitions(tasks, self._num_steps, self._generators["env"])
-        return Draw(transitions, transitions.action.numel(), {})
+        share = current() or Share(self.num_tasks)
+        return Draw(share.own(transitions), transitions.action.numel(), {})

@@ -60,6 +60,7 @@ class ActingSource:
         generators: Mapping[str, torch.Generator],
     ) -> None:
         check_kinds(config, family, acts=True, fits=isinstance(family, TaskFamily))
+        self._config = config
         self.family, self.num_tasks, self.copies = family, train.num_tasks, train.copies
         self.num_points = family.num_episodes if train.num_points is None else train.num_points
         self.measure = RETURN
@@ -68,6 +69,14 @@ class ActingSource:
         self._counted: tuple[VectorEnv | None, int] = (None, 0)  # the environment last counted in, and its count then
         self._scale_is_unknown = getattr(config, "normalise_obs", True) is False
         self.sampler = sampler_of(train, self._fresh_tasks, generators["task"].device, chooses="parameters")
+
+    def _make_agent(self, num_iterations: int) -> Agent[Any, Any]:
+        return self._config.make(
+            self.family.observation_space,
+            self.family.action_space,
+            num_iterations=num_iterations,
+            generator=self._generators["initialisation"],
+        )
 
     def _fresh_tasks(self, count: int, generator: torch.Generator) -> Record:
         return self.family.sample(count, "train", generator)
@@ -165,7 +174,6 @@ class TrialSource(ActingSource):
         generators: Mapping[str, torch.Generator],
     ) -> None:
         super().__init__(config, family, train, generators)
-        self._config = config
         self._adapts_in_blocks = False  # whether each trajectory of a trial is one point of the curve
 
     def make_learner(self, num_iterations: int) -> Agent[Any, Any]:
@@ -192,14 +200,6 @@ class TrialSource(ActingSource):
         check_trajectory_memory(self.family, rows, steps)
         self.env = self.family.make_env(rows, self._generators["env"])
         return agent
-
-    def _make_agent(self, num_iterations: int) -> Agent[Any, Any]:
-        return self._config.make(
-            self.family.observation_space,
-            self.family.action_space,
-            num_iterations=num_iterations,
-            generator=self._generators["initialisation"],
-        )
 
     def draw(self, learner: Agent[Any, Any]) -> Draw[Trial]:
         """A trial in training tasks that the sampler proposes; before it, those that it only wants to be scored.

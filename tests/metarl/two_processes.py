@@ -11,15 +11,18 @@ from typing import Any
 import torch
 import torch.multiprocessing as processes
 
+from agents.dpt import DPTConfig
 from agents.maml import MAMLTRPOConfig
 from agents.pearl import PEARLConfig
 from agents.promp import ProMPConfig
 from agents.rl2 import MEMORIES, RL2Config
 from agents.teacher_student import TeacherStudentConfig
 from agents.varibad import VariBADConfig
+from envs.torch_families.dark_room import DarkRoom
 from envs.torch_families.navigation import PointNavigation
 from envs.torch_families.tabular import TabularMDP
 from metarl import parallel
+from metarl.adaptation.transformer import TransformerConfig
 from metarl.fewshot.methods.maml import MAMLConfig
 from metarl.fewshot.methods.neural_processes import NPConfig
 from metarl.fewshot.regression import Sinusoid
@@ -29,6 +32,8 @@ from tests.metarl.fewshot.patterns import Patterns
 
 POINT = PointNavigation(horizon=8, num_episodes=2)  # whose episodes end early where a goal is reached
 MDP = TabularMDP(num_states=4, num_actions=3, horizon=5, num_episodes=3)  # with noise in transitions and rewards
+ROOM = DarkRoom(size=3, horizon=4, num_episodes=2)
+READER = TransformerConfig(num_layers=1, num_heads=2, positions="none")
 SMALL = {"hidden_size": 16, "head_sizes": (16,), "num_minibatches": 3}
 REPLAY: dict[str, Any] = {
     "latent_size": 3,
@@ -71,6 +76,7 @@ CASES: dict[str, Case] = {
     "promp": (POINT, ProMPConfig(**BLOCKS, target_kl=0.01), 5, 1),
     "pearl": (POINT, PEARLConfig(**REPLAY, normalise_obs=True, temperature=None), 5, 1),
     "varibad": (POINT, VariBADConfig(**VAE, num_minibatches=2), 5, 1),
+    "dpt": (ROOM, DPTConfig(memory=READER, hidden_size=8, head_sizes=(8,), context=6), 5, 2),
     "teacher and student": (POINT, TeacherStudentConfig(**SMALL, teacher_fraction=0.3), 5, 1),
     "maml": (Sinusoid(), MAMLConfig(), 5, 1),
     "np": (Sinusoid(), NPConfig(), 5, 1),
