@@ -86,8 +86,8 @@ class GpuPhysics:
 
     asynchronous = True
 
-    def __init__(self, body: Path, num_rows: int, device: torch.device) -> None:
-        """Compile the MJCF file `body` for a CUDA device (or, slowly, for the CPU).
+    def __init__(self, body: Path | mujoco.MjModel, num_rows: int, device: torch.device) -> None:
+        """Simulate the MJCF file `body`, or a compiled model, on a CUDA device (or, slowly, on the CPU).
 
         The first use on a machine compiles the engine's kernels, which takes about a minute; they are cached.
         """
@@ -95,9 +95,9 @@ class GpuPhysics:
             device = torch.device("cuda", torch.cuda.current_device())
         self.num_rows = num_rows
         self.device = device
-        self.model = load_model(body)
+        self.model = copy.copy(body) if isinstance(body, mujoco.MjModel) else load_model(body)
         if self.model.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
-            logger.info("%s asks for the solver PGS, which is not available on a GPU; using Newton's method", body.name)
+            logger.info("the body asks for the solver PGS, which a GPU does not have; using Newton's method")
             self.model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
         self.timestep = float(self.model.opt.timestep)
         self.initial_qpos = torch.tensor(self.model.qpos0, dtype=torch.float32, device=device)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from envs.simulators.log_limiter import LogLimiter
+from envs.simulators.urdf import is_urdf, readable_urdf
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ mujoco.set_mju_user_warning(_log_engine_warning)
 
 
 def load_model(body: Path, edit: Callable[[mujoco.MjSpec], None] | None = None) -> mujoco.MjModel:
-    """Compile an MJCF file, with the options common to all our bodies.
+    """Compile an MJCF or URDF file, with the options common to all our bodies.
 
     edit: changes the body's description before it is compiled, e.g. the length of a limb.
 
@@ -46,7 +47,8 @@ def load_model(body: Path, edit: Callable[[mujoco.MjSpec], None] | None = None) 
     Raises:
         ValueError: when MuJoCo refuses the file, or it has numbers that cannot be simulated.
     """
-    spec = mujoco.MjSpec.from_file(str(body))
+    from_text = is_urdf(body)
+    spec = mujoco.MjSpec.from_string(readable_urdf(body)) if from_text else mujoco.MjSpec.from_file(str(body))
     if edit is not None:
         edit(spec)
     model = spec.compile()

@@ -572,7 +572,7 @@ def test_a_gain_without_its_bias_is_warned_of(servos, caplog):
         servos(tasks={"actuator_gainprm": gain}, horizon=5)  # which is not worth another warning
     assert len(caplog.messages) == 1
     assert "task 'actuator_gainprm' changes servo 'shoulder' apart from its bias" in caplog.messages[0]
-    assert all(way in caplog.messages[0] for way in ("actuator_kp", "actuator_kd", "shared=True", "forcerange"))
+    assert all(way in caplog.messages[0] for way in ("actuator_kp", "actuator_kd", "shared=True", "motor_strength"))
     assert settled(servos, "actuator_gainprm", gain, 0.7)[0] == pytest.approx(0.7, abs=1e-3)
     stiffness = LogUniform(1 / 2, 2, actuators=["shoulder"])
     assert settled(servos, "actuator_kp", stiffness, 0.7)[0] == pytest.approx(1.0, abs=1e-3)
