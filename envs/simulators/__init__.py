@@ -31,9 +31,13 @@ class Physics(Protocol):
     device: torch.device
     asynchronous: bool  # whether calls return early, and reading a value waits for the result
     timestep: float  # seconds of one substep
-    qpos: Tensor  # [B, nq] generalised positions, MuJoCo's order and units
-    qvel: Tensor  # [B, nv] generalised velocities
     initial_qpos: Tensor  # [nq], the initial position in the body file
+
+    @property
+    def qpos(self) -> Tensor: ...  # [B, nq] generalised positions, MuJoCo's order and units
+
+    @property
+    def qvel(self) -> Tensor: ...  # [B, nv] generalised velocities
 
     def data(self, name: str) -> Tensor:
         """A field of MuJoCo's data (e.g. "xpos" or "sensordata") [B, ...], live and read-only.

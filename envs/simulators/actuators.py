@@ -26,10 +26,11 @@ class Servo:
     kd: float = 0.0  # damping, N m s/rad or N s/m
     force: float = 0.0  # largest force, N m or N; 0: the joint's own limit, which URDF calls its effort
     limits: Sequence[float] = ()  # lowest and highest control, rad or m; (): the joint's own range
+    armature: float = 0.0  # inertia of the rotor as the joint feels it, kg m² or kg; 0: the joint's own
 
     def __post_init__(self) -> None:
         positive(self, "kp")
-        at_least(self, 0, "kd", "force")
+        at_least(self, 0, "kd", "force", "armature")
         if self.limits and not (len(self.limits) == 2 and self.limits[0] < self.limits[1]):
             raise ValueError(f"limits is {self.limits!r}; must be two numbers in order, or ()")
 
@@ -39,9 +40,10 @@ class Motor:
     """A motor: its force is the control, from -1 to 1, times its largest force."""
 
     force: float = 0.0  # largest force, N m or N; 0: the joint's own limit, which URDF calls its effort
+    armature: float = 0.0  # inertia of the rotor as the joint feels it, kg m² or kg; 0: the joint's own
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "force")
+        at_least(self, 0, "force", "armature")
 
 
 def add_actuators(spec: mujoco.MjSpec, actuators: Mapping[str, Any]) -> None:
@@ -77,6 +79,8 @@ def _add(spec: mujoco.MjSpec, joint: Any, kind: Servo | Motor) -> None:
     actuator = spec.add_actuator(
         name=joint.name, target=joint.name, trntype=mujoco.mjtTrn.mjTRN_JOINT, ctrllimited=True
     )
+    if kind.armature:
+        joint.armature = kind.armature
     force = kind.force or _largest_force(joint)
     if isinstance(kind, Motor):
         if not force:

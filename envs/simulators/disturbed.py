@@ -38,11 +38,13 @@ class DisturbedPhysics:
         in_common: whether all rows have the same pushes and noise, so that only their physics differ.
         """
         self._physics = physics
+        self.num_rows, self.device, self.asynchronous = physics.num_rows, physics.device, physics.asynchronous
+        self.timestep, self.initial_qpos = physics.timestep, physics.initial_qpos
         self._num_substeps = num_substeps
         self._duration = num_substeps * physics.timestep  # of a step, s
         self._source, self._generator = generator, torch.Generator(generator.device)
         self._num_draws = 1 if in_common else physics.num_rows
-        self._num_readings, self._num_bodies = int(model.nsensordata), int(model.nbody)
+        self._num_controls, self._num_readings, self._num_bodies = model.nu, model.nsensordata, model.nbody
         self._encoders = torch.from_numpy(encoders(model)).to(physics.device)
         self._values: dict[str, Tensor] = {}  # the rows' values of DISTURBANCES
         self._late_controls = _Latency(physics, num_substeps)
@@ -54,10 +56,27 @@ class DisturbedPhysics:
         self.sensors = _Sensors(self)
 
     def __getattr__(self, name: str) -> Any:
-        """What this class does not change, e.g. `qpos` or `data`."""
+        """Attributes beyond the interface, e.g. `copy_row`."""
         if name == "_physics":  # not set yet
             raise AttributeError(name)
         return getattr(self._physics, name)
+
+    @property
+    def qpos(self) -> Tensor:
+        return self._physics.qpos
+
+    @property
+    def qvel(self) -> Tensor:
+        return self._physics.qvel
+
+    def data(self, name: str) -> Tensor:
+        return self._physics.data(name)
+
+    def field(self, name: str) -> Tensor:
+        return self._physics.field(name)
+
+    def set_models(self, models: Sequence[Any]) -> None:
+        self._physics.set_models(models)
 
     def set_fields(self, fields: Mapping[str, Tensor]) -> None:
         """Give each row its own values [B, ...] of fields of MuJoCo's model and of disturbances."""
@@ -132,10 +151,6 @@ class DisturbedPhysics:
         if name not in self._sensed:
             self._sensed[name] = self._physics.data(name).clone()
         return self._sensed[name]
-
-    @property
-    def _num_controls(self) -> int:
-        return int(self._physics.field("actuator_gear").shape[0])
 
     def _push(self) -> dict[str, Tensor]:
         """The force on each body during a step, as an input of the simulation."""

@@ -47,14 +47,18 @@ def load_model(body: Path, edit: Callable[[mujoco.MjSpec], None] | None = None) 
     Raises:
         ValueError: when MuJoCo refuses the file, or it has numbers that cannot be simulated.
     """
-    from_text = is_urdf(body)
-    spec = mujoco.MjSpec.from_string(readable_urdf(body)) if from_text else mujoco.MjSpec.from_file(str(body))
+    spec = _urdf_spec(body) if is_urdf(body) else mujoco.MjSpec.from_file(str(body))
     if edit is not None:
         edit(spec)
     model = spec.compile()
     _check_numbers(model)
     model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
     return model
+
+
+def _urdf_spec(body: Path) -> mujoco.MjSpec:
+    text, meshes = readable_urdf(body)
+    return mujoco.MjSpec.from_string(text, assets=meshes)
 
 
 def _check_numbers(model: mujoco.MjModel) -> None:

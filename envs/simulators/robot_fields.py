@@ -1,7 +1,7 @@
 """Task parameters of robots that are no field of MuJoCo's model, in physical units.
 
-Each sets a field of ours, which is zero without it. Payloads, encoder offsets and slopes become values of MuJoCo's own
-fields (`envs.simulators.derived`); the others act while a robot is simulated (`envs.simulators.disturbed`).
+Each sets a field of ours, which is zero without it. Payloads, encoder offsets and terrain become values of MuJoCo's own
+fields (`envs.simulators.derived` and `terrain`); the others act while a robot is simulated (`disturbed`).
 """
 
 # MuJoCo's compiled module has no type stubs.

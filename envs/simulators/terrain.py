@@ -73,11 +73,11 @@ class Terrain:
 
     def place(self, model: mujoco.MjModel, fields: Fields, nominal: Nominal) -> None:
         """Replace the terrain of B tasks by the pose of the ground in each."""
-        values = {name: fields.pop(name, None) for name in TERRAIN}
-        given = next(value for value in values.values() if value is not None)
-        slope = given.new_zeros(given.shape) if values[SLOPE] is None else values[SLOPE]
+        slope, bumps, steps = (fields.pop(name, None) for name in TERRAIN)
+        given = next(value for value in (slope, bumps, steps) if value is not None)
+        slope = torch.zeros_like(given) if slope is None else slope
         ground, own = _ground(model), nominal("geom_pos")
-        x, y, z = self._from_ground_to_start(values[BUMPS], values[STEPS], slope)
+        x, y, z = self._from_ground_to_start(bumps, steps, slope)
         pos, quat = (current(fields, nominal, name, len(slope)).clone() for name in ("geom_pos", "geom_quat"))
         sin, cos = slope.sin(), slope.cos()
         pos[:, ground] = torch.stack([x * cos - z * sin, y, x * sin + z * cos + own[ground, 2]], 1)

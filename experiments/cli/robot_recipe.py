@@ -109,7 +109,7 @@ def robot_recipe(path: Path, recipe: Path) -> str:
 
 def _settings(stiffness: float, is_free: bool) -> str:
     """The fields that add actuators to a file without any, and a free base to a robot that walks."""
-    servo = f"Servo(kp={stiffness:.3g}, kd={stiffness / 40:.3g})"
+    servo = f"Servo(kp={stiffness:.3g}, kd={stiffness / 40:.3g}, armature={stiffness / 10_000:.1g})"
     lines = [f'actuators={{"*": {servo}}},  # by joint: the gains are a guess']
     if is_free:
         lines.append("free_base=True,  # the file fixes the base to the world")

@@ -1,9 +1,12 @@
 """Robots from URDF files, and the actuators, the base and the ground that a family adds to a file."""
 
+import itertools
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +14,8 @@ from envs.check import check_family
 from envs.locomotion.custom_robot import MujocoFamily
 from envs.samplers import Uniform
 from envs.simulators.actuators import Motor, Servo
+from envs.simulators.inertias import possible_inertia
+from envs.simulators.mesh_files import converts_collada
 from envs.simulators.mjcf_files import files_of
 from envs.simulators.robot_model import robot_model
 from experiments.experiment.dependencies import files_behind
@@ -131,8 +136,9 @@ def test_meshes_are_found_and_kept(walker, name, place, extension):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (urdf('<mesh filename="foot.ply"/>'), "mesh of link 'front' is 'foot.ply'; must be STL, OBJ or MSH"),
         (urdf('<mesh filename="foot.stl"/>'), "collision mesh of link 'front' is 'foot.stl'; there is no such file"),
-        (urdf('<mesh filename="foot.dae"/>'), "mesh of link 'front' is 'foot.dae'; must be STL, OBJ or MSH"),
+        (urdf('<mesh filename="foot.dae"/>'), "mesh of link 'front' is 'foot.dae'; "),
         (urdf().replace("<robot", '<robot xmlns:xacro="http://www.ros.org/wiki/xacro"').replace(
             "</robot>", "<xacro:leg/></robot>"), "a xacro file; must be URDF: expand it first, with the command xacro"),
         ("<robot", "not a URDF file: unclosed token"),
@@ -142,6 +148,92 @@ def test_meshes_are_found_and_kept(walker, name, place, extension):
 def test_files_that_cannot_be_read_are_named(walker, text, message):
     with pytest.raises(ValueError, match=message):
         robot_model(walker(text), {}, SERVOS)
+
+
+def test_a_mesh_as_text_is_read(walker):
+    facets = "".join(
+        "facet normal 0 0 0\nouter loop\n" + "".join(f"vertex {corner}\n" for corner in corners) + "endloop\nendfacet\n"
+        for corners in itertools.combinations(("0 0 0", "0.1 0 0", "0 0.1 0", "0 0 -0.2"), 3)
+    )
+    path = walker(urdf('<mesh filename="foot.stl"/>'))
+    path.with_name("foot.stl").write_text(f"solid foot\n{facets}endsolid foot\n")
+    model = robot_model(path, {}, SERVOS)
+    assert model.mesh_vertnum.tolist() == [4]
+    path.with_name("foot.stl").write_text("solid foot\nvertex 1 2 3\nendsolid foot\n")
+    with pytest.raises(ValueError, match="an STL file has 1 corners; must have three for each triangle"):
+        robot_model(path, {}, SERVOS)
+
+
+COLLADA = """<COLLADA xmlns="http://www.collada.org/2005/11/COLLADASchema" version="1.4.1">
+  <asset><up_axis>Z_UP</up_axis></asset>
+  <library_geometries><geometry id="foot"><mesh>
+    <source id="corners"><float_array id="numbers" count="12">0 0 0 0.1 0 0 0 0.1 0 0 0 -0.2</float_array>
+      <technique_common><accessor source="#numbers" count="4" stride="3">
+        <param name="X" type="float"/><param name="Y" type="float"/><param name="Z" type="float"/>
+      </accessor></technique_common></source>
+    <vertices id="vertices"><input semantic="POSITION" source="#corners"/></vertices>
+    <triangles count="4"><input semantic="VERTEX" source="#vertices" offset="0"/>
+      <p>0 2 1 0 1 3 0 3 2 1 2 3</p></triangles>
+  </mesh></geometry></library_geometries>
+  <library_visual_scenes><visual_scene id="scene"><node><instance_geometry url="#foot"/></node></visual_scene>
+  </library_visual_scenes>
+  <scene><instance_visual_scene url="#scene"/></scene>
+</COLLADA>"""
+
+
+def test_a_mesh_in_collada_is_converted_where_that_is_installed(walker):
+    path = walker(urdf('<mesh filename="package://walker/meshes/foot.dae"/>'))
+    mesh = path.parents[1] / "meshes" / "foot.dae"
+    mesh.parent.mkdir()
+    mesh.write_text(COLLADA)
+    if not converts_collada():
+        with pytest.raises(ValueError, match=r"must be STL, OBJ or MSH, or install metarl\[collada\]"):
+            robot_model(path, {}, SERVOS)
+        return
+    model = robot_model(path, {}, SERVOS)
+    assert model.mesh_vertnum.tolist() == [4]
+    assert np.ptp(model.mesh_vert, axis=0).max() > 0.19
+    assert mesh in files_of(path)
+
+
+def test_links_that_only_join_others_have_a_least_mass(walker):
+    virtual = '<link name="virtual"/><joint name="slide" type="prismatic"><parent link="base"/><child link="virtual"/>'
+    text = urdf().replace('<parent link="base"/>', '<parent link="virtual"/>', 1)
+    model = robot_model(walker(text.replace("</robot>", f'{virtual}<limit lower="0" upper="1"/></joint></robot>')), {})
+    assert (model.nq, model.body("virtual").mass) == (3, 1e-4)
+
+
+def test_an_impossible_inertia_is_warned_of_and_made_possible(walker, caplog):
+    text = urdf().replace('ixx="0.01"', 'ixx="0.03"', 1)  # of the base: 0.03 > 0.01 + 0.01
+    with caplog.at_level(logging.WARNING):
+        model = robot_model(walker(text), {}, SERVOS, free_base=True)
+    assert "walker.urdf: no body has the inertias of 'base'; the nearest possible ones are taken" in caplog.text
+    assert sorted(model.body("base").inertia) == pytest.approx([0.015, 0.015, 0.03], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("principal", "expected"),
+    [
+        ((1, 2, 3), None),
+        ((1, 1, 3), (1.5, 1.5, 3)),
+        ((0, 0, 2), (1, 1, 2)),
+        ((-1, 2, 2), (0, 2, 2)),
+        ((1e-6, 1, 1), None),
+    ],
+)
+def test_the_nearest_possible_inertia_keeps_the_largest_and_the_axes(principal, expected):
+    axes = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    found = possible_inertia(axes @ np.diag(principal) @ axes.T)
+    if expected is None:
+        assert found is None
+        return
+    assert found is not None
+    first, second, third = np.linalg.eigvalsh(found)
+    assert (first, second, third) == pytest.approx(expected, abs=0.01)
+    assert first > 0
+    assert first + second >= third
+    assert possible_inertia(found) is None
+    assert np.diag(axes.T @ found @ axes) == pytest.approx(expected, abs=0.01)
 
 
 def test_a_motors_control_is_a_fraction_of_its_largest_force(walker):

@@ -231,13 +231,14 @@ def test_actions_take_effect_late_and_none_of_the_last_episode():
 
 
 def test_delays_in_milliseconds_are_whole_steps():
-    in_ms = 1000 * ROBOT.make_env(1, generator()).seconds_per_step
+    robot: Any = ROBOT
+    in_ms = 1000 * robot.make_env(1, generator()).seconds_per_step
     families = Delayed(ROBOT, obs_delay=2, action_delay=1), Delayed(ROBOT, 1, 0, 0.9 * in_ms, 1.2 * in_ms)
     envs = [family.make_env(2, generator()) for family in families]
     for env in envs:
-        env.reset(ROBOT.sample(2, "train", generator(1)))
+        env.reset(robot.sample(2, "train", generator(1)))
     for number in range(6):
-        action = torch.full((2, *ROBOT.action_space.shape), 0.1 * number)
+        action = torch.full((2, *robot.action_space.shape), 0.1 * number)
         one, other = (env.step(action) for env in envs)
         assert torch.equal(one.obs, other.obs)
     with pytest.raises(ValueError, match="obs_latency is in ms, but steps of counting have no duration; use a delay"):

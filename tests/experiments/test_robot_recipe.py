@@ -75,7 +75,7 @@ def test_a_urdf_file_is_given_servos_and_a_free_base_if_it_has_legs(legs, tmp_pa
     )
     path.write_text(f'<robot name="walker"><link name="base">{inertial}</link>{moving}</robot>')
     text = robot_recipe(path, tmp_path / "walker.py")
-    assert 'actuators={"*": Servo(kp=20, kd=0.5)},  # by joint: the gains are a guess' in text
+    assert 'actuators={"*": Servo(kp=20, kd=0.5, armature=0.002)},  # by joint: the gains are a guess' in text
     assert ("free_base=True" in text) == (legs == 2)
     (tmp_path / "walker.py").write_text(text)
     check_family(replace(load(str(tmp_path / "walker.py")).family, horizon=3), num_tasks=2)
