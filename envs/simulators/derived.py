@@ -39,7 +39,7 @@ def _add_load(fields: Fields, nominal: Nominal, load: Tensor, offset: Tensor | N
     inertia, center, frame = (
         current(fields, nominal, name, count) for name in ("body_inertia", "body_ipos", "body_iquat")
     )
-    axes = _matrix(frame)
+    axes = matrix(frame)
     share = load / total.clamp(min=1e-300)  # of the mass that the load is, [B, bodies]
     fields["body_ipos"] = center + share[..., None] * offset
     # Two bodies about their common centre of mass turn like one of their reduced mass at the distance between them.
@@ -67,7 +67,7 @@ def current(fields: Fields, nominal: Nominal, name: str, count: int) -> Tensor:
     return fields.get(name, own.expand(count, *own.shape))
 
 
-def _matrix(quaternion: Tensor) -> Tensor:
+def matrix(quaternion: Tensor) -> Tensor:
     """Rotations [..., 3, 3] of unit quaternions [..., 4] in MuJoCo's order, w first."""
     w, x, y, z = quaternion.unbind(-1)
     rows = (

@@ -14,6 +14,7 @@ from typing import Any
 import mujoco
 
 from envs.simulators.actuators import Servo
+from envs.simulators.robot_fields import one_coordinate
 from envs.simulators.robot_model import robot_model
 from envs.simulators.urdf import is_urdf
 from metarl.errors import UserError
@@ -74,8 +75,9 @@ def robot_recipe(path: Path, recipe: Path) -> str:
     try:
         model = robot_model(path, {})
         has_actuators, is_free = bool(model.nu), is_urdf(path) and _has_legs(model)
-        if model.njnt and not has_actuators:
-            model = robot_model(path, {}, {"*": Servo(kp=_stiffness(model))}, is_free)
+        stiffness, driven = _stiffness(model), _patterns(model)
+        if driven and not has_actuators:
+            model = robot_model(path, {}, dict.fromkeys(driven, Servo(kp=stiffness)), is_free)
     except ValueError as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if not model.nu or not model.njnt:
@@ -102,18 +104,30 @@ def robot_recipe(path: Path, recipe: Path) -> str:
         high=f"{high:.3g}",
         frame_skip=max(1, round(_STEP / model.opt.timestep)),
         imports="" if has_actuators else "from envs.simulators.actuators import Servo\n",
-        settings="" if has_actuators else _settings(_stiffness(model), is_free),
+        settings="" if has_actuators else _settings(driven, stiffness, is_free),
         name="".join(letter if letter.isalnum() else "_" for letter in path.stem.lower()),
     )
 
 
-def _settings(stiffness: float, is_free: bool) -> str:
+def _settings(driven: list[str], stiffness: float, is_free: bool) -> str:
     """The fields that add actuators to a file without any, and a free base to a robot that walks."""
     servo = f"Servo(kp={stiffness:.3g}, kd={stiffness / 40:.3g}, armature={stiffness / 10_000:.1g})"
-    lines = [f'actuators={{"*": {servo}}},  # by joint: the gains are a guess']
+    by_joint = ", ".join(f"{json.dumps(pattern)}: {servo}" for pattern in driven)
+    lines = [f"actuators={{{by_joint}}},  # by joint: the gains are a guess"]
     if is_free:
         lines.append("free_base=True,  # the file fixes the base to the world")
     return "".join(f"        {line}\n" for line in lines)
+
+
+def _patterns(model: Any) -> list[str]:
+    """Patterns of the joints that can have servos: one for all, or the names of hinges and of slides with a range."""
+    joints = [model.joint(index) for index in range(model.njnt) if one_coordinate(model, index)]
+    able = [
+        joint.name
+        for joint in joints
+        if joint.name and (model.jnt_limited[joint.id] or int(joint.type[0]) == mujoco.mjtJoint.mjJNT_HINGE)
+    ]
+    return ["*"] if able and len(able) == sum(bool(joint.name) for joint in joints) else able
 
 
 def _stiffness(model: Any) -> float:

@@ -361,8 +361,8 @@ def test_what_robots_differ_in_by_name_is_the_same_on_both_engines(tmp_path: Pat
     )
     sampled, envs = family.sample(4, "train", generator()), []
     for physics in (CpuPhysics(family.model, 4), gpu_physics(family.model, 4)):
-        source = generator(1)
-        envs.append(MujocoEnv(family.dynamics, family.dynamics.disturbed(physics, source), source))
+        disturbed = family.dynamics.disturbed(physics, generator(1))  # not the start's: it draws in the engine's dtype
+        envs.append(MujocoEnv(family.dynamics, disturbed, generator(3)))
         envs[-1].reset(sampled)
     rows: list[Tensor] = []
     for action in 2 * torch.rand(20, 4, 2, generator=generator(2)) - 1:

@@ -51,7 +51,7 @@ def test_the_parts_of_the_robot_stand_in_the_comments():
     ("text", "message"),
     [
         ("<mujoco><worldbody/></mujoco>", "has no joints that could be driven; an agent needs one or more"),
-        (ARM.format(joint="", actuator=""), "must be a hinge or a slide, or a pattern of them: none"),
+        (ARM.format(joint="", actuator=""), "has no joints that could be driven"),
         ("<mujoco><worldbody>", "cannot be read: "),
     ],
 )
@@ -79,6 +79,13 @@ def test_a_urdf_file_is_given_servos_and_a_free_base_if_it_has_legs(legs, tmp_pa
     assert ("free_base=True" in text) == (legs == 2)
     (tmp_path / "walker.py").write_text(text)
     check_family(replace(load(str(tmp_path / "walker.py")).family, horizon=3), num_tasks=2)
+
+
+def test_a_slide_without_a_range_is_not_driven(tmp_path):
+    path = tmp_path / "arm.xml"
+    slide = '<body name="rail"><joint name="rail" type="slide"/><geom size=".1"/></body><body name="arm">'
+    path.write_text(ARM.format(joint="elbow", actuator="").replace('<body name="arm">', slide))
+    assert 'actuators={"elbow": Servo(' in robot_recipe(path, tmp_path / "arm.py")
 
 
 def test_an_arm_without_limits_is_asked_for_positions_from_minus_one_to_one(tmp_path):
