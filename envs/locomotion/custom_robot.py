@@ -65,10 +65,11 @@ class MujocoFamily:
     functions make of it: they find it, [B] or [B, elements], as an attribute of `task`, where dots are underscores
     ("opt.gravity" is `task.opt_gravity`).
 
-    Episodes start where the file's joints are at rest, in a keyframe of the file (`start="home"`) or where a function
-    of the task says: positions [B, nq], or values [B, ...] by the names "qpos", "qvel", "act", "ctrl", "mocap_pos" and
-    "mocap_quat". An action is a control for each actuator. With `act`, it is `num_actions` numbers from -1 to 1, of
-    which `act` makes controls [B, nu], or values [B, ...] by the names "ctrl", "mocap_pos" and "mocap_quat".
+    Episodes start where the file's joints are at rest, in a keyframe of the file (`start="home"`), with joints at given
+    positions (`start={"*_knee": -1.5}`) or where a function of the task says: positions [B, nq], or values [B, ...] by
+    the names "qpos", "qvel", "act", "ctrl", "mocap_pos" and "mocap_quat". An action is a control for each actuator.
+    With `act`, it is `num_actions` numbers from -1 to 1, of which `act` makes controls [B, nu], or values [B, ...] by
+    the names "ctrl", "mocap_pos" and "mocap_quat".
     """
 
     mjcf: str | Path  # path of the MJCF or URDF file
@@ -80,7 +81,8 @@ class MujocoFamily:
     metrics: Mapping[str, Reward] = field(default_factory=dict)  # functions like `reward` for further metrics, by name
     goal: Callable[[Any], Tensor] | None = None  # function (task) that returns a ball's position in videos, [B, 3]
     frame_skip: int = 1  # simulation steps per environment step
-    start: Any = ""  # name of a keyframe, or function (task) that returns the start; "" or "qpos0": the joints' zero
+    # name of a keyframe, positions by joint, or function (task) that returns the start; "" or "qpos0": the joints' zero
+    start: Any = ""
     start_noise: float = 0.1  # half-width of the uniform noise on the initial positions and velocities
     joint_noise: Mapping[str, float] = field(default_factory=dict)  # start noise of single joints, by name
     act: Act | None = None  # function (physics, action, task) that returns controls [B, nu] for actions in [-1, 1]

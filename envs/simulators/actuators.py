@@ -12,7 +12,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import mujoco
+import numpy as np
 
+from envs.simulators.robot_fields import position_servos
 from metarl.checks import at_least, positive
 
 _DRIVEN = (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE)
@@ -69,6 +71,14 @@ def add_actuators(spec: mujoco.MjSpec, actuators: Mapping[str, Any]) -> None:
         kind = chosen[joint.name]
         if kind is not None:
             _add(spec, joint, kind)
+
+
+def servo_controls(model: mujoco.MjModel, qpos: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Controls [nu] with which position servos of joints hold a position [nq]; zeros for other actuators."""
+    controls = np.zeros(model.nu)
+    for servo, joint in position_servos(model):
+        controls[servo] = model.actuator_gear[servo, 0] * qpos[model.jnt_qposadr[joint]]
+    return controls
 
 
 def _chosen(actuators: Mapping[str, Any], joint: str) -> Servo | Motor | None:

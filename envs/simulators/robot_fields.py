@@ -106,7 +106,7 @@ def robot_targets(model: Any, name: str, value_of: Mapping[int, int]) -> tuple[T
     target = Target(kind.field, rows, places, kind.column, shape=shape)
     if name != "joint_offset":
         return (target,)
-    servos = {servo: value_of[joint] for servo, joint in _position_servos(model) if joint in value_of}
+    servos = {servo: value_of[joint] for servo, joint in position_servos(model) if joint in value_of}
     return (target, Target("servo_offset", tuple(servos), tuple(servos.values()), shape=(model.nu,)))
 
 
@@ -161,7 +161,7 @@ def encoders(model: Any) -> np.ndarray[Any, Any]:
     return coordinate
 
 
-def _position_servos(model: Any) -> list[tuple[int, int]]:
+def position_servos(model: Any) -> list[tuple[int, int]]:
     """The actuators whose force depends on the position of a joint that they drive, with that joint."""
     by_joint = (mujoco.mjtTrn.mjTRN_JOINT, mujoco.mjtTrn.mjTRN_JOINTINPARENT)
     return [

@@ -12,7 +12,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from envs.simulators.actuators import add_actuators
+from envs.simulators.actuators import add_actuators, servo_controls
 from envs.simulators.model import load_model
 from envs.simulators.robot_fields import prepare
 from envs.simulators.terrain import let_ground_move, terrain_of
@@ -53,7 +53,7 @@ def robot_model(
     terrain = terrain_of(samplers)
     model = load_model(path, edit)
     if free_base:
-        lift = -_lowest_point(model)
+        lift = -lowest_point(model, model.qpos0)
         model = load_model(path, lambda spec: edit(spec, lift))
     if actuators:
         _complete_keyframes(model)
@@ -88,9 +88,10 @@ def _add_light(spec: mujoco.MjSpec) -> None:
         spec.worldbody.add_light(pos=[0, 0, 4], dir=[0, 0, -1], type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL)
 
 
-def _lowest_point(model: mujoco.MjModel) -> float:
-    """The height of the lowest point of the robot's shapes in its own position; 0 without shapes."""
+def lowest_point(model: mujoco.MjModel, qpos: np.ndarray[Any, Any]) -> float:
+    """The height of the lowest point of the robot's shapes in a position [nq]; 0 without shapes."""
     data = mujoco.MjData(model)
+    data.qpos[:] = qpos
     mujoco.mj_kinematics(model, data)
     corners = np.stack(np.meshgrid(*[(-1, 1)] * 3), -1).reshape(-1, 3)
     lowest = [
@@ -104,7 +105,5 @@ def _lowest_point(model: mujoco.MjModel) -> float:
 
 def _complete_keyframes(model: mujoco.MjModel) -> None:
     """Let the position servos of keyframes hold what their joints are at."""
-    for actuator in range(model.nu):
-        joint = int(model.actuator_trnid[actuator, 0])
-        if model.actuator_biasprm[actuator, 1] and int(model.actuator_trntype[actuator]) == mujoco.mjtTrn.mjTRN_JOINT:
-            model.key_ctrl[:, actuator] = model.key_qpos[:, model.jnt_qposadr[joint]]
+    for key in range(model.nkey):
+        model.key_ctrl[key] = servo_controls(model, model.key_qpos[key])

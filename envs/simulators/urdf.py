@@ -166,7 +166,7 @@ def _readable() -> tuple[str, ...]:
 
 
 def _candidates(name: str, path: Path, folders: list[str]) -> Iterator[Path]:
-    """Where a mesh may lie: from the file's folder and its mesh folders, or from a package around it."""
+    """Where a mesh may lie: seen from the file's folder and its mesh folders, or from a package around it."""
     scheme, separator, rest = name.partition("://")
     if not separator or scheme == "file":
         name = rest or name
@@ -174,7 +174,7 @@ def _candidates(name: str, path: Path, folders: list[str]) -> Iterator[Path]:
             yield folder / name
             yield folder / Path(name).name
         return
-    package, _, inside = rest.partition("/")
-    for parent in path.parents:
-        yield parent / package / inside
-        yield parent / inside
+    parts = rest.split("/")  # the package, and the way from its folder
+    for start in range(len(parts)):  # what is copied from a package has only the end of that way
+        for parent in path.parents:
+            yield parent.joinpath(*parts[start:])

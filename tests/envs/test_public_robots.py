@@ -36,7 +36,6 @@ ROBOTS = {  # by package: files, and what is wrong with them
         "assets/hand/manipulate_block_touch_sensors.xml": "",  # tendons, includes and 92 touch sensors
         "assets/adroit_hand/adroit_hammer.xml": "",
         "assets/kitchen_franka/kitchen_assets/kitchen_env_model.xml": "",
-        "assets/fetch/reach.xml": "has no range; set one",  # it is drawn by a mocap body
     },
     "dm-control": {"suite/dog.xml": "", "suite/quadruped.xml": "", "suite/humanoid.xml": ""},
     "pybullet": {
@@ -53,7 +52,7 @@ def shipped(package: str, file: str) -> Path:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:
         pytest.skip(f"{package} is not installed")
-    [found] = [each for each in files if each.as_posix().endswith(f"/{file}")]
+    [found] = [each for each in files if f"/{each.as_posix()}".endswith(f"/{file}")]
     return Path(str(found.locate()))
 
 

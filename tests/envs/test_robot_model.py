@@ -107,6 +107,34 @@ def test_a_urdf_robot_stands_on_the_ground_with_servos(walker):
     assert model.geom("floor").type == 0
 
 
+def test_joints_start_where_they_are_asked_to_with_the_feet_on_the_ground(walker):
+    def family(**start: float) -> MujocoFamily:
+        return MujocoFamily(
+            mjcf=walker(urdf()),
+            observe=lambda physics, task: physics.qpos,
+            reward=lambda physics, action, task: physics.qvel[:, 0],
+            tasks={"motor_strength": Uniform(0.5, 1)},
+            actuators=SERVOS,
+            free_base=True,
+            horizon=10,
+            start={name.replace("_any", "*"): value for name, value in start.items()},
+            start_noise=0.0,
+        )
+
+    env = family(front_hip=0.5, _any=-0.4).make_env(2, torch.Generator().manual_seed(0))
+    env.reset(family(front_hip=0.5).sample(2, "train", torch.Generator().manual_seed(0)))
+    assert env.physics.qpos[0, 7:].tolist() == pytest.approx([0.5, -0.4])
+    assert env.physics.data("ctrl")[0].tolist() == pytest.approx([0.5, -0.4])
+    foot = 0.2 * math.cos(0.4) + 0.02 * math.sin(0.4)  # of the leg that reaches deeper, a box around a cylinder
+    assert float(env.physics.qpos[0, 2]) == pytest.approx(foot, abs=1e-6)
+    with pytest.raises(
+        ValueError, match=r"start has 'knee'; must be a hinge or a slide, or .*: 'front_hip', 'back_hip'"
+    ):
+        family(knee=1.0)
+    with pytest.raises(ValueError, match="start of 'front_hip' is nan; must be a finite number"):
+        family(front_hip=math.nan)
+
+
 def test_a_base_that_is_fixed_stays_fixed(walker):
     model = robot_model(walker(urdf()), {}, SERVOS)
     assert (model.nq, model.nu) == (2, 2)
