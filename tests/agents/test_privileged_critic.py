@@ -58,6 +58,7 @@ def test_the_critic_alone_depends_on_it(settings):
     trained = trainer(ARM, "privileged", **settings)
     trained.iterate()  # so that its moments are not the identity
     learner, trajectory = experience(trained)
+    assert trajectory.privileged is not None
     assert trajectory.decision.value.isnan().all()  # acting does not know it
     other = replace(trajectory, privileged=trajectory.privileged + 1.0)
     one, two = (learner._evaluate(learner._inputs(each), trajectory.decision.action) for each in (trajectory, other))

@@ -59,8 +59,7 @@ def test_the_quadruped_stands_and_sags_under_its_load():
 
 def test_the_quadrupeds_reward_is_that_of_its_speed():
     env = started(QUADRUPED, 2, velocity=[0.0, 0.5])
-    for _ in range(100):
-        step = env.step(torch.zeros(2, 8))
+    *_, step = (env.step(torch.zeros(2, 8)) for _ in range(100))
     assert step.truncated.all()
     values = dict(zip(env.metric_names, step.metrics.T, strict=True))
     assert float(values["reward_speed"][0]) > 80  # it stands, as it shall
@@ -87,7 +86,7 @@ def test_the_arm_hangs_lower_the_heavier_its_links():
     droop = env.physics.qpos[:, 1] - 0.5  # the shoulder's, rad
     assert 0 < droop[0] < droop[1] < droop[2]
     assert float(droop[2] / droop[0]) > 1.8
-    assert float(droop[1]) == pytest.approx(0.09, abs=0.03)
+    assert float(droop[1]) == pytest.approx(0.18, abs=0.03)
 
 
 def test_the_arms_targets_are_within_its_reach():

@@ -9,9 +9,10 @@ experiment = Experiment(
     family=ArmReach(),
     agent=RL2Config(
         critic_sees="privileged",
+        hidden_size=64,
         gamma=0.95,
         lam=0.9,
-        init_std=0.3,
+        init_std=0.2,
         learning_rate=1e-3,
         final_learning_rate=2e-4,
         num_epochs=8,
@@ -19,5 +20,5 @@ experiment = Experiment(
         entropy_coefficient=0.0,
         target_kl=0.05,
     ),
-    train=TrainConfig(num_iterations=400, num_tasks=64, eval_every=100),
+    train=TrainConfig(num_iterations=350, num_tasks=64, eval_every=100),
 )
