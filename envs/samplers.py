@@ -212,7 +212,7 @@ class Uniform(Selection, Range):
     """Numbers uniform between `low` and `high`."""
 
     _: KW_ONLY
-    ood: Sequence[float] | Ood = ()  # range of the split "ood", or one of the two names; (): the default band
+    ood: tuple[float, ...] | Ood = ()  # range of the split "ood", or one of the two names; (): the default band
 
 
 @dataclass(frozen=True, repr=False)
@@ -222,7 +222,7 @@ class LogUniform(Selection):
     low: float  # lower end of the range
     high: float  # upper end of the range
     _: KW_ONLY
-    ood: Sequence[float] | Ood = ()  # range of the split "ood", or one of the two names; (): the default band
+    ood: tuple[float, ...] | Ood = ()  # range of the split "ood", or one of the two names; (): the default band
 
     def __post_init__(self) -> None:
         _check_finite(self, "low", "high")

@@ -60,6 +60,11 @@ class Wrapped:
         return self.family.action_space
 
     @property
+    def privileged_size(self) -> int:
+        """The size of the inner family's privileged observations, which pass through."""
+        return getattr(self.family, "privileged_size", 0)
+
+    @property
     def parameters(self) -> Mapping[str, Sampler]:
         """The task parameters added by this wrapper."""
         values = {name: getattr(self, name) for name in self.strengths}

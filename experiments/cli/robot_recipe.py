@@ -42,15 +42,19 @@ def observe(physics, task):  # all rows at once: [B, O]; the task's own paramete
     return torch.cat([{observed}], dim=1)
 
 
-def reward(physics, action, task):  # [B]
-    return -({asked} - task.target).abs() - 0.01 * action.square().sum(dim=1)
+def near(physics, action, task):  # [B]
+    return -({asked} - task.target).abs()
+
+
+def effort(physics, action, task):  # [B]
+    return action.square().sum(dim=1)
 
 
 experiment = Experiment(
     family=MujocoFamily(
         mjcf={mjcf},
         observe=observe,
-        reward=reward,
+        reward={{"near": (1.0, near), "effort": (-0.01, effort)}},
         tasks={{"target": Uniform({low}, {high}), "body_mass": LogUniform(1 / 2, 2)}},
 {settings}        horizon=200,
         frame_skip={frame_skip},

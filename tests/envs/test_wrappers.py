@@ -20,7 +20,7 @@ from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import PointNavigation, Semicircle
 from envs.torch_families.torch_env import TorchEnv
-from envs.wrappers import ActionRepeat, Delayed, Noisy, TimeAware
+from envs.wrappers import ActionRepeat, Delayed, History, Noisy, TimeAware
 from experiments.cli.main import main
 from experiments.experiment.reading import read
 from metarl.protocols import Measures, Renders, TaskFamily
@@ -110,6 +110,8 @@ ROBOT = make("hopper_rand_params", horizon=14)  # falls early
         Delayed(PointNavigation(horizon=6), obs_delay=2, action_delay=Choice([0, 1, 3])),
         Delayed(GridNavi(horizon=6), obs_delay=Uniform(0, 2), action_delay=1),
         Delayed(Counting(), obs_delay=Choice([1, 4], ood=[6]), action_delay=Choice([0, 2])),
+        History(ROBOT, num_steps=2),
+        History(Counting(), num_steps=3),
         TimeAware(ActionRepeat(Noisy(Delayed(ROBOT, action_delay=Choice([0, 2])), obs_noise=Uniform(0, 0.1)), 2)),
     ],
     ids=lambda family: family.name,
@@ -117,6 +119,22 @@ ROBOT = make("hopper_rand_params", horizon=14)  # falls early
 def test_they_obey_the_laws(family):
     assert isinstance(family, TaskFamily)
     check_family(family)
+
+
+def test_a_history_holds_the_last_steps_of_the_episode_alone():
+    family = History(Counting(horizon=4), num_steps=3)
+    env, step = started(family, (2, 9))
+    assert family.observation_space.shape == (6,)
+    assert step.obs[:, 0::2].tolist() == [[0, 0, 0], [0, 0, 0]]  # the numbers of the steps
+    step = env.step(actions(5, 2))
+    assert step.obs[0].tolist() == [0, 0, 0, 0, 1, 5]
+    step = env.step(actions(6, 2))
+    assert step.next_obs[:, 0::2].tolist() == [[0, 1, 2], [0, 1, 2]]
+    assert step.obs[:, 0::2].tolist() == [[0, 0, 0], [0, 1, 2]]  # the first row has begun another episode
+    step = env.step(actions(7, 2), torch.tensor([False, True]))
+    assert step.obs[:, 1::2].tolist() == [[0, 0, 0], [5, 6, 7]]
+    with pytest.raises(ValueError, match="num_steps is 0; must be at least 1"):
+        History(Counting(), num_steps=0)
 
 
 def test_the_share_of_time_grows_and_starts_afresh():

@@ -56,6 +56,7 @@ CASES: dict[str, tuple[Any, Any]] = {
     "rl2 on a bandit": (BernoulliBandit(num_arms=3), RL2Config(hidden_size=8)),
     "rl2 without rewards": (POINT, RL2Config(hidden_size=8, reward_input=False)),
     "rl2 with a hypernetwork": (POINT, RL2Config(hidden_size=8, policy=HypernetworkPolicyConfig(embedding_size=3))),
+    "rl2 whose critic saw the task": (POINT, RL2Config(hidden_size=8, critic_sees="task")),
     "student of actions": (POINT, TeacherStudentConfig(hidden_size=8)),
     "student of latents": (
         POINT,
