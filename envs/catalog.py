@@ -33,6 +33,7 @@ FAMILIES: dict[str, str] = {
     "walker2d_vel": "envs.locomotion.walkers:Walker2dVel",
     "hopper_rand_params": "envs.locomotion.walkers:HopperRandParams",
     "swimmer_vel": "envs.locomotion.swimmer:SwimmerVel",
+    "metaworld": "envs.external.metaworld.family:Metaworld",
 }
 
 _VELOCITY = {"max_velocity": ("velocity.high",), "ood": ("velocity.ood",)}

@@ -330,11 +330,18 @@ class _Check:
         active = rollout.active
         for name in ("next_obs", "reward", "terminated", "truncated"):
             expected, found = getattr(episode, name)[index], getattr(rollout.steps, name)
-            self.require(torch.equal(found[active], expected[active]), law, f"{finding} ({name})")
+            self.require(_equal(found[active], expected[active]), law, f"{finding} ({name})")
 
 
 def _same(a: Record, b: Record) -> bool:
-    return all(map(torch.equal, pytree.tree_leaves(a), pytree.tree_leaves(b)))
+    return all(map(_equal, pytree.tree_leaves(a), pytree.tree_leaves(b)))
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same, where NaN, of a metric that a step lacks, equals NaN."""
+    if not a.is_floating_point():
+        return torch.equal(a, b)
+    return torch.equal(a.isnan(), b.isnan()) and torch.equal(a.masked_fill(a.isnan(), 0), b.masked_fill(b.isnan(), 0))
 
 
 def _named_tensors(tasks: Any) -> list[tuple[str, Tensor]]:
