@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from agents.pearl import PEARLConfig
     from agents.promp import ProMPConfig
     from agents.rl2 import RL2Config
+    from agents.rl2_sac import RL2SACConfig
     from agents.teacher_student import TeacherStudentConfig
     from agents.varibad import VariBADConfig
 
@@ -19,6 +20,7 @@ __all__ = [
     "PEARLConfig",
     "ProMPConfig",
     "RL2Config",
+    "RL2SACConfig",
     "TeacherStudentConfig",
     "VariBADConfig",
 ]
@@ -29,6 +31,7 @@ _OFFERED = {
     "PEARLConfig": "agents.pearl:PEARLConfig",
     "ProMPConfig": "agents.promp:ProMPConfig",
     "RL2Config": "agents.rl2:RL2Config",
+    "RL2SACConfig": "agents.rl2_sac:RL2SACConfig",
     "TeacherStudentConfig": "agents.teacher_student:TeacherStudentConfig",
     "VariBADConfig": "agents.varibad:VariBADConfig",
 }

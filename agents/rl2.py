@@ -68,6 +68,29 @@ MEMORIES = {  # the memories by the names that the command line takes
 MemoryConfig = NoMemoryConfig | RecurrentConfig | SnailConfig | SplAggerConfig | TransformerConfig | WindowConfig
 
 
+def check_memory_choice(memory: object, hidden_size: int, encoder_sizes: Sequence[int]) -> None:
+    """Check that an agent's memory is one of these, and that it suits the other settings.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if not isinstance(memory, MemoryConfig):
+        classes = dict.fromkeys(type(memory).__name__ for memory in MEMORIES.values())
+        raise ValueError(f"memory is {memory!r}; must be one of {', '.join(classes)}")
+    if isinstance(memory, TransformerConfig):
+        memory.check_width(hidden_size)
+    if isinstance(memory, NoMemoryConfig) and encoder_sizes:
+        raise ValueError(f"encoder_sizes is {encoder_sizes}; must be empty without a memory")
+    if isinstance(memory, SplAggerConfig):
+        memory.sizes(hidden_size)  # refuses an empty part
+
+
+def longest_trial(memory: MemoryConfig) -> int | None:
+    """The number of steps in the longest trial that a memory can read; None: unlimited."""
+    learns_positions = isinstance(memory, TransformerConfig) and memory.positions == "learned"
+    return memory.max_items - 1 if learns_positions else None
+
+
 @dataclass(frozen=True)
 class RL2Config(LatentAgentConfig):
     """RL²: a recurrent policy trained by PPO."""
@@ -88,17 +111,9 @@ class RL2Config(LatentAgentConfig):
         at_least(self, 1, "segment")
         if self.truncate and self.segment is None:
             raise ValueError("truncate is True; must be False without a segment, whose start stops the gradients")
-        if not isinstance(self.memory, MemoryConfig):
-            classes = dict.fromkeys(type(memory).__name__ for memory in MEMORIES.values())
-            raise ValueError(f"memory is {self.memory!r}; must be one of {', '.join(classes)}")
-        if isinstance(self.memory, TransformerConfig):
-            self.memory.check_width(self.hidden_size)
-        if isinstance(self.memory, NoMemoryConfig) and self.encoder_sizes:
-            raise ValueError(f"encoder_sizes is {self.encoder_sizes}; must be empty without a memory")
+        check_memory_choice(self.memory, self.hidden_size, self.encoder_sizes)
         if isinstance(self.memory, NoMemoryConfig) and self.writer is not None:
             raise ValueError("policy is a hypernetwork; must be heads without a memory, which it would read")
-        if isinstance(self.memory, SplAggerConfig):
-            self.memory.sizes(self.hidden_size)  # refuses an empty part
 
     @property
     def memory_size(self) -> int:
@@ -108,9 +123,7 @@ class RL2Config(LatentAgentConfig):
     @property
     def max_trial_steps(self) -> int | None:
         """The length of the longest trial that the memory can read; None: unlimited."""
-        if isinstance(self.memory, TransformerConfig) and self.memory.positions == "learned":
-            return self.memory.max_items - 1
-        return None
+        return longest_trial(self.memory)
 
     def make_source(
         self, family: TaskFamily, train: TrainConfig, generators: Mapping[str, torch.Generator]

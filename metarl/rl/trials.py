@@ -218,11 +218,13 @@ class TrialSource(ActingSource):
             if self.sampler.learns:
                 return Draw(trial, amount, {**self._metrics(trial, scores), **chosen})
 
-    def _run(self, learner: Agent[Any, Any], tasks: Record, share: Share) -> Trial:
-        """A trial in each of this process's tasks."""
+    def _run(self, learner: Agent[Any, Any], tasks: Record, share: Share, *, state: Any = None) -> Trial:
+        """A trial in each of this process's tasks, from the agent's state; None: from its prior."""
         trial, num_points = [], self._trained_points(learner)
         with share.noise():
-            run = run_trial(self.env, learner, share.own(tasks), num_points, generator=self._generators["policy"])
+            run = run_trial(
+                self.env, learner, share.own(tasks), num_points, generator=self._generators["policy"], state=state
+            )
             for trajectory in run:
                 self._check_scale(trajectory)
                 trial.append(trajectory)

@@ -16,6 +16,7 @@ from agents.maml import MAMLTRPOConfig
 from agents.pearl import PEARLConfig
 from agents.promp import ProMPConfig
 from agents.rl2 import MEMORIES, RL2Config
+from agents.rl2_sac import RL2SACConfig
 from agents.teacher_student import TeacherStudentConfig
 from agents.varibad import VariBADConfig
 from envs.torch_families.dark_room import DarkRoom
@@ -61,6 +62,15 @@ VAE: dict[str, Any] = {
     "vae_batch": 5,
     "buffer_trials": 20,
 }
+SAC: dict[str, Any] = {
+    "hidden_size": 16,
+    "head_sizes": (16,),
+    "num_gradient_steps": 6,
+    "meta_batch": 5,
+    "batch": 8,
+    "buffer_trials": 20,
+    "max_grad_norm": 1.0,
+}
 BLOCKS: dict[str, Any] = {"hidden_sizes": (16,), "num_rollouts": 4}
 
 Case = tuple[Any, Any, int, int]  # family, configuration, tasks and copies
@@ -75,6 +85,7 @@ CASES: dict[str, Case] = {
     "e-maml": (POINT, MAMLTRPOConfig(**BLOCKS, exploration_credit=1.0, cg_damping=0.1, num_cg_steps=4), 5, 1),
     "promp": (POINT, ProMPConfig(**BLOCKS, target_kl=0.01), 5, 1),
     "pearl": (POINT, PEARLConfig(**REPLAY, normalise_obs=True, temperature=None), 5, 1),
+    "rl2_sac": (POINT, RL2SACConfig(**SAC), 5, 2),
     "varibad": (POINT, VariBADConfig(**VAE, num_minibatches=2), 5, 1),
     "dpt": (ROOM, DPTConfig(memory=READER, hidden_size=8, head_sizes=(8,), context=6), 5, 2),
     "teacher and student": (POINT, TeacherStudentConfig(**SMALL, teacher_fraction=0.3), 5, 1),
