@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from metarl._lazy import lazily
 
 if TYPE_CHECKING:
+    from agents.algorithm_distillation import ADConfig
     from agents.dpt import DPTConfig
     from agents.maml import MAMLTRPOConfig
     from agents.pearl import PEARLConfig
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from agents.varibad import VariBADConfig
 
 __all__ = [
+    "ADConfig",
     "DPTConfig",
     "MAMLTRPOConfig",
     "PEARLConfig",
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 _OFFERED = {
+    "ADConfig": "agents.algorithm_distillation:ADConfig",
     "DPTConfig": "agents.dpt:DPTConfig",
     "MAMLTRPOConfig": "agents.maml:MAMLTRPOConfig",
     "PEARLConfig": "agents.pearl:PEARLConfig",

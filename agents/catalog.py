@@ -7,6 +7,7 @@ AGENTS: dict[str, str] = {
     "rl2": "agents.rl2:RL2Config",
     "rl2_sac": "agents.rl2_sac:RL2SACConfig",
     "varibad": "agents.varibad:VariBADConfig",
+    "ad": "agents.algorithm_distillation:ADConfig",
     "dpt": "agents.dpt:DPTConfig",
     "teacher_student": "agents.teacher_student:TeacherStudentConfig",
 }

@@ -19,7 +19,8 @@ Deviations from Ni et al.: 1. the losses are computed at some steps of each tria
 the memories read all of them. 2. the policy's loss reads the critics' memory as it was before the critics' step. 3. one
 encoder for all inputs of a memory, and the observation as it is for the heads. 4. the end of an episode is an input. 5.
 the learned temperature starts low, at `initial_temperature`. 6. the initial memory is learned. 7. each iteration has
-fresh tasks, not some of a fixed set. 8. observations, and the memories' rewards, are scaled by running moments.
+fresh tasks, not some of a fixed set. 8. observations, and the memories' rewards, are scaled by running moments. 9. with
+`segment`, a gradient step reads parts of trials as if each began there: enough where a task shows in a few steps.
 """
 
 from __future__ import annotations
@@ -49,9 +50,8 @@ from metarl.optim import gradient_step, load_adam
 from metarl.parallel import share_of_mean, shared_noise, sharing, total
 from metarl.protocols import TaskFamily
 from metarl.records import Decision, Record, Step, Trajectory
-from metarl.rl.trial_buffer import BufferedTrials, EndedTrialSteps, OffPolicyTrialSource
+from metarl.rl.trial_buffer import BufferedTrials, EndedTrialSteps, OffPolicyTrialSource, TrialBuffer, TrialSteps
 from metarl.source import TrainConfig
-from metarl.torch_settings import fast_matmul
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ class RL2SACConfig:
     max_gigabytes: float = 8.0  # memory limit of the recent trials, in GB
     num_gradient_steps: int = 200  # gradient steps per iteration
     meta_batch: int = 16  # trials per gradient step
+    # number of consecutive steps of each trial that a gradient step reads, from the empty memory on; None: whole trials
+    segment: int | None = None
     batch: int = 64  # steps drawn per trial and gradient step, at which the losses are computed
     gamma: float = 0.99  # discount factor
     tau: float = 0.005  # Polyak step of the target critics and their memory, per gradient step
@@ -86,7 +88,7 @@ class RL2SACConfig:
         literals(self)
         widths(self, "hidden_size", "encoder_sizes", "head_sizes")
         rounds(self, "num_gradient_steps")
-        at_least(self, 1, "buffer_trials", "meta_batch", "batch")
+        at_least(self, 1, "buffer_trials", "meta_batch", "segment", "batch")
         positive(self, "max_gigabytes", "learning_rate", "max_grad_norm", "reward_scale", "temperature")
         positive(self, "initial_temperature", "actor_gain")
         in_range(self, 0, 1, "gamma")
@@ -252,7 +254,7 @@ class RL2SAC:
         self.moments = self.moments.with_steps(trajectory)  # kept until the next update
         with sharing(config.meta_batch) as share:
             for _ in range(config.num_gradient_steps):
-                trials = share.own(buffer.sample(config.meta_batch, generator), dim=1)
+                trials = share.own(self._sample(buffer, generator), dim=1)
                 assert isinstance(trials, EndedTrialSteps)
                 steps.append(self.gradient_step(trials, generator))
             measured = {name: total(share_of_mean(torch.stack([step[name] for step in steps]))) for name in steps[0]}
@@ -262,13 +264,20 @@ class RL2SAC:
                 raise FloatingPointError(f"{name} is {metrics[name]} after {self.num_updates} gradient steps")
         return metrics | {"train/num_gradient_steps": float(self.num_updates)}
 
-    @fast_matmul()
+    def _sample(self, buffer: TrialBuffer, generator: torch.Generator) -> TrialSteps:
+        """Whole trials, or parts of trials with the step after them: [T, M]."""
+        if self.config.segment is None:
+            return buffer.sample(self.config.meta_batch, generator)
+        return buffer.sample_parts(self.config.meta_batch, self.config.segment, generator)
+
     def gradient_step(self, trials: EndedTrialSteps, generator: torch.Generator) -> dict[str, Tensor]:
-        """One step of the critics, of the policy and of the temperature, on whole trials [T, M].
+        """One step of the critics, of the policy and of the temperature, on what `_sample` returns [T, M].
 
         Returns metrics, means over these trials.
         """
         length = trials.valid.sum(0)  # [M], one or more each
+        if self.config.segment is not None:
+            length = length.clamp(max=self.config.segment)  # the step after a part is there to be looked at
         sequences = self._sequences(trials)
         with shared_noise():
             uniform = torch.rand((len(length), self.config.batch), generator=generator, device=generator.device)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from gymnasium import spaces
@@ -121,10 +121,33 @@ class TrialBuffer:
         Raises:
             ValueError: when the buffer is empty.
         """
+        places = self._drawn(num_trials, generator)
+        return self._ring.map(lambda value: value[:, places])
+
+    def sample_parts(self, num_trials: int, num_steps: int, generator: torch.Generator) -> TrialSteps:
+        """Up to `num_steps` consecutive steps of each trial, and the step after them: [num_steps + 1, num_trials].
+
+        Where a part begins is uniform, but all that would begin before their trial begin with it; so first steps are
+        drawn as often as any.
+
+        Raises:
+            ValueError: when the buffer is empty.
+        """
+        places = self._drawn(num_trials, generator)
+        length = self._ring.valid[:, places].sum(0)
+        uniform = torch.rand((num_trials,), generator=generator, device=self.device, dtype=torch.float64)
+        most = (length - num_steps).clamp(min=0)
+        first = (uniform * (most + num_steps)).long() - (num_steps - 1)
+        steps = first.clamp(min=0) + torch.arange(num_steps + 1, device=self.device)[:, None]  # [num_steps + 1, M]
+        within = steps < self.num_steps
+        parts = self._ring.map(lambda value: value[steps.clamp(max=self.num_steps - 1), places])
+        return replace(parts, valid=parts.valid & within)
+
+    def _drawn(self, num_trials: int, generator: torch.Generator) -> Tensor:
+        """The places of trials drawn uniformly: [num_trials]."""
         if not len(self):
             raise ValueError("the buffer holds no trial to sample")
-        places = torch.randint(len(self), (num_trials,), generator=generator, device=self.device)
-        return self._ring.map(lambda value: value[:, places])
+        return torch.randint(len(self), (num_trials,), generator=generator, device=self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """The stored trials, as a list of tensors, and the number of all that were ever added."""
@@ -223,8 +246,9 @@ class BufferedTrialSource(TrialSource):
             self.buffer.load_state_dict(state["buffer"])
 
 
-class ExploringAgent(Agent[Any, Any], Protocol):
-    """An agent that explores in meta-training only, by a state of its own."""
+@runtime_checkable
+class Explores(Protocol):
+    """An optional method of an `Agent` that explores in meta-training only, by a state of its own."""
 
     def collecting(self, num_tasks: int, copies: int = 1) -> Any:
         """`prior`, but with sampled actions."""
@@ -236,5 +260,6 @@ class OffPolicyTrialSource(BufferedTrialSource):
 
     stored = EndedTrialSteps
 
-    def _run(self, learner: ExploringAgent, tasks: Record, share: Share) -> Trial:
-        return super()._run(learner, tasks, share, state=learner.collecting(share.size, self.copies))
+    def _first_state(self, learner: Agent[Any, Any], num_tasks: int) -> Any:
+        assert isinstance(learner, Explores)
+        return learner.collecting(num_tasks, self.copies)

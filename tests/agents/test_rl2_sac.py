@@ -30,10 +30,11 @@ SETTINGS: dict[str, tuple[TaskFamily, dict[str, Any]]] = {
     "gru": (POINT, {}),
     "lstm": (POINT, {"memory": RecurrentConfig("lstm"), "encoder_sizes": (8,)}),
     "transformer": (POINT, {"memory": TransformerConfig(num_layers=1, num_heads=2), "temperature": 0.2}),
-    "snail": (POINT, {"memory": SnailConfig(filters=(4,), key_sizes=(4,), value_sizes=(4,), length=16)}),
+    "snail": (POINT, {"memory": SnailConfig(filters=(4,), key_sizes=(4,), value_sizes=(4,), length=8)}),
     "window": (POINT, {"memory": WindowConfig(num_items=40, channels=4)}),
     "splagger": (POINT, {"memory": MEMORIES["splagger"]}),
     "discrete": (GRID, {}),
+    "parts of trials": (POINT, {"segment": 3}),
     "without rewards": (POINT, {"reward_input": False, "normalise_obs": False, "normalise_reward": False}),
 }
 every_kind = pytest.mark.parametrize(("family", "settings"), SETTINGS.values(), ids=SETTINGS)
@@ -113,14 +114,15 @@ def test_targets_end_where_the_task_ends_the_trial_and_not_where_time_does():
     truncated = torch.tensor([[False, False, False], [True, False, True]])
     reward, valid = torch.ones(2, 3), torch.ones(2, 3, dtype=torch.bool)
     steps = EndedTrialSteps(obs, torch.zeros(2, 3, 2), reward, obs + 5, valid, end, truncated)
-    sac, seen = agent.sac, []
+    seen: list[torch.Tensor] = []
+    sac: Any = agent.sac
     sac.target_critics, sac.actor.net[-1].weight.data = _Sum(), torch.zeros_like(sac.actor.net[-1].weight)
-    sac.critic_loss = lambda features, action, target: seen.append(target) or target.sum()  # type: ignore[method-assign]
+    sac.critic_loss = lambda features, action, target: seen.append(target) or target.sum()
     sac.actor.net[-1].bias.data = torch.tensor([0.0, 0.0, -20.0, -20.0])  # the action is zero
     drawn = torch.tensor([[0, 1]] * 3)
     empty = torch.zeros(3, 3, 0)
     agent._critic_loss(steps, agent._sequences(steps), drawn, empty, torch.zeros(6, 2), seeded())
-    expected = [2 + 0.5 * 2, 2 + 0.5 * 7, 2 + 0.5 * 2, 2, 2 + 0.5 * 2, 2 + 0.5 * 7]
+    expected = [2 + 0.5 * 2, 2 + 0.5 * 12, 2 + 0.5 * 2, 2, 2 + 0.5 * 2, 2 + 0.5 * 12]
     torch.testing.assert_close(seen[0], torch.tensor(expected), rtol=0, atol=1e-3)
 
 
@@ -169,6 +171,23 @@ def test_an_episodes_end_resets_nothing_and_a_new_task_everything():
     assert not torch.equal(later[0].memory.hidden, later[1].memory.hidden)
     again = agent.observe(agent.prior(1), None, Step(obs, obs, torch.zeros(1), no, no))
     assert torch.equal(again.memory.hidden, start.memory.hidden)
+
+
+def test_a_part_of_a_trial_is_read_as_if_it_began_there_and_its_last_step_has_a_next_one():
+    agent: Any = trainer(segment=3, batch=200, normalise_obs=False).agent
+    whole = EndedTrialSteps.of(trials(POINT, agent))
+    steps = whole[2:6]  # three steps and the one after them
+    drawn, hidden = [], []
+    at = agent._at
+    agent._at = lambda steps, *given: drawn.append(steps) or hidden.append(given[0]) or at(steps, *given)
+    agent.gradient_step(steps, seeded())
+    assert set(torch.cat(drawn[:2]).unique().tolist()) == {0, 1, 2}
+    assert torch.equal(drawn[2], drawn[0] + 1)
+    alone = agent._sequences(steps)
+    torch.testing.assert_close(alone.obs[3], steps.obs[3])
+    first = agent._sequences(whole).items[2]
+    assert torch.equal(alone.items[0, :, :2], first[:, :2])
+    assert bool((alone.items[0, :, 2:] == 0).all())
 
 
 def test_tasks_do_not_leak_into_each_other():

@@ -12,6 +12,7 @@ import torch
 import torch.multiprocessing as processes
 
 from agents.dpt import DPTConfig
+from agents.inner_learner import InnerLearnerConfig
 from agents.maml import MAMLTRPOConfig
 from agents.pearl import PEARLConfig
 from agents.promp import ProMPConfig
@@ -77,6 +78,7 @@ Case = tuple[Any, Any, int, int]  # family, configuration, tasks and copies
 
 CASES: dict[str, Case] = {
     "rl2": (MDP, RL2Config(**SMALL), 5, 2),
+    "rl2 with an inner learner": (MDP, RL2Config(**SMALL, inner=InnerLearnerConfig()), 5, 2),
     "rl2 that stops early": (MDP, RL2Config(**SMALL, num_epochs=6, target_kl=1e-4, learning_rate=1e-2), 5, 2),
     "rl2 with a transformer": (POINT, RL2Config(**{**SMALL, "hidden_size": 32}, memory=MEMORIES["transformer"]), 6, 1),
     "rl2 whose minibatches are of one row": (MDP, RL2Config(**SMALL), 3, 1),
@@ -87,7 +89,7 @@ CASES: dict[str, Case] = {
     "pearl": (POINT, PEARLConfig(**REPLAY, normalise_obs=True, temperature=None), 5, 1),
     "rl2_sac": (POINT, RL2SACConfig(**SAC), 5, 2),
     "varibad": (POINT, VariBADConfig(**VAE, num_minibatches=2), 5, 1),
-    "dpt": (ROOM, DPTConfig(memory=READER, hidden_size=8, head_sizes=(8,), context=6), 5, 2),
+    "dpt": (ROOM, DPTConfig(memory=READER, hidden_size=8, head_sizes=(8,), context=6, hold=2), 5, 2),
     "teacher and student": (POINT, TeacherStudentConfig(**SMALL, teacher_fraction=0.3), 5, 1),
     "maml": (Sinusoid(), MAMLConfig(), 5, 1),
     "np": (Sinusoid(), NPConfig(), 5, 1),

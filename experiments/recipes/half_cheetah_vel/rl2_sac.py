@@ -6,21 +6,25 @@ Ni et al. (2022) train for 5 million steps, with a GRU of 128 units and 32 whole
 from agents.rl2_sac import RL2SACConfig
 from envs.locomotion.half_cheetah import HalfCheetahVel
 from experiments import Expected, Experiment
+from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(
     family=HalfCheetahVel(),
     agent=RL2SACConfig(
+        memory=RecurrentConfig(span=100),
         hidden_size=64,
-        num_gradient_steps=130,
+        num_gradient_steps=220,
         meta_batch=16,
-        batch=64,
+        segment=64,
+        batch=32,
         buffer_trials=1250,
         gamma=0.97,
         tau=0.01,
         learning_rate=1e-3,
         max_grad_norm=10.0,
+        temperature=0.2,
     ),
-    train=TrainConfig(num_iterations=125, num_tasks=10, eval_every=25, eval_tasks=30),
+    train=TrainConfig(num_iterations=63, num_tasks=20, eval_every=9, eval_tasks=30, checkpoint_every=5),
     expected=Expected(at_least=-65, source="PEARL here after 508,000 steps", point=2),
 )
