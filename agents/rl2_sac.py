@@ -3,6 +3,7 @@
 Duan et al. RL2: fast reinforcement learning via slow reinforcement learning (2016), for the problem.
 Ni, Eysenbach, Salakhutdinov. Recurrent model-free RL can be a strong baseline for many POMDPs (2022).
 Grigsby, Fan, Zhu. AMAGO: scalable in-context reinforcement learning for adaptive agents (2024).
+Naik et al. Reward centering (2024), an option.
 
 The memories read the observation, the previous action, the previous reward and whether the previous step ended an
 episode, as in agents/rl2.py. A new task clears them, a new episode does not. An episode's end ends no value: the next
@@ -13,6 +14,9 @@ The policy has one memory, the two critics another. With one memory for all, Ni 
 much the larger one, and the policy worse; AMAGO does share one transformer, at the price of normalised returns and of a
 weighting of the two losses. With two memories nothing has to be balanced.
 
+Values begin near zero and end near the mean reward over 1 - gamma, on a way of 1 / (tau (1 - gamma)) gradient steps on
+which little else is learned. With `center_reward` there is no such way; a larger `tau` shortens it.
+
 Meta-test: the policy acts by its mode. Discrete actions use the losses of agents/discrete_soft_actor_critic.py.
 
 Deviations from Ni et al.: 1. the losses are computed at some steps of each trial, drawn anew for each gradient step;
@@ -20,7 +24,8 @@ the memories read all of them. 2. the policy's loss reads the critics' memory as
 encoder for all inputs of a memory, and the observation as it is for the heads. 4. the end of an episode is an input. 5.
 the learned temperature starts low, at `initial_temperature`. 6. the initial memory is learned. 7. each iteration has
 fresh tasks, not some of a fixed set. 8. observations, and the memories' rewards, are scaled by running moments. 9. with
-`segment`, a gradient step reads parts of trials as if each began there: enough where a task shows in a few steps.
+`segment`, a gradient step reads parts of trials as if each began there: enough where a task shows in a few steps. At
+the first of these steps nothing is known yet, and the errors there drown all others; so `burn_in`.
 """
 
 from __future__ import annotations
@@ -50,7 +55,7 @@ from metarl.optim import gradient_step, load_adam
 from metarl.parallel import share_of_mean, shared_noise, sharing, total
 from metarl.protocols import TaskFamily
 from metarl.records import Decision, Record, Step, Trajectory
-from metarl.rl.trial_buffer import BufferedTrials, EndedTrialSteps, OffPolicyTrialSource, TrialBuffer, TrialSteps
+from metarl.rl.trial_buffer import BufferedTrials, EndedTrialSteps, OffPolicyTrialSource, TrialBuffer
 from metarl.source import TrainConfig
 
 
@@ -74,12 +79,14 @@ class RL2SACConfig:
     meta_batch: int = 16  # trials per gradient step
     # number of consecutive steps of each trial that a gradient step reads, from the empty memory on; None: whole trials
     segment: int | None = None
+    burn_in: int = 0  # number of first steps without a loss, of parts that are not their trial's beginning
     batch: int = 64  # steps drawn per trial and gradient step, at which the losses are computed
     gamma: float = 0.99  # discount factor
     tau: float = 0.005  # Polyak step of the target critics and their memory, per gradient step
     learning_rate: float = 3e-4  # step size of every Adam optimiser
     max_grad_norm: float | None = None  # largest norm of the policy's and of the critics' gradient; None: no limit
     reward_scale: float = 1.0  # factor on the critics' rewards
+    center_reward: bool = False  # whether the critics' rewards lack their running mean, for tasks that never end early
     temperature: float | None = None  # weight of the entropy (SAC); None: learned
     initial_temperature: float = 0.1  # weight of the entropy at the start, where it is learned
     actor_gain: float = 0.01  # initial gain of the policy's last layer
@@ -89,6 +96,8 @@ class RL2SACConfig:
         widths(self, "hidden_size", "encoder_sizes", "head_sizes")
         rounds(self, "num_gradient_steps")
         at_least(self, 1, "buffer_trials", "meta_batch", "segment", "batch")
+        if not 0 <= self.burn_in < (self.segment or 1):
+            raise ValueError(f"burn_in is {self.burn_in}; must be at least 0 and below segment, {self.segment}")
         positive(self, "max_gigabytes", "learning_rate", "max_grad_norm", "reward_scale", "temperature")
         positive(self, "initial_temperature", "actor_gain")
         in_range(self, 0, 1, "gamma")
@@ -254,9 +263,8 @@ class RL2SAC:
         self.moments = self.moments.with_steps(trajectory)  # kept until the next update
         with sharing(config.meta_batch) as share:
             for _ in range(config.num_gradient_steps):
-                trials = share.own(self._sample(buffer, generator), dim=1)
-                assert isinstance(trials, EndedTrialSteps)
-                steps.append(self.gradient_step(trials, generator))
+                trials, skipped = self._sample(buffer, generator)
+                steps.append(self.gradient_step(share.own(trials, dim=1), share.own(skipped), generator))
             measured = {name: total(share_of_mean(torch.stack([step[name] for step in steps]))) for name in steps[0]}
         metrics = {f"train/{name}": float(each.mean()) for name, each in measured.items()}
         for name in ("train/critic_loss", "train/actor_loss"):
@@ -264,24 +272,32 @@ class RL2SAC:
                 raise FloatingPointError(f"{name} is {metrics[name]} after {self.num_updates} gradient steps")
         return metrics | {"train/num_gradient_steps": float(self.num_updates)}
 
-    def _sample(self, buffer: TrialBuffer, generator: torch.Generator) -> TrialSteps:
-        """Whole trials, or parts of trials with the step after them: [T, M]."""
-        if self.config.segment is None:
-            return buffer.sample(self.config.meta_batch, generator)
-        return buffer.sample_parts(self.config.meta_batch, self.config.segment, generator)
+    def _sample(self, buffer: TrialBuffer, generator: torch.Generator) -> tuple[EndedTrialSteps, Tensor]:
+        """Whole trials, or parts with the step after them, [T, M]; and how many first steps have no loss, [M]."""
+        config = self.config
+        if config.segment is None:
+            trials = buffer.sample(config.meta_batch, generator)
+            skipped = torch.zeros(config.meta_batch, dtype=torch.int64, device=buffer.device)
+        else:
+            trials, first = buffer.sample_parts(config.meta_batch, config.segment, generator)
+            skipped = torch.where(first > 0, config.burn_in, 0)
+        assert isinstance(trials, EndedTrialSteps)
+        return trials, skipped
 
-    def gradient_step(self, trials: EndedTrialSteps, generator: torch.Generator) -> dict[str, Tensor]:
-        """One step of the critics, of the policy and of the temperature, on what `_sample` returns [T, M].
+    def gradient_step(self, trials: EndedTrialSteps, skipped: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """One step of the critics, of the policy and of the temperature, on what `_sample` returns.
 
         Returns metrics, means over these trials.
         """
         length = trials.valid.sum(0)  # [M], one or more each
         if self.config.segment is not None:
             length = length.clamp(max=self.config.segment)  # the step after a part is there to be looked at
+        skipped = torch.minimum(skipped, length - 1)
         sequences = self._sequences(trials)
         with shared_noise():
             uniform = torch.rand((len(length), self.config.batch), generator=generator, device=generator.device)
-            drawn = torch.minimum((uniform * length[:, None]).long(), length[:, None] - 1)  # [M, K], steps of trials
+            count = (length - skipped)[:, None]
+            drawn = skipped[:, None] + torch.minimum((uniform * count).long(), count - 1)  # [M, K], steps of trials
             actor_hidden, critic_hidden = (
                 memory.unroll(memory.prior(len(length)), sequences.items)
                 for memory in (self.actor_memory, self.critic_memory)
@@ -317,8 +333,11 @@ class RL2SAC:
         """The critics' loss at steps [M, K], from their features there and the hidden states of the policy's memory."""
         with torch.no_grad():
             target_hidden = self.target_memory.unroll(self.target_memory.prior(len(drawn)), sequences.items)
+            reward = taken(trials.reward, drawn)
+            if self.config.center_reward:
+                reward = reward - self.moments.reward.mean.float()
             target = self.sac.targets(
-                self.config.reward_scale * taken(trials.reward, drawn),
+                self.config.reward_scale * reward,
                 taken(trials.terminated & ~_goes_on(trials.valid), drawn),
                 self._at(drawn + 1, actor_hidden, sequences.obs),
                 generator,

@@ -124,11 +124,11 @@ class TrialBuffer:
         places = self._drawn(num_trials, generator)
         return self._ring.map(lambda value: value[:, places])
 
-    def sample_parts(self, num_trials: int, num_steps: int, generator: torch.Generator) -> TrialSteps:
+    def sample_parts(self, num_trials: int, num_steps: int, generator: torch.Generator) -> tuple[TrialSteps, Tensor]:
         """Up to `num_steps` consecutive steps of each trial, and the step after them: [num_steps + 1, num_trials].
 
-        Where a part begins is uniform, but all that would begin before their trial begin with it; so first steps are
-        drawn as often as any.
+        Also returns the number of each part's first step in its trial, [num_trials]. Where a part begins is uniform,
+        but all that would begin before their trial begin with it; so first steps are drawn as often as any.
 
         Raises:
             ValueError: when the buffer is empty.
@@ -137,11 +137,11 @@ class TrialBuffer:
         length = self._ring.valid[:, places].sum(0)
         uniform = torch.rand((num_trials,), generator=generator, device=self.device, dtype=torch.float64)
         most = (length - num_steps).clamp(min=0)
-        first = (uniform * (most + num_steps)).long() - (num_steps - 1)
-        steps = first.clamp(min=0) + torch.arange(num_steps + 1, device=self.device)[:, None]  # [num_steps + 1, M]
+        first = ((uniform * (most + num_steps)).long() - (num_steps - 1)).clamp(min=0)
+        steps = first + torch.arange(num_steps + 1, device=self.device)[:, None]  # [num_steps + 1, M]
         within = steps < self.num_steps
         parts = self._ring.map(lambda value: value[steps.clamp(max=self.num_steps - 1), places])
-        return replace(parts, valid=parts.valid & within)
+        return replace(parts, valid=parts.valid & within), first
 
     def _drawn(self, num_trials: int, generator: torch.Generator) -> Tensor:
         """The places of trials drawn uniformly: [num_trials]."""

@@ -17,6 +17,7 @@ from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.snail import SnailConfig
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.adaptation.window import WindowConfig
+from metarl.nets.moments import Moments
 from metarl.protocols import TaskFamily
 from metarl.records import Decision, Step, Trajectory
 from metarl.rl.rollouts import collect
@@ -34,7 +35,7 @@ SETTINGS: dict[str, tuple[TaskFamily, dict[str, Any]]] = {
     "window": (POINT, {"memory": WindowConfig(num_items=40, channels=4)}),
     "splagger": (POINT, {"memory": MEMORIES["splagger"]}),
     "discrete": (GRID, {}),
-    "parts of trials": (POINT, {"segment": 3}),
+    "parts of trials": (POINT, {"segment": 3, "burn_in": 1}),
     "without rewards": (POINT, {"reward_input": False, "normalise_obs": False, "normalise_reward": False}),
 }
 every_kind = pytest.mark.parametrize(("family", "settings"), SETTINGS.values(), ids=SETTINGS)
@@ -124,6 +125,10 @@ def test_targets_end_where_the_task_ends_the_trial_and_not_where_time_does():
     agent._critic_loss(steps, agent._sequences(steps), drawn, empty, torch.zeros(6, 2), seeded())
     expected = [2 + 0.5 * 2, 2 + 0.5 * 12, 2 + 0.5 * 2, 2, 2 + 0.5 * 2, 2 + 0.5 * 12]
     torch.testing.assert_close(seen[0], torch.tensor(expected), rtol=0, atol=1e-3)
+    agent.config = replace(agent.config, center_reward=True)
+    agent.moments = replace(agent.moments, reward=Moments.of(torch.tensor([0.0, 0.5])))
+    agent._critic_loss(steps, agent._sequences(steps), drawn, empty, torch.zeros(6, 2), seeded())
+    torch.testing.assert_close(seen[1], torch.tensor(expected) - 2 * 0.25, rtol=0, atol=1e-3)
 
 
 @every_kind
@@ -142,7 +147,7 @@ def test_each_loss_reaches_its_own_parameters_and_all_of_them(family, settings):
         before.update({id(p): p.detach().clone() for part in parts for p in part.parameters()})
 
     agent._step = watched
-    agent.gradient_step(EndedTrialSteps.of(trials(family, agent)), seeded())
+    agent.gradient_step(EndedTrialSteps.of(trials(family, agent)), torch.zeros(5, dtype=torch.long), seeded())
     for name in ("critic", "actor"):
         group = agent.optimizers[name].param_groups[0]["params"]
         assert set(seen[name]) <= {id(p) for p in group}
@@ -180,8 +185,8 @@ def test_a_part_of_a_trial_is_read_as_if_it_began_there_and_its_last_step_has_a_
     drawn, hidden = [], []
     at = agent._at
     agent._at = lambda steps, *given: drawn.append(steps) or hidden.append(given[0]) or at(steps, *given)
-    agent.gradient_step(steps, seeded())
-    assert set(torch.cat(drawn[:2]).unique().tolist()) == {0, 1, 2}
+    agent.gradient_step(steps, torch.tensor([0, 1, 0, 2, 0]), seeded())
+    assert [set(row.tolist()) for row in drawn[0]] == [{0, 1, 2}, {1, 2}, {0, 1, 2}, {2}, {0, 1, 2}]
     assert torch.equal(drawn[2], drawn[0] + 1)
     alone = agent._sequences(steps)
     torch.testing.assert_close(alone.obs[3], steps.obs[3])
@@ -261,6 +266,7 @@ def test_what_an_evaluation_needs_holds_no_trials():
         ({"tau": 0.0}, r"tau is 0\.0; must be in \(0, 1\]"),
         ({"gamma": 1.5}, r"gamma is 1\.5; must be in \[0, 1\]"),
         ({"initial_temperature": 0.0}, r"initial_temperature is 0\.0; must be positive"),
+        ({"burn_in": 1}, "burn_in is 1; must be at least 0 and below segment, None"),
         ({"memory": "gru"}, "memory is 'gru'; must be one of RecurrentConfig"),
         ({"memory": TransformerConfig(), "hidden_size": 12}, "hidden_size is 12; with 4 heads"),
         ({"memory": NoMemoryConfig(), "encoder_sizes": (8,)}, r"encoder_sizes is \(8,\); must be empty"),
@@ -287,21 +293,21 @@ def test_meta_training_learns_to_learn_to_find_a_goal():
     """Points start knowing nothing: at rest they have -9.6 per episode; whoever knows the goal has about -2.5."""
     family = PointNavigation(horizon=25, num_episodes=2)
     config = RL2SACConfig(
+        memory=RecurrentConfig(span=25),
         hidden_size=64,
         head_sizes=(64, 64),
-        num_gradient_steps=40,
+        num_gradient_steps=120,
         batch=32,
         gamma=0.95,
         tau=0.02,
         learning_rate=1e-3,
-        initial_temperature=0.02,
+        temperature=0.02,
     )
-    train = TrainConfig(num_iterations=40, num_tasks=32)
-    made = Trainer(family, config, train, agent_name="rl2_sac", seed=0)
+    made = Trainer(family, config, TrainConfig(num_iterations=24, num_tasks=32), agent_name="rl2_sac", seed=0)
     before = made.evaluate(num_tasks=200)
-    for _ in range(40):
+    for _ in range(24):
         made.iterate()
     after = made.evaluate(num_tasks=200)
     assert before.points[1].mean < -8
     assert after.points[1].mean > -5
-    assert after.points[1].mean > after.points[0].mean + 0.5  # what the first episode has shown
+    assert after.points[1].mean > after.points[0].mean + 0.3  # what the first episode has shown

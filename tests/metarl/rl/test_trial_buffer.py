@@ -53,9 +53,10 @@ def test_parts_of_trials_are_consecutive_and_every_step_is_in_some():
         number = torch.arange(length)[:, None]
         reward = number.float() + 100 * (length == 5)
         held.add(TrialSteps(reward[..., None], number, reward, reward[..., None], torch.ones(length, 1).bool()))
-    parts = held.sample_parts(4000, 4, torch.Generator().manual_seed(0))
+    parts, first = held.sample_parts(4000, 4, torch.Generator().manual_seed(0))
     assert parts.obs.shape == (5, 4000, 1)
-    first, is_short = parts.action[0], parts.reward[0] >= 100
+    is_short = parts.reward[0] >= 100
+    assert torch.equal(first, parts.action[0])
     for k in range(1, 5):
         assert torch.equal(parts.action[k][parts.valid[k]], (first + k)[parts.valid[k]])
     assert torch.equal(parts.valid.sum(0), (torch.where(is_short, 5, 12) - first).clamp(max=5))
