@@ -203,11 +203,29 @@ class PosteriorSampling(Protocol[State]):
 
 
 @runtime_checkable
+class GroupsTasks(Protocol):
+    """An optional method of a `TaskFamily` whose tasks are of several kinds, which evaluations show one by one too."""
+
+    def groups(self, tasks: Any) -> list[str]:
+        """The name of each task's kind, [N]."""
+        ...
+
+
+@runtime_checkable
 class LabelsActions(Protocol):
     """An optional method of a `TaskFamily` with discrete actions whose optimal actions are known."""
 
     def labelled_transitions(self, tasks: Any, num_steps: int, generator: torch.Generator) -> LabelledTransitions:
         """`num_steps` independent transitions in each task, and one query more with the optimal actions."""
+        ...
+
+
+@runtime_checkable
+class KnowsActions(Protocol):
+    """An optional method of a `TaskFamily` with discrete actions whose optimal actions are known in any observation."""
+
+    def optimal_actions(self, tasks: Any, obs: Tensor) -> Tensor:
+        """Probabilities [B, A], spread over the optimal actions, where obs [B, O] is seen in each of B tasks."""
         ...
 
 

@@ -31,9 +31,11 @@ COMMANDS = (
     "new",
     "check",
     "export",
+    "histories",
     "baselines",
     "benchmark",
     "doctor",
+    "setup",
 )
 
 _NEED_TORCH = (
@@ -45,6 +47,7 @@ _NEED_TORCH = (
     "play",
     "pack",
     "export",
+    "histories",
 )  # loading it takes most of the time until they start
 
 
