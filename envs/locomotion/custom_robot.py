@@ -32,18 +32,16 @@ from envs.locomotion.mujoco_env import MujocoEnv
 from envs.locomotion.reward_terms import Term, part_names, reasons_of, terms_of
 from envs.locomotion.start import Starts, check_values, has_home, noise_by_joint
 from envs.samplers import all_inside, attribute, check_draws, check_sampler_split, check_samplers, task_record
-from envs.simulators import INPUTS, make_physics
+from envs.simulators import INPUTS, Physics, make_physics
+from envs.simulators.actuator_parameters import half_servos
 from envs.simulators.batched import BatchedPhysics, Names, RestingState
-from envs.simulators.model import load_model
-from envs.simulators.parameters import (
-    ModelParameter,
-    action_limits,
-    half_servos,
-    model_parameter,
-    near,
-    physics,
-)
+from envs.simulators.disturbed import DisturbedPhysics
+from envs.simulators.parameters import action_limits, model_parameter, near, physics
+from envs.simulators.robot_fields import AT_RANDOM_TIMES, DISTURBANCES, check_needs
+from envs.simulators.robot_model import robot_model
 from envs.simulators.state import State
+from envs.simulators.targets import ModelParameter
+from envs.simulators.terrain import terrain_of
 from metarl.checks import at_least
 from metarl.protocols import Split
 from metarl.records import Record
@@ -63,20 +61,22 @@ Act = Callable[[BatchedPhysics, Tensor, Any], Tensor | Mapping[str, Tensor]]  # 
 class MujocoFamily:
     """Tasks of one robot that differ in physics, in what is asked, or in both.
 
-    A name in `tasks` that is a field of MuJoCo's model, such as "body_mass" or "opt.gravity", changes the model; see
-    `envs.simulators.parameters`. Any other name is what the functions make of it: they find it, [B] or [B, elements],
-    as an attribute of `task`, where dots are underscores ("opt.gravity" is `task.opt_gravity`).
+    A name in `tasks` that is a field of MuJoCo's model, such as "body_mass" or "opt.gravity", changes the model, and so
+    does one of ours, such as "payload" or "push"; see `envs.simulators.parameters`. Any other name is what the
+    functions make of it: they find it, [B] or [B, elements], as an attribute of `task`, where dots are underscores
+    ("opt.gravity" is `task.opt_gravity`).
 
     Of a reward of named terms, the sum of each over an episode is measured, and of named reasons which of them ended
     it; see `envs.locomotion.reward_terms`. What `privileged` gives is for critics alone; see `metarl.rl.privileged`.
 
-    Episodes start where the file's joints are at rest, in a keyframe of the file (`start="home"`) or where a function
-    of the task says: positions [B, nq], or values [B, ...] by the names "qpos", "qvel", "act", "ctrl", "mocap_pos" and
-    "mocap_quat". An action is a control for each actuator. With `act`, it is `num_actions` numbers from -1 to 1, of
-    which `act` makes controls [B, nu], or values [B, ...] by the names "ctrl", "mocap_pos" and "mocap_quat".
+    Episodes start where the file's joints are at rest, in a keyframe of the file (`start="home"`), with joints at given
+    positions (`start={"*_knee": -1.5}`) or where a function of the task says: positions [B, nq], or values [B, ...] by
+    the names "qpos", "qvel", "act", "ctrl", "mocap_pos" and "mocap_quat". An action is a control for each actuator.
+    With `act`, it is `num_actions` numbers from -1 to 1, of which `act` makes controls [B, nu], or values [B, ...] by
+    the names "ctrl", "mocap_pos" and "mocap_quat".
     """
 
-    mjcf: str | Path  # path of the MJCF file
+    mjcf: str | Path  # path of the MJCF or URDF file
     observe: Observe  # function (physics, task) that returns observations [B, O]
     # function (physics, action, task) that returns rewards [B]; or pairs (weight, function) by the names of terms
     reward: Any
@@ -88,12 +88,16 @@ class MujocoFamily:
     privileged: Observe | None = None  # function (physics, task) that returns [B, P] for critics alone, in training
     goal: Callable[[Any], Tensor] | None = None  # function (task) that returns a ball's position in videos, [B, 3]
     frame_skip: int = 1  # simulation steps per environment step
-    start: Any = ""  # name of a keyframe, or function (task) that returns the start; "" or "qpos0": the joints' zero
+    # name of a keyframe, positions by joint, or function (task) that returns the start; "" or "qpos0": the joints' zero
+    start: Any = ""
     start_noise: float = 0.1  # half-width of the uniform noise on the initial positions and velocities
     joint_noise: Mapping[str, float] = field(default_factory=dict)  # start noise of single joints, by name
     act: Act | None = None  # function (physics, action, task) that returns controls [B, nu] for actions in [-1, 1]
     num_actions: int = 0  # size of an action that `act` takes; 0: one number per actuator
     unchecked: tuple[str, ...] = ()  # parameters that are not tried for an effect, because it is rare or late
+    # servos and motors to add, by joint or by a pattern of joints
+    actuators: Mapping[str, Any] = field(default_factory=dict)
+    free_base: bool = False  # whether a base that the file fixes to the world moves freely, above a floor
     num_episodes: int = 2  # number of episodes per trial
     name: str = "own_robot"  # name of the family
 
@@ -156,8 +160,8 @@ class MujocoFamily:
     def make_env(self, num_rows: int, generator: torch.Generator) -> MujocoEnv[Any]:
         """`num_rows` simulations on the generator's device; raises what `make_physics` does."""
         contact_forces = FIELD in self.dynamics.fields
-        physics = make_physics(self.body, num_rows, generator.device, contact_forces=contact_forces)
-        return MujocoEnv(self.dynamics, physics, generator)
+        physics = make_physics(self.model, num_rows, generator.device, contact_forces=contact_forces)
+        return MujocoEnv(self.dynamics, self.dynamics.disturbed(physics, generator), generator)
 
     def bounds(self, tasks: Record, num_episodes: int) -> dict[str, Tensor]:
         """Empty: nobody knows."""
@@ -173,7 +177,7 @@ class MujocoFamily:
         if not self.body.is_file():
             raise ValueError(f"mjcf is {str(self.mjcf)!r}; there is no such file")
         try:
-            model = load_model(self.body)
+            model = robot_model(self.body, self.tasks, self.actuators, self.free_base)
             if self.act is None:
                 action_limits(model)
         except ValueError as error:
@@ -206,9 +210,9 @@ class MujocoFamily:
                     f"task {name!r} has no effect: it is no field of MuJoCo's model, and neither observe, reward, "
                     f"terminated, start nor act asks for task.{attribute(name)}{near(self.model, name)}"
                 )
-        tried = {
-            name: parameter for name, parameter in self.parameters.items() if parameter and name not in self.unchecked
-        }
+        check_needs(self.parameters)
+        untried = (*self.unchecked, *AT_RANDOM_TIMES)
+        tried = {name: parameter for name, parameter in self.parameters.items() if parameter and name not in untried}
         tasks = self.sample(_TASKS_TO_COMPARE, "train", torch.Generator().manual_seed(0))
         check_effects(self.model, self.dynamics, tasks, tried)
 
@@ -231,6 +235,7 @@ class CustomDynamics:
         self._family, self._model = family, family.model
         self._dt = float(family.model.opt.timestep) * family.frame_skip
         self._names = Names(family.model)
+        self._terrain = terrain_of(family.tasks)
         self._starts = Starts(family.model, family.start)
         self._noise = noise_by_joint(self._names, family.model, family.start_noise, family.joint_noise)
         self.action_space = self._action_space()
@@ -242,7 +247,17 @@ class CustomDynamics:
     def physics(self, tasks: Any, nominal: Callable[[str], Tensor]) -> Mapping[str, Tensor]:
         parameters = self._family.parameters.items()
         changed = [(parameter, getattr(tasks, attribute(name))) for name, parameter in parameters if parameter]
-        return physics(changed, nominal)
+        fields = physics(changed, nominal)
+        if self._terrain is not None:
+            self._terrain.place(self._model, fields, nominal)
+        return fields
+
+    def disturbed(self, physics: Physics, generator: torch.Generator, *, in_common: bool = False) -> Physics:
+        """An engine's simulations with the disturbances that tasks have, if they have any; see `DisturbedPhysics`."""
+        parameters = filter(None, self._family.parameters.values())
+        if not any(target.field in DISTURBANCES for parameter in parameters for target in parameter.targets):
+            return physics
+        return DisturbedPhysics(physics, self._model, self.frame_skip, generator, in_common=in_common)
 
     def initial_state(
         self, tasks: Any, qpos: Tensor, qvel: Tensor, generator: torch.Generator

@@ -157,7 +157,7 @@ class MujocoEnv(Generic[T]):
         self._low, self._high = _limits(self.action_space, self.device)
         self._action_shape = (self.num_rows, *self.action_space.shape)
         self._tasks: T | None = None
-        self._state = State()
+        self._state, self._sensed = State(), State()  # what is, and what the robot measures of it
         self._obs, self._metrics = torch.empty(0), torch.empty(0)  # [B, O] and [B, M] of the last step
         # A row's episode has lasted clock - started steps. No row can reach the horizon before the clock reaches
         # `next_end`, so until then a step need not look.
@@ -178,7 +178,7 @@ class MujocoEnv(Generic[T]):
         self._ended = None
         self._give_physics(self._tasks)
         self._start_episodes(self._tasks, None)
-        self._obs = obs = self._family.observation(self._state, self._tasks)
+        self._obs = obs = self._family.observation(self._sensed, self._tasks)
         self._metrics = obs.new_zeros(self.num_rows, len(self._family.metric_names))
         metrics = self._parts.with_parts(self._metrics.clone() if self._family.metric_names else None, None)
         reward = obs.new_zeros(self.num_rows)
@@ -197,7 +197,7 @@ class MujocoEnv(Generic[T]):
         self._tasks = replace_tasks(self._tasks, tasks, rows)
         self._give_physics(self._tasks)
         self._start_episodes(self._tasks, rows)
-        self._obs = self._family.observation(self._state, self._tasks)
+        self._obs = self._family.observation(self._sensed, self._tasks)
         return self._obs.clone()
 
     @property
@@ -233,7 +233,7 @@ class MujocoEnv(Generic[T]):
             diverged = self.physics.step(inputs.pop("ctrl"), family.frame_skip, active, inputs)
 
         obs_before, metrics_before = self._obs, self._metrics
-        self._obs = obs = family.observation(state, tasks)
+        self._obs = obs = family.observation(self._sensed, tasks)
         reward = self._parts.reward(before, state, action, tasks, self._dt)
         metrics = family.metrics(before, state, action, tasks, self._dt)
         terminated = self._parts.terminated(state, tasks)
@@ -336,7 +336,7 @@ class MujocoEnv(Generic[T]):
         pose = {name: self.physics.data(name).clone() for name in ("qpos", "qvel", *places)}
         self._ended = (episode_end, pose)
         self._start_episodes(tasks, episode_end)
-        self._obs = self._family.observation(self._state, tasks)
+        self._obs = self._family.observation(self._sensed, tasks)
         return self._shown(replace(step, obs=self._obs.clone()))
 
     def _shown(self, step: Step) -> Step:
@@ -352,6 +352,8 @@ class MujocoEnv(Generic[T]):
             self.physics.set_models(models)
         self.physics.set_fields(self._family.physics(tasks, self.physics.field))
         self._state = State.of(self.physics, self._family.fields)
+        sensors = getattr(self.physics, "sensors", None)
+        self._sensed = self._state if sensors is None else State.of(sensors, self._family.fields)
 
     def _start_episodes(self, tasks: T, rows: Tensor | None) -> None:
         """Start all rows, or those where `rows` [B] is true, afresh."""

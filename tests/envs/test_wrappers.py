@@ -248,6 +248,21 @@ def test_actions_take_effect_late_and_none_of_the_last_episode():
     assert rewards == [[1, 0, 0], [2, 0, 1], [3, 1, 0], [4, 2, 3], [5, 0, 0]]
 
 
+def test_delays_in_milliseconds_are_whole_steps():
+    robot: Any = ROBOT
+    in_ms = 1000 * robot.make_env(1, generator()).seconds_per_step
+    families = Delayed(ROBOT, obs_delay=2, action_delay=1), Delayed(ROBOT, 1, 0, 0.9 * in_ms, 1.2 * in_ms)
+    envs = [family.make_env(2, generator()) for family in families]
+    for env in envs:
+        env.reset(robot.sample(2, "train", generator(1)))
+    for number in range(6):
+        action = torch.full((2, *robot.action_space.shape), 0.1 * number)
+        one, other = (env.step(action) for env in envs)
+        assert torch.equal(one.obs, other.obs)
+    with pytest.raises(ValueError, match="obs_latency is in ms, but steps of counting have no duration; use a delay"):
+        Delayed(Counting(), obs_latency=3).make_env(1, generator())
+
+
 def test_frozen_rows_neither_see_nor_send():
     env, _ = started(Delayed(Counting(), obs_delay=1, action_delay=1), (9, 9))
     only_second = torch.tensor([False, True])
