@@ -34,6 +34,7 @@ COMMANDS = (
     "baselines",
     "benchmark",
     "doctor",
+    "setup",
 )
 
 _NEED_TORCH = (
