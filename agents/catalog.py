@@ -5,7 +5,9 @@ AGENTS: dict[str, str] = {
     "promp": "agents.promp:ProMPConfig",
     "pearl": "agents.pearl:PEARLConfig",
     "rl2": "agents.rl2:RL2Config",
+    "rl2_sac": "agents.rl2_sac:RL2SACConfig",
     "varibad": "agents.varibad:VariBADConfig",
+    "ad": "agents.algorithm_distillation:ADConfig",
     "dpt": "agents.dpt:DPTConfig",
     "teacher_student": "agents.teacher_student:TeacherStudentConfig",
 }

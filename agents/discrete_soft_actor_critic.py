@@ -76,18 +76,29 @@ class DiscreteSoftActorCritic(SoftActorCritic):
         return (self.all_values(critics, features) * action).sum(-1)
 
     @torch.no_grad()
-    def targets(self, reward: Tensor, terminated: Tensor, next_features: Tensor, generator: torch.Generator) -> Tensor:
+    def targets(
+        self,
+        reward: Tensor,
+        terminated: Tensor,
+        next_features: Tensor,
+        generator: torch.Generator,
+        *,
+        next_critic_features: Tensor | None = None,
+    ) -> Tensor:
         log_prob = self.actor(next_features).logits.log_softmax(-1)
-        value = self.all_values(self.target_critics, next_features).amin(0)
+        seen = next_features if next_critic_features is None else next_critic_features
+        value = self.all_values(self.target_critics, seen).amin(0)
         soft_value = (log_prob.exp() * (value - self.log_temperature.exp() * log_prob)).sum(-1)
         return reward + self.gamma * torch.where(terminated, 0.0, soft_value)
 
-    def actor_loss(self, features: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def actor_loss(
+        self, features: Tensor, generator: torch.Generator, *, critic_features: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The policy's loss, and its mean negative entropy without a gradient."""
         logits = self.actor(features).logits
         log_prob = logits.log_softmax(-1)
         with torch.no_grad():
-            value = self.all_values(self.critics, features).amin(0)
+            value = self.all_values(self.critics, features if critic_features is None else critic_features).amin(0)
         gap = self.log_temperature.detach().exp() * log_prob - value
         loss = (log_prob.exp() * gap).sum(-1).mean() + self.regularisation * logits.square().mean()
         return loss, (log_prob.exp() * log_prob).sum(-1).mean().detach()

@@ -2,29 +2,37 @@
 
 Lee et al. Supervised pretraining can learn in-context reinforcement learning (2023).
 
-Pretraining is supervised: a transformer reads independent transitions of a task and predicts, after each, the optimal
-action in another state; the tasks' optimal actions are known. What minimises this loss is the posterior distribution of
-the optimal action, so sampling from it explores as posterior sampling does. Acting, the context is the trial so far.
+Pretraining is supervised: a transformer reads independent transitions of a task and predicts the optimal action in
+other states; the tasks' optimal actions are known. What minimises this loss is the posterior distribution of the
+optimal action, so sampling from it explores as posterior sampling does. Acting, the context is the trial so far.
+
+Posterior sampling keeps one hypothesis for an episode, and walks straight to where its goal would be. A policy over
+actions has no hypothesis to keep: with fresh noise at each step it walks at random among the optimal actions of all
+goals that remain. With `hold`, the noise that samples actions is kept for some steps, so the walk keeps its direction;
+each action still has the probability that the transformer gives it.
 
 Deviations: 1. the context grows with every step of a trial, not with every episode. 2. where several actions are
-optimal, the label is uniform over them. 3. the query is read by the output head instead of being the first item, so one
-pass over the context answers a query after each item. 4. transitions have no positions, as their order does not matter.
-5. with bandits, the arms of the context are drawn uniformly.
+optimal, the label is uniform over them. 3. a query is not the first item, but an item after the transitions that it is
+about, which no other item sees: one pass over a context answers another query after each transition, and acting need
+not read the context again. 4. transitions have no positions, as their order does not matter. 5. with bandits, the arms
+of the context are drawn uniformly. 6. `hold`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from metarl.adaptation.sequence import SequenceBelief, SequenceState
+from metarl.adaptation.attention import CausalStack, StackState
+from metarl.adaptation.sequence import SequenceBelief
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.checks import at_least, not_negative, positive, widths
+from metarl.nets.distributions import Categorical
 from metarl.nets.mlp import PolicyHead
 from metarl.optim import gradient_step, load_adam
 from metarl.parallel import share_of_mean
@@ -41,16 +49,17 @@ class DPTConfig:
     memory: TransformerConfig = field(  # transformer that reads the transitions
         default_factory=lambda: TransformerConfig(num_layers=4, positions="none")
     )
-    hidden_size: int = 64  # width of the transformer
-    head_sizes: tuple[int, ...] = (128,)  # hidden layers between the context with a query and the action
+    hidden_size: int = 32  # width of the transformer
+    head_sizes: tuple[int, ...] = ()  # hidden layers between the transformer's answer to a query and the action
     context: int = 100  # number of transitions per task in pretraining
+    hold: int = 1  # number of steps for which the noise that samples actions is kept; 1: fresh noise at each step
     learning_rate: float = 1e-3  # initial step size of Adam
     final_learning_rate: float = 1e-4  # step size at the last iteration, reached linearly; at most `learning_rate`
     max_grad_norm: float = 1.0  # largest norm of the gradient
 
     def __post_init__(self) -> None:
         widths(self, "hidden_size", "head_sizes")
-        at_least(self, 1, "context")
+        at_least(self, 1, "context", "hold")
         positive(self, "learning_rate", "max_grad_norm")
         not_negative(self, "final_learning_rate")
         self.memory.check_width(self.hidden_size)
@@ -78,8 +87,10 @@ class DPTConfig:
 class DPTState(Record):
     """The agent's state within a trial."""
 
-    memory: SequenceState
+    memory: StackState
     obs: Tensor  # [B, O], the last observation
+    noise: Tensor  # [B, 2, A], uniform numbers, from which the noise of all steps of the episode is made
+    num_steps: Tensor  # [B] int64, steps of the episode so far
 
 
 class DPTNetwork(nn.Module):
@@ -94,15 +105,36 @@ class DPTNetwork(nn.Module):
     ) -> None:
         super().__init__()
         obs_size = observation_space.shape[0]
-        sizes = (config.hidden_size + obs_size, *config.head_sizes)
+        sizes = (config.hidden_size, *config.head_sizes)
         self.policy = PolicyHead(sizes, action_space, activation="relu", init_std=1.0, generator=generator)
         item_size = 2 * obs_size + self.policy.num_actions + 1
-        memory: Any = config.memory.make(item_size, config.hidden_size, generator=generator)
-        self.memory: SequenceBelief[Any] = SequenceBelief(nn.Identity(), memory)
+        memory: CausalStack = config.memory.make(item_size, config.hidden_size, generator=generator)
+        self.memory: SequenceBelief[StackState] = SequenceBelief(nn.Identity(), memory)
+
+    def answers(self, state: StackState, query: Tensor) -> Tensor:
+        """The logits [B, A] of the actions in queries [B, O], given a context."""
+        hidden = self.memory.memory.ask(state, self.questions(query).unsqueeze(1))
+        return self.policy(hidden.squeeze(1)).logits
+
+    def answers_after_each(self, items: Tensor, query: Tensor) -> Tensor:
+        """The logits [N, K + 1, A] in queries [N, K + 1, O], each after so many of the items [N, K, item]."""
+        stack = self.memory.memory
+        assert isinstance(stack, CausalStack)
+        num_tasks, num_items, item_size = items.shape
+        mixed = items.new_zeros(num_tasks, 2 * num_items + 1, item_size)
+        mixed[:, ::2], mixed[:, 1::2] = self.questions(query), items
+        alone = torch.arange(2 * num_items + 1, device=items.device) % 2 == 0
+        hidden, _ = stack.read_apart(stack.prior(num_tasks), mixed, alone)
+        return self.policy(hidden[:, ::2]).logits
+
+    def questions(self, query: Tensor) -> Tensor:
+        """Queries [..., O] as the transformer reads them; that they have no action tells them from transitions."""
+        action, reward = query.new_zeros(*query.shape[:-1], self.policy.num_actions), query.new_zeros(query.shape[:-1])
+        return self.items(query, action, reward, torch.zeros_like(query))
 
     def items(self, obs: Tensor, action: Tensor, reward: Tensor, next_obs: Tensor) -> Tensor:
-        """Transitions as the transformer reads them: [..., item]."""
-        return torch.cat([obs, self.policy.encode(action), reward.unsqueeze(-1), next_obs], -1)
+        """Transitions with one-hot actions as the transformer reads them: [..., item]."""
+        return torch.cat([obs, action, reward.unsqueeze(-1), next_obs], -1)
 
 
 class DPT:
@@ -129,20 +161,43 @@ class DPT:
     # --- acting: prior, observe and act, one step at a time ----------------------------------------------------
 
     def prior(self, num_tasks: int, copies: int = 1) -> DPTState:
-        memory = self.net.memory.prior(num_tasks * copies)
-        return DPTState(memory, memory.hidden.new_zeros(num_tasks * copies, self.obs_size))
+        memory, num_rows = self.net.memory.prior(num_tasks * copies), num_tasks * copies
+        obs = memory.hidden.new_zeros(num_rows, self.obs_size)
+        noise = obs.new_full((num_rows, 2, self.net.policy.num_actions), 0.5)
+        return DPTState(memory, obs, noise, torch.zeros(num_rows, dtype=torch.int64, device=obs.device))
+
+    def resample_latent(self, state: DPTState, episode_start: Tensor, generator: torch.Generator | None) -> DPTState:
+        """Fresh noise for the rows that start an episode."""
+        noise = state.noise
+        if generator is not None:
+            drawn = torch.rand(noise.shape, generator=generator, device=noise.device)
+            noise = torch.where(episode_start[:, None, None], drawn, noise)
+        return replace(state, noise=noise, num_steps=torch.where(episode_start, 0, state.num_steps))
 
     def observe(self, state: DPTState, action: Tensor | None, step: Step) -> DPTState:
         if action is None:
-            return DPTState(state.memory, step.obs)
-        item = self.net.items(state.obs, action, step.reward, step.next_obs)
-        return DPTState(self.net.memory.absorb(state.memory, item), step.obs)
+            return replace(state, obs=step.obs)
+        item = self.net.items(state.obs, self.net.policy.encode(action), step.reward, step.next_obs)
+        memory = self.net.memory.absorb(state.memory, item)
+        return replace(state, memory=memory, obs=step.obs, num_steps=state.num_steps + 1)
 
     def act(self, state: DPTState, obs: Tensor, generator: torch.Generator | None) -> SampledDecision:
         """A decision for obs [B, O]."""
-        distribution = self.net.policy(torch.cat([state.memory.hidden, obs], -1))
-        action = distribution.mode if generator is None else distribution.sample(generator)
+        distribution = Categorical(self.net.answers(state.memory, obs))
+        if generator is None:
+            action = distribution.mode
+        elif self.config.hold == 1:
+            action = distribution.sample(generator)
+        else:
+            action = (distribution.logits + self._held_noise(state)).argmax(-1)
         return SampledDecision(action, distribution.log_prob(action))
+
+    def _held_noise(self, state: DPTState) -> Tensor:
+        """Gumbel noise [B, A], the same for `hold` steps; that of different times is pairwise independent."""
+        first, step = state.noise.unbind(1)
+        uniform = (first + (state.num_steps // self.config.hold)[:, None] * step) % 1
+        tiny = torch.finfo(uniform.dtype).eps
+        return -(-uniform.clamp(tiny, 1 - tiny).log()).log()
 
     def adapt(self, state: DPTState, trajectory: Trajectory[SampledDecision]) -> DPTState:
         """The unchanged state: the context already holds every step."""
@@ -181,10 +236,8 @@ class DPT:
 
     def _log_likelihood(self, data: LabelledTransitions) -> Tensor:
         """The mean log-likelihood of optimal actions after each number of transitions: [K + 1]."""
-        items = self.net.items(data.obs, data.action, data.reward, data.next_obs)
-        prior = self.net.memory.prior(len(items))
-        hidden = torch.cat([prior.hidden.unsqueeze(1), self.net.memory.read(prior, items)[0]], 1)
-        logits = self.net.policy(torch.cat([hidden, data.query], -1)).logits
+        items = self.net.items(data.obs, self.net.policy.encode(data.action), data.reward, data.next_obs)
+        logits = self.net.answers_after_each(items, data.query)
         return (data.optimal * logits.log_softmax(-1)).sum(-1).mean(0)
 
     def _learning_rate(self) -> float:

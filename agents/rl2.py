@@ -14,7 +14,8 @@ repeats the previous observation, so it holds a full transition; the memory need
 without `credit_across_episodes`, the value after an episode is zero, whether the task or the time limit ended it. 6. by
 default, observations and rewards are normalised by running moments over the training data. 7. with `truncate`,
 back-propagation through time is cut every `segment` steps. 8. with `critic_sees`, the critic also reads what the policy
-must infer (`metarl.rl.privileged`); then values are computed when the agent learns, as it acts without them.
+must infer (`metarl.rl.privileged`); then values are computed when the agent learns, as it acts without them. 9. with
+`inner`, the agent also reads what a tabular learner inside the trial knows, as in RL3 (agents/inner_learner.py).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from agents.hyperx import HyperX, HyperXConfig
+from agents.inner_learner import INNER_LEARNERS, InnerLearnerConfig, InnerState, NoInnerLearner
 from agents.ppo import PPO, Evaluated
 from agents.trial_agent import (
     InputMoments,
@@ -71,6 +73,30 @@ MEMORIES = {  # the memories by the names that the command line takes
 MemoryConfig = NoMemoryConfig | RecurrentConfig | SnailConfig | SplAggerConfig | TransformerConfig | WindowConfig
 
 
+def check_memory_choice(memory: object, hidden_size: int, encoder_sizes: Sequence[int]) -> None:
+    """Check that an agent's memory is one of these, and that it suits the other settings.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if not isinstance(memory, MemoryConfig):
+        classes = dict.fromkeys(type(memory).__name__ for memory in MEMORIES.values())
+        raise ValueError(f"memory is {memory!r}; must be one of {', '.join(classes)}")
+    if isinstance(memory, TransformerConfig):
+        memory.check_width(hidden_size)
+    if isinstance(memory, NoMemoryConfig) and encoder_sizes:
+        raise ValueError(f"encoder_sizes is {encoder_sizes}; must be empty without a memory")
+    if isinstance(memory, SplAggerConfig):
+        memory.sizes(hidden_size)  # refuses an empty part
+
+
+def longest_trial(memory: MemoryConfig) -> int | None:
+    """The number of steps in the longest trial that a memory can read; None: unlimited."""
+    if isinstance(memory, TransformerConfig) and memory.positions == "learned":
+        return memory.max_items - 1
+    return None
+
+
 @dataclass(frozen=True)
 class RL2Config(LatentAgentConfig):
     """RL²: a recurrent policy trained by PPO."""
@@ -86,6 +112,9 @@ class RL2Config(LatentAgentConfig):
     truncate: bool = False  # whether gradients stop at the start of a segment
     # what the critic sees besides the policy's inputs, in training: the family's privileged observations, or the task
     critic_sees: CriticSees = "nothing"
+    inner: NoInnerLearner | InnerLearnerConfig = field(  # learner inside the trial whose estimates are inputs (RL3)
+        default_factory=NoInnerLearner, metadata={"variants": INNER_LEARNERS}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,17 +122,11 @@ class RL2Config(LatentAgentConfig):
         at_least(self, 1, "segment")
         if self.truncate and self.segment is None:
             raise ValueError("truncate is True; must be False without a segment, whose start stops the gradients")
-        if not isinstance(self.memory, MemoryConfig):
-            classes = dict.fromkeys(type(memory).__name__ for memory in MEMORIES.values())
-            raise ValueError(f"memory is {self.memory!r}; must be one of {', '.join(classes)}")
-        if isinstance(self.memory, TransformerConfig):
-            self.memory.check_width(self.hidden_size)
-        if isinstance(self.memory, NoMemoryConfig) and self.encoder_sizes:
-            raise ValueError(f"encoder_sizes is {self.encoder_sizes}; must be empty without a memory")
+        check_memory_choice(self.memory, self.hidden_size, self.encoder_sizes)
+        if not isinstance(self.inner, (NoInnerLearner, InnerLearnerConfig)):
+            raise ValueError(f"inner is {self.inner!r}; must be a NoInnerLearner or InnerLearnerConfig")
         if isinstance(self.memory, NoMemoryConfig) and self.writer is not None:
             raise ValueError("policy is a hypernetwork; must be heads without a memory, which it would read")
-        if isinstance(self.memory, SplAggerConfig):
-            self.memory.sizes(self.hidden_size)  # refuses an empty part
 
     @property
     def memory_size(self) -> int:
@@ -113,9 +136,7 @@ class RL2Config(LatentAgentConfig):
     @property
     def max_trial_steps(self) -> int | None:
         """The length of the longest trial that the memory can read; None: unlimited."""
-        if isinstance(self.memory, TransformerConfig) and self.memory.positions == "learned":
-            return self.memory.max_items - 1
-        return None
+        return longest_trial(self.memory)
 
     def make_source(
         self, family: TaskFamily, train: TrainConfig, generators: Mapping[str, torch.Generator]
@@ -142,7 +163,8 @@ class RL2State(Record):
     """The agent's state within a trial."""
 
     memory: SequenceState
-    obs: Tensor  # [B, O], the last normalised observation read by the memory; zero before the first
+    obs: Tensor  # [B, O], the last observation read by the memory, as the networks read it; zero before the first
+    inner: InnerState | None = None  # state of the learner inside the trial, where there is one
 
 
 @dataclass(frozen=True)
@@ -150,7 +172,7 @@ class Inputs(Record):
     """The networks' inputs over whole trials."""
 
     items: Tensor  # [T, B, item], inputs of the memory
-    obs: Tensor  # [T, B, O], normalised
+    obs: Tensor  # [T, B, O], normalised, with the inner learner's features
     privileged: Tensor | None = None  # [T, B, P], normalised; None: the critic reads what the policy reads
 
     def rows(self, index: Tensor) -> Inputs:
@@ -170,13 +192,12 @@ class RL2Network(nn.Module):
     def __init__(
         self,
         config: RL2Config,
-        observation_space: spaces.Box,
+        obs_size: int,
         action_space: spaces.Box | spaces.Discrete,
         generator: torch.Generator,
         privileged_size: int = 0,
     ) -> None:
         super().__init__()
-        obs_size = observation_space.shape[0]
         make = {"activation": config.activation, "generator": generator}
         writer = config.writer
         latent_sizes = (config.memory_size,) if writer is None else (config.memory_size, writer.embedding_size)
@@ -230,20 +251,25 @@ class RL2(TrialAgent):
         privileged_size: int = 0,
     ) -> None:
         self.config = config
-        self.obs_size, self.privileged_size = observation_space.shape[0], privileged_size
-        self.net = RL2Network(config, observation_space, action_space, generator, privileged_size)
+        obs_size, self.inner = observation_space.shape[0], None
+        if isinstance(config.inner, InnerLearnerConfig):
+            self.inner = config.inner.make(obs_size, action_space, generator.device)
+        self.obs_size = obs_size + (0 if self.inner is None else self.inner.num_features)  # as the networks read it
+        self.privileged_size = privileged_size
+        self.net = RL2Network(config, self.obs_size, action_space, generator, privileged_size)
         self.ppo = PPO(config, self.net, num_iterations)
-        sizes = {"obs": self.obs_size} | ({"privileged": privileged_size} if privileged_size else {})
+        sizes = {"obs": obs_size} | ({"privileged": privileged_size} if privileged_size else {})
         kind = PrivilegedMoments if privileged_size else InputMoments
         self.moments = kind.empty(device=generator.device, **sizes)
         if isinstance(config.bonus, HyperXConfig):
-            self.hyperx = HyperX(config.bonus, self.obs_size + config.memory_size, config.gamma, generator)
+            self.hyperx = HyperX(config.bonus, obs_size + config.memory_size, config.gamma, generator)
 
     # --- acting: prior, observe and act, one step at a time ----------------------------------------------------
 
     def prior(self, num_tasks: int, copies: int = 1) -> RL2State:
         memory = self.net.memory.prior(num_tasks * copies)
-        return RL2State(memory, memory.hidden.new_zeros(num_tasks * copies, self.obs_size))
+        inner = None if self.inner is None else self.inner.prior(num_tasks * copies)
+        return RL2State(memory, memory.hidden.new_zeros(num_tasks * copies, self.obs_size), inner)
 
     def observe(self, state: RL2State, action: Tensor | None, step: Step) -> RL2State:
         encoded = None if action is None else self.net.policy.encode(action)
@@ -251,19 +277,31 @@ class RL2(TrialAgent):
 
     def _read(self, state: RL2State, encoded: Tensor | None, step: Step) -> RL2State:
         """The state after reading a step and the encoded action [B, A] that led to it; None at a trial's start."""
-        item, obs = self._next_item(state, encoded, step)
-        return RL2State(self.net.memory.absorb(state.memory, item), obs)
+        item, obs, inner = self._next_item(state, encoded, step)
+        return RL2State(self.net.memory.absorb(state.memory, item), obs, inner)
 
-    def _next_item(self, state: RL2State, encoded: Tensor | None, step: Step) -> tuple[Tensor, Tensor]:
-        """What `_read` reads: the memory's next input [B, item], and the normalised observation [B, O]."""
-        obs = self._normalised_obs(step.obs)
+    def _next_item(
+        self, state: RL2State, encoded: Tensor | None, step: Step
+    ) -> tuple[Tensor, Tensor, InnerState | None]:
+        """What `_read` reads: the memory's next input [B, item], what the networks see [B, O], the inner state."""
         if encoded is None:
-            encoded = obs.new_zeros(len(obs), self.net.policy.num_actions)
-        return self._item(state.obs, obs, encoded, step.reward, step.episode_end), obs
+            encoded = step.obs.new_zeros(len(step.obs), self.net.policy.num_actions)
+        inner = None
+        if self.inner is not None and state.inner is not None:
+            inner = self.inner.observe(state.inner, encoded, step)
+        obs = self._seen(step.obs, inner)
+        return self._item(state.obs, obs, encoded, step.reward, step.episode_end), obs, inner
+
+    def _seen(self, obs: Tensor, inner: InnerState | None) -> Tensor:
+        """The observation as the networks read it [B, O]: normalised, with the inner learner's features."""
+        normalised = self._normalised_obs(obs)
+        if self.inner is None or inner is None:
+            return normalised
+        return torch.cat([normalised, self.inner.features(inner)], -1)
 
     def act(self, state: RL2State, obs: Tensor, generator: torch.Generator | None) -> ActorCriticDecision:
         """A decision for obs [B, O], the last observation read by the memory; its value is NaN if that needs more."""
-        features = self.net.features(state.memory.hidden, self._normalised_obs(obs))
+        features = self.net.features(state.memory.hidden, self._seen(obs, state.inner))
         distribution = self.net.policy(features)
         action = distribution.mode if generator is None else distribution.sample(generator)
         log_prob = distribution.log_prob(action)
@@ -374,6 +412,9 @@ class RL2(TrialAgent):
 
     def _inputs(self, trajectory: Experience) -> Inputs:
         obs = self._normalised_obs(trajectory.obs)
+        if self.inner is not None:
+            actions = self.net.policy.encode(trajectory.decision.action)
+            obs = torch.cat([obs, self.inner.unrolled(trajectory, actions)], -1)
         return Inputs(self._items(trajectory, obs), obs, self._privileged(trajectory))
 
     def _privileged(self, trajectory: Experience) -> Tensor | None:

@@ -65,9 +65,11 @@ class Actor(nn.Module):
 class SoftActorCritic(nn.Module):
     """The nets and losses for actions in a box; an agent owns the optimisers.
 
-    temperature: the fixed weight of entropy relative to reward; None: learned, with minus the number of action
-    dimensions as the target of the policy's entropy. regularisation: L2 penalty on the policy's means and log standard
-    deviations, before the tanh.
+    temperature: the fixed weight of entropy relative to reward; None: learned from `initial_temperature` on, with minus
+    the number of action dimensions as the target of the policy's entropy. regularisation: L2 penalty on the policy's
+    means and log standard deviations, before the tanh.
+
+    Policy and critics read the same features; where critics have their own, these are given besides.
     """
 
     actor_type: Any = Actor
@@ -83,6 +85,7 @@ class SoftActorCritic(nn.Module):
         temperature: float | None,
         regularisation: float,
         actor_gain: float = 0.01,
+        initial_temperature: float = 1.0,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
@@ -96,7 +99,8 @@ class SoftActorCritic(nn.Module):
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.gamma, self.regularisation = gamma, regularisation
         self.learns_temperature = temperature is None
-        start = torch.tensor(math.log(1.0 if temperature is None else temperature), device=generator.device)
+        start = math.log(initial_temperature if temperature is None else temperature)
+        start = torch.tensor(start, device=generator.device)
         self.log_temperature = nn.Parameter(start, requires_grad=self.learns_temperature)
 
     def critic_ends(self, num_features: int) -> tuple[int, int]:
@@ -114,10 +118,22 @@ class SoftActorCritic(nn.Module):
         return critics(inputs.expand(NUM_CRITICS, *inputs.shape)).squeeze(-1)
 
     @torch.no_grad()
-    def targets(self, reward: Tensor, terminated: Tensor, next_features: Tensor, generator: torch.Generator) -> Tensor:
-        """The critics' targets [K], from rewards [K] and the next step's features."""
+    def targets(
+        self,
+        reward: Tensor,
+        terminated: Tensor,
+        next_features: Tensor,
+        generator: torch.Generator,
+        *,
+        next_critic_features: Tensor | None = None,
+    ) -> Tensor:
+        """The critics' targets [K], from rewards [K] and the next step's features.
+
+        next_critic_features: the target critics' own; None: they read `next_features`.
+        """
         action, log_prob = self.actor(next_features).sample_with_log_prob(generator)
-        value = self.values(self.target_critics, next_features, action).amin(0)
+        seen = next_features if next_critic_features is None else next_critic_features
+        value = self.values(self.target_critics, seen, action).amin(0)
         soft_value = value - self.log_temperature.exp() * log_prob
         return reward + self.gamma * torch.where(terminated, 0.0, soft_value)
 
@@ -125,11 +141,16 @@ class SoftActorCritic(nn.Module):
         """The two critics' mean squared errors, added."""
         return (self.values(self.critics, features, action) - target).square().mean(1).sum()
 
-    def actor_loss(self, features: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The policy's loss, and the mean log-probability of its samples, detached."""
+    def actor_loss(
+        self, features: Tensor, generator: torch.Generator, *, critic_features: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The policy's loss, and the mean log-probability of its samples, detached.
+
+        critic_features: the critics' own; None: they read `features`.
+        """
         distribution = self.actor(features)
         action, log_prob = distribution.sample_with_log_prob(generator)
-        value = self.values(self.critics, features, action).amin(0)
+        value = self.values(self.critics, features if critic_features is None else critic_features, action).amin(0)
         size = distribution.mean.square().mean() + distribution.log_std.square().mean()
         loss = (self.log_temperature.detach().exp() * log_prob - value).mean() + self.regularisation * size
         return loss, log_prob.detach().mean()
@@ -138,8 +159,13 @@ class SoftActorCritic(nn.Module):
         """The temperature's loss, which raises it when the entropy is below its target; log_prob: from `actor_loss`."""
         return -self.log_temperature * (log_prob + self.target_entropy)
 
-    @torch.no_grad()
     def polyak_update(self, tau: float) -> None:
-        """Move the target critics towards the critics by the fraction `tau` (Polyak averaging)."""
-        for slow, fast in zip(self.target_critics.parameters(), self.critics.parameters(), strict=True):
-            slow.lerp_(fast, tau)
+        """Move the target critics towards the critics by the fraction `tau`."""
+        polyak_update(self.target_critics, self.critics, tau)
+
+
+@torch.no_grad()
+def polyak_update(target: nn.Module, net: nn.Module, tau: float) -> None:
+    """Move a target net's parameters towards the net's by the fraction `tau` (Polyak averaging)."""
+    for slow, fast in zip(target.parameters(), net.parameters(), strict=True):
+        slow.lerp_(fast, tau)

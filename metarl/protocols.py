@@ -221,6 +221,15 @@ class LabelsActions(Protocol):
 
 
 @runtime_checkable
+class KnowsActions(Protocol):
+    """An optional method of a `TaskFamily` with discrete actions whose optimal actions are known in any observation."""
+
+    def optimal_actions(self, tasks: Any, obs: Tensor) -> Tensor:
+        """Probabilities [B, A], spread over the optimal actions, where obs [B, O] is seen in each of B tasks."""
+        ...
+
+
+@runtime_checkable
 class ShowsState(Protocol[State]):
     """Optional methods of an `Agent` that let probes and diagnoses look at its state, and exchange states of tasks."""
 

@@ -82,6 +82,10 @@ class _Bandit:
         """All probability on the arm with the largest expected reward: [B, arms]."""
         return functional.one_hot(tasks.mean.argmax(-1), self.num_arms).float()
 
+    def optimal_actions(self, tasks: BanditTasks, obs: Tensor) -> Tensor:
+        """All probability on the arm with the largest expected reward: [B, arms]."""
+        return self.optimal_policy(tasks, obs)
+
     def bounds(self, tasks: BanditTasks, num_episodes: int) -> dict[str, Tensor]:
         """By pull and task: "oracle" always takes the best arm, "random" any."""
         known = {"oracle": tasks.mean.max(dim=1).values, "random": tasks.mean.mean(dim=1)}

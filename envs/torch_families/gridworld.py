@@ -128,6 +128,11 @@ class GridNavi:
         """Uniform transitions, and optimal actions in uniform cells: see `metarl.protocols.LabelsActions`."""
         return labelled_transitions(_GridDynamics(self), tasks, num_steps, generator)
 
+    def optimal_actions(self, tasks: GridTasks, obs: Tensor) -> Tensor:
+        """Equal probabilities of the actions that lead nearest to the goal: [B, 5]."""
+        distance = (obs.unsqueeze(-2) - self.cell_observations(obs.device)).abs().sum(-1)
+        return _GridDynamics(self).optimal_policy(tasks, distance.argmin(-1))
+
     def cell_observations(self, device: torch.device | str = "cpu") -> Tensor:
         """The observation of each cell: [size², O] float32."""
         return _observations(self.size, self.observation == "one_hot", torch.device(device))

@@ -31,6 +31,7 @@ COMMANDS = (
     "new",
     "check",
     "export",
+    "histories",
     "baselines",
     "benchmark",
     "doctor",
@@ -46,6 +47,7 @@ _NEED_TORCH = (
     "play",
     "pack",
     "export",
+    "histories",
 )  # loading it takes most of the time until they start
 
 

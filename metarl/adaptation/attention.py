@@ -96,6 +96,15 @@ class CausalStack(nn.Module):
         """The hidden states [B, Q, H] if each of x [B, Q, in], separately, came next."""
         return self._run(state, x, alone=True)[0]
 
+    def read_apart(self, state: StackState, x: Tensor, alone: Tensor) -> tuple[Tensor, StackState]:
+        """The outputs [B, T, H] for x [B, T, in], of which no later item sees those where `alone` [T] (bool) is true.
+
+        It equals `read` of the others, and `ask` in between, in one pass; blocks must be a transformer's. Returns the
+        memory after the last, too.
+        """
+        read, pasts = self._run(state, x, alone=alone)
+        return read, StackState(read[:, -1], pasts)
+
     def attention(self, state: StackState, x: Tensor) -> Tensor | None:
         """How much one more item x [B, in] attends to each item before it, and to itself: [B, items + 1].
 
@@ -112,7 +121,7 @@ class CausalStack(nn.Module):
     def _each(self) -> Sequence[Block]:
         return list(self.blocks)  # type: ignore[arg-type]
 
-    def _run(self, state: StackState, x: Tensor, *, alone: bool) -> tuple[Tensor, tuple[Past, ...]]:
+    def _run(self, state: StackState, x: Tensor, *, alone: Any) -> tuple[Tensor, tuple[Past, ...]]:
         x, pasts = self.enter(x), []
         for block, past in zip(self._each, state.pasts, strict=True):
             x, past = block(x, past, alone=alone)
@@ -165,15 +174,18 @@ def no_keys(num_rows: int, heads: int, key_size: int, value_size: int, like: Ten
 
 
 def attend(
-    query: Tensor, new: KeysValues, past: KeysValues | Window, *, alone: bool
+    query: Tensor, new: KeysValues, past: KeysValues | Window, *, alone: bool | Tensor
 ) -> tuple[Tensor, KeysValues | Window]:
     """The outputs [B, heads, T, value_size] for queries [B, heads, T, key_size] of T new items, and the new past.
 
     Each item sees the past, the new items before it and itself. With `alone`, each sees the past and itself only, and
-    the past is returned unchanged. A `Window` reads one item at a time, which must not be `alone`.
+    the past is returned unchanged; a tensor [T] says which items no other one sees. A `Window` reads one item at a
+    time, which must not be `alone`.
     """
     if isinstance(past, Window):
         return _attend_in_window(query, new, past)
+    if isinstance(alone, Tensor):
+        return _attend_apart(query, new, past, alone)
     if alone:
         scale = query.shape[-1] ** -0.5
         own = (query * new.keys).sum(-1, keepdim=True)  # [B, heads, T, 1]
@@ -187,6 +199,17 @@ def attend(
         visible = torch.ones(num_new, num_past + num_new, dtype=torch.bool, device=query.device).tril(num_past)
     causal = visible is None and num_new > 1
     return scaled_dot_product_attention(query, new.keys, new.values, visible, is_causal=causal), new
+
+
+def _attend_apart(query: Tensor, new: KeysValues, past: KeysValues, alone: Tensor) -> tuple[Tensor, KeysValues]:
+    """`attend` where no later item sees those of the new ones that are `alone` [T]; the new past has the others."""
+    number = torch.arange(len(alone), device=alone.device)
+    visible = ((number < number[:, None]) & ~alone) | (number == number[:, None])
+    visible = torch.cat([visible.new_ones(len(alone), past.num_items), visible], 1)
+    keys, values = torch.cat([past.keys, new.keys], 2), torch.cat([past.values, new.values], 2)
+    found = scaled_dot_product_attention(query, keys, values, visible)
+    kept = torch.cat([alone.new_ones(past.num_items), ~alone])
+    return found, KeysValues(keys[:, :, kept], values[:, :, kept])
 
 
 def attention_weights(query: Tensor, new: KeysValues, past: KeysValues) -> Tensor:

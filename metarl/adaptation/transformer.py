@@ -107,7 +107,9 @@ class TransformerLayer(nn.Module):
         head_size = self.attention_output.weight.shape[0] // self.num_heads
         return no_keys(num_rows, self.num_heads, head_size, head_size, self.attention_output.weight)
 
-    def forward(self, x: Tensor, past: KeysValues | Window, *, alone: bool) -> tuple[Tensor, KeysValues | Window]:
+    def forward(
+        self, x: Tensor, past: KeysValues | Window, *, alone: bool | Tensor
+    ) -> tuple[Tensor, KeysValues | Window]:
         query, new = self._queries(x, past, alone)
         found, past = attend(query, new, past, alone=alone)
         x = x + self.attention_output(found.transpose(1, 2).flatten(2))
@@ -117,7 +119,7 @@ class TransformerLayer(nn.Module):
         """How much the next item x [B, 1, in] attends to each one before it, and to itself: [B, heads, items + 1]."""
         return attention_weights(*self._queries(x, past, alone=False), past)
 
-    def _queries(self, x: Tensor, past: KeysValues | Window, alone: bool) -> tuple[Tensor, KeysValues]:
+    def _queries(self, x: Tensor, past: KeysValues | Window, alone: bool | Tensor) -> tuple[Tensor, KeysValues]:
         """Queries [B, heads, T, head_size], and keys and values, of the items x [B, T, in] after a past."""
         parts = self.project(self.attention_norm(x)).chunk(3, -1)
         query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
@@ -140,7 +142,9 @@ class LearnedPositions(nn.Module):
     def prior(self, num_rows: int) -> Tensor:
         return torch.zeros(num_rows, dtype=torch.int64, device=self.table.device)
 
-    def forward(self, x: Tensor, past: Tensor | ItemCount, *, alone: bool) -> tuple[Tensor, Tensor | ItemCount]:
+    def forward(
+        self, x: Tensor, past: Tensor | ItemCount, *, alone: bool | Tensor
+    ) -> tuple[Tensor, Tensor | ItemCount]:
         """x plus its positions' vectors, and the past after x.
 
         With an `ItemCount`, items beyond the last position have that position's vector.
@@ -158,7 +162,7 @@ class LearnedPositions(nn.Module):
                 f"max_items is {len(self.table)}; must be at least {int(positions[-1]) + 1}, the number of this item, "
                 "or positions other than 'learned'"
             )
-        return x + self.table[positions], past if alone else past + x.shape[1]
+        return x + self.table[positions], past + _num_positions(x, alone)
 
 
 class SinusoidalPositions(nn.Module):
@@ -173,22 +177,34 @@ class SinusoidalPositions(nn.Module):
     def prior(self, num_rows: int) -> Tensor:
         return torch.zeros(num_rows, dtype=torch.int64, device=self.frequencies.device)
 
-    def forward(self, x: Tensor, past: Tensor | ItemCount, *, alone: bool) -> tuple[Tensor, Tensor | ItemCount]:
+    def forward(
+        self, x: Tensor, past: Tensor | ItemCount, *, alone: bool | Tensor
+    ) -> tuple[Tensor, Tensor | ItemCount]:
         is_count = isinstance(past, ItemCount)
         angle = _positions(x, past.num_items if is_count else int(past[0]), alone)[..., None] * self.frequencies
         x = x + torch.cat([angle.sin(), angle.cos()], -1)
         if is_count:
             return x, ItemCount(past.num_items + x.shape[1])
-        return x, past if alone else past + x.shape[1]
+        return x, past + _num_positions(x, alone)
 
 
-def _positions(x: Tensor, num_past: int | Tensor, alone: bool) -> Tensor:
+def _positions(x: Tensor, num_past: int | Tensor, alone: bool | Tensor) -> Tensor:
     """Positions in the sequence of the items of x [B, T, ...]: [T] int64; with `alone`, all are the next position.
+
+    alone: a tensor [T] says which items take no position.
 
     num_past: the number of items before x; if it is given for each row [B], the positions are [B, T].
     """
-    positions = torch.arange(x.shape[1], device=x.device)
-    return (positions * 0 if alone else positions) + (num_past[:, None] if isinstance(num_past, Tensor) else num_past)
+    if isinstance(alone, Tensor):
+        positions = (~alone).long().cumsum(0) - (~alone).long()
+    else:
+        positions = torch.arange(x.shape[1], device=x.device) * (not alone)
+    return positions + (num_past[:, None] if isinstance(num_past, Tensor) else num_past)
+
+
+def _num_positions(x: Tensor, alone: bool | Tensor) -> int:
+    """The number of positions that the items of x [B, T, ...] take; `alone` as in `_positions`."""
+    return int((~alone).sum()) if isinstance(alone, Tensor) else 0 if alone else x.shape[1]
 
 
 def _frequencies(size: int, device: torch.device) -> Tensor:

@@ -154,9 +154,15 @@ def check_finite(numbers: Mapping[str, Tensor], valid: Tensor, tasks: Record, *,
 
 
 def run_trial(
-    env: VectorEnv, agent: Agent[Any, D], tasks: Record, num_points: int, *, generator: torch.Generator | None
+    env: VectorEnv,
+    agent: Agent[Any, D],
+    tasks: Record,
+    num_points: int,
+    *,
+    generator: torch.Generator | None,
+    state: Any = None,
 ) -> Iterator[Trajectory[D]]:
-    """Run a trial from the agent's prior: blocks of episodes, with the agent adapting in between.
+    """Run a trial: blocks of episodes, with the agent adapting in between.
 
     num_points: points of the adaptation curve: episodes for an agent whose whole trial is one block, otherwise blocks.
     The environment has `rows_per_task` rows per task, or a divisor of that. Other arguments: as for `collect`.
@@ -168,11 +174,11 @@ def run_trial(
         raise ValueError(f"num_points is {num_points}; must be at least 1")
     copies = env.num_rows // len(tasks)
     if agent.block is None:
-        yield collect(env, agent, tasks, num_points, generator=generator)
+        yield collect(env, agent, tasks, num_points, generator=generator, state=state)
         return
     if agent.block % copies:
         raise ValueError(f"{agent.block} episodes of a block do not spread evenly over {copies} rows of each task")
-    state = agent.prior(len(tasks), copies)
+    state = agent.prior(len(tasks), copies) if state is None else state
     for point in range(num_points):
         trajectory = collect(env, agent, tasks, agent.block // copies, generator=generator, state=state)
         yield trajectory

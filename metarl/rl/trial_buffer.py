@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from gymnasium import spaces
@@ -18,6 +18,8 @@ from metarl.records import Record, Trajectory
 from metarl.rl.trials import Trial, TrialSource
 from metarl.source import Draw, TrainConfig
 
+S = TypeVar("S", bound="TrialSteps")
+
 
 @dataclass(frozen=True)
 class TrialSteps(Record):
@@ -30,16 +32,45 @@ class TrialSteps(Record):
     valid: Tensor  # [T, M] bool: false after the trial's end
 
     @classmethod
-    def of(cls, trajectory: Trajectory[Any]) -> TrialSteps:
+    def of(cls, trajectory: Trajectory[Any]) -> Self:
         """The steps of a trajectory whose rows are whole trials."""
         action, reward = trajectory.decision.action, trajectory.reward
         return cls(trajectory.obs, action, reward, trajectory.next_obs, trajectory.valid)
+
+    @classmethod
+    def blank(cls, obs_size: int, action_size: int | None, device: torch.device | str) -> Self:
+        """One step of zeros; action_size: None for discrete actions."""
+        obs, zero = torch.zeros(obs_size, device=device), torch.zeros((), device=device)
+        action = zero.long() if action_size is None else torch.zeros(action_size, device=device)
+        return cls(obs, action, zero, obs, zero.bool())
+
+
+@dataclass(frozen=True)
+class EndedTrialSteps(TrialSteps):
+    """The stored fields of whole trials with how their episodes ended, for critics."""
+
+    terminated: Tensor  # [T, M] bool
+    truncated: Tensor  # [T, M] bool
+
+    @classmethod
+    def of(cls, trajectory: Trajectory[Any]) -> Self:
+        steps = TrialSteps.of(trajectory)
+        return cls(**vars(steps), terminated=trajectory.terminated, truncated=trajectory.truncated)
+
+    @classmethod
+    def blank(cls, obs_size: int, action_size: int | None, device: torch.device | str) -> Self:
+        step = TrialSteps.blank(obs_size, action_size, device)
+        return cls(**vars(step), terminated=step.valid, truncated=step.valid)
+
+    @property
+    def episode_end(self) -> Tensor:
+        return self.terminated | self.truncated  # [T, M] bool
 
 
 class TrialBuffer:
     """A ring of the `capacity` most recent trials of up to `num_steps` steps, on the sampling generator's device.
 
-    action_size: the number of action dimensions; None for discrete actions.
+    action_size: the number of action dimensions; None for discrete actions. kind: the record of the stored fields.
 
     Raises:
         ValueError: when the ring needs more than `max_gigabytes`; raised before allocation.
@@ -53,6 +84,7 @@ class TrialBuffer:
         action_size: int | None,
         *,
         max_gigabytes: float,
+        kind: type[TrialSteps] = TrialSteps,
         device: torch.device | str = "cpu",
     ) -> None:
         numbers = 2 * obs_size + (2 if action_size is None else action_size) + 2
@@ -63,12 +95,8 @@ class TrialBuffer:
                 f"{max_gigabytes:g}; lower buffer_trials or raise max_gigabytes"
             )
         self.capacity, self.num_steps, self.device = capacity, num_steps, torch.device(device)
-        shape = (num_steps, capacity)
-        obs = torch.zeros(*shape, obs_size, device=device)
-        discrete = torch.zeros(shape, dtype=torch.int64, device=device)
-        action = discrete if action_size is None else torch.zeros(*shape, action_size, device=device)
-        reward = torch.zeros(shape, device=device)
-        self._ring = TrialSteps(obs, action, reward, obs.clone(), torch.zeros_like(reward, dtype=torch.bool))
+        blank = kind.blank(obs_size, action_size, device)
+        self._ring = blank.map(lambda value: value.new_zeros(num_steps, capacity, *value.shape))
         self._num_added = 0
 
     def __len__(self) -> int:
@@ -93,10 +121,33 @@ class TrialBuffer:
         Raises:
             ValueError: when the buffer is empty.
         """
+        places = self._drawn(num_trials, generator)
+        return self._ring.map(lambda value: value[:, places])
+
+    def sample_parts(self, num_trials: int, num_steps: int, generator: torch.Generator) -> tuple[TrialSteps, Tensor]:
+        """Up to `num_steps` consecutive steps of each trial, and the step after them: [num_steps + 1, num_trials].
+
+        Also returns the number of each part's first step in its trial, [num_trials]. Where a part begins is uniform,
+        but all that would begin before their trial begin with it; so first steps are drawn as often as any.
+
+        Raises:
+            ValueError: when the buffer is empty.
+        """
+        places = self._drawn(num_trials, generator)
+        length = self._ring.valid[:, places].sum(0)
+        uniform = torch.rand((num_trials,), generator=generator, device=self.device, dtype=torch.float64)
+        most = (length - num_steps).clamp(min=0)
+        first = ((uniform * (most + num_steps)).long() - (num_steps - 1)).clamp(min=0)
+        steps = first + torch.arange(num_steps + 1, device=self.device)[:, None]  # [num_steps + 1, M]
+        within = steps < self.num_steps
+        parts = self._ring.map(lambda value: value[steps.clamp(max=self.num_steps - 1), places])
+        return replace(parts, valid=parts.valid & within), first
+
+    def _drawn(self, num_trials: int, generator: torch.Generator) -> Tensor:
+        """The places of trials drawn uniformly: [num_trials]."""
         if not len(self):
             raise ValueError("the buffer holds no trial to sample")
-        places = torch.randint(len(self), (num_trials,), generator=generator, device=self.device)
-        return self._ring.map(lambda value: value[:, places])
+        return torch.randint(len(self), (num_trials,), generator=generator, device=self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """The stored trials, as a list of tensors, and the number of all that were ever added."""
@@ -127,7 +178,7 @@ class TrialBuffer:
         self._num_added = num_added
 
 
-def _lengthened(trials: TrialSteps, num_steps: int) -> TrialSteps:
+def _lengthened(trials: S, num_steps: int) -> S:
     """Trials [T, B] with zeros up to `num_steps` steps."""
     more = num_steps - len(trials)
     return trials.map(lambda value: pad(value, (0,) * (2 * value.ndim - 1) + (more,)))
@@ -152,6 +203,8 @@ class BufferedTrials(NamedTuple):
 class BufferedTrialSource(TrialSource):
     """A source of trials that also owns a buffer of recent ones; for agents whose whole trial is one block."""
 
+    stored: ClassVar[type[TrialSteps]] = TrialSteps  # the record of the fields that the buffer stores
+
     def __init__(
         self,
         config: BufferedConfig,
@@ -167,6 +220,7 @@ class BufferedTrialSource(TrialSource):
             family.observation_space.shape[0],
             space.shape[0] if isinstance(space, spaces.Box) else None,
             max_gigabytes=config.max_gigabytes,
+            kind=self.stored,
             device=generators["initialisation"].device,
         )
 
@@ -179,7 +233,7 @@ class BufferedTrialSource(TrialSource):
         drawn = super().draw(learner)
         (trajectory,) = drawn.experience
         share = current() or Share(self.num_tasks)
-        self.buffer.add(share.gathered(_lengthened(TrialSteps.of(trajectory), self.buffer.num_steps), dim=1))
+        self.buffer.add(share.gathered(_lengthened(self.stored.of(trajectory), self.buffer.num_steps), dim=1))
         return Draw(BufferedTrials(drawn.experience, self.buffer), drawn.amount, drawn.metrics)
 
     def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:
@@ -190,3 +244,22 @@ class BufferedTrialSource(TrialSource):
         super().load_state_dict(state, to_train=to_train)
         if to_train:
             self.buffer.load_state_dict(state["buffer"])
+
+
+@runtime_checkable
+class Explores(Protocol):
+    """An optional method of an `Agent` that explores in meta-training only, by a state of its own."""
+
+    def collecting(self, num_tasks: int, copies: int = 1) -> Any:
+        """`prior`, but with sampled actions."""
+        ...
+
+
+class OffPolicyTrialSource(BufferedTrialSource):
+    """A source of trials in which the agent explores, with a buffer that also knows how episodes ended."""
+
+    stored = EndedTrialSteps
+
+    def _first_state(self, learner: Agent[Any, Any], num_tasks: int) -> Any:
+        assert isinstance(learner, Explores)
+        return learner.collecting(num_tasks, self.copies)

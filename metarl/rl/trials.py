@@ -222,11 +222,16 @@ class TrialSource(ActingSource):
             if self.sampler.learns:
                 return Draw(trial, amount, {**self._metrics(trial, scores), **chosen})
 
+    def _first_state(self, learner: Agent[Any, Any], num_tasks: int) -> Any:
+        """The agent's state at the start of a trial in so many tasks; None: its prior."""
+        return None
+
     def _run(self, learner: Agent[Any, Any], tasks: Record, share: Share) -> Trial:
         """A trial in each of this process's tasks."""
         trial, num_points = [], self._trained_points(learner)
         with share.noise():
-            run = run_trial(self.env, learner, share.own(tasks), num_points, generator=self._generators["policy"])
+            state, generator = self._first_state(learner, share.size), self._generators["policy"]
+            run = run_trial(self.env, learner, share.own(tasks), num_points, generator=generator, state=state)
             for trajectory in run:
                 self._check_scale(trajectory)
                 trial.append(trajectory)

@@ -102,12 +102,12 @@ def test_learning_reads_what_acting_reads() -> None:
             before = t - 1
             step = Step(obs, data.next_obs[:, before], data.reward[:, before], never, ~never)
             state = agent.observe(state, data.action[:, before], step)
-        logits = agent.net.policy(torch.cat([state.memory.hidden, data.query[:, t]], -1)).logits
+        logits = agent.net.answers(state.memory, data.query[:, t])
         acted.append((data.optimal[:, t] * logits.log_softmax(-1)).sum(-1).mean())
     torch.testing.assert_close(agent._log_likelihood(data), torch.stack(acted), rtol=1e-4, atol=1e-5)
 
 
-def test_earlier_transitions_are_a_set_and_other_tasks_do_not_matter() -> None:
+def test_earlier_transitions_are_a_set_and_neither_other_tasks_nor_other_queries_matter() -> None:
     agent, data = make(ROOM), labelled(ROOM)
     mixed = torch.tensor([3, 0, 5, 1, 4, 2, 6])  # the last stays
     other_order = LabelledTransitions(
@@ -116,6 +116,31 @@ def test_earlier_transitions_are_a_set_and_other_tasks_do_not_matter() -> None:
     torch.testing.assert_close(agent._log_likelihood(other_order)[-1], agent._log_likelihood(data)[-1])
     alone = torch.stack([agent._log_likelihood(data[task : task + 1]) for task in range(5)]).mean(0)
     torch.testing.assert_close(agent._log_likelihood(data), alone)
+    others = torch.cat([data.query[:, :1].roll(1, 0), data.query[:, 1:]], 1)
+    changed = agent._log_likelihood(replace(data, query=others))
+    assert not torch.equal(changed[0], agent._log_likelihood(data)[0])
+    torch.testing.assert_close(changed[1:], agent._log_likelihood(data)[1:])
+
+
+def test_held_noise_samples_the_same_distribution_and_is_kept_for_some_steps() -> None:
+    agent = make(ROOM, hold=3)
+    state = agent.resample_latent(agent.prior(20_000), torch.ones(20_000, dtype=torch.bool), seeded())
+    obs = torch.zeros(20_000, 2)
+    agent.net.policy.net[-1].bias.data = torch.tensor([1.0, 0.0, -1.0, 0.5, 0.0])
+    chance = agent.net.answers(state.memory[:1], obs[:1]).softmax(-1)[0].detach()
+    actions = []
+    for step in range(9):
+        drawn = agent.act(replace(state, num_steps=torch.full((20_000,), step)), obs, seeded()).action
+        torch.testing.assert_close(drawn.bincount(minlength=5) / 20_000, chance, rtol=0, atol=0.015)
+        actions.append(drawn)
+    assert torch.equal(actions[0], actions[2])
+    assert torch.equal(actions[6], actions[8])
+    agree = (actions[2] == actions[3]).float().mean()
+    assert float(agree) == pytest.approx(float(chance.square().sum()), abs=0.02)  # as if they were independent
+    ended = agent.resample_latent(replace(state, num_steps=state.num_steps + 5), torch.arange(20_000) < 10, seeded(1))
+    assert ended.num_steps[:11].tolist() == [0] * 10 + [5]
+    assert torch.equal(ended.noise[10:], state.noise[10:])
+    assert not torch.equal(ended.noise[:10], state.noise[:10])
 
 
 def test_every_parameter_learns_and_a_resumed_training_is_the_same_bit_for_bit() -> None:
@@ -161,7 +186,7 @@ def test_what_does_not_fit_is_named(family: Any, settings: Any, train: Any, mess
 def test_it_finds_a_goal_that_no_training_task_had() -> None:
     room = DarkRoom(size=4, horizon=12, num_episodes=4)
     memory = TransformerConfig(num_layers=2, num_heads=4, positions="none")
-    config = DPTConfig(memory=memory, hidden_size=32, head_sizes=(128, 128), context=32)
+    config = DPTConfig(memory=memory, context=32, hold=3)
     training = Trainer(
         room, config, TrainConfig(num_iterations=1500, num_tasks=64, eval_tasks=100), agent_name="dpt", seed=0
     )

@@ -96,7 +96,7 @@ def test_names_stand_apart_from_what_they_are(capsys, words):
         assert re.search(rf"^  {name}  +\S", output, re.MULTILINE), name
 
 
-WITH_ARGUMENTS = ("list", "launch", "evaluate", "probe", "diagnose", "portfolio", "play", "resume")
+WITH_ARGUMENTS = ("list", "launch", "evaluate", "probe", "diagnose", "portfolio", "play", "resume", "histories")
 
 
 @pytest.mark.parametrize(

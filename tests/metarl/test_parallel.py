@@ -60,7 +60,7 @@ def test_two_processes_give_the_curve_and_the_parameters_of_one(name, by_two):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["rl2", "promp", "pearl", "varibad", "maml"])
+@pytest.mark.parametrize("name", ["rl2", "promp", "pearl", "rl2_sac", "varibad", "maml"])
 def test_what_two_processes_began_one_and_then_three_continue(name, tmp_path):
     whole = train(name, CASES[name], 5)
     first = by_processes(2, functools.partial(train, name, CASES[name], 2), tmp_path / "two.pt")

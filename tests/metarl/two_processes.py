@@ -12,10 +12,12 @@ import torch
 import torch.multiprocessing as processes
 
 from agents.dpt import DPTConfig
+from agents.inner_learner import InnerLearnerConfig
 from agents.maml import MAMLTRPOConfig
 from agents.pearl import PEARLConfig
 from agents.promp import ProMPConfig
 from agents.rl2 import MEMORIES, RL2Config
+from agents.rl2_sac import RL2SACConfig
 from agents.teacher_student import TeacherStudentConfig
 from agents.varibad import VariBADConfig
 from envs.torch_families.dark_room import DarkRoom
@@ -61,12 +63,22 @@ VAE: dict[str, Any] = {
     "vae_batch": 5,
     "buffer_trials": 20,
 }
+SAC: dict[str, Any] = {
+    "hidden_size": 16,
+    "head_sizes": (16,),
+    "num_gradient_steps": 6,
+    "meta_batch": 5,
+    "batch": 8,
+    "buffer_trials": 20,
+    "max_grad_norm": 1.0,
+}
 BLOCKS: dict[str, Any] = {"hidden_sizes": (16,), "num_rollouts": 4}
 
 Case = tuple[Any, Any, int, int]  # family, configuration, tasks and copies
 
 CASES: dict[str, Case] = {
     "rl2": (MDP, RL2Config(**SMALL), 5, 2),
+    "rl2 with an inner learner": (MDP, RL2Config(**SMALL, inner=InnerLearnerConfig()), 5, 2),
     "rl2 that stops early": (MDP, RL2Config(**SMALL, num_epochs=6, target_kl=1e-4, learning_rate=1e-2), 5, 2),
     "rl2 with a transformer": (POINT, RL2Config(**{**SMALL, "hidden_size": 32}, memory=MEMORIES["transformer"]), 6, 1),
     "rl2 whose minibatches are of one row": (MDP, RL2Config(**SMALL), 3, 1),
@@ -75,8 +87,9 @@ CASES: dict[str, Case] = {
     "e-maml": (POINT, MAMLTRPOConfig(**BLOCKS, exploration_credit=1.0, cg_damping=0.1, num_cg_steps=4), 5, 1),
     "promp": (POINT, ProMPConfig(**BLOCKS, target_kl=0.01), 5, 1),
     "pearl": (POINT, PEARLConfig(**REPLAY, normalise_obs=True, temperature=None), 5, 1),
+    "rl2_sac": (POINT, RL2SACConfig(**SAC), 5, 2),
     "varibad": (POINT, VariBADConfig(**VAE, num_minibatches=2), 5, 1),
-    "dpt": (ROOM, DPTConfig(memory=READER, hidden_size=8, head_sizes=(8,), context=6), 5, 2),
+    "dpt": (ROOM, DPTConfig(memory=READER, hidden_size=8, head_sizes=(8,), context=6, hold=2), 5, 2),
     "teacher and student": (POINT, TeacherStudentConfig(**SMALL, teacher_fraction=0.3), 5, 1),
     "maml": (Sinusoid(), MAMLConfig(), 5, 1),
     "np": (Sinusoid(), NPConfig(), 5, 1),

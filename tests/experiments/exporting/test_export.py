@@ -16,9 +16,11 @@ import torch
 
 import metarl
 from agents.hypernetwork_policy import HypernetworkPolicyConfig
+from agents.inner_learner import InnerLearnerConfig
 from agents.maml import MAMLTRPOConfig
 from agents.pearl import PEARLConfig
 from agents.rl2 import MEMORIES, RL2Config
+from agents.rl2_sac import RL2SACConfig
 from agents.teacher_student import TeacherStudentConfig
 from agents.varibad import VariBADConfig
 from envs.torch_families.bandits import BernoulliBandit
@@ -55,8 +57,11 @@ CASES: dict[str, tuple[Any, Any]] = {
     "rl2 in a box": (POINT, RL2Config(hidden_size=8, encoder_sizes=(8,), whole_transition=True)),
     "rl2 on a bandit": (BernoulliBandit(num_arms=3), RL2Config(hidden_size=8)),
     "rl2 without rewards": (POINT, RL2Config(hidden_size=8, reward_input=False)),
+    "rl2 with an inner learner": (GRID, RL2Config(hidden_size=8, inner=InnerLearnerConfig())),
     "rl2 with a hypernetwork": (POINT, RL2Config(hidden_size=8, policy=HypernetworkPolicyConfig(embedding_size=3))),
     "rl2 whose critic saw the task": (POINT, RL2Config(hidden_size=8, critic_sees="task")),
+    "rl2_sac": (POINT, RL2SACConfig(hidden_size=8, head_sizes=(8,), encoder_sizes=(8,))),
+    "rl2_sac with a transformer": (GRID, RL2SACConfig(memory=TransformerConfig(), hidden_size=16, head_sizes=(8,))),
     "student of actions": (POINT, TeacherStudentConfig(hidden_size=8)),
     "student of latents": (
         POINT,
@@ -99,7 +104,7 @@ def trainer_of(case: str, seed: int = 0) -> Trainer:
     return trainer
 
 
-_NETS = ("net", "teacher", "student", "policy", "vae", "encoder", "sac", "adaptation")
+_NETS = ("net", "teacher", "student", "policy", "vae", "encoder", "sac", "actor_memory", "adaptation")
 
 
 def graph_of(trainer: Trainer, num_steps: int | None = None) -> tuple[Graph, int | None]:

@@ -13,6 +13,7 @@ from agents.maml import MAMLTRPOConfig
 from agents.pearl import PEARLConfig
 from agents.promp import ProMPConfig
 from agents.rl2 import RL2Config
+from agents.rl2_sac import RL2SACConfig
 from agents.varibad import VariBADConfig
 from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.gridworld import GridNavi
@@ -118,6 +119,7 @@ AGENTS: dict[str, Any] = {
     "rl2": RL2Config(hidden_size=4, head_sizes=()),
     "rl2_snail": RL2Config(hidden_size=4, head_sizes=(), memory=SnailConfig((2,), (2,), (2,), length=4)),
     "rl2_transformer": RL2Config(hidden_size=8, head_sizes=(), memory=TransformerConfig(num_heads=2)),
+    "rl2_sac": RL2SACConfig(hidden_size=4, head_sizes=(8,), buffer_trials=10),
     "varibad": VariBADConfig(hidden_size=4, embedding_size=4, buffer_trials=10),
     "pearl": PEARLConfig(**SMALL, encoder_sizes=(8,)),
     "maml_trpo": MAMLTRPOConfig(**SMALL, num_rollouts=2),

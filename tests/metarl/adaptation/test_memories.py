@@ -188,6 +188,22 @@ def test_a_transformer_is_a_loop_over_items(positions: PositionKind):
     torch.testing.assert_close(read, row_by_row(memory, x, transformer_block))
 
 
+@pytest.mark.parametrize("positions", ["none", "sinusoidal", "rotary"])
+def test_items_read_apart_are_questions_in_between(positions: PositionKind):
+    memory, x = made(TransformerConfig(num_heads=2, positions=positions), 8), items(6)
+    alone = torch.tensor([True, False, True, True, False, True])
+    read, state = memory.read_apart(memory.prior(2), x.transpose(0, 1), alone)
+    by_hand = memory.prior(2)
+    for t, is_question in enumerate(alone.tolist()):
+        if is_question:
+            torch.testing.assert_close(read[:, t], memory.ask(by_hand, x[t].unsqueeze(1))[:, 0])
+        else:
+            by_hand = memory.step(by_hand, x[t])
+            torch.testing.assert_close(read[:, t], by_hand.hidden)
+    later = (memory.step(each, x[0]).hidden for each in (state, by_hand))
+    torch.testing.assert_close(*later)
+
+
 def test_items_beyond_learned_positions_are_refused():
     memory, x = made(TransformerConfig(num_heads=2, positions="learned", max_items=4), 8), items(5)
     message = "max_items is 4; must be at least 5, the number of this item, or positions other than 'learned'"

@@ -46,6 +46,26 @@ def test_a_shorter_trial_replaces_a_longer_one_to_its_end():
     assert drawn.reward[:, 0].tolist() == [2, 2, 0, 0]
 
 
+def test_parts_of_trials_are_consecutive_and_every_step_is_in_some():
+    """Trials of 12 and of 5 steps, whose entries are the steps' numbers; parts of up to 4 with the step after them."""
+    held = TrialBuffer(2, 12, 1, None, max_gigabytes=0.1)
+    for length in (12, 5):
+        number = torch.arange(length)[:, None]
+        reward = number.float() + 100 * (length == 5)
+        held.add(TrialSteps(reward[..., None], number, reward, reward[..., None], torch.ones(length, 1).bool()))
+    parts, first = held.sample_parts(4000, 4, torch.Generator().manual_seed(0))
+    assert parts.obs.shape == (5, 4000, 1)
+    is_short = parts.reward[0] >= 100
+    assert torch.equal(first, parts.action[0])
+    for k in range(1, 5):
+        assert torch.equal(parts.action[k][parts.valid[k]], (first + k)[parts.valid[k]])
+    assert torch.equal(parts.valid.sum(0), (torch.where(is_short, 5, 12) - first).clamp(max=5))
+    assert set(first[is_short].tolist()) == {0, 1}
+    assert set(first[~is_short].tolist()) == set(range(9))
+    begins = (first[~is_short] == 0).float().mean()
+    assert float(begins) == pytest.approx(4 / 12, abs=0.04)
+
+
 def test_a_round_trip_keeps_every_trial_and_where_the_next_one_goes():
     first, second = buffer(), buffer()
     first.add(trials(0, 4))
