@@ -13,8 +13,9 @@ of a separate one. 3. the policy and value heads also see the observation. 4. wi
 repeats the previous observation, so it holds a full transition; the memory need not learn to retain the state first. 5.
 without `credit_across_episodes`, the value after an episode is zero, whether the task or the time limit ended it. 6. by
 default, observations and rewards are normalised by running moments over the training data. 7. with `truncate`,
-back-propagation through time is cut every `segment` steps. 8. with `inner`, the agent also reads what a tabular learner
-inside the trial knows, as in RL3 (agents/inner_learner.py).
+back-propagation through time is cut every `segment` steps. 8. with `critic_sees`, the critic also reads what the policy
+must infer (`metarl.rl.privileged`); then values are computed when the agent learns, as it acts without them. 9. with
+`inner`, the agent also reads what a tabular learner inside the trial knows, as in RL3 (agents/inner_learner.py).
 """
 
 from __future__ import annotations
@@ -50,9 +51,11 @@ from metarl.adaptation.window import WindowConfig
 from metarl.checks import at_least, widths
 from metarl.deployment import DeployedAgent, StepInputs
 from metarl.nets.mlp import mlp
+from metarl.nets.moments import Moments
 from metarl.optim import flat_gradient
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
+from metarl.rl.privileged import CriticSees
 from metarl.rl.trials import TrialSource
 from metarl.source import TrainConfig
 
@@ -110,6 +113,8 @@ class RL2Config(LatentAgentConfig):
     inner: NoInnerLearner | InnerLearnerConfig = field(  # learner inside the trial whose estimates are inputs (RL3)
         default_factory=NoInnerLearner, metadata={"variants": INNER_LEARNERS}
     )
+    # what the critic sees besides the policy's inputs, in training: the family's privileged observations, or the task
+    critic_sees: CriticSees = "nothing"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,8 +151,11 @@ class RL2Config(LatentAgentConfig):
         *,
         num_iterations: int,
         generator: torch.Generator,
+        privileged_size: int = 0,
     ) -> RL2:
-        return RL2(self, observation_space, action_space, num_iterations=num_iterations, generator=generator)
+        """A fresh agent; privileged_size: P, the size of what only the critic sees."""
+        make: dict[str, Any] = {"num_iterations": num_iterations, "generator": generator}
+        return RL2(self, observation_space, action_space, privileged_size=privileged_size, **make)
 
 
 @dataclass(frozen=True)
@@ -165,9 +173,17 @@ class Inputs(Record):
 
     items: Tensor  # [T, B, item], inputs of the memory
     obs: Tensor  # [T, B, O], normalised, with the inner learner's features
+    privileged: Tensor | None = None  # [T, B, P], normalised; None: the critic reads what the policy reads
 
     def rows(self, index: Tensor) -> Inputs:
         return self.map(lambda value: value[:, index])
+
+
+@dataclass(frozen=True)
+class PrivilegedMoments(InputMoments):
+    """Running moments that normalise the networks' inputs, and what only the critic sees."""
+
+    privileged: Moments  # of privileged observations [P]
 
 
 class RL2Network(nn.Module):
@@ -179,6 +195,7 @@ class RL2Network(nn.Module):
         obs_size: int,
         action_space: spaces.Box | spaces.Discrete,
         generator: torch.Generator,
+        privileged_size: int = 0,
     ) -> None:
         super().__init__()
         make = {"activation": config.activation, "generator": generator}
@@ -192,6 +209,7 @@ class RL2Network(nn.Module):
             latent_size=latent_sizes[-1],
             latent_first=True,
             generator=generator,
+            privileged_size=privileged_size,
         )
         item_size = obs_size * (2 if config.whole_transition else 1) + self.policy.num_actions + config.reward_input + 1
         sizes = (item_size, *config.encoder_sizes)
@@ -202,6 +220,10 @@ class RL2Network(nn.Module):
     def features(self, hidden: Tensor, obs: Tensor) -> Tensor:
         """The heads' inputs from the memory's output [..., H] and normalised observations [..., O]."""
         return torch.cat([self.latent(hidden), obs], -1)
+
+    def value(self, features: Tensor, privileged: Tensor | None) -> Tensor:
+        """The critic's values [...] for features [..., F] and what only it sees, normalised [..., P]."""
+        return self.critic(features if privileged is None else torch.cat([features, privileged], -1)).squeeze(-1)
 
 
 RL2_TWO_CORES = RL2Config(  # base settings of the robot recipes, for two cores
@@ -226,15 +248,18 @@ class RL2(TrialAgent):
         *,
         num_iterations: int,
         generator: torch.Generator,
+        privileged_size: int = 0,
     ) -> None:
         self.config = config
-        obs_size, self.inner = observation_space.shape[0], None
+        obs_size, self.inner, self.privileged_size = observation_space.shape[0], None, privileged_size
         if isinstance(config.inner, InnerLearnerConfig):
             self.inner = config.inner.make(obs_size, action_space, generator.device)
         self.obs_size = obs_size + (0 if self.inner is None else self.inner.num_features)  # as the networks read it
-        self.net = RL2Network(config, self.obs_size, action_space, generator)
+        self.net = RL2Network(config, self.obs_size, action_space, generator, privileged_size)
         self.ppo = PPO(config, self.net, num_iterations)
-        self.moments = InputMoments.empty(device=generator.device, obs=obs_size)
+        sizes = {"obs": obs_size} | ({"privileged": privileged_size} if privileged_size else {})
+        kind = PrivilegedMoments if privileged_size else InputMoments
+        self.moments = kind.empty(device=generator.device, **sizes)
         if isinstance(config.bonus, HyperXConfig):
             self.hyperx = HyperX(config.bonus, obs_size + config.memory_size, config.gamma, generator)
 
@@ -274,15 +299,13 @@ class RL2(TrialAgent):
         return torch.cat([normalised, self.inner.features(inner)], -1)
 
     def act(self, state: RL2State, obs: Tensor, generator: torch.Generator | None) -> ActorCriticDecision:
-        """A decision for obs [B, O], the last observation read by the memory."""
+        """A decision for obs [B, O], the last observation read by the memory; its value is NaN if that needs more."""
         features = self.net.features(state.memory.hidden, self._seen(obs, state.inner))
         distribution = self.net.policy(features)
         action = distribution.mode if generator is None else distribution.sample(generator)
-        return ActorCriticDecision(
-            action=self.net.policy.to_env(action),
-            log_prob=distribution.log_prob(action),
-            value=self.net.critic(features).squeeze(-1),
-        )
+        log_prob = distribution.log_prob(action)
+        value = torch.full_like(log_prob, torch.nan) if self.privileged_size else self.net.value(features, None)
+        return ActorCriticDecision(self.net.policy.to_env(action), log_prob, value)
 
     def state_vectors(self, state: RL2State) -> Tensor:
         """The memory's output [B, H]."""
@@ -316,7 +339,7 @@ class RL2(TrialAgent):
         Raises:
             FloatingPointError: when a parameter is no longer finite; the agent is unusable then.
         """
-        (trajectory,) = trial
+        trajectory = self._valued(*trial)
         bonus, metrics = self._bonus(trajectory, generator)
         paid = replace(trajectory, reward=trajectory.reward + bonus)
         self._see_returns(paid)
@@ -327,12 +350,13 @@ class RL2(TrialAgent):
 
         metrics |= self._update_head(self.net.policy, paid, evaluate, generator)
         # After the update: acting and learning must use the same normalisation.
-        self.moments = self.moments.with_steps(trajectory)
+        privileged = trajectory.privileged if self.privileged_size else None
+        self.moments = self.moments.with_steps(trajectory, **({} if privileged is None else {"privileged": privileged}))
         return {f"train/{name}": value for name, value in metrics.items()}
 
     def task_gradients(self, trial: Sequence[Experience], num_tasks: int, generator: torch.Generator) -> Tensor:
         """The gradients of PPO's loss, without bonus: [num_tasks, P]."""
-        (trajectory,) = trial
+        trajectory = self._valued(*trial)
         inputs, batch, decision = self._inputs(trajectory), self._batch(trajectory), trajectory.decision
         parameters = list(self.net.parameters())
         gradients = []
@@ -340,6 +364,15 @@ class RL2(TrialAgent):
             evaluated = self._evaluate(inputs.rows(rows), decision.action[:, rows])
             gradients.append(flat_gradient(self.ppo.loss(batch.rows(rows), evaluated), parameters))
         return torch.stack(gradients)
+
+    def _valued(self, trajectory: Experience) -> Experience:
+        """The trajectory with the critic's values, where acting could not know them."""
+        if not self.privileged_size:
+            return trajectory
+        decision = trajectory.decision
+        with torch.no_grad():
+            value = self._evaluate(self._inputs(trajectory), decision.action).value
+        return replace(trajectory, decision=replace(decision, value=value))
 
     def _reached(self, trajectory: Experience, generator: torch.Generator) -> tuple[Tensor, None]:
         longer = trajectory.map(lambda value: torch.cat([value, value[-1:]]))  # so the memory reads the last step
@@ -370,7 +403,7 @@ class RL2(TrialAgent):
         hidden, state = self.net.memory.unroll_on(state, inputs.items)
         features = self.net.features(hidden, inputs.obs)
         distribution = self.net.policy(features)
-        value = self.net.critic(features).squeeze(-1)
+        value = self.net.value(features, inputs.privileged)
         log_prob = distribution.log_prob(self.net.policy.from_env(action))
         return Evaluated(log_prob, value, distribution.entropy()), state
 
@@ -381,7 +414,19 @@ class RL2(TrialAgent):
         if self.inner is not None:
             actions = self.net.policy.encode(trajectory.decision.action)
             obs = torch.cat([obs, self.inner.unrolled(trajectory, actions)], -1)
-        return Inputs(self._items(trajectory, obs), obs)
+        return Inputs(self._items(trajectory, obs), obs, self._privileged(trajectory))
+
+    def _privileged(self, trajectory: Experience) -> Tensor | None:
+        """What only the critic sees, normalised [T, B, P].
+
+        Raises:
+            ValueError: when the environment does not give it.
+        """
+        if not self.privileged_size:
+            return None
+        if trajectory.privileged is None:
+            raise ValueError("the trajectory has no privileged observations, which the critic sees")
+        return self.moments.privileged.standardise(trajectory.privileged)
 
     def _items(self, trajectory: Experience, obs: Tensor) -> Tensor:
         """The memory's inputs at each step [T, B, item]: the observation and the previous step's results."""

@@ -72,16 +72,18 @@ def policy_and_critic(
     latent_size: int,
     latent_first: bool,
     generator: torch.Generator,
+    privileged_size: int = 0,
 ) -> tuple[PolicyHead, nn.Module]:
     """The policy and the critic, which read an observation and a latent, embedded or not, as one vector of features.
 
-    latent_first: whether the features begin with the latent; if not, they end with it.
+    latent_first: whether the features begin with the latent; if not, they end with it. privileged_size: how many
+    numbers more the critic reads, after an observation that comes last.
     """
     writer = config.writer
     sizes = (obs_size + latent_size, *config.head_sizes) if writer is None else (obs_size, *writer.hidden_sizes)
     make: dict[str, Any] = {"activation": config.activation, "generator": generator}
     policy = PolicyHead(sizes, action_space, init_std=config.init_std, **make)
-    critic = mlp((*sizes, 1), output_gain=1.0, **make)
+    critic = mlp((sizes[0] + privileged_size, *sizes[1:], 1), output_gain=1.0, **make)
     if writer is None:
         return policy, critic
     policy.net = WrittenNet(policy.net, writer, code_first=latent_first, generator=generator)

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from envs.check import check_family
     from envs.external.gymnasium_family import GymnasiumFamily
     from envs.locomotion.ant import AntDir, AntGoal, AntVel
+    from envs.locomotion.arm import ArmReach
     from envs.locomotion.custom_robot import MujocoFamily
     from envs.locomotion.dynamics import AntDynamics, HalfCheetahDynamics, HumanoidDynamics
     from envs.locomotion.half_cheetah import HalfCheetahDir, HalfCheetahRandParams, HalfCheetahVel
     from envs.locomotion.humanoid import HumanoidDir
+    from envs.locomotion.quadruped import QuadrupedVel
     from envs.locomotion.ranges import Disc, Multiplier
     from envs.locomotion.swimmer import SwimmerVel
     from envs.locomotion.walkers import HopperRandParams, Walker2dRandParams, Walker2dVel
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from envs.torch_families.gridworld import GridNavi
     from envs.torch_families.navigation import PointNavigation, Semicircle, Wind
     from envs.torch_families.tabular import TabularMDP
-    from envs.wrappers import ActionRepeat, Delayed, Noisy, TimeAware
+    from envs.wrappers import ActionRepeat, Delayed, History, Noisy, TimeAware
 
 __all__ = [
     "ActionRepeat",
@@ -37,6 +39,7 @@ __all__ = [
     "AntDynamics",
     "AntGoal",
     "AntVel",
+    "ArmReach",
     "BernoulliBandit",
     "Choice",
     "DarkRoom",
@@ -49,6 +52,7 @@ __all__ = [
     "HalfCheetahDynamics",
     "HalfCheetahRandParams",
     "HalfCheetahVel",
+    "History",
     "HopperRandParams",
     "HumanoidDir",
     "HumanoidDynamics",
@@ -58,6 +62,7 @@ __all__ = [
     "Noisy",
     "Normal",
     "PointNavigation",
+    "QuadrupedVel",
     "Range",
     "Semicircle",
     "SwimmerVel",
@@ -77,6 +82,7 @@ _OFFERED = {path.split(":")[1]: path for path in FAMILIES.values()} | {
     "Delayed": "envs.wrappers:Delayed",
     "Disc": "envs.locomotion.ranges:Disc",
     "GymnasiumFamily": "envs.external.gymnasium_family:GymnasiumFamily",
+    "History": "envs.wrappers:History",
     "LogUniform": "envs.samplers:LogUniform",
     "MujocoFamily": "envs.locomotion.custom_robot:MujocoFamily",
     "Multiplier": "envs.locomotion.ranges:Multiplier",

@@ -33,6 +33,8 @@ FAMILIES: dict[str, str] = {
     "walker2d_vel": "envs.locomotion.walkers:Walker2dVel",
     "hopper_rand_params": "envs.locomotion.walkers:HopperRandParams",
     "swimmer_vel": "envs.locomotion.swimmer:SwimmerVel",
+    "quadruped_vel": "envs.locomotion.quadruped:QuadrupedVel",
+    "arm_reach": "envs.locomotion.arm:ArmReach",
 }
 
 _VELOCITY = {"max_velocity": ("velocity.high",), "ood": ("velocity.ood",)}

@@ -282,6 +282,9 @@ class _Check:
             "terminated": (vector, torch.bool),
             "truncated": (vector, torch.bool),
         }
+        if size := getattr(self.family, "privileged_size", 0):
+            self.require(step.privileged is not None, moment, "there are no privileged observations")
+            expected["privileged"] = ((self.num_rows, size), torch.float32)
         for name, (shape, dtype) in expected.items():
             value = getattr(step, name)
             found = f"{name} is {value.dtype} of shape {tuple(value.shape)} on {value.device}"
@@ -334,7 +337,12 @@ class _Check:
 
 
 def _same(a: Record, b: Record) -> bool:
-    return all(map(torch.equal, pytree.tree_leaves(a), pytree.tree_leaves(b)))
+    return all(map(_equal, pytree.tree_leaves(a), pytree.tree_leaves(b)))
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same, where metrics that were not measured, NaN, are alike."""
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 def _named_tensors(tasks: Any) -> list[tuple[str, Tensor]]:

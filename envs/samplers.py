@@ -101,6 +101,13 @@ def check_draws(name: str, sampler: Sampler, shape: tuple[int, ...]) -> None:
             raise ValueError(f"the sampler of task {name!r} {drawn}; must be finite numbers")
 
 
+def draws(sampler: Sampler) -> Tensor:
+    """Many values from every split."""
+    generator = torch.Generator().manual_seed(0)
+    splits: tuple[Split, ...] = ("train", "ood") if sampler.has_ood else ("train",)
+    return torch.cat([sampler.sample((1000,), split, generator) for split in splits])
+
+
 def check_sampler_split(family: str, split: str, samplers: Mapping[str, Sampler]) -> None:
     """Check that a family has a split; it has "ood" if any parameter has values outside its range.
 
@@ -191,6 +198,7 @@ class Selection:
     joints: Sequence[str] = ()  # names of the joints that the parameter applies to; (): all
     geoms: Sequence[str] = ()  # names of the geoms that the parameter applies to; (): all
     actuators: Sequence[str] = ()  # names of the actuators that the parameter applies to; (): all
+    sensors: Sequence[str] = ()  # names of the sensors that the parameter applies to; (): all
     scale: bool = True  # whether the values multiply the model's own, rather than replace them
     shared: bool = False  # whether all elements have one value, rather than one each
 
@@ -204,7 +212,7 @@ class Uniform(Selection, Range):
     """Numbers uniform between `low` and `high`."""
 
     _: KW_ONLY
-    ood: Sequence[float] | Ood = ()  # range of the split "ood", or one of the two names; (): the default band
+    ood: tuple[float, ...] | Ood = ()  # range of the split "ood", or one of the two names; (): the default band
 
 
 @dataclass(frozen=True, repr=False)
@@ -214,7 +222,7 @@ class LogUniform(Selection):
     low: float  # lower end of the range
     high: float  # upper end of the range
     _: KW_ONLY
-    ood: Sequence[float] | Ood = ()  # range of the split "ood", or one of the two names; (): the default band
+    ood: tuple[float, ...] | Ood = ()  # range of the split "ood", or one of the two names; (): the default band
 
     def __post_init__(self) -> None:
         _check_finite(self, "low", "high")

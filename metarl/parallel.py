@@ -15,6 +15,7 @@ DistributedDataParallel does not fit: it ignores gradients from torch.autograd.g
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,14 +29,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, rendezvous  # pyright: ignore[reportPrivateImportUsage]
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from metarl import shared_memory
 from metarl.errors import UserError
+from metarl.noise import noise_of_all
 
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=10)  # how long a process waits for the others
+
+_memory: shared_memory.SharedMemory | None = None  # of processes on one machine
 
 
 class ProcessLost(UserError):  # noqa: N818, it is what has happened
@@ -55,7 +59,8 @@ def is_launched() -> bool:
 def join(device: str = "cpu") -> None:
     """Connect this process with the others that torchrun started: by gloo on CPUs, by NCCL on GPUs.
 
-    Processes of one machine share its processors evenly, unless OMP_NUM_THREADS says otherwise.
+    Where all run on one Linux machine, sums go through memory that they share. Processes of one machine share its
+    processors evenly, unless OMP_NUM_THREADS says otherwise.
 
     Raises:
         ProcessLost: when the others do not come within `TIMEOUT`.
@@ -75,10 +80,18 @@ def join(device: str = "cpu") -> None:
         # torchrun keeps its store when it starts the processes again: addresses of the dead must not be found in it
         fresh = PrefixStore(f"metarl/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{count}", store)
         dist.init_process_group(backend, store=fresh, rank=index, world_size=count, timeout=TIMEOUT)
+    global _memory
+    if count == on_this_machine and shared_memory.is_supported():
+        with contextlib.suppress(OSError):
+            _memory = shared_memory.SharedMemory(exchanged, TIMEOUT)
 
 
 def leave() -> None:
     """End the connection with the other processes."""
+    global _memory
+    if _memory is not None:
+        _memory.close()
+        _memory = None
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -192,12 +205,9 @@ class Share:
     def noise(self, dim: int = 0) -> AbstractContextManager[Any]:
         """A context in which what is drawn for this process's tasks is drawn for all, and the others' is dropped.
 
-        dim: the axis of the tasks in what is drawn, task by task. Numbers without axes are the same for all processes.
-
-        Raises, where numbers are drawn:
-            ValueError: when their axis is no multiple of the tasks, or torch's function cannot be shared.
+        dim: the axis of the tasks in what is drawn, task by task. See `metarl.noise.noise_of_all`.
         """
-        return nullcontext() if self.count == 1 else _NoiseOfAll(self, dim)
+        return nullcontext() if self.count == 1 else noise_of_all(self, dim)
 
 
 _current: ContextVar[Share | None] = ContextVar("share", default=None)
@@ -251,7 +261,10 @@ def total(values: Tensor) -> Tensor:
 
 def _sum(values: Tensor) -> Tensor:
     with _timed(values.numel() * values.element_size()):
-        dist.all_reduce(values)
+        if _memory is not None and values.device.type == "cpu":
+            _memory.sum_(values)
+        else:
+            dist.all_reduce(values)
     return values
 
 
@@ -318,56 +331,6 @@ def anywhere(mask: Tensor) -> bool:
     """Whether an entry is true; in any process, where they step together."""
     found = bool(mask.any())
     return anyone(found) if _in_step.get() else found
-
-
-class _NoiseOfAll(TorchFunctionMode):
-    """Draws random numbers for the tasks of all processes and keeps this one's."""
-
-    def __init__(self, share: Share, dim: int) -> None:
-        super().__init__()
-        self.share, self.dim = share, dim
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if kwargs.get("generator") is None or func is torch.randperm:
-            return func(*args, **kwargs)
-        if func in _FILLS:
-            values, *rest = args
-            if values.ndim == 0:
-                return func(*args, **kwargs)
-            drawn = func(values.new_empty(self._shape_of_all(values.shape)), *rest, **kwargs)
-            return values.copy_(self.share.own(drawn, self.dim))
-        if func in _DRAWS:
-            before, shape = _split_shape(func, args, kwargs)
-            if not shape:
-                return func(*args, **kwargs)
-            others = {name: value for name, value in kwargs.items() if name != "size"}
-            return self.share.own(func(*before, self._shape_of_all(shape), **others), self.dim)
-        name = getattr(func, "__name__", str(func))
-        allowed = "rand, randn, randint, and a tensor's uniform_, normal_ and exponential_"
-        raise ValueError(f"noise is drawn by torch's {name}, which several processes cannot share; can be {allowed}")
-
-    def _shape_of_all(self, shape: Sequence[int]) -> list[int]:
-        size, own = shape[self.dim] if len(shape) > self.dim else 0, self.share.size
-        if size == 0 or size % own:
-            raise ValueError(
-                f"noise is drawn with shape {list(shape)}; axis {self.dim} must be a multiple of the {own} tasks "
-                "that this process has, or several processes cannot share it"
-            )
-        return [*shape[: self.dim], size // own * self.share.num_tasks, *shape[self.dim + 1 :]]
-
-
-_FILLS = {torch.Tensor.uniform_, torch.Tensor.normal_, torch.Tensor.exponential_}
-_DRAWS = {torch.rand, torch.randn, torch.randint}
-
-
-def _split_shape(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
-    """The arguments before the shape, and the shape, of torch.rand, randn or randint."""
-    if "size" in kwargs:
-        return args, tuple(kwargs["size"])
-    if args and isinstance(args[-1], (tuple, list)):  # a torch.Size too
-        return args[:-1], tuple(args[-1])
-    return ((), tuple(args)) if func is not torch.randint else (args, ())
 
 
 def align(*generators: torch.Generator) -> None:

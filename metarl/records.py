@@ -116,6 +116,7 @@ class Step(Record):
     terminated: Tensor  # [B] bool: the task ended the episode
     truncated: Tensor  # [B] bool: the time limit ended the episode
     metrics: Tensor | None = None  # [B, M] float32, before any reset, NaN if not measured; None without `metric_names`
+    privileged: Tensor | None = None  # [B, P] float32, what goes with `obs` for critics alone; None without
 
     @property
     def episode_end(self) -> Tensor:
@@ -176,6 +177,7 @@ class Trajectory(Record, Generic[D]):
     trial_start: Tensor  # [T, B] bool
     valid: Tensor  # [T, B] bool
     metrics: Tensor | None = None  # [T, B, M]; None without `metric_names`
+    privileged: Tensor | None = None  # [T, B, P], what goes with `obs` for critics alone; None without
 
     @property
     def episode_end(self) -> Tensor:

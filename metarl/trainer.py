@@ -19,6 +19,7 @@ from metarl.parallel import exchanged, mean_metrics, process_count, sharing, spe
 from metarl.protocols import Split
 from metarl.records import Digest
 from metarl.source import NamesSource, Source, TrainConfig
+from metarl.torch_settings import keep_freed_memory
 
 if TYPE_CHECKING:
     from metarl.run.directory import Run
@@ -49,6 +50,7 @@ class Trainer:
         seed: int,
         device: str = "cpu",
     ) -> None:
+        keep_freed_memory()
         self.family, self.config, self.agent_name = family, config, agent_name
         self.generators = _generators(device, seed)
         self.source: Source[Any, Any] = agent_config.make_source(family, config, self.generators)

@@ -17,7 +17,7 @@ OFFERED = {
     "metarl": {"evaluate", "list_experiments", "load", "make_family", "train"},
     "envs": {path.split(":")[1] for path in FAMILIES.values()}
     | {"make", "check_family", "GymnasiumFamily", "MujocoFamily"}
-    | {"ActionRepeat", "Delayed", "Noisy", "TimeAware"}
+    | {"ActionRepeat", "Delayed", "History", "Noisy", "TimeAware"}
     | {"Choice", "Disc", "LogUniform", "Multiplier", "Normal", "Range", "Uniform"},
     "agents": {path.split(":")[1] for path in AGENTS.values()},
     "experiments": {"Expected", "Experiment", "TrainConfig", "load"},

@@ -84,7 +84,7 @@ class GymnasiumEnv(gymnasium.Env[NDArray[Any], Any]):
         return step.obs[0].numpy(), {"task": {name: value[0].numpy().copy() for name, value in vars(tasks).items()}}
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """One step; after an episode's end, call `reset` first. `info` has the family's metrics.
+        """One step; after an episode's end, call `reset` first. `info` has the family's metrics of this step.
 
         Raises:
             gymnasium.error.ResetNeeded: after the end of an episode.
@@ -94,7 +94,8 @@ class GymnasiumEnv(gymnasium.Env[NDArray[Any], Any]):
         step = self._env.step(_as_actions(self.action_space, np.asarray(action)[None]))
         self._ended = bool(step.episode_end[0])
         obs = step.next_obs[0].numpy()
-        info = {name: float(value[0]) for name, value in metrics_by_name(self._env, step).items()}
+        metrics = metrics_by_name(self._env, step)
+        info = {name: float(value[0]) for name, value in metrics.items() if not np.isnan(value[0])}
         return obs, float(step.reward[0]), bool(step.terminated[0]), bool(step.truncated[0]), info
 
     def render(self) -> NDArray[np.uint8] | None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -181,7 +182,7 @@ class GymnasiumVectorEnv(gymnasium.vector.VectorEnv[NDArray[Any], Any, NDArray[A
 
 
 def metrics_by_name(env: VectorEnv, step: Step) -> dict[str, NDArray[np.float32]]:
-    """An environment's metrics of a step, [B] by name; empty without any."""
+    """An environment's metrics of a step, [B] by name, NaN where they are not measured; empty without any."""
     if step.metrics is None or not isinstance(env, Measures):
         return {}
     return dict(zip(env.metric_names, step.metrics.T.numpy(), strict=True))
@@ -193,21 +194,27 @@ def _infos(step: Step, metrics: Mapping[str, NDArray[np.float32]]) -> dict[str, 
     The last observations are an object array with None in other rows; metrics of a row that has ended belong there too.
     """
     ended = step.episode_end.numpy()
-    measured = {name: np.where(ended, 0, value) for name, value in metrics.items()}
-    infos = measured | {f"_{name}": ~ended for name in metrics}
+    infos = _where(~ended, metrics)
     if not ended.any():
         return infos
     final_obs = np.full(len(ended), None, dtype=object)
     for row in np.flatnonzero(ended):
         final_obs[row] = step.next_obs[row].numpy()
-    final_info = {name: np.where(ended, value, 0) for name, value in metrics.items()}
-    final_info |= {f"_{name}": ended.copy() for name in metrics}
     return infos | {
         "final_obs": final_obs,
         "_final_obs": ended,
-        "final_info": final_info,
+        "final_info": _where(ended, metrics),
         "_final_info": ended.copy(),
     }
+
+
+def _where(rows: NDArray[np.bool_], metrics: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
+    """Metrics of some rows [B] as Gymnasium has them: zero elsewhere, and by "_NAME" where they are measured."""
+    found: dict[str, NDArray[Any]] = {}
+    for name, value in metrics.items():
+        measured = rows & ~np.isnan(value)
+        found |= {name: np.where(measured, value, 0), f"_{name}": measured}
+    return found
 
 
 def _family(family: str | TaskFamily, variant: Mapping[str, Any]) -> TaskFamily:

@@ -29,20 +29,19 @@ from torch import Tensor
 from envs.locomotion.contacts import FIELD
 from envs.locomotion.effects import check_effects, noting
 from envs.locomotion.mujoco_env import MujocoEnv
+from envs.locomotion.reward_terms import Term, part_names, reasons_of, terms_of
 from envs.locomotion.start import Starts, check_values, has_home, noise_by_joint
 from envs.samplers import all_inside, attribute, check_draws, check_sampler_split, check_samplers, task_record
-from envs.simulators import INPUTS, make_physics
+from envs.simulators import INPUTS, Physics, make_physics
+from envs.simulators.actuator_parameters import half_servos
 from envs.simulators.batched import BatchedPhysics, Names, RestingState
-from envs.simulators.model import load_model
-from envs.simulators.parameters import (
-    ModelParameter,
-    action_limits,
-    half_servos,
-    model_parameter,
-    near,
-    physics,
-)
+from envs.simulators.disturbed import DisturbedPhysics
+from envs.simulators.parameters import action_limits, model_parameter, near, physics
+from envs.simulators.robot_fields import AT_RANDOM_TIMES, DISTURBANCES, check_needs
+from envs.simulators.robot_model import robot_model
 from envs.simulators.state import State
+from envs.simulators.targets import ModelParameter
+from envs.simulators.terrain import terrain_of
 from metarl.checks import at_least
 from metarl.protocols import Split
 from metarl.records import Record
@@ -54,7 +53,7 @@ _ROWS_TO_TRY = 7  # unlikely to be the number of anything else, so that mixed-up
 _TASKS_TO_COMPARE = 16  # from which two that differ are chosen
 
 Observe = Callable[[BatchedPhysics, Any], Tensor]  # (physics, task) -> [B, O]; terminated -> [B] bool
-Reward = Callable[[BatchedPhysics, Tensor, Any], Tensor]  # (physics, action [B, A], task) -> [B]; metrics likewise
+Measure = Callable[[BatchedPhysics, Tensor, Any], Tensor]  # (physics, action [B, A], task) -> [B]
 Act = Callable[[BatchedPhysics, Tensor, Any], Tensor | Mapping[str, Tensor]]  # (physics, action, task) -> see `act`
 
 
@@ -62,45 +61,61 @@ Act = Callable[[BatchedPhysics, Tensor, Any], Tensor | Mapping[str, Tensor]]  # 
 class MujocoFamily:
     """Tasks of one robot that differ in physics, in what is asked, or in both.
 
-    A name in `tasks` that is a field of MuJoCo's model, such as "body_mass" or "opt.gravity", changes the model; see
-    `envs.simulators.parameters`. Any other name is what the functions make of it: they find it, [B] or [B, elements],
-    as an attribute of `task`, where dots are underscores ("opt.gravity" is `task.opt_gravity`).
+    A name in `tasks` that is a field of MuJoCo's model, such as "body_mass" or "opt.gravity", changes the model, and so
+    does one of ours, such as "payload" or "push"; see `envs.simulators.parameters`. Any other name is what the
+    functions make of it: they find it, [B] or [B, elements], as an attribute of `task`, where dots are underscores
+    ("opt.gravity" is `task.opt_gravity`).
 
-    Episodes start where the file's joints are at rest, in a keyframe of the file (`start="home"`) or where a function
-    of the task says: positions [B, nq], or values [B, ...] by the names "qpos", "qvel", "act", "ctrl", "mocap_pos" and
-    "mocap_quat". An action is a control for each actuator. With `act`, it is `num_actions` numbers from -1 to 1, of
-    which `act` makes controls [B, nu], or values [B, ...] by the names "ctrl", "mocap_pos" and "mocap_quat".
+    Of a reward of named terms, the sum of each over an episode is measured, and of named reasons which of them ended
+    it; see `envs.locomotion.reward_terms`. What `privileged` gives is for critics alone; see `metarl.rl.privileged`.
+
+    Episodes start where the file's joints are at rest, in a keyframe of the file (`start="home"`), with joints at given
+    positions (`start={"*_knee": -1.5}`) or where a function of the task says: positions [B, nq], or values [B, ...] by
+    the names "qpos", "qvel", "act", "ctrl", "mocap_pos" and "mocap_quat". An action is a control for each actuator.
+    With `act`, it is `num_actions` numbers from -1 to 1, of which `act` makes controls [B, nu], or values [B, ...] by
+    the names "ctrl", "mocap_pos" and "mocap_quat".
     """
 
-    mjcf: str | Path  # path of the MJCF file
+    mjcf: str | Path  # path of the MJCF or URDF file
     observe: Observe  # function (physics, task) that returns observations [B, O]
-    reward: Reward  # function (physics, action, task) that returns rewards [B]
+    # function (physics, action, task) that returns rewards [B]; or pairs (weight, function) by the names of terms
+    reward: Any
     tasks: Mapping[str, Any]  # samplers by parameter name
     horizon: int  # number of steps per episode
-    terminated: Observe | None = None  # function (physics, task) that returns the end of episodes [B]; None: no end
-    metrics: Mapping[str, Reward] = field(default_factory=dict)  # functions like `reward` for further metrics, by name
+    # function (physics, task) that returns the end of episodes [B], or functions by the names of reasons; None: no end
+    terminated: Any = None
+    metrics: Mapping[str, Measure] = field(default_factory=dict)  # functions like `reward` for further metrics, by name
+    privileged: Observe | None = None  # function (physics, task) that returns [B, P] for critics alone, in training
     goal: Callable[[Any], Tensor] | None = None  # function (task) that returns a ball's position in videos, [B, 3]
     frame_skip: int = 1  # simulation steps per environment step
-    start: Any = ""  # name of a keyframe, or function (task) that returns the start; "" or "qpos0": the joints' zero
+    # name of a keyframe, positions by joint, or function (task) that returns the start; "" or "qpos0": the joints' zero
+    start: Any = ""
     start_noise: float = 0.1  # half-width of the uniform noise on the initial positions and velocities
     joint_noise: Mapping[str, float] = field(default_factory=dict)  # start noise of single joints, by name
     act: Act | None = None  # function (physics, action, task) that returns controls [B, nu] for actions in [-1, 1]
     num_actions: int = 0  # size of an action that `act` takes; 0: one number per actuator
     unchecked: tuple[str, ...] = ()  # parameters that are not tried for an effect, because it is rare or late
+    # servos and motors to add, by joint or by a pattern of joints
+    actuators: Mapping[str, Any] = field(default_factory=dict)
+    free_base: bool = False  # whether a base that the file fixes to the world moves freely, above a floor
     num_episodes: int = 2  # number of episodes per trial
     name: str = "own_robot"  # name of the family
 
     def __post_init__(self) -> None:
         at_least(self, 1, "horizon", "frame_skip", "num_episodes")
         at_least(self, 0, "start_noise", "num_actions")
-        functions = {"observe": self.observe, "reward": self.reward, **self.metrics}
-        optional = ("terminated", "goal", "act")
+        object.__setattr__(self, "reward", terms_of(self.reward))
+        object.__setattr__(self, "terminated", reasons_of(self.terminated))
+        functions = {"observe": self.observe, **self.metrics}
+        optional = ("privileged", "goal", "act")
         functions |= {name: getattr(self, name) for name in optional if getattr(self, name) is not None}
         for name, function in functions.items():
             if not callable(function):
                 raise ValueError(f"{name} is {function!r}; must be a function")
         if self.num_actions and self.act is None:
             raise ValueError(f"num_actions is {self.num_actions}; must be 0 without act, which makes controls of them")
+        if taken := sorted(set(self.metrics) & set(part_names(_named(self.reward), _named(self.terminated)))):
+            raise ValueError(f"metrics has {taken[0]!r}, which is measured of the reward or of the ends; rename it")
         check_samplers(self.tasks)
         if unknown := sorted(set(self.unchecked) - set(self.tasks)):
             raise ValueError(f"unchecked has {unknown[0]!r}; must be among {', '.join(self.tasks)}")
@@ -119,6 +134,10 @@ class MujocoFamily:
     @property
     def action_space(self) -> spaces.Box:
         return self.dynamics.action_space
+
+    @property
+    def privileged_size(self) -> int:
+        return self.dynamics.privileged_size
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> Record:
         """Tasks with one value for each parameter, or for each of the elements that it changes.
@@ -141,8 +160,8 @@ class MujocoFamily:
     def make_env(self, num_rows: int, generator: torch.Generator) -> MujocoEnv[Any]:
         """`num_rows` simulations on the generator's device; raises what `make_physics` does."""
         contact_forces = FIELD in self.dynamics.fields
-        physics = make_physics(self.body, num_rows, generator.device, contact_forces=contact_forces)
-        return MujocoEnv(self.dynamics, physics, generator)
+        physics = make_physics(self.model, num_rows, generator.device, contact_forces=contact_forces)
+        return MujocoEnv(self.dynamics, self.dynamics.disturbed(physics, generator), generator)
 
     def bounds(self, tasks: Record, num_episodes: int) -> dict[str, Tensor]:
         """Empty: nobody knows."""
@@ -158,7 +177,7 @@ class MujocoFamily:
         if not self.body.is_file():
             raise ValueError(f"mjcf is {str(self.mjcf)!r}; there is no such file")
         try:
-            model = load_model(self.body)
+            model = robot_model(self.body, self.tasks, self.actuators, self.free_base)
             if self.act is None:
                 action_limits(model)
         except ValueError as error:
@@ -191,9 +210,9 @@ class MujocoFamily:
                     f"task {name!r} has no effect: it is no field of MuJoCo's model, and neither observe, reward, "
                     f"terminated, start nor act asks for task.{attribute(name)}{near(self.model, name)}"
                 )
-        tried = {
-            name: parameter for name, parameter in self.parameters.items() if parameter and name not in self.unchecked
-        }
+        check_needs(self.parameters)
+        untried = (*self.unchecked, *AT_RANDOM_TIMES)
+        tried = {name: parameter for name, parameter in self.parameters.items() if parameter and name not in untried}
         tasks = self.sample(_TASKS_TO_COMPARE, "train", torch.Generator().manual_seed(0))
         check_effects(self.model, self.dynamics, tasks, tried)
 
@@ -210,20 +229,35 @@ class CustomDynamics:
         self.name, self.body = family.name, family.body
         self.frame_skip, self.horizon = family.frame_skip, family.horizon
         self.metric_names = tuple(family.metrics)
+        self._terms: Mapping[str, Term] = _named(family.reward)
+        self._reasons = _named(family.terminated)
+        self.term_names, self.reason_names = tuple(self._terms), tuple(self._reasons)
         self._family, self._model = family, family.model
         self._dt = float(family.model.opt.timestep) * family.frame_skip
         self._names = Names(family.model)
+        self._terrain = terrain_of(family.tasks)
         self._starts = Starts(family.model, family.start)
         self._noise = noise_by_joint(self._names, family.model, family.start_noise, family.joint_noise)
         self.action_space = self._action_space()
         self.places = ("mocap_pos", "mocap_quat") if family.model.nmocap else ()
+        self.privileged_size = 0
         self.fields, self.fields_before, self.asked, size = self._try()
         self.observation_space = spaces.Box(-float("inf"), float("inf"), (size,))
 
     def physics(self, tasks: Any, nominal: Callable[[str], Tensor]) -> Mapping[str, Tensor]:
         parameters = self._family.parameters.items()
         changed = [(parameter, getattr(tasks, attribute(name))) for name, parameter in parameters if parameter]
-        return physics(changed, nominal)
+        fields = physics(changed, nominal)
+        if self._terrain is not None:
+            self._terrain.place(self._model, fields, nominal)
+        return fields
+
+    def disturbed(self, physics: Physics, generator: torch.Generator, *, in_common: bool = False) -> Physics:
+        """An engine's simulations with the disturbances that tasks have, if they have any; see `DisturbedPhysics`."""
+        parameters = filter(None, self._family.parameters.values())
+        if not any(target.field in DISTURBANCES for parameter in parameters for target in parameter.targets):
+            return physics
+        return DisturbedPhysics(physics, self._model, self.frame_skip, generator, in_common=in_common)
 
     def initial_state(
         self, tasks: Any, qpos: Tensor, qvel: Tensor, generator: torch.Generator
@@ -245,13 +279,27 @@ class CustomDynamics:
         return inputs
 
     def observation(self, state: State, tasks: Any) -> Tensor:
-        obs = self._family.observe(self._seen(state), tasks)
+        return self._observed("observation", self._family.observe, state, tasks)
+
+    def privileged(self, state: State, tasks: Any) -> Tensor:
+        assert self._family.privileged is not None  # as `privileged_size` is not zero
+        return self._observed("privileged observation", self._family.privileged, state, tasks)
+
+    def _observed(self, what: str, observe: Observe, state: State, tasks: Any) -> Tensor:
+        obs = observe(self._seen(state), tasks)
         if obs.device.type == "cpu" and not bool(obs.sum().isfinite()):  # elsewhere, asking would wait for the device
-            _refuse("observation", obs, state, tasks)
+            _refuse(what, obs, state, tasks)
         return obs.to(torch.float32, copy=True)
 
     def reward(self, before: State, after: State, action: Tensor, tasks: Any, dt: float) -> Tensor:
+        if self._terms:
+            return self.terms(before, after, action, tasks, dt).sum(1)
         return self._family.reward(self._seen(after, before), action, tasks).float()
+
+    def terms(self, before: State, after: State, action: Tensor, tasks: Any, dt: float) -> Tensor:
+        seen = self._seen(after, before)
+        values = [term.weight * term.function(seen, action, tasks) for term in self._terms.values()]
+        return torch.stack(values, dim=1).float()
 
     def metrics(self, before: State, after: State, action: Tensor, tasks: Any, dt: float) -> Tensor | None:
         if not self.metric_names:
@@ -260,7 +308,13 @@ class CustomDynamics:
         return torch.stack([measure(seen, action, tasks).float() for measure in self._family.metrics.values()], dim=1)
 
     def terminated(self, state: State, tasks: Any) -> Tensor | None:
+        if self._reasons:
+            return self.reasons(state, tasks).any(1)
         return None if self._family.terminated is None else self._family.terminated(self._seen(state), tasks)
+
+    def reasons(self, state: State, tasks: Any) -> Tensor:
+        seen = self._seen(state)
+        return torch.stack([reason(seen, tasks) for reason in self._reasons.values()], dim=1)
 
     def goal(self, tasks: Any) -> Tensor | None:
         return None if self._family.goal is None else self._family.goal(tasks)
@@ -301,12 +355,16 @@ class CustomDynamics:
         start = {name: value[0].numpy() for name, value in self._starts.tried(task).items()}
         now, before = (RestingState(self._model, rows, start) for _ in range(2))
         action = torch.zeros(rows, *self.action_space.shape)
-        obs = _called("observe", family.observe, self._seen(now), task)
-        if obs.ndim != 2 or len(obs) != rows or not obs.shape[1] or not obs.is_floating_point():
-            raise ValueError(f"observe gives {_form(obs)} for {rows} rows: it must be floats of shape ({rows}, size)")
-        _check_values("reward", _called("reward", family.reward, self._seen(now, before), action, task))
-        if family.terminated is not None:
-            _check_values("terminated", _called("terminated", family.terminated, self._seen(now), task), torch.bool)
+        size = self._observed_size("observe", family.observe, self._seen(now), task)
+        if family.privileged is not None:
+            self.privileged_size = self._observed_size("privileged", family.privileged, self._seen(now), sampled)
+        rewards = {f"reward {name!r}": term.function for name, term in self._terms.items()}
+        for name, function in (rewards or {"reward": family.reward}).items():
+            _check_values(name, _called(name, function, self._seen(now, before), action, task))
+        ends = {f"terminated {name!r}": function for name, function in self._reasons.items()}
+        for name, function in (ends or {"terminated": family.terminated}).items():
+            if function is not None:
+                _check_values(name, _called(name, function, self._seen(now), task), torch.bool)
         if family.act is not None:
             given = _called("act", family.act, self._seen(now), action, task)
             shapes = {"mocap_pos": (self._model.nmocap, 3), "mocap_quat": (self._model.nmocap, 4)}
@@ -319,7 +377,13 @@ class CustomDynamics:
             value = _called("goal", family.goal, sampled)
             if value.shape != (rows, 3):
                 raise ValueError(f"goal gives {_form(value)} for {rows} rows: it must have the shape ({rows}, 3)")
-        return tuple(sorted(now.used - {"qpos", "qvel"})), tuple(sorted(before.used)), asked, obs.shape[1]
+        return tuple(sorted(now.used - {"qpos", "qvel"})), tuple(sorted(before.used)), asked, size
+
+    def _observed_size(self, name: str, observe: Observe, physics: BatchedPhysics, task: Any) -> int:
+        obs, rows = _called(name, observe, physics, task), _ROWS_TO_TRY
+        if obs.ndim != 2 or len(obs) != rows or not obs.shape[1] or not obs.is_floating_point():
+            raise ValueError(f"{name} gives {_form(obs)} for {rows} rows: it must be floats of shape ({rows}, size)")
+        return obs.shape[1]
 
 
 def _check_values(name: str, value: Tensor, dtype: torch.dtype | None = None) -> None:
@@ -334,6 +398,11 @@ def _check_values(name: str, value: Tensor, dtype: torch.dtype | None = None) ->
         raise ValueError(
             f"{name} gives {_form(value)} for {_ROWS_TO_TRY} rows: it must be {kind} of shape ({_ROWS_TO_TRY},)"
         )
+
+
+def _named(functions: Any) -> Mapping[str, Any]:
+    """The functions by name; empty for one function alone, or none."""
+    return functions if isinstance(functions, Mapping) else {}
 
 
 @cache

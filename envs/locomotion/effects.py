@@ -10,10 +10,11 @@ import torch
 
 from envs.locomotion.contacts import FIELD
 from envs.samplers import attribute
+from envs.simulators import Physics
 from envs.simulators.cpu import CpuPhysics
 from envs.simulators.model import model_field
-from envs.simulators.parameters import ModelParameter
 from envs.simulators.state import State
+from envs.simulators.targets import ModelParameter
 from metarl.records import Record
 
 if TYPE_CHECKING:
@@ -57,12 +58,15 @@ def check_effects(
         values = getattr(rows, attribute(name)).clone()
         values[row] = pairs[name][1]
         rows = replace(rows, **{attribute(name): values})  # pyright: ignore[reportArgumentType], a dataclass
-    physics = CpuPhysics(model, len(rows), num_threads=1, contact_forces=FIELD in dynamics.fields)
+    engine = CpuPhysics(model, len(rows), num_threads=1, contact_forces=FIELD in dynamics.fields)
+    physics = dynamics.disturbed(engine, torch.Generator().manual_seed(0), in_common=True)
     changed = dynamics.physics(rows, physics.field)
     physics.set_fields(changed)
     for row, name in enumerate(changing, start=1):
-        simulated, _ = physics.copy_row(row)
+        simulated, _ = engine.copy_row(row)
         for target in parameters[name].targets:
+            if target.shape is not None:  # a field of ours
+                continue
             if not torch.equal(torch.as_tensor(model_field(simulated, target.field)), changed[target.field][row]):
                 raise ValueError(f"task {name!r} has no effect: MuJoCo computes {target.field!r} from other fields")
     alike, num_steps = _alike(dynamics, physics, rows)
@@ -81,11 +85,12 @@ def _two_values(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return values[0], values[int(distance.argmax())]
 
 
-def _alike(dynamics: CustomDynamics, physics: CpuPhysics, tasks: Record) -> tuple[torch.Tensor, int]:
+def _alike(dynamics: CustomDynamics, physics: Physics, tasks: Record) -> tuple[torch.Tensor, int]:
     """Rows that did what the first did, step for step: [B] bool, after so many steps."""
     generator = torch.Generator().manual_seed(0)
     num_rows, first = physics.num_rows, tasks[:1]
     qpos, qvel = physics.initial_qpos[None], torch.zeros(1, physics.qvel.shape[1], dtype=physics.qvel.dtype)
+    sensed = State.of(getattr(physics, "sensors", physics), dynamics.fields)
     qpos, qvel = dynamics.initial_state(first, qpos, qvel, generator)
     inputs = {name: value.expand(num_rows, *value.shape[1:]) for name, value in dynamics.initial_inputs(first).items()}
     physics.reset(qpos.expand(num_rows, -1), qvel.expand(num_rows, -1), None, inputs)
@@ -96,7 +101,9 @@ def _alike(dynamics: CustomDynamics, physics: CpuPhysics, tasks: Record) -> tupl
         action = low + (high - low) * torch.rand(low.shape, generator=generator)
         inputs = dict(dynamics.inputs(state, action.expand(num_rows, -1), tasks))
         diverged = physics.step(inputs.pop("ctrl"), dynamics.frame_skip, None, inputs)
-        alike &= _equal_to_first(getattr(state, name) for name in ("qpos", "qvel", *dynamics.fields))
+        alike &= _equal_to_first(
+            getattr(seen, name) for seen in (state, sensed) for name in ("qpos", "qvel", *dynamics.fields)
+        )
         if diverged is not None or not alike[1:].any():
             return alike, step
     return alike, num_steps

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.locomotion.divergence import Divergences
+from envs.locomotion.episode_parts import EpisodeParts
 from envs.rows import one_task_per_row, replace_tasks
 from envs.simulators import Physics
 from envs.simulators.state import State
@@ -118,6 +119,18 @@ class HasInputs(Protocol):
         ...
 
 
+@runtime_checkable
+class HasPrivileged(Protocol):
+    """What a family has whose tasks show more to critics than to policies."""
+
+    @property
+    def privileged_size(self) -> int: ...  # P; zero: they do not
+
+    def privileged(self, state: State, tasks: Any) -> Tensor:
+        """[B, P] float32, a new tensor."""
+        ...
+
+
 class MujocoEnv(Generic[T]):
     """B rows of a locomotion family; implements `metarl.protocols.VectorEnv`, `Measures` and, on the CPU, `Renders`.
 
@@ -132,17 +145,19 @@ class MujocoEnv(Generic[T]):
         self.device = physics.device
         self.observation_space = family.observation_space
         self.action_space = family.action_space
-        self.metric_names = family.metric_names
+        self._parts = EpisodeParts(family, self.num_rows, self.device)
+        self.metric_names = (*family.metric_names, *self._parts.names)
         self.physics = physics
         self._divergences = Divergences(family.name, self.num_rows, self.device)
         self._family = family
         self._with_inputs = family if isinstance(family, HasInputs) else None
+        self._with_privileged = family if isinstance(family, HasPrivileged) and family.privileged_size else None
         self._generator = generator
         self._dt = physics.timestep * family.frame_skip
         self._low, self._high = _limits(self.action_space, self.device)
         self._action_shape = (self.num_rows, *self.action_space.shape)
         self._tasks: T | None = None
-        self._state = State()
+        self._state, self._sensed = State(), State()  # what is, and what the robot measures of it
         self._obs, self._metrics = torch.empty(0), torch.empty(0)  # [B, O] and [B, M] of the last step
         # A row's episode has lasted clock - started steps. No row can reach the horizon before the clock reaches
         # `next_end`, so until then a step need not look.
@@ -163,10 +178,11 @@ class MujocoEnv(Generic[T]):
         self._ended = None
         self._give_physics(self._tasks)
         self._start_episodes(self._tasks, None)
-        self._obs = obs = self._family.observation(self._state, self._tasks)
-        self._metrics = obs.new_zeros(self.num_rows, len(self.metric_names))
-        metrics, reward = self._metrics.clone() if self.metric_names else None, obs.new_zeros(self.num_rows)
-        return Step(obs.clone(), obs.clone(), reward, self._no_row(), self._no_row(), metrics)
+        self._obs = obs = self._family.observation(self._sensed, self._tasks)
+        self._metrics = obs.new_zeros(self.num_rows, len(self._family.metric_names))
+        metrics = self._parts.with_parts(self._metrics.clone() if self._family.metric_names else None, None)
+        reward = obs.new_zeros(self.num_rows)
+        return self._shown(Step(obs.clone(), obs.clone(), reward, self._no_row(), self._no_row(), metrics))
 
     def restart(self, tasks: T, rows: Tensor) -> Tensor:
         """Start an episode where `rows` [B] (bool) is true, each in its own of `tasks` [B]; the other rows go on.
@@ -181,7 +197,7 @@ class MujocoEnv(Generic[T]):
         self._tasks = replace_tasks(self._tasks, tasks, rows)
         self._give_physics(self._tasks)
         self._start_episodes(self._tasks, rows)
-        self._obs = self._family.observation(self._state, self._tasks)
+        self._obs = self._family.observation(self._sensed, self._tasks)
         return self._obs.clone()
 
     @property
@@ -217,10 +233,10 @@ class MujocoEnv(Generic[T]):
             diverged = self.physics.step(inputs.pop("ctrl"), family.frame_skip, active, inputs)
 
         obs_before, metrics_before = self._obs, self._metrics
-        self._obs = obs = family.observation(state, tasks)
-        reward = family.reward(before, state, action, tasks, self._dt)
+        self._obs = obs = family.observation(self._sensed, tasks)
+        reward = self._parts.reward(before, state, action, tasks, self._dt)
         metrics = family.metrics(before, state, action, tasks, self._dt)
-        terminated = family.terminated(state, tasks)
+        terminated = self._parts.terminated(state, tasks)
         self._clock += 1
         if active is not None:
             self._started = torch.where(active, self._started, self._started + 1)  # their episodes stand still
@@ -229,8 +245,10 @@ class MujocoEnv(Generic[T]):
             metrics = torch.where(diverged[:, None], metrics_before, metrics)
         if metrics is not None:
             self._metrics = metrics.clone()
+        self._parts.count(active, diverged)
         if diverged is None and terminated is None and self._clock < self._next_end:
-            return Step(obs.clone(), obs.clone(), reward, self._no_row(), self._no_row(), metrics)
+            metrics = self._parts.with_parts(metrics, None)
+            return self._shown(Step(obs.clone(), obs.clone(), reward, self._no_row(), self._no_row(), metrics))
 
         truncated = self._clock - self._started >= family.horizon
         if diverged is not None:
@@ -244,6 +262,7 @@ class MujocoEnv(Generic[T]):
         if diverged is not None:
             terminated = terminated & ~diverged
         truncated = truncated & ~terminated  # an episode has one reason to end, and the task's comes first
+        metrics = self._parts.with_parts(metrics, terminated | truncated)
         return self._autoreset(tasks, Step(obs, obs.clone(), reward, terminated, truncated, metrics))
 
     @property
@@ -279,7 +298,7 @@ class MujocoEnv(Generic[T]):
         goal: Callable[[Record], Tensor | None] = getattr(self._family, "goal", lambda tasks: None)
         places = goal(self._tasks[row : row + 1])  # [1, 3] of a family that knows where its goal is
         if places is not None:
-            markers.append(Ball(places[0].tolist()))
+            markers.append(Ball(places[0].tolist(), min(Ball.radius, float(model.stat.extent) / 35)))
         return markers
 
     def close(self) -> None:
@@ -312,13 +331,19 @@ class MujocoEnv(Generic[T]):
         """Start a new episode in the rows that have ended one."""
         episode_end = step.episode_end
         if not self.physics.asynchronous and not anywhere(episode_end):
-            return step
+            return self._shown(step)
         places = () if self._with_inputs is None else self._with_inputs.places
         pose = {name: self.physics.data(name).clone() for name in ("qpos", "qvel", *places)}
         self._ended = (episode_end, pose)
         self._start_episodes(tasks, episode_end)
-        self._obs = self._family.observation(self._state, tasks)
-        return replace(step, obs=self._obs.clone())
+        self._obs = self._family.observation(self._sensed, tasks)
+        return self._shown(replace(step, obs=self._obs.clone()))
+
+    def _shown(self, step: Step) -> Step:
+        """A step with what only critics see of the state that its `obs` shows."""
+        if self._with_privileged is None:
+            return step
+        return replace(step, privileged=self._with_privileged.privileged(self._state, self._tasks))
 
     def _give_physics(self, tasks: T) -> None:
         """The physics of each row's task; what rows are doing is left as it is."""
@@ -327,6 +352,8 @@ class MujocoEnv(Generic[T]):
             self.physics.set_models(models)
         self.physics.set_fields(self._family.physics(tasks, self.physics.field))
         self._state = State.of(self.physics, self._family.fields)
+        sensors = getattr(self.physics, "sensors", None)
+        self._sensed = self._state if sensors is None else State.of(sensors, self._family.fields)
 
     def _start_episodes(self, tasks: T, rows: Tensor | None) -> None:
         """Start all rows, or those where `rows` [B] is true, afresh."""
@@ -336,6 +363,7 @@ class MujocoEnv(Generic[T]):
         qpos, qvel = physics.initial_qpos.expand_as(physics.qpos), torch.zeros_like(physics.qvel)
         inputs = None if self._with_inputs is None else self._with_inputs.initial_inputs(tasks)
         physics.reset(*self._family.initial_state(tasks, qpos, qvel, self._generator), rows, inputs)
+        self._parts.restart(rows)
         now = torch.full_like(self._started, self._clock)
         self._started = now if rows is None else torch.where(rows, now, self._started)
         # An asynchronous engine is not asked: there, the host looks at every step, without learning what it sees.

@@ -9,6 +9,7 @@ import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -75,22 +76,26 @@ def noise_by_joint(names: Any, model: Any, scale: float, of_joints: Mapping[str,
 class Starts:
     """What episodes start with: values by the names in `START_FIELDS`, without noise."""
 
-    def __init__(self, model: Any, start: str | Start) -> None:
+    def __init__(self, model: Any, start: str | Mapping[str, float] | Start) -> None:
         """
+        start: the name of a keyframe, positions by joint, see `_pose`, or a function.
+
         Raises:
-            ValueError: for a keyframe that the model lacks, or something else than a name or a function.
+            ValueError: for a keyframe or a joint that the model lacks, or something else.
         """
         self._shapes = _shapes(model)
         self._start = start
         self._keyframe: dict[str, Tensor] = {}
         if isinstance(start, str):
             self._keyframe = _keyframe(model, start) if start not in ("", OWN_POSITION) else {}
+        elif isinstance(start, Mapping):
+            self._keyframe = _pose(model, start)
         elif not callable(start):
-            raise ValueError(f"start is {start!r}; must be the name of a keyframe, or a function")
+            raise ValueError(f"start is {start!r}; must be the name of a keyframe, positions by joint, or a function")
 
     def __call__(self, tasks: Any) -> Mapping[str, Tensor]:
         """Values [B, ...] for B tasks; those that are not there are as the model has them."""
-        if isinstance(self._start, str):
+        if isinstance(self._start, (str, Mapping)):
             return {name: value.expand(len(tasks), *value.shape) for name, value in self._keyframe.items()}
         start = self._start(tasks)
         return start if isinstance(start, Mapping) else {"qpos": start}
@@ -149,6 +154,38 @@ def _keyframe(model: Any, name: str) -> dict[str, Tensor]:
     values |= {field: getattr(key, field) for field in ("qpos", "qvel", "ctrl", "act")}
     shapes = _shapes(model)
     return {field: torch.from_numpy(values[field].reshape(shape).copy()) for field, shape in shapes.items()}
+
+
+def _pose(model: Any, positions: Mapping[str, float]) -> dict[str, Tensor]:
+    """The model's own position with some joints elsewhere, which position servos hold.
+
+    positions: rad or m by hinge or slide; a name may be a pattern, of which the first that fits a joint counts. A base
+        that moves freely is raised or lowered by as much as the lowest point of the robot's shapes falls or rises.
+
+    Raises:
+        ValueError: for a pattern that fits no joint, or a position that is not a finite number.
+    """
+    from envs.simulators.actuators import servo_controls  # here, as most families start without MuJoCo
+    from envs.simulators.robot_fields import one_coordinate
+    from envs.simulators.robot_model import lowest_point
+
+    joints = [
+        model.joint(index) for index in range(model.njnt) if one_coordinate(model, index) and model.joint(index).name
+    ]
+    for pattern, position in positions.items():
+        if isinstance(position, bool) or not isinstance(position, (int, float)) or not math.isfinite(position):
+            raise ValueError(f"start of {pattern!r} is {position!r}; must be a finite number")
+        if not any(fnmatchcase(joint.name, pattern) for joint in joints):
+            known = ", ".join(repr(joint.name) for joint in joints) or "none"
+            raise ValueError(f"start has {pattern!r}; must be a hinge or a slide, or a pattern of them: {known}")
+    qpos = model.qpos0.copy()
+    for joint in joints:
+        fitting = [position for pattern, position in positions.items() if fnmatchcase(joint.name, pattern)]
+        if fitting:
+            qpos[model.jnt_qposadr[joint.id]] = fitting[0]
+    if model.njnt and int(model.jnt_type[0]) == 0:  # a free joint
+        qpos[2] += lowest_point(model, model.qpos0) - lowest_point(model, qpos)
+    return {"qpos": torch.from_numpy(qpos), "ctrl": torch.from_numpy(servo_controls(model, qpos))}
 
 
 def _keyframe_names(model: Any) -> list[str]:

@@ -11,13 +11,13 @@ import importlib.util
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-INPUTS = ("ctrl", "act", "mocap_pos", "mocap_quat")  # of MuJoCo's data: what is given to a simulation beside its state
+# Fields of MuJoCo's data that are given to a simulation beside its state.
+INPUTS = ("ctrl", "act", "mocap_pos", "mocap_quat", "xfrc_applied")
 
 
 class Physics(Protocol):
@@ -31,9 +31,13 @@ class Physics(Protocol):
     device: torch.device
     asynchronous: bool  # whether calls return early, and reading a value waits for the result
     timestep: float  # seconds of one substep
-    qpos: Tensor  # [B, nq] generalised positions, MuJoCo's order and units
-    qvel: Tensor  # [B, nv] generalised velocities
     initial_qpos: Tensor  # [nq], the initial position in the body file
+
+    @property
+    def qpos(self) -> Tensor: ...  # [B, nq] generalised positions, MuJoCo's order and units
+
+    @property
+    def qvel(self) -> Tensor: ...  # [B, nv] generalised velocities
 
     def data(self, name: str) -> Tensor:
         """A field of MuJoCo's data (e.g. "xpos" or "sensordata") [B, ...], live and read-only.
@@ -78,16 +82,17 @@ class Physics(Protocol):
     ) -> Tensor | None:
         """Advance all rows, or those where `rows` [B] is true, with ctrl [B, nu] held for `num_substeps`.
 
-        inputs: new poses of mocap bodies, [B, ...] by the names in `INPUTS`; default: unchanged.
+        inputs: poses of mocap bodies and forces on bodies, [B, ...] by the names in `INPUTS`; default: unchanged.
 
         Returns the rows that diverged, [B] bool, or None if none did. Their state is undefined until `reset`.
         """
         ...
 
 
-def make_physics(body: Path, num_rows: int, device: torch.device, *, contact_forces: bool = False) -> Physics:
-    """`num_rows` simulations of an MJCF file on a device, by the engine for that device.
+def make_physics(body: Any, num_rows: int, device: torch.device, *, contact_forces: bool = False) -> Physics:
+    """`num_rows` simulations on a device, by the engine for that device.
 
+    body: the path of an MJCF file, or a model that `envs.simulators.model.load_model` has compiled.
     contact_forces: compute the data's field "cfrc_ext" after each step, as Gymnasium does; otherwise it is undefined.
 
     Raises:

@@ -6,17 +6,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 import mujoco
 import numpy as np
 import torch
 from torch import Tensor
 
+from envs.simulators.rotations import about_vertical, rotate, rotate_back, yaw_of
+
+_NET_FORCE = 3  # MuJoCo's number of the reduction "netforce" of contact sensors
+
+Frame = Literal["body", "heading", "world"]  # axes: the body's, those that only turn with it about the vertical, fixed
+
 
 class Names:
-    """Indices of a model's joints and bodies in its fields, by name, or by number for unnamed ones."""
+    """Indices of a model's parts in its fields, by name, or by number for unnamed joints and bodies."""
 
     def __init__(self, model: mujoco.MjModel) -> None:
         joints, bodies = mujoco.mjtObj.mjOBJ_JOINT.value, mujoco.mjtObj.mjOBJ_BODY.value
@@ -30,6 +36,17 @@ class Names:
             for joint in range(model.njnt)
         }
         self._bodies = {mujoco.mj_id2name(model, bodies, body) or str(body): body for body in range(model.nbody)}
+        self.root_of = model.body_rootid.tolist()
+        self._sites = {model.site(site).name: site for site in range(model.nsite)}
+        self._sensors = {
+            model.sensor(sensor).name: slice(address, address + size)
+            for sensor, (address, size) in enumerate(zip(model.sensor_adr, model.sensor_dim, strict=True))
+        }
+        self._contacts = dict(_contact_sensors(model))
+        self._geoms = {model.geom(geom).name for geom in range(model.ngeom)} - {""}
+        controls = torch.from_numpy(model.key_ctrl.copy())
+        self._controls = {model.key(key).name: controls[key] for key in range(model.nkey)}
+        self._copies: dict[Any, Tensor] = {}  # of controls, by keyframe, device and dtype
 
     def joint(self, name: str) -> tuple[slice, slice]:
         """A joint's slices of qpos and qvel; raises ValueError for one that the model lacks."""
@@ -38,6 +55,34 @@ class Names:
     def body(self, name: str) -> int:
         """A body's number; raises ValueError for one that the model lacks."""
         return _found("body", name, self._bodies)
+
+    def site(self, name: str) -> int:
+        """A site's number; raises ValueError for one that the model lacks."""
+        return _found("site", name, self._sites)
+
+    def sensor(self, name: str) -> slice:
+        """A sensor's slice of sensordata; raises ValueError for one that the model lacks."""
+        return _found("sensor", name, self._sensors)
+
+    def contact(self, geom: str, what: str) -> slice:
+        """The slice of sensordata with "found" or "force" of a geom's contacts.
+
+        Raises:
+            ValueError: for a geom that the model lacks, or that has no sensor of it.
+        """
+        if geom not in self._geoms:
+            raise ValueError(f"the model has no geom {geom!r}: it has {', '.join(map(repr, sorted(self._geoms)))}")
+        if what not in self._contacts.get(geom, {}):
+            sensor = f'<contact geom1="{geom}" data="found force" reduce="netforce"/>'
+            raise ValueError(f"geom {geom!r} has no sensor of contacts; add {sensor} to the file's <sensor>")
+        return self._contacts[geom][what]
+
+    def controls(self, keyframe: str, like: Tensor) -> Tensor:
+        """The controls [nu] of a keyframe, where `like` is; raises ValueError for one that the model lacks."""
+        key = (keyframe, like.device, like.dtype)
+        if key not in self._copies:
+            self._copies[key] = _found("keyframe", keyframe, self._controls).to(like)
+        return self._copies[key]
 
 
 class BatchedPhysics:
@@ -92,6 +137,85 @@ class BatchedPhysics:
         """
         return self.xpos[:, self._names.body(body)]
 
+    def site(self, site: str) -> Tensor:
+        """The position of a site in the world, [B, 3] m.
+
+        Raises:
+            ValueError: for a site that the model lacks.
+        """
+        return self.site_xpos[:, self._names.site(site)]
+
+    def sensor(self, sensor: str) -> Tensor:
+        """What a sensor measures: [B], or [B, n] for one of several numbers.
+
+        Raises:
+            ValueError: for a sensor that the model lacks.
+        """
+        return _squeezed(self.sensordata[:, self._names.sensor(sensor)])
+
+    def controls(self, keyframe: str) -> Tensor:
+        """The controls of a keyframe of the file, [nu].
+
+        Raises:
+            ValueError: for a keyframe that the model lacks.
+        """
+        return self._names.controls(keyframe, self.qpos)
+
+    # --- bodies and their frames ---------------------------------------------------------------------------------
+
+    def orientation(self, body: str) -> Tensor:
+        """A body's orientation in the world as a unit quaternion, [B, 4]; see `envs.simulators.rotations`."""
+        return self.xquat[:, self._names.body(body)]
+
+    def heading(self, body: str) -> Tensor:
+        """The direction of a body's x axis over the ground, [B] rad from -pi to pi."""
+        return yaw_of(self.orientation(body))
+
+    def in_frame(self, vector: Tensor, body: str, frame: Frame = "body") -> Tensor:
+        """Vectors [B, 3] of the world in a frame's axes."""
+        return vector if frame == "world" else rotate_back(self._rotation(body, frame), vector)
+
+    def in_world(self, vector: Tensor, body: str, frame: Frame = "body") -> Tensor:
+        """Vectors [B, 3] of a frame's axes in those of the world: the inverse of `in_frame`."""
+        return vector if frame == "world" else rotate(self._rotation(body, frame), vector)
+
+    def projected_gravity(self, body: str) -> Tensor:
+        """The unit vector that points down, in a body's axes: [B, 3]; (0, 0, -1) for one that is upright."""
+        w, x, y, z = self.orientation(body).unbind(-1)
+        return -torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], -1)
+
+    def angular_velocity(self, body: str, frame: Frame = "body") -> Tensor:
+        """A body's angular velocity, [B, 3] rad/s in the frame's axes."""
+        return self.in_frame(self.cvel[:, self._names.body(body), :3], body, frame)
+
+    def linear_velocity(self, body: str, frame: Frame = "body") -> Tensor:
+        """The velocity of the origin of a body's frame, [B, 3] m/s in the frame's axes."""
+        index = self._names.body(body)
+        turning, moving = self.cvel[:, index].split(3, dim=1)  # of the point that `subtree_com` names
+        arm = self.xpos[:, index] - self.subtree_com[:, self._names.root_of[index]]
+        return self.in_frame(moving + torch.linalg.cross(turning, arm), body, frame)
+
+    def _rotation(self, body: str, frame: Frame) -> Tensor:
+        return self.orientation(body) if frame == "body" else about_vertical(self.heading(body))
+
+    # --- contacts ------------------------------------------------------------------------------------------------
+
+    def touches(self, geom: str) -> Tensor:
+        """Whether a geom touches anything, [B] bool.
+
+        Raises:
+            ValueError: for a geom that the model lacks, or one without a sensor of contacts, as the message shows it.
+        """
+        return self.sensordata[:, self._names.contact(geom, "found")][:, 0] > 0
+
+    def contact_force(self, geom: str) -> Tensor:
+        """The sum of the contact forces on a geom, [B, 3] N in the world's axes; upward where it stands on the floor.
+
+        Raises:
+            ValueError: as `touches`.
+        """
+        return -self.sensordata[:, self._names.contact(geom, "force")]  # the sensor measures what the geom exerts
+
 
 class RestingState:
     """B rows of a model at rest, on which functions are tried out; records the fields that they read.
@@ -116,6 +240,22 @@ class RestingState:
             raise ValueError(f"{field!r} is not a field of MuJoCo's data: {hint}")
         self.used.add(field)
         return torch.from_numpy(value.copy()).expand(self._num_rows, *value.shape).clone()
+
+
+def _contact_sensors(model: mujoco.MjModel) -> Iterator[tuple[str, dict[str, slice]]]:
+    """Of each geom that has a sensor of its net contact force: the slices of "found" and "force" in sensordata."""
+    sizes = {"found": 1, "force": 3}  # the first of what such a sensor can measure, in order
+    for sensor in range(model.nsensor):
+        of_geom = model.sensor_objtype[sensor] == mujoco.mjtObj.mjOBJ_GEOM
+        measured, reduction, _ = model.sensor_intprm[sensor, :3]
+        if not of_geom or model.sensor_type[sensor] != mujoco.mjtSensor.mjSENS_CONTACT or reduction != _NET_FORCE:
+            continue
+        found, address = {}, int(model.sensor_adr[sensor])
+        for bit, (name, size) in enumerate(sizes.items()):
+            if measured & 1 << bit:
+                found[name] = slice(address, address + size)
+                address += size
+        yield model.geom(int(model.sensor_objid[sensor])).name, found
 
 
 def _found(kind: str, name: str, known: dict[str, Any]) -> Any:

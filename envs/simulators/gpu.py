@@ -36,6 +36,7 @@ import warp
 from torch import Tensor
 
 from envs.simulators import INPUTS
+from envs.simulators.derived import matrix
 from envs.simulators.model import (
     check_fields,
     check_models,
@@ -86,8 +87,8 @@ class GpuPhysics:
 
     asynchronous = True
 
-    def __init__(self, body: Path, num_rows: int, device: torch.device) -> None:
-        """Compile the MJCF file `body` for a CUDA device (or, slowly, for the CPU).
+    def __init__(self, body: Path | mujoco.MjModel, num_rows: int, device: torch.device) -> None:
+        """Simulate the MJCF file `body`, or a compiled model, on a CUDA device (or, slowly, on the CPU).
 
         The first use on a machine compiles the engine's kernels, which takes about a minute; they are cached.
         """
@@ -95,9 +96,9 @@ class GpuPhysics:
             device = torch.device("cuda", torch.cuda.current_device())
         self.num_rows = num_rows
         self.device = device
-        self.model = load_model(body)
+        self.model = copy.copy(body) if isinstance(body, mujoco.MjModel) else load_model(body)
         if self.model.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
-            logger.info("%s asks for the solver PGS, which is not available on a GPU; using Newton's method", body.name)
+            logger.info("the body asks for the solver PGS, which a GPU does not have; using Newton's method")
             self.model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
         self.timestep = float(self.model.opt.timestep)
         self.initial_qpos = torch.tensor(self.model.qpos0, dtype=torch.float32, device=device)
@@ -157,6 +158,7 @@ class GpuPhysics:
             self._write(fields)
             if derived:
                 mujoco_warp.set_const(self._model, self._data, restore=False)
+            self._place_static_geoms()
 
     def set_models(self, models: Sequence[mujoco.MjModel]) -> None:
         """Give each row its own model's numbers, compiled from one description with different numbers.
@@ -171,6 +173,7 @@ class GpuPhysics:
         unused = _SLEEP | set(fields) - {field.name for field in dataclass_fields(self._model)}
         with self._engine():
             self._write({name: value for name, value in (nominal | fields).items() if name not in unused})
+            self._place_static_geoms()
 
     def reset(
         self, qpos: Tensor, qvel: Tensor, rows: Tensor | None = None, inputs: Mapping[str, Tensor] | None = None
@@ -262,6 +265,21 @@ class GpuPhysics:
             self._expand(name)
             view = warp.to_torch(getattr(*owner_and_attribute(self._model, name)))
             view.copy_(value.reshape(view.shape))
+
+    def _place_static_geoms(self) -> None:
+        """Place the geoms of the world, such as the ground, where the rows have them; the engine does so only once."""
+        if not self._expanded & {"geom_pos", "geom_quat"}:
+            return
+        model, data = self.model, mujoco.MjData(self.model)
+        mujoco.mj_kinematics(model, data)
+        place, turn = (warp.to_torch(getattr(self._model, name)) for name in ("geom_pos", "geom_quat"))  # [B or 1, ...]
+        place_now, turn_now = (warp.to_torch(getattr(self._data, name)) for name in ("geom_xpos", "geom_xmat"))
+        for geom, body in enumerate(model.geom_bodyid.tolist()):
+            if model.body_weldid[body] == 0 and model.body_mocapid[model.body_rootid[body]] < 0:
+                position, rotation = (torch.from_numpy(value[body]).to(place) for value in (data.xpos, data.xmat))
+                rotation = rotation.view(3, 3)
+                place_now[:, geom] = position + place[:, geom] @ rotation.T
+                turn_now[:, geom] = rotation @ matrix(turn[:, geom])
 
     def _room_is_short(self) -> bool:
         """Whether contacts were dropped since the last check; if so, doubles the buffers. Waits for the device."""

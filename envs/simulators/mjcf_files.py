@@ -1,4 +1,4 @@
-"""The files of a robot: its MJCF file, the files that this includes, and the meshes, textures and height fields."""
+"""The files of a robot: its MJCF or URDF file, what this includes, and meshes, textures and height fields."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+from envs.simulators.urdf import is_urdf, meshes_of
+
 _FOLDERS = ("meshdir", "texturedir", "assetdir")  # attributes of <compiler>
 
 
 def files_of(mjcf: Path) -> tuple[Path, ...]:
-    """Those of the files that an MJCF file names which exist, itself first, as absolute paths."""
+    """Those of the files that an MJCF or URDF file names which exist, itself first, as absolute paths."""
     mjcf = mjcf.absolute()
+    if is_urdf(mjcf):
+        try:
+            return tuple(dict.fromkeys([mjcf, *meshes_of(mjcf)]))
+        except (OSError, ValueError):
+            return (mjcf,)  # whoever loads it says what is wrong with it
     trees = _with_includes(mjcf)
     asset_folders = {
         element.get(name, "") for tree in trees.values() for element in tree.iter("compiler") for name in _FOLDERS

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from envs.simulators.log_limiter import LogLimiter
+from envs.simulators.urdf import is_urdf, readable_urdf
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ mujoco.set_mju_user_warning(_log_engine_warning)
 
 
 def load_model(body: Path, edit: Callable[[mujoco.MjSpec], None] | None = None) -> mujoco.MjModel:
-    """Compile an MJCF file, with the options common to all our bodies.
+    """Compile an MJCF or URDF file, with the options common to all our bodies.
 
     edit: changes the body's description before it is compiled, e.g. the length of a limb.
 
@@ -46,13 +47,18 @@ def load_model(body: Path, edit: Callable[[mujoco.MjSpec], None] | None = None) 
     Raises:
         ValueError: when MuJoCo refuses the file, or it has numbers that cannot be simulated.
     """
-    spec = mujoco.MjSpec.from_file(str(body))
+    spec = _urdf_spec(body) if is_urdf(body) else mujoco.MjSpec.from_file(str(body))
     if edit is not None:
         edit(spec)
     model = spec.compile()
     _check_numbers(model)
     model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_ISLAND)
     return model
+
+
+def _urdf_spec(body: Path) -> mujoco.MjSpec:
+    text, meshes = readable_urdf(body)
+    return mujoco.MjSpec.from_string(text, assets=meshes)
 
 
 def _check_numbers(model: mujoco.MjModel) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from envs.simulators import Physics
+
+class HasData(Protocol):
+    """What has fields of MuJoCo's data, such as a `Physics`."""
+
+    def data(self, name: str) -> Tensor: ...
 
 
 class State:
@@ -26,7 +29,7 @@ class State:
         vars(self).update(fields)
 
     @classmethod
-    def of(cls, physics: Physics, names: Iterable[str] = ()) -> State:
+    def of(cls, physics: HasData, names: Iterable[str] = ()) -> State:
         """The live state: positions, velocities and the fields `names`.
 
         Raises:

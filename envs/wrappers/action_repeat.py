@@ -75,4 +75,5 @@ def _joined(step: Step, later: Step, rows: Tensor) -> Step:
         reward=step.reward + torch.where(rows, later.reward, 0.0),
         terminated=step.terminated | (later.terminated & rows),
         truncated=step.truncated | (later.truncated & rows),
+        privileged=later.privileged,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from envs.rows import where_row
+from envs.delay_line import DelayLine
 from envs.wrappers.wrapped import Wrapped, WrappedEnv
 from metarl.protocols import VectorEnv
 from metarl.records import Record, Step
@@ -17,20 +18,32 @@ from metarl.records import Record, Step
 
 @dataclass(frozen=True)
 class Delayed(Wrapped):
-    """Delays observations and actions by a number of steps; strengths are rounded to whole numbers.
+    """Delays observations and actions by a number of steps, by milliseconds or by both together, in whole steps.
 
     An episode's first observation is repeated until the delay has passed; until the first action arrives, the action is
-    zero, or the point of the box nearest to zero.
+    zero, or the point of the box nearest to zero. Latencies of a custom robot's own tasks are exact to one substep
+    instead, see `envs.simulators.robot_fields`.
     """
 
     obs_delay: Any = 0  # delay of observations in steps: a number or a `Sampler`
     action_delay: Any = 0  # delay of actions in steps: a number or a `Sampler`
+    obs_latency: Any = 0  # delay of observations in ms: a number or a `Sampler`
+    action_latency: Any = 0  # delay of actions in ms: a number or a `Sampler`
 
     suffix: ClassVar[str] = "delayed"
-    strengths: ClassVar[tuple[str, ...]] = ("obs_delay", "action_delay")
+    strengths: ClassVar[tuple[str, ...]] = ("obs_delay", "action_delay", "obs_latency", "action_latency")
 
     def make_env(self, num_rows: int, generator: torch.Generator) -> VectorEnv:
-        return _DelayedEnv(self.family.make_env(num_rows, generator), self)
+        """`num_rows` rows of the inner family, delayed.
+
+        Raises:
+            ValueError: for a delay in ms where the inner environment does not say how long a step is.
+        """
+        env = self.family.make_env(num_rows, generator)
+        for name in ("obs_latency", "action_latency"):
+            if getattr(self, name) != 0 and not hasattr(env, "seconds_per_step"):
+                raise ValueError(f"{name} is in ms, but steps of {self.family.name} have no duration; use a delay")
+        return _DelayedEnv(env, self)
 
 
 class _DelayedEnv(WrappedEnv):
@@ -38,8 +51,8 @@ class _DelayedEnv(WrappedEnv):
         step = self.env.reset(tasks)
         self._neutral = _neutral_action(self.action_space, self.num_rows, self.device)
         self._seen, self._sent = (
-            _Delay(self._lengths(name, tasks), start)
-            for name, start in (("obs_delay", step.obs), ("action_delay", self._neutral))
+            DelayLine(self._lengths(name, tasks), start)
+            for name, start in (("obs", step.obs), ("action", self._neutral))
         )
         return step
 
@@ -53,44 +66,17 @@ class _DelayedEnv(WrappedEnv):
 
     def restart(self, tasks: Record, rows: Tensor) -> Tensor:
         obs = self.env.restart(tasks, rows)  # pyright: ignore[reportAttributeAccessIssue]
-        for name, delay, start in (("obs_delay", self._seen, obs), ("action_delay", self._sent, self._neutral)):
+        for name, delay, start in (("obs", self._seen, obs), ("action", self._sent, self._neutral)):
             delay.set_lengths(self._lengths(name, tasks), rows)
             delay.restart(start, rows)
         return self._seen.latest()
 
     def _lengths(self, name: str, tasks: Record) -> Tensor:
-        return self.strength(name, tasks).clamp(min=0).round().long()
-
-
-class _Delay:
-    """B queues of different lengths."""
-
-    def __init__(self, lengths: Tensor, start: Tensor) -> None:
-        """`lengths` [B] int64, in steps. `start` [B, ...] initially fills the queues."""
-        self._lengths, self._rows = lengths, torch.arange(len(lengths), device=lengths.device)
-        places = int(lengths.max()) + 1  # synchronises with the device, but only at resets
-        self._queue = start[:, None].expand(len(start), places, *start.shape[1:]).clone()  # [B, places, ...]
-
-    def push(self, values: Tensor, active: Tensor | None) -> Tensor:
-        """Push values [B, ...] into the queues of active rows; returns the output of all queues."""
-        pushed = torch.cat([values[:, None], self._queue[:, :-1]], dim=1)
-        self._queue = pushed if active is None else where_row(active, pushed, self._queue)
-        return self.latest()
-
-    def set_lengths(self, lengths: Tensor, rows: Tensor) -> None:
-        """Set new lengths [B] for `rows` [B] (bool), which must be refilled afterwards."""
-        self._lengths = torch.where(rows, lengths, self._lengths)
-        missing = int(self._lengths.max()) + 1 - self._queue.shape[1]
-        if missing > 0:
-            self._queue = torch.cat([self._queue, self._queue[:, -1:].repeat_interleave(missing, dim=1)], dim=1)
-
-    def restart(self, values: Tensor, rows: Tensor) -> None:
-        """Fill the queues of `rows` [B] (bool) with values [B, ...]."""
-        self._queue = where_row(rows, values[:, None].expand_as(self._queue), self._queue)
-
-    def latest(self) -> Tensor:
-        """The last output: [B, ...]."""
-        return self._queue[self._rows, self._lengths]
+        """The delays of observations ("obs") or actions ("action") in steps, [B] int64."""
+        steps = self.strength(f"{name}_delay", tasks).clamp(min=0).round()
+        milliseconds = self.strength(f"{name}_latency", tasks).clamp(min=0)
+        per_step = 1000 * getattr(self.env, "seconds_per_step", math.inf)
+        return (steps + (milliseconds / per_step).round()).long()
 
 
 def _neutral_action(space: spaces.Space[Any], num_rows: int, device: torch.device) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from envs.samplers import Sampler
-from envs.wrappers.wrapped import Wrapped, WrappedEnv, draws
+from envs.samplers import Sampler, draws
+from envs.wrappers.wrapped import Wrapped, WrappedEnv
 from metarl.protocols import VectorEnv
 from metarl.records import Record, Step
 

@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from envs.samplers import Sampler, all_inside, task_record
+from envs.samplers import Sampler, all_inside, draws, task_record
 from envs.splits import check_split
 from metarl.protocols import Split, VectorEnv
 from metarl.records import Record
@@ -58,6 +58,11 @@ class Wrapped:
     @property
     def action_space(self) -> spaces.Box | spaces.Discrete:
         return self.family.action_space
+
+    @property
+    def privileged_size(self) -> int:
+        """The size of the inner family's privileged observations, which pass through."""
+        return getattr(self.family, "privileged_size", 0)
 
     @property
     def parameters(self) -> Mapping[str, Sampler]:
@@ -129,10 +134,3 @@ class WrappedEnv:
         if isinstance(value, Sampler):
             return getattr(tasks, name).repeat_interleave(self.num_rows // len(tasks)).to(self.device)
         return torch.full((self.num_rows,), float(value), device=self.device)
-
-
-def draws(sampler: Sampler) -> Tensor:
-    """Many values from every split."""
-    generator = torch.Generator().manual_seed(0)
-    splits: tuple[Split, ...] = ("train", "ood") if sampler.has_ood else ("train",)
-    return torch.cat([sampler.sample((1000,), split, generator) for split in splits])

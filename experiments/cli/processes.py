@@ -17,6 +17,8 @@ from pathlib import Path
 
 from metarl.errors import UserError
 from metarl.parallel import ProcessLost, is_launched
+from metarl.run.directory import Run
+from metarl.run.provenance import job
 
 RESTARTS = 3  # how often lost processes start again, unless asked otherwise
 _SECONDS_TO_SAVE = 600  # after a signal: an iteration is finished and saved
@@ -38,9 +40,16 @@ def check_processes(processes: int, max_restarts: int) -> None:
         raise UserError(f"--processes is {processes}; must be left out, as torchrun has started {started}")
 
 
-def is_restarted() -> bool:
-    """Whether the elastic agent has started this process anew, after one of the run had ended."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def goes_on(run_dir: Path) -> bool:
+    """Whether this process is to go on with the run in a directory, which its own job has made.
+
+    The elastic agent starts a job's processes anew when one has ended, and when a machine has come or gone. A torchrun
+    without `--rdzv-id` cannot tell its own run from another; then only a process that has ended counts.
+    """
+    if not (run_dir / "config.json").is_file():
+        return False
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return again or (job() is not None and Run.open(run_dir).meta().get("job") == job())
 
 
 def launch(argv: Sequence[str], processes: int, max_restarts: int, run_path: Path) -> int:

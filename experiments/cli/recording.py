@@ -13,6 +13,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from envs.catalog import FAMILIES, make
+from envs.locomotion.reward_terms import ENDED_BY, REWARD
 from envs.rows import close
 from experiments.cli.video import AnimatedImage, Mp4, captioned
 from metarl.errors import UserError
@@ -178,8 +179,13 @@ def play(
 
 def caption(title: str, moment: Moment, num_episodes: int, horizon: int) -> list[str]:
     """Three lines: the task and what is measured now; the episode with its return so far; earlier episodes."""
-    measured = "   ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in moment.measured)
-    end = "    ended early" if moment.terminated else ""
+    measured = "   ".join(
+        f"{name.replace('_', ' ')} {value:.2f}"
+        for name, value in moment.measured
+        if not name.startswith((REWARD, ENDED_BY))  # of whole episodes
+    )
+    reasons = [name.replace("_", " ") for name, value in moment.measured if name.startswith(ENDED_BY) and value]
+    end = f"    {', '.join(reasons) or 'ended early'}" if moment.terminated else ""
     now = f"episode {moment.episode} of {num_episodes}    step {moment.step} of {horizon}{end}"
     earlier = "   ".join(f"episode {n}: {value:.1f}" for n, value in enumerate(moment.earlier_returns, start=1))
     return [

@@ -6,13 +6,17 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import mujoco
 
-from envs.simulators.model import load_model
+from envs.simulators.actuators import Servo
+from envs.simulators.robot_fields import one_coordinate
+from envs.simulators.robot_model import robot_model
+from envs.simulators.urdf import is_urdf
 from metarl.errors import UserError
 
 _STEP = 0.04  # duration of an environment step that a recipe begins with, about, s
@@ -30,7 +34,7 @@ import torch
 from agents.rl2 import RL2Config
 from envs.locomotion.custom_robot import MujocoFamily
 from envs.samplers import LogUniform, Uniform
-from experiments import Experiment
+{imports}from experiments import Experiment
 from metarl.trainer import TrainConfig
 
 
@@ -38,17 +42,21 @@ def observe(physics, task):  # all rows at once: [B, O]; the task's own paramete
     return torch.cat([{observed}], dim=1)
 
 
-def reward(physics, action, task):  # [B]
-    return -({asked} - task.target).abs() - 0.01 * action.square().sum(dim=1)
+def near(physics, action, task):  # [B]
+    return -({asked} - task.target).abs()
+
+
+def effort(physics, action, task):  # [B]
+    return action.square().sum(dim=1)
 
 
 experiment = Experiment(
     family=MujocoFamily(
         mjcf={mjcf},
         observe=observe,
-        reward=reward,
+        reward={{"near": (1.0, near), "effort": (-0.01, effort)}},
         tasks={{"target": Uniform({low}, {high}), "body_mass": LogUniform(1 / 2, 2)}},
-        horizon=200,
+{settings}        horizon=200,
         frame_skip={frame_skip},
         start_noise=0.01,
         name="{name}",
@@ -62,17 +70,22 @@ experiment = Experiment(
 def robot_recipe(path: Path, recipe: Path) -> str:
     """The text of a recipe at `recipe` for the robot in an MJCF or URDF file.
 
-    A robot whose first joint is driven is asked for a position of it, any other for a velocity along x.
+    A robot whose first joint is driven is asked for a position of it, any other for a velocity along x. A file without
+    actuators, such as URDF, is given position servos on all joints.
 
     Raises:
         UserError: when MuJoCo refuses the file, or nothing in it can be driven.
     """
     try:
-        model = load_model(path)
+        model = robot_model(path, {})
+        has_actuators, is_free = bool(model.nu), is_urdf(path) and _has_legs(model)
+        stiffness, driven = _stiffness(model), _patterns(model)
+        if driven and not has_actuators:
+            model = robot_model(path, {}, dict.fromkeys(driven, Servo(kp=stiffness)), is_free)
     except ValueError as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if not model.nu or not model.njnt:
-        raise UserError(f"{path} has no actuators; an agent needs one or more (URDF files have none: add them in MJCF)")
+        raise UserError(f"{path} has no joints that could be driven; an agent needs one or more")
     joint = _driven_joint(model)
     if joint is None or joint.id != 0:  # the first joint is not driven: it moves the whole robot
         is_free = int(model.jnt_type[0]) == mujoco.mjtJoint.mjJNT_FREE
@@ -94,8 +107,43 @@ def robot_recipe(path: Path, recipe: Path) -> str:
         low=f"{low:.3g}",
         high=f"{high:.3g}",
         frame_skip=max(1, round(_STEP / model.opt.timestep)),
+        imports="" if has_actuators else "from envs.simulators.actuators import Servo\n",
+        settings="" if has_actuators else _settings(driven, stiffness, is_free),
         name="".join(letter if letter.isalnum() else "_" for letter in path.stem.lower()),
     )
+
+
+def _settings(driven: list[str], stiffness: float, is_free: bool) -> str:
+    """The fields that add actuators to a file without any, and a free base to a robot that walks."""
+    servo = f"Servo(kp={stiffness:.3g}, kd={stiffness / 40:.3g}, armature={stiffness / 10_000:.1g})"
+    by_joint = ", ".join(f"{json.dumps(pattern)}: {servo}" for pattern in driven)
+    lines = [f"actuators={{{by_joint}}},  # by joint: the gains are a guess"]
+    if is_free:
+        lines.append("free_base=True,  # the file fixes the base to the world")
+    return "".join(f"        {line}\n" for line in lines)
+
+
+def _patterns(model: Any) -> list[str]:
+    """Patterns of the joints that can have servos: one for all, or the names of hinges and of slides with a range."""
+    joints = [model.joint(index) for index in range(model.njnt) if one_coordinate(model, index)]
+    able = [
+        joint.name
+        for joint in joints
+        if joint.name and (model.jnt_limited[joint.id] or int(joint.type[0]) == mujoco.mjtJoint.mjJNT_HINGE)
+    ]
+    return ["*"] if able and len(able) == sum(bool(joint.name) for joint in joints) else able
+
+
+def _stiffness(model: Any) -> float:
+    """A stiffness with which joints use about their largest force for an error of 0.3 rad; 20 where none is known."""
+    limits = [float(model.jnt_actfrcrange[joint, 1]) for joint in range(model.njnt) if model.jnt_actfrclimited[joint]]
+    return statistics.median(limits) / 0.3 if limits and min(limits) > 0 else 20.0
+
+
+def _has_legs(model: Any) -> bool:
+    """Whether two limbs or more move at the base of a robot, as legs do."""
+    limbs = [body for body in range(1, model.nbody) if model.body_parentid[body] == 0 and model.body_dofnum[body] > 0]
+    return len(limbs) > 1
 
 
 def _driven_joint(model: Any) -> Any:

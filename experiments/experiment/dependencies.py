@@ -22,6 +22,7 @@ from metarl.fewshot.images.family import ImageFamily
 _HOME = Path(__file__).resolve().parents[2]  # the folder that holds our packages
 _OURS = tuple(_HOME / package for package in OUR_PACKAGES)
 _RECIPES = _HOME / "experiments" / "recipes"  # which users write too
+_ROBOTS = (".xml", ".urdf")  # names of files that describe robots
 _INSTALLED = ("site-packages", "dist-packages")  # folders of packages that are known by their version
 _MOST_BYTES = 4_000_000_000  # of the images of a split that are hashed; of more, evenly spaced ones
 
@@ -66,8 +67,8 @@ def _parts(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _mjcf(value: Any) -> Iterator[Path]:
-    """The MJCF file that a value names, if it names one."""
-    if isinstance(value, (str, Path)) and Path(value).suffix == ".xml" and Path(value).is_file():
+    """The MJCF or URDF file that a value names, if it names one."""
+    if isinstance(value, (str, Path)) and Path(value).suffix in _ROBOTS and Path(value).is_file():
         yield Path(value)
 
 

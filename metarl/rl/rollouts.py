@@ -6,7 +6,7 @@ import contextlib
 import math
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,7 +49,7 @@ def collect(
     """
     if num_episodes < 1:
         raise ValueError(f"num_episodes is {num_episodes}; must be at least 1")
-    steps: list[tuple[Tensor, D, Step, Tensor]] = []
+    steps: list[tuple[Step, D, Step, Tensor]] = []
     # While native physics threads occupy the cores, a policy on the CPU is fastest with one thread.
     with torch.inference_mode(), torch_threads(1), contextlib.ExitStack() as stack:
         step = _stepped(env, tasks, 0, lambda: env.reset(tasks))
@@ -65,14 +65,14 @@ def collect(
         all_active = any_active = True
         sync_every = _steps_between_syncs(env.device)
         while any_active:
-            obs = step.obs
-            decision = agent.act(state, obs, generator)
+            before = step
+            decision = agent.act(state, before.obs, generator)
             action, simulated = decision.action, None if all_active else active
             if sync_every == 1 and action.is_floating_point() and not math.isfinite(float(action.sum())):
                 _check_before_step(step, action, active, tasks, len(steps))
             step = _stepped(env, tasks, len(steps), lambda: env.step(action, simulated))  # noqa: B023, called at once
             state = agent.observe(state, decision.action, step)
-            steps.append((obs, decision, step, active))
+            steps.append((before, decision, step, active))
             episode_end = step.episode_end
             if sync_every > 1 or anywhere(episode_end):
                 if draws is not None:
@@ -84,6 +84,8 @@ def collect(
                 any_active = anywhere(active)
     trajectory = _as_trajectory(steps)
     numbers = {"observation": trajectory.obs, "next observation": trajectory.next_obs, "reward": trajectory.reward}
+    if trajectory.privileged is not None:
+        numbers["privileged observation"] = trajectory.privileged
     check_finite({**numbers, "action": trajectory.decision.action}, trajectory.valid, tasks)
     return trajectory
 
@@ -194,18 +196,18 @@ def _steps_between_syncs(device: torch.device) -> int:
     return 1 if device.type == "cpu" else 64
 
 
-def _as_trajectory(steps: list[tuple[Tensor, D, Step, Tensor]]) -> Trajectory[D]:
+def _as_trajectory(steps: list[tuple[Step, D, Step, Tensor]]) -> Trajectory[D]:
     """Stack the steps over time, outside inference mode because the result may enter an autograd graph."""
-    obs, decisions, results, active = zip(*steps, strict=True)
+    before, decisions, results, active = zip(*steps, strict=True)
     valid = torch.stack(active)
     num_steps = int(valid.any(1).sum())  # steps after the last trial's end are dropped
-    results, valid = results[:num_steps], valid[:num_steps]
+    before, results, valid = before[:num_steps], results[:num_steps], valid[:num_steps]
     terminated = torch.stack([result.terminated for result in results])
     truncated = torch.stack([result.truncated for result in results])
     trial_start = torch.zeros_like(valid)
     trial_start[0] = True
     return Trajectory(
-        obs=torch.stack(obs[:num_steps]),
+        obs=torch.stack([step.obs for step in before]),
         decision=stack(decisions[:num_steps]),
         reward=torch.stack([result.reward for result in results]),
         next_obs=torch.stack([result.next_obs for result in results]),
@@ -214,16 +216,20 @@ def _as_trajectory(steps: list[tuple[Tensor, D, Step, Tensor]]) -> Trajectory[D]
         episode_start=torch.cat([trial_start[:1], (terminated | truncated)[:-1]]) & valid,
         trial_start=trial_start,
         valid=valid,
-        metrics=None if results[0].metrics is None else torch.stack([_metrics(result) for result in results]),
+        metrics=_stacked("metrics", results),
+        privileged=_stacked("privileged", before),
     )
 
 
-def _metrics(step: Step) -> Tensor:
-    """The metrics of a step.
+def _stacked(name: str, steps: Sequence[Step]) -> Tensor | None:
+    """An optional field of steps over time [T, B, ...]; None where no step has it.
 
     Raises:
-        ValueError: when an environment omits the metrics that it returned at other steps.
+        ValueError: when only some of the steps have it.
     """
-    if step.metrics is None:
-        raise ValueError("metrics is None at one step of the environment; must be given at every step or at none")
-    return step.metrics
+    values = [getattr(step, name) for step in steps]
+    if all(value is None for value in values):
+        return None
+    if any(value is None for value in values):
+        raise ValueError(f"{name} is None at one step of the environment; must be given at every step or at none")
+    return torch.stack(values)

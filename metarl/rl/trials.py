@@ -28,6 +28,7 @@ from metarl.memory import check_memory
 from metarl.parallel import Share, align, current, process_index, sharing, total_number
 from metarl.protocols import Agent, AgentConfig, Split, TaskFamily, VectorEnv
 from metarl.records import Record, Trajectory, cat
+from metarl.rl.privileged import CriticSees, shown, size_for
 from metarl.rl.rollouts import rows_per_task, run_trial
 from metarl.source import Draw, TrainConfig, check_kinds, sampler_of
 
@@ -67,6 +68,8 @@ class ActingSource:
         self.num_diverged = 0  # simulations so far that were reset because they diverged
         self._generators = generators
         self._counted: tuple[VectorEnv | None, int] = (None, 0)  # the environment last counted in, and its count then
+        self._critic_sees: CriticSees = getattr(config, "critic_sees", "nothing")
+        self._privileged_size = size_for(self._critic_sees, family, generators["task"].device)
         self._scale_is_unknown = getattr(config, "normalise_obs", True) is False
         self.sampler = sampler_of(train, self._fresh_tasks, generators["task"].device, chooses="parameters")
 
@@ -76,6 +79,7 @@ class ActingSource:
             self.family.action_space,
             num_iterations=num_iterations,
             generator=self._generators["initialisation"],
+            **({"privileged_size": self._privileged_size} if self._privileged_size else {}),
         )
 
     def _fresh_tasks(self, count: int, generator: torch.Generator) -> Record:
@@ -197,8 +201,8 @@ class TrialSource(ActingSource):
         with sharing(self.num_tasks) as share:
             rows = share.size * self.copies * rows_per_task(agent)
         steps = self.family.horizon * (self.num_points if agent.block is None else agent.training_blocks or 1)
-        check_trajectory_memory(self.family, rows, steps)
-        self.env = self.family.make_env(rows, self._generators["env"])
+        check_trajectory_memory(self.family, rows, steps, self._privileged_size)
+        self.env = shown(self._critic_sees, self.family.make_env(rows, self._generators["env"]))
         return agent
 
     def draw(self, learner: Agent[Any, Any]) -> Draw[Trial]:
@@ -257,7 +261,7 @@ class TrialSource(ActingSource):
         return self.num_points if learner.training_blocks is None else learner.training_blocks
 
 
-def check_trajectory_memory(family: TaskFamily, rows: int, steps: int) -> None:
+def check_trajectory_memory(family: TaskFamily, rows: int, steps: int, privileged_size: int = 0) -> None:
     """Refuse iterations whose trajectories cannot fit the memory, if every episode is as long as it may be.
 
     Raises:
@@ -265,7 +269,7 @@ def check_trajectory_memory(family: TaskFamily, rows: int, steps: int) -> None:
     """
     space = family.action_space
     action_size = 1 if isinstance(space, spaces.Discrete) else space.shape[0]
-    numbers = 2 * family.observation_space.shape[0] + action_size + 4
+    numbers = 2 * family.observation_space.shape[0] + action_size + 4 + privileged_size
     check_memory(f"an iteration of {rows:,} rows x {steps:,} steps in {family.name}", float(rows) * steps * numbers)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -40,7 +41,7 @@ class VisibleTaskEnv:
 
     def _shown(self, step: Step) -> Step:
         obs, next_obs = (torch.cat([each, self._numbers], 1) for each in (step.obs, step.next_obs))
-        return Step(obs, next_obs, step.reward, step.terminated, step.truncated, step.metrics)
+        return replace(step, obs=obs, next_obs=next_obs)
 
 
 class TaughtLearner(Agent[Any, Any], Protocol):

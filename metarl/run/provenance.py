@@ -28,7 +28,14 @@ def provenance(command: list[str], project: Path | None = None) -> dict[str, Any
         "platform": platform.platform(),
         "cpu_cores": os.cpu_count(),
         "same_bits_with": same_bits_with(),
+        "job": job(),
     }
+
+
+def job() -> str | None:
+    """The name of torchrun's job, whose processes share the run; None without one."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return None if name == "none" else name
 
 
 def same_bits_with() -> dict[str, Any]:

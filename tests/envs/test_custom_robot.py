@@ -572,7 +572,7 @@ def test_a_gain_without_its_bias_is_warned_of(servos, caplog):
         servos(tasks={"actuator_gainprm": gain}, horizon=5)  # which is not worth another warning
     assert len(caplog.messages) == 1
     assert "task 'actuator_gainprm' changes servo 'shoulder' apart from its bias" in caplog.messages[0]
-    assert all(way in caplog.messages[0] for way in ("actuator_kp", "actuator_kd", "shared=True", "forcerange"))
+    assert all(way in caplog.messages[0] for way in ("actuator_kp", "actuator_kd", "shared=True", "motor_strength"))
     assert settled(servos, "actuator_gainprm", gain, 0.7)[0] == pytest.approx(0.7, abs=1e-3)
     stiffness = LogUniform(1 / 2, 2, actuators=["shoulder"])
     assert settled(servos, "actuator_kp", stiffness, 0.7)[0] == pytest.approx(1.0, abs=1e-3)
@@ -724,7 +724,7 @@ def test_mistakes_in_where_episodes_start_and_in_act_are_named(servos, arm):
     assert of(start="hmoe") == "start is 'hmoe'; must be a keyframe: did you mean 'home'?"
     assert of(start="x") == "start is 'x'; must be a keyframe: the model has 'stand', 'home'"
     assert message(lambda: arm(start="home")) == "start is 'home'; must be a keyframe: the model has none"
-    assert of(start=3) == "start is 3; must be the name of a keyframe, or a function"
+    assert of(start=3) == "start is 3; must be the name of a keyframe, positions by joint, or a function"
     assert of(start=lambda task: torch.zeros(2)) == "start gives qpos of shape (2,); must be (7, 2)"
     assert of(start=lambda task: {"pos": 3}) == (
         "start gives 'pos'; must be among qpos, qvel, ctrl, act, mocap_pos, mocap_quat"

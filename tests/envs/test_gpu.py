@@ -15,8 +15,10 @@ from agents.rl2 import RL2Config
 from envs.catalog import make
 from envs.check import check_family
 from envs.locomotion import robots
+from envs.locomotion.custom_robot import MujocoFamily
 from envs.locomotion.half_cheetah import BODY
 from envs.locomotion.mujoco_env import MujocoEnv
+from envs.samplers import Choice, Uniform
 from envs.simulators.cpu import CpuPhysics
 from envs.simulators.model import load_model
 from tests.envs.test_simulators import NothingWaits, longer_shin
@@ -25,6 +27,44 @@ mujoco_warp: Any = pytest.importorskip("mujoco_warp")
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:warp")]
 
+ROBOT = """
+<mujoco>
+  <option timestep="0.002"/>
+  <worldbody>
+    <geom name="floor" type="plane" size="9 9 1"/>
+    <body name="trunk" pos="0 0 0.3">
+      <freejoint name="root"/>
+      <geom type="box" size="0.2 0.1 0.05" mass="3"/>
+      <body name="leg" pos="0.1 0 -0.05">
+        <joint name="hip" axis="0 1 0" damping="0.1" armature="0.02"/>
+        <geom type="capsule" fromto="0 0 0 0 0 -0.1" size="0.03" mass="0.5"/>
+      </body>
+    </body>
+    <body name="rod" pos="0 2 1">
+      <joint name="rod" axis="0 1 0" damping="0.1" armature="0.02"/>
+      <geom size="0.1" pos="0.2 0 0" mass="0.5"/>
+    </body>
+  </worldbody>
+  <actuator>
+    <position name="hip" joint="hip" kp="20" kv="1" ctrlrange="-1 1" forcerange="-8 8"/>
+    <motor name="rod" joint="rod" ctrlrange="-1 1"/>
+  </actuator>
+  <sensor><jointpos joint="hip"/><jointvel joint="rod"/></sensor>
+</mujoco>
+"""
+BALL = """
+<mujoco>
+  <option timestep="0.005"/>
+  <worldbody>
+    <geom name="floor" type="plane" size="9 9 1"/>
+    <body pos="1 0.2 0.5">
+      <joint name="x" type="slide" axis="0 0 1" damping="1"/><geom size="0.1" mass="1"/>
+    </body>
+    <body pos="0 3 2"><joint name="turn"/><geom size="0.1"/></body>
+  </worldbody>
+  <actuator><motor joint="turn" ctrlrange="-1 1"/></actuator>
+</mujoco>
+"""
 HUMANOID = robots.HUMANOID.body  # it asks for PGS and RK4, and has a free joint
 CPU = torch.device("cpu")
 
@@ -33,7 +73,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def gpu_physics(body: Path, num_rows: int) -> Any:
+def gpu_physics(body: Any, num_rows: int) -> Any:
     from envs.simulators.gpu import GpuPhysics
 
     return GpuPhysics(body, num_rows, CPU)
@@ -289,3 +329,71 @@ def test_both_engines_are_given_the_same_inputs(tmp_path: Path) -> None:
         assert (data.act[0], data.mocap_pos[0, 0]) == pytest.approx((2 / 3, 2 / 3))
     assert (cpu.qpos - gpu.qpos).abs().max() < 1e-5
     assert float(cpu.qpos[3, 0]) > float(cpu.qpos[0, 0])
+
+
+def test_what_robots_differ_in_by_name_is_the_same_on_both_engines(tmp_path: Path) -> None:
+    """Until contacts make small differences large."""
+    path = tmp_path / "robot.xml"
+    path.write_text(ROBOT)
+    tasks = {
+        "payload": Uniform(0, 2, bodies=["trunk"]),
+        "payload_x": Uniform(-0.1, 0.1, bodies=["trunk"]),
+        "payload_z": Uniform(-0.1, 0.1, bodies=["trunk"]),
+        "motor_strength": Uniform(0.5, 1),
+        "actuator_kp": Uniform(0.5, 2, actuators=["hip"]),
+        "friction": Uniform(0.5, 2, shared=True),
+        "push": Uniform(1, 3, bodies=["trunk"]),
+        "push_interval": Choice([0.05]),
+        "action_latency": Uniform(0, 50),
+        "obs_latency": Uniform(0, 50),
+        "sensor_noise": Uniform(0, 0.1),
+        "sensor_bias": Uniform(-0.1, 0.1),
+        "joint_offset": Uniform(-0.2, 0.2),
+        "terrain_slope": Uniform(-0.2, 0.2),
+    }
+    family = MujocoFamily(
+        mjcf=path,
+        observe=lambda physics, task: torch.cat([physics.qpos, physics.qvel, physics.sensordata], 1),
+        reward=lambda physics, action, task: physics.qvel[:, 0],
+        tasks=tasks,
+        horizon=100,
+        frame_skip=5,
+        start_noise=0.0,
+    )
+    sampled, envs = family.sample(4, "train", generator()), []
+    for physics in (CpuPhysics(family.model, 4), gpu_physics(family.model, 4)):
+        disturbed = family.dynamics.disturbed(physics, generator(1))  # not the start's: it draws in the engine's dtype
+        envs.append(MujocoEnv(family.dynamics, disturbed, generator(3)))
+        envs[-1].reset(sampled)
+    rows: list[Tensor] = []
+    for action in 2 * torch.rand(10, 4, 2, generator=generator(2)) - 1:
+        one, other = (env.step(action) for env in envs)
+        assert (one.obs - other.obs).abs().max() < 1e-3
+        rows.append(one.obs)
+    assert (rows[-1][0] - rows[-1][3]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", ["terrain_slope", "terrain_bumps", "terrain_steps"])
+def test_the_ground_of_each_row_is_the_same_on_both_engines(tmp_path: Path, name: str) -> None:
+    """A ball falls on the ground and stays within a millimetre of where it stays on the other engine."""
+    path = tmp_path / "ball.xml"
+    path.write_text(BALL)
+    family = MujocoFamily(
+        mjcf=path,
+        observe=lambda physics, task: torch.cat([physics.qpos, physics.qvel], 1),
+        reward=lambda physics, action, task: physics.qvel[:, 0],
+        tasks={name: Uniform(0.01, 0.2)},
+        horizon=100,
+        frame_skip=5,
+        start_noise=0.0,
+        unchecked=(name,),
+    )
+    sampled, heights = family.sample(4, "train", generator()), []
+    for physics in (CpuPhysics(family.model, 4), gpu_physics(family.model, 4)):
+        env = MujocoEnv(family.dynamics, physics, generator())
+        env.reset(sampled)
+        for _ in range(30):
+            env.step(torch.zeros(4, 1))
+        heights.append(env.physics.qpos[:, 0].double().clone())
+    assert (heights[0] - heights[1]).abs().max() < 1e-3
+    assert (heights[0] - heights[0][0]).abs().max() > 5e-3

@@ -29,6 +29,8 @@ SUMS = {  # of the absolute parameters of 3 tasks of seed 7, the first parameter
     "walker2d_vel": {"train": 13.92937, "ood": 34.64366},
     "hopper_rand_params": {"train": 356.14599, "ood": 620.40665},
     "swimmer_vel": {"train": 0.43929, "ood": 0.64644},
+    "quadruped_vel": {"train": 32.72859, "ood": 64.29047},
+    "arm_reach": {"train": 42.98482, "ood": 66.83784},
 }
 
 

@@ -20,7 +20,7 @@ from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import PointNavigation, Semicircle
 from envs.torch_families.torch_env import TorchEnv
-from envs.wrappers import ActionRepeat, Delayed, Noisy, TimeAware
+from envs.wrappers import ActionRepeat, Delayed, History, Noisy, TimeAware
 from experiments.cli.main import main
 from experiments.experiment.reading import read
 from metarl.protocols import Measures, Renders, TaskFamily
@@ -110,6 +110,8 @@ ROBOT = make("hopper_rand_params", horizon=14)  # falls early
         Delayed(PointNavigation(horizon=6), obs_delay=2, action_delay=Choice([0, 1, 3])),
         Delayed(GridNavi(horizon=6), obs_delay=Uniform(0, 2), action_delay=1),
         Delayed(Counting(), obs_delay=Choice([1, 4], ood=[6]), action_delay=Choice([0, 2])),
+        History(ROBOT, num_steps=2),
+        History(Counting(), num_steps=3),
         TimeAware(ActionRepeat(Noisy(Delayed(ROBOT, action_delay=Choice([0, 2])), obs_noise=Uniform(0, 0.1)), 2)),
     ],
     ids=lambda family: family.name,
@@ -117,6 +119,22 @@ ROBOT = make("hopper_rand_params", horizon=14)  # falls early
 def test_they_obey_the_laws(family):
     assert isinstance(family, TaskFamily)
     check_family(family)
+
+
+def test_a_history_holds_the_last_steps_of_the_episode_alone():
+    family = History(Counting(horizon=4), num_steps=3)
+    env, step = started(family, (2, 9))
+    assert family.observation_space.shape == (6,)
+    assert step.obs[:, 0::2].tolist() == [[0, 0, 0], [0, 0, 0]]  # the numbers of the steps
+    step = env.step(actions(5, 2))
+    assert step.obs[0].tolist() == [0, 0, 0, 0, 1, 5]
+    step = env.step(actions(6, 2))
+    assert step.next_obs[:, 0::2].tolist() == [[0, 1, 2], [0, 1, 2]]
+    assert step.obs[:, 0::2].tolist() == [[0, 0, 0], [0, 1, 2]]  # the first row has begun another episode
+    step = env.step(actions(7, 2), torch.tensor([False, True]))
+    assert step.obs[:, 1::2].tolist() == [[0, 0, 0], [5, 6, 7]]
+    with pytest.raises(ValueError, match="num_steps is 0; must be at least 1"):
+        History(Counting(), num_steps=0)
 
 
 def test_the_share_of_time_grows_and_starts_afresh():
@@ -228,6 +246,21 @@ def test_actions_take_effect_late_and_none_of_the_last_episode():
     env, _ = started(family, (9, 9, 2), action_delay=[0.0, 2.0, 1.0])
     rewards = [env.step(actions(number, 3)).reward.tolist() for number in (1, 2, 3, 4, 5)]
     assert rewards == [[1, 0, 0], [2, 0, 1], [3, 1, 0], [4, 2, 3], [5, 0, 0]]
+
+
+def test_delays_in_milliseconds_are_whole_steps():
+    robot: Any = ROBOT
+    in_ms = 1000 * robot.make_env(1, generator()).seconds_per_step
+    families = Delayed(ROBOT, obs_delay=2, action_delay=1), Delayed(ROBOT, 1, 0, 0.9 * in_ms, 1.2 * in_ms)
+    envs = [family.make_env(2, generator()) for family in families]
+    for env in envs:
+        env.reset(robot.sample(2, "train", generator(1)))
+    for number in range(6):
+        action = torch.full((2, *robot.action_space.shape), 0.1 * number)
+        one, other = (env.step(action) for env in envs)
+        assert torch.equal(one.obs, other.obs)
+    with pytest.raises(ValueError, match="obs_latency is in ms, but steps of counting have no duration; use a delay"):
+        Delayed(Counting(), obs_latency=3).make_env(1, generator())
 
 
 def test_frozen_rows_neither_see_nor_send():

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,9 @@ SHORT = ["sinusoid/maml", "--train.num-iterations", "120", "--train.num-tasks", 
 SHORT += ["--train.checkpoint-every", "10", "--train.eval-every", "0"]
 
 
-def start(*words: str, module: str | None = "experiments") -> subprocess.Popen[str]:
-    """Run `python -m MODULE WORDS`; the first word is the module where none is given."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def start(*words: str, module: str | None = "experiments", **more: str) -> subprocess.Popen[str]:
+    """Run `python -m MODULE WORDS`; the first word is the module where none is given. more: environment variables."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
     command = [sys.executable, "-m", *([] if module is None else [module]), *words]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -47,25 +48,34 @@ def workers(process: subprocess.Popen[str]) -> list[int]:
     return [pid for pid in children(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
+def wait_until(condition: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(otherwise)
+        time.sleep(0.02)
+
+
 def wait_for_rows(path: Path, count: int) -> None:
     """Wait until a run has logged this many iterations."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if (path / "progress.json").is_file() and len((path / "progress.json").read_text().splitlines()) >= count:
-            return
-        time.sleep(0.02)
-    raise TimeoutError(f"{path} has not logged {count} iterations")
+    log = path / "progress.json"
+    wait_until(lambda: log.is_file() and len(log.read_text().splitlines()) >= count, f"{path} has too few iterations")
+
+
+def num_connections(port: int) -> int:
+    """The number of connections to a port of this machine."""
+    lines = [line.split() for file in ("tcp", "tcp6") for line in Path(f"/proc/net/{file}").read_text().splitlines()]
+    return sum(line[1].endswith(f":{port:04X}") and line[3] == "01" for line in lines)
 
 
 def wait_for_port(port: int) -> None:
     """Wait until something listens on a port of this machine."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
+
+    def answers() -> bool:
         with socket.socket() as client:
-            if client.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise TimeoutError(f"nothing listens on port {port}")
+            return client.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_until(answers, f"nothing listens on port {port}")
 
 
 def learned(path: Path) -> dict[str, torch.Tensor]:
@@ -127,18 +137,30 @@ def test_an_error_of_the_user_is_one_line_and_not_tried_again(tmp_path):
     assert stderr == "metarl: num_tasks is 1; must be at least 2, the number of processes\n"
 
 
-def test_a_machine_that_leaves_changes_the_number_of_processes_and_nothing_else(undisturbed, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    path = tmp_path / "run"
-    settings = "last_call_timeout=15,keep_alive_interval=1,keep_alive_max_attempt=2"
+def machine(port: int, path: Path, *more: str, patience: int = 2) -> subprocess.Popen[str]:
+    """A machine's torchrun of a training by one or two machines with a process each.
+
+    patience: the number of seconds after which a machine without a sign of life counts as gone.
+    """
+    settings = f"last_call_timeout=15,keep_alive_interval=1,keep_alive_max_attempt={patience}"
     rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-conf", settings]
     command = ["torch.distributed.run", "--nnodes", "1:2", "--nproc-per-node", "1", "--max-restarts", "3", *rendezvous]
-    command += ["-m", "experiments", "train", *SHORT, "--run-dir", str(path)]
-    stays = start(*command, module=None)
+    command += ["--rdzv-id", "together", "-m", "experiments", "train", *SHORT, *more, "--run-dir", str(path)]
+    return start(*command, module=None, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")  # as docs/scaling.md says
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_a_machine_that_leaves_changes_the_number_of_processes_and_nothing_else(undisturbed, port, tmp_path):
+    path = tmp_path / "run"
+    stays = machine(port, path)
     wait_for_port(port)  # it holds the rendezvous, so that the other one can go
-    leaves = start(*command, module=None)
+    leaves = machine(port, path)
     with stays, leaves:  # whose pipes are closed at the end
         try:
             wait_for_rows(path, 20)
@@ -149,4 +171,30 @@ def test_a_machine_that_leaves_changes_the_number_of_processes_and_nothing_else(
             assert curve(path) == pytest.approx(curve(undisturbed), rel=1e-5)
         finally:
             for process in (stays, leaves):
+                process.kill()
+
+
+def test_a_machine_that_joins_changes_the_number_of_processes_and_nothing_else(port, tmp_path):
+    longer = ("--train.num-iterations", "3000", "--train.checkpoint-every", "100")  # there must be time to join
+    run("train", *SHORT, *longer, "--run-dir", str(tmp_path / "one"))
+    path = tmp_path / "run"
+    first = machine(port, path, *longer, patience=60)
+    wait_for_rows(path, 5)
+    (worker,) = children(first.pid)
+    os.kill(worker, signal.SIGSTOP)  # until the second machine is there
+    alone = num_connections(port)
+    second = machine(port, path, *longer, patience=60)
+    with first, second:
+        try:
+            wait_until(lambda: num_connections(port) > alone, "the second machine has not come")
+            os.kill(worker, signal.SIGCONT)
+            for process in (first, second):
+                _, stderr = process.communicate(timeout=300)
+                assert process.returncode == 0, stderr
+            rows = [json.loads(line) for line in (path / "progress.json").read_text().splitlines()]
+            assert "time/communication_share" not in rows[0]
+            assert "time/communication_share" in rows[-1]
+            assert curve(path) == pytest.approx(curve(tmp_path / "one"), rel=1e-4)
+        finally:
+            for process in (first, second):
                 process.kill()

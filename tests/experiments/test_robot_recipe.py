@@ -50,7 +50,8 @@ def test_the_parts_of_the_robot_stand_in_the_comments():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (ARM.format(joint="elbow", actuator=""), "has no actuators; an agent needs one or more"),
+        ("<mujoco><worldbody/></mujoco>", "has no joints that could be driven; an agent needs one or more"),
+        (ARM.format(joint="", actuator=""), "has no joints that could be driven"),
         ("<mujoco><worldbody>", "cannot be read: "),
     ],
 )
@@ -60,6 +61,31 @@ def test_a_robot_that_cannot_be_used_is_one_line(text, message, tmp_path):
     with pytest.raises(UserError, match=message) as error:
         robot_recipe(path, tmp_path / "arm.py")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("legs", [1, 2])
+def test_a_urdf_file_is_given_servos_and_a_free_base_if_it_has_legs(legs, tmp_path):
+    path = tmp_path / "walker.urdf"
+    inertial = """<inertial><mass value="1"/><inertia ixx="1" iyy="1" izz="1" ixy="0" ixz="0" iyz="0"/></inertial>
+        <collision><geometry><sphere radius="0.1"/></geometry></collision>"""
+    moving = "".join(
+        f"""<link name="leg{leg}">{inertial}</link><joint name="hip{leg}" type="revolute"><parent link="base"/>
+        <child link="leg{leg}"/><axis xyz="0 1 0"/><limit lower="-1" upper="1" effort="6" velocity="1"/></joint>"""
+        for leg in range(legs)
+    )
+    path.write_text(f'<robot name="walker"><link name="base">{inertial}</link>{moving}</robot>')
+    text = robot_recipe(path, tmp_path / "walker.py")
+    assert 'actuators={"*": Servo(kp=20, kd=0.5, armature=0.002)},  # by joint: the gains are a guess' in text
+    assert ("free_base=True" in text) == (legs == 2)
+    (tmp_path / "walker.py").write_text(text)
+    check_family(replace(load(str(tmp_path / "walker.py")).family, horizon=3), num_tasks=2)
+
+
+def test_a_slide_without_a_range_is_not_driven(tmp_path):
+    path = tmp_path / "arm.xml"
+    slide = '<body name="rail"><joint name="rail" type="slide"/><geom size=".1"/></body><body name="arm">'
+    path.write_text(ARM.format(joint="elbow", actuator="").replace('<body name="arm">', slide))
+    assert 'actuators={"elbow": Servo(' in robot_recipe(path, tmp_path / "arm.py")
 
 
 def test_an_arm_without_limits_is_asked_for_positions_from_minus_one_to_one(tmp_path):

@@ -11,7 +11,7 @@ import torch
 
 from agents.hyperx import HyperXConfig
 from agents.rl2 import RL2Config
-from metarl import parallel
+from metarl import noise, parallel, shared_memory
 from metarl.parallel import Share
 from metarl.trainer import TrainConfig, Trainer
 from tests.metarl.two_processes import CASES, MDP, by_processes, train
@@ -126,6 +126,40 @@ def test_noise_that_cannot_be_shared_is_refused():
         torch.rand(4, generator=generator)
     with share.noise(), pytest.raises(ValueError, match="bernoulli, which several processes cannot share"):
         torch.bernoulli(torch.ones(3), generator=generator)
+
+
+def test_noise_drawn_by_a_reference_to_a_function_of_torch_is_refused(monkeypatch):
+    share, generator = Share(5, 0, 2), torch.Generator()
+    with share.noise():
+        replaced = torch.rand
+    kept = replaced.__wrapped__  # what `from torch import rand` gives before a run of several processes begins
+    monkeypatch.setattr(noise, "_num_contexts", 0)
+    with share.noise(), pytest.raises(ValueError, match="a reference to torch's rand; must"):
+        kept(3, generator=generator)
+    assert kept(3).shape == (3,)
+
+
+def by_memory_and_by_gloo() -> dict[str, list[Any]]:
+    """Sums of tensors of several types and lengths, longer than a slot too: through shared memory, and by gloo."""
+    memory, generator, found = parallel._memory, torch.Generator().manual_seed(parallel.process_index()), {}
+    assert memory is not None
+    for way in (memory, None):
+        parallel._memory = way
+        generator.manual_seed(parallel.process_index())
+        tensors = [torch.randn(size, generator=generator).double().to(kind) for size, kind in _SIZES]
+        found["gloo" if way is None else "memory"] = [parallel._sum(value) for value in tensors]
+    parallel._memory = memory
+    return found
+
+
+_SIZES = [((), torch.float32), ((3, 5), torch.float64), ((1_000_003,), torch.float32), ((7,), torch.int64)]
+
+
+@pytest.mark.skipif(not shared_memory.is_supported(), reason="this machine's processes cannot share memory")
+def test_sums_through_shared_memory_are_those_of_gloo(tmp_path):
+    found = by_processes(2, by_memory_and_by_gloo, tmp_path / "sums.pt")
+    for ours, theirs in zip(found["memory"], found["gloo"], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 def test_one_process_shares_nothing():

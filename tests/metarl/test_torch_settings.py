@@ -1,5 +1,8 @@
 """Settings of torch: products stay accurate, and no setting is left behind."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -91,3 +94,26 @@ def test_threads_are_as_before_after_a_context_and_after_an_error_in_it() -> Non
     with pytest.raises(RuntimeError), torch_threads(before + 1):
         raise RuntimeError
     assert torch.get_num_threads() == before
+
+
+COUNT_FAULTS = """
+import resource
+import torch
+from metarl.torch_settings import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(20_000_000)  # 80 MB, 20,000 pages
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+without = faults()
+keep_freed_memory()
+for _ in range(4):
+    faults()  # the heap grows a few times first
+print(without, faults())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the setting is glibc's")
+def test_memory_that_is_freed_is_there_for_the_next_tensor():
+    without, kept = map(int, subprocess.check_output([sys.executable, "-c", COUNT_FAULTS], text=True).split())
+    assert kept < without / 10

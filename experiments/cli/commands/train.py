@@ -77,7 +77,7 @@ def _split(argv: list[str]) -> tuple[str, list[str]]:
 
 def _train(name: str, argv: list[str], command: list[str]) -> int:
     from experiments.cli.commands.resume import main as resume
-    from experiments.cli.processes import RESTARTS, check_processes, is_restarted, launch
+    from experiments.cli.processes import RESTARTS, check_processes, goes_on, launch
     from experiments.cli.session import VideoRecorder, meta_train, new_path, new_run  # here, as all that needs torch
     from experiments.experiment.definition import argument_type, load
     from experiments.experiment.opening import open_run
@@ -102,7 +102,7 @@ def _train(name: str, argv: list[str], command: list[str]) -> int:
     experiment = arguments.experiment
     check_processes(arguments.processes, arguments.max_restarts)
     recorder = VideoRecorder(experiment, arguments.video_every)
-    if is_restarted() and arguments.run_dir is not None and (arguments.run_dir / "config.json").is_file():
+    if arguments.run_dir is not None and goes_on(arguments.run_dir):
         return resume([str(arguments.run_dir), "--video-every", str(arguments.video_every)])
     if is_launched():
         join(experiment.device)

@@ -1,0 +1,1 @@
+"""An arm that reaches for a target, with links of unknown masses."""

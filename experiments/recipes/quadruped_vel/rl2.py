@@ -1,0 +1,23 @@
+"""RL2 on quadruped_vel: a walk at a commanded speed, under any load, on any floor."""
+
+from agents.rl2 import RL2Config
+from envs.locomotion.quadruped import QuadrupedVel
+from experiments import Experiment
+from metarl.trainer import TrainConfig
+
+experiment = Experiment(
+    family=QuadrupedVel(),
+    agent=RL2Config(
+        critic_sees="privileged",
+        gamma=0.97,
+        lam=0.9,
+        init_std=0.4,
+        learning_rate=3e-3,
+        final_learning_rate=5e-4,
+        num_epochs=8,
+        num_minibatches=8,
+        entropy_coefficient=0.0,
+        target_kl=0.05,
+    ),
+    train=TrainConfig(num_iterations=280, num_tasks=32, eval_every=70),
+)
