@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from envs.catalog import make
     from envs.check import check_family
     from envs.external.gymnasium_family import GymnasiumFamily
+    from envs.external.metaworld.family import Metaworld
     from envs.locomotion.ant import AntDir, AntGoal, AntVel
     from envs.locomotion.arm import ArmReach
     from envs.locomotion.custom_robot import MujocoFamily
@@ -57,6 +58,7 @@ __all__ = [
     "HumanoidDir",
     "HumanoidDynamics",
     "LogUniform",
+    "Metaworld",
     "MujocoFamily",
     "Multiplier",
     "Noisy",

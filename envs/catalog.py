@@ -35,6 +35,7 @@ FAMILIES: dict[str, str] = {
     "swimmer_vel": "envs.locomotion.swimmer:SwimmerVel",
     "quadruped_vel": "envs.locomotion.quadruped:QuadrupedVel",
     "arm_reach": "envs.locomotion.arm:ArmReach",
+    "metaworld": "envs.external.metaworld.family:Metaworld",
 }
 
 _VELOCITY = {"max_velocity": ("velocity.high",), "ood": ("velocity.ood",)}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metarl.errors import UserError
 from metarl.parallel import sharing
-from metarl.protocols import Agent, Measures, Split, TaskFamily, VectorEnv
+from metarl.protocols import Agent, GroupsTasks, Measures, Split, TaskFamily, VectorEnv
 from metarl.records import Digest, Record, Trajectory, cat
 from metarl.rl.rollouts import raised, rows_per_task, run_trial
 from metarl.statistics import bootstrap_interval, interquartile_mean, tail_mean
@@ -140,8 +140,21 @@ class PerTask:
     bounds: dict[str, list[list[float]]] = field(default_factory=dict)  # [points][N], where known for each task
     metrics: dict[str, list[list[float]]] = field(default_factory=dict)  # [points][N] means over the steps of a point
     parameters: dict[str, list[Any]] = field(default_factory=dict)  # parameters of the tasks by name, [N][...] each
+    groups: list[str] = field(default_factory=list)  # names of the tasks' kinds, [N]; empty: all are of one kind
 
-    def rows(self, measure: Measure) -> list[dict[str, float]]:
+    def by_group(self) -> dict[str, dict[str, list[float]]]:
+        """The means over the tasks of each kind, by its name: "score" and the metrics, [points] each."""
+        values = {"score": self.scores, **self.metrics}
+        found: dict[str, dict[str, list[float]]] = {}
+        for group in sorted(set(self.groups)):
+            own = torch.tensor([name == group for name in self.groups])
+            found[group] = {
+                name: torch.tensor(numbers, dtype=torch.float64)[:, own].nanmean(1).tolist()
+                for name, numbers in values.items()
+            }
+        return found
+
+    def rows(self, measure: Measure) -> list[dict[str, Any]]:
         """A row for each task and point, ready for a table: score, "bound.x", "metric.y" and the task's "task.z".
 
         Parameters of several numbers have a column for each: "task.goal.0", "task.goal.1".
@@ -156,6 +169,7 @@ class PerTask:
                 measure.point: point + measure.first,
                 **{name: values[point][task] for name, values in by_point.items()},
                 **{name: values[task] for name, values in parameters.items()},
+                **({"group": self.groups[task]} if self.groups else {}),
             }
             for task in range(len(self.scores[0]))
             for point in range(len(self.scores))
@@ -213,11 +227,12 @@ class Evaluation:
         trained_points: int | None = None,
         tasks_hash: str = "",
         experience: Sequence[int] = (),
+        groups: Sequence[str] = (),
     ) -> Evaluation:
         """The evaluation that scores [P, N] of N tasks make.
 
         tasks: the tasks, whose parameters are kept. bounds: known values, [P, N] or [P]. metrics: other numbers [P, N].
-        experience: the episodes of experience in the task before each point.
+        experience: the episodes of experience in the task before each point. groups: names of the tasks' kinds [N].
         """
         points = [Score.of(point) for point in scores]
         total = scores.sum(0) if measure.adds_up else scores[-1]
@@ -250,6 +265,7 @@ class Evaluation:
                 bounds={name: _numbers(values) for name, values in paired.items()},
                 metrics={name: _numbers(values) for name, values in metrics.items()},
                 parameters=_parameters(tasks),
+                groups=list(groups),
             ),
         )
 
@@ -423,6 +439,7 @@ def evaluate(
         trained_points=trained_points,
         tasks_hash=str(digest),
         experience=[index * (agent.block or 1) for index in range(len(scores.returns))],
+        groups=family.groups(tasks) if isinstance(family, GroupsTasks) else (),
     )
     return replace(evaluation, facts={"deterministic": True}) if deterministic else evaluation
 

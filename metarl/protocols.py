@@ -203,6 +203,15 @@ class PosteriorSampling(Protocol[State]):
 
 
 @runtime_checkable
+class GroupsTasks(Protocol):
+    """An optional method of a `TaskFamily` whose tasks are of several kinds, which evaluations show one by one too."""
+
+    def groups(self, tasks: Any) -> list[str]:
+        """The name of each task's kind, [N]."""
+        ...
+
+
+@runtime_checkable
 class LabelsActions(Protocol):
     """An optional method of a `TaskFamily` with discrete actions whose optimal actions are known."""
 

@@ -1,6 +1,8 @@
 """Settings of the whole suite."""
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,3 +14,15 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True, scope="session")
 def _a_signing_key_of_the_tests_own(tmp_path_factory: pytest.TempPathFactory):
     os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
+
+
+STAND_IN = Path(__file__).parent / "envs" / "external" / "stand_in"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _an_interpreter_with_a_stand_in_for_metaworld(tmp_path_factory: pytest.TempPathFactory):
+    """An "interpreter" that is this one, with the stand-in on its path."""
+    python = tmp_path_factory.mktemp("metaworld") / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{STAND_IN}" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    os.environ["METARL_METAWORLD_PYTHON"] = str(python)

@@ -141,7 +141,8 @@ class FamilyVecEnv(VecEnv):
     def _reports(self, step: Step) -> list[dict[str, Any]]:
         metrics = metrics_by_name(self._env, step)
         reports: list[dict[str, Any]] = [
-            {**{name: float(value[row]) for name, value in metrics.items()}, "TimeLimit.truncated": False}
+            {name: float(value[row]) for name, value in metrics.items() if not np.isnan(value[row])}
+            | {"TimeLimit.truncated": False}
             for row in range(self.num_envs)
         ]
         rows = step.episode_end.nonzero().flatten().tolist()

@@ -17,6 +17,7 @@ the unwrapped environment, dots leading inside ("model.dt"); `apply={"gravity": 
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -31,8 +32,9 @@ from torch import Tensor
 
 from envs.external.effects import check_effects
 from envs.external.portable import check_portable
-from envs.external.rows import Apply, Maker, Probed, probe
-from envs.external.vector_env import ThirdPartyEnv, VisibleThirdPartyEnv
+from envs.external.rows import Apply, Maker, Probed, Rows, probe
+from envs.external.vector_env import ThirdPartyEnv, Values, VisibleThirdPartyEnv
+from envs.external.workers import InProcess, RowsHolder, Worker, WorkerDied
 from envs.samplers import all_inside, attribute, check_sampler_split, check_samplers, task_record
 from envs.simulators.cpu_count import available_cpus
 from metarl.checks import at_least, positive
@@ -162,16 +164,43 @@ class GymnasiumFamily:
         kind = ThirdPartyEnv if self.probed.seconds_per_step is None else VisibleThirdPartyEnv
         return kind(
             self.name,
-            self.maker,
             self.probed,
-            tuple(self.tasks),
             num_rows,
             num_workers,
+            functools.partial(self._hold, self.maker),
+            self._values,
             self.max_crashes,
-            self.step_timeout,
             self.metrics,
             generator,
         )
+
+    def _hold(self, maker: Maker, num_rows: int) -> RowsHolder:
+        """Rows in this process or in a worker.
+
+        Raises:
+            WorkerDied: when a worker process does not start.
+        """
+        probed = self.probed
+        names = probed.metric_names if self.metrics is None else self.metrics
+        make_rows = functools.partial(
+            Rows,
+            maker,
+            num_rows=num_rows,
+            observation_space=probed.observation_space,
+            action_space=probed.action_space,
+            metric_names=names,
+        )
+        if self.num_workers == 0:
+            return InProcess(make_rows)
+        try:
+            return Worker(make_rows, self.step_timeout)
+        except WorkerDied as death:
+            raise WorkerDied(f"{death}; num_workers=0 needs no worker process", None) from death
+
+    def _values(self, tasks: Any) -> list[Values]:
+        """Each task by the parameters' names."""
+        columns = {name: getattr(tasks, attribute(name)).tolist() for name in self.tasks}
+        return [{name: columns[name][index] for name in columns} for index in range(len(tasks))]
 
     def bounds(self, tasks: Record, num_episodes: int) -> dict[str, Tensor]:
         """Empty: nobody knows."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,15 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from envs.external import CrashedTooOften
-from envs.external.rows import Maker, Probed, Rows
-from envs.external.workers import InProcess, RowsHolder, Worker, WorkerDied
+from envs.external.rows import Probed
+from envs.external.workers import RowsHolder, WorkerDied
 from envs.rows import one_task_per_row, replace_tasks
-from envs.samplers import attribute
 from envs.simulators.log_limiter import LogLimiter
 from metarl.checks import at_least
 from metarl.records import Record, Step
 
 logger = logging.getLogger(__name__)
+
+Values = Mapping[str, Any]  # a task as plain values by name, as a worker process is told it
 
 
 class ThirdPartyEnv:
@@ -39,34 +39,28 @@ class ThirdPartyEnv:
     def __init__(
         self,
         name: str,
-        maker: Maker,
         probed: Probed,
-        parameters: Sequence[str],
         num_rows: int,
         num_workers: int,
+        hold: Callable[[int], RowsHolder],
+        values_of: Callable[[Any], list[Values]],
         max_crashes: int,
-        step_timeout: float | None,
         metrics: tuple[str, ...] | None,
         generator: torch.Generator,
     ) -> None:
-        """`num_workers`: 0 keeps all rows in this process. Other settings are those of `GymnasiumFamily`."""
+        """
+        hold: starts a worker with a number of rows. values_of: tasks with leading axis N as N times plain values. Other
+        settings are those of `GymnasiumFamily`.
+        """
         self.num_rows, self.device = num_rows, generator.device
         at_least(self, 1, "num_rows")
         self.observation_space, self.action_space = probed.observation_space, probed.action_space
         self.metric_names = probed.metric_names if metrics is None else metrics
         self._tells_unreported = metrics is None
         self.num_diverged = 0  # episodes that were cut short by a crash
-        self._name, self._parameters, self._max_crashes, self._generator = name, parameters, max_crashes, generator
+        self._name, self._max_crashes, self._generator = name, max_crashes, generator
+        self._hold_rows, self._values_of = hold, values_of
         self._seconds_per_step = probed.seconds_per_step
-        self._make_rows = functools.partial(
-            Rows,
-            maker,
-            observation_space=self.observation_space,
-            action_space=self.action_space,
-            metric_names=self.metric_names,
-        )
-        self._step_timeout = step_timeout
-        self._in_process = num_workers == 0
         edges = np.linspace(0, num_rows, min(max(num_workers, 1), num_rows) + 1).astype(int).tolist()
         self._groups = [range(start, end) for start, end in pairwise(edges)]
         self._holders: list[RowsHolder] = []
@@ -75,7 +69,7 @@ class ThirdPartyEnv:
             self._holders.append(self._hold(group))
         self._log_limiter = LogLimiter()
         self._tasks: Any = None  # a record, one task a row
-        self._values: list[dict[str, float]] = []  # the same as numbers, by row
+        self._values: list[Values] = []  # the same as plain values, by row
         self._seeds = np.zeros(num_rows, dtype=np.int64)
         self._obs = np.zeros((num_rows, *self.observation_space.shape), dtype=np.float32)  # to act on
         self._metrics = np.zeros((num_rows, len(self.metric_names)), dtype=np.float32)  # of each row's last step
@@ -92,7 +86,7 @@ class ThirdPartyEnv:
             CrashedTooOften: when a row has, in succession.
         """
         self._tasks = one_task_per_row(tasks, self.num_rows)
-        self._values = self._numbers(self._tasks)
+        self._values = self._values_of(self._tasks)
         seeds = torch.randint(2**31 - 1, (self.num_rows,), generator=self._generator, device=self.device)
         self._seeds = seeds.cpu().numpy()
         self._starts[:], self._lost[:], self._metrics[:] = 0, False, 0.0
@@ -153,7 +147,7 @@ class ThirdPartyEnv:
         if self._tasks is None:
             raise RuntimeError("restart was called before reset")
         self._tasks = replace_tasks(self._tasks, tasks, rows)
-        self._values = self._numbers(self._tasks)
+        self._values = self._values_of(self._tasks)
         chosen = rows.cpu().numpy()
         self._lost &= ~chosen
         self._start(np.flatnonzero(chosen))
@@ -182,22 +176,16 @@ class ThirdPartyEnv:
             raise RuntimeError(f"{self._name} cannot render here: {error}")
         return image
 
-    def _numbers(self, tasks: Any) -> list[dict[str, float]]:
-        """Each row's task by the parameters' names."""
-        columns = {name: getattr(tasks, attribute(name)).tolist() for name in self._parameters}
-        return [{name: columns[name][row] for name in columns} for row in range(self.num_rows)]
-
     def _hold(self, group: range) -> RowsHolder:
         """Start the worker processes.
 
         Raises:
             CrashedTooOften: when a worker process does not start.
         """
-        make_rows = functools.partial(self._make_rows, num_rows=len(group))
         try:
-            return InProcess(make_rows) if self._in_process else Worker(make_rows, self._step_timeout)
+            return self._hold_rows(len(group))
         except WorkerDied as death:
-            raise CrashedTooOften(f"{self._name}: {death}; num_workers=0 needs no worker process") from death
+            raise CrashedTooOften(f"{self._name}: {death}") from death
 
     def _start(self, rows: NDArray[np.int64]) -> None:
         """Start an episode in these rows, again and again where that crashes."""
@@ -240,7 +228,7 @@ class ThirdPartyEnv:
         """
         for row, text in crashes.items():
             self._crashes[row] += 1
-            task = ", ".join(f"{name}={value:.4g}" for name, value in self._values[row].items())
+            task = ", ".join(f"{name}={_in_short(value)}" for name, value in self._values[row].items())
             if self._crashes[row] >= self._max_crashes:
                 times = f"{self._crashes[row]} times in succession, the last time with"
                 raise CrashedTooOften(f"{self._name}: row {row} crashed {times}: {text}. Task: {task}")
@@ -285,6 +273,12 @@ class VisibleThirdPartyEnv(ThirdPartyEnv):
     def render(self, row: int = 0) -> NDArray[np.uint8]:
         """[H, W, 3], see `image`."""
         return self.image(row)
+
+
+def _in_short(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{' '.join(map(_in_short, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _stop(holders: Sequence[RowsHolder]) -> None:

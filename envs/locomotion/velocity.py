@@ -38,6 +38,11 @@ class VelocityFamily(RobotFamily[VelocityTasks]):
         return self.velocity.contains(tasks.velocity)
 
     @property
+    def observed_velocity(self) -> int:
+        """The entry of observations that is the velocity along x."""
+        return self.robot.num_positions - self.robot.num_hidden
+
+    @property
     def metric_names(self) -> tuple[str, ...]:
         return ("velocity_error",)  # |v - v*|, m/s
 

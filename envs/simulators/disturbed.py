@@ -34,7 +34,7 @@ class DisturbedPhysics:
     ) -> None:
         """
         num_substeps: substeps of one environment step.
-        generator: seeds the disturbances whenever all rows are reset.
+        generator: seeds the disturbances when all rows are reset after `set_fields`.
         in_common: whether all rows have the same pushes and noise, so that only their physics differ.
         """
         self._physics = physics
@@ -47,6 +47,7 @@ class DisturbedPhysics:
         self._num_controls, self._num_readings, self._num_bodies = model.nu, model.nsensordata, model.nbody
         self._encoders = torch.from_numpy(encoders(model)).to(physics.device)
         self._values: dict[str, Tensor] = {}  # the rows' values of DISTURBANCES
+        self._is_fresh = True  # whether there was no reset since they were set
         self._late_controls = _Latency(physics, num_substeps)
         self._late_data = _Latency(physics, num_substeps)
         self._controls: DelayLine | None = None  # [B, nu]
@@ -83,6 +84,7 @@ class DisturbedPhysics:
         own = {name: value for name, value in fields.items() if name in DISTURBANCES}
         self._physics.set_fields({name: value for name, value in fields.items() if name not in own})
         self._values |= own
+        self._is_fresh = True
         every = torch.ones(self.num_rows, dtype=torch.bool, device=self.device)
         for latency, name, lines in (
             (self._late_controls, "action_latency", [self._controls]),
@@ -99,9 +101,10 @@ class DisturbedPhysics:
     ) -> None:
         """Reset all rows, or those where `rows` [B] is true; nothing that was sent or measured before stays."""
         self._physics.reset(qpos, qvel, rows, inputs)
-        if rows is None:
+        if rows is None and self._is_fresh:  # and not where all episodes happen to end together
             self._generator.manual_seed(int(torch.randint(2**63 - 1, (), generator=self._source, device=self.device)))
             self._next_noise = None
+        self._is_fresh = False
         if "action_latency" in self._values:
             controls = (inputs or {}).get("ctrl")
             if controls is None:

@@ -34,7 +34,12 @@ def converted(path: Path) -> bytes | None:
     """
     if path.suffix.lower() == COLLADA:
         return _from_collada(path, path.stat().st_mtime_ns)
-    return binary_stl(path.read_bytes()) if _is_ascii_stl(path) else None
+    if not _is_ascii_stl(path):
+        return None
+    try:
+        return binary_stl(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
 
 
 def binary_stl(text: bytes) -> bytes:
@@ -45,7 +50,7 @@ def binary_stl(text: bytes) -> bytes:
     """
     corners = np.array(_CORNER.findall(text)).astype(np.float32)
     if not len(corners) or len(corners) % 3:
-        raise ValueError(f"an STL file has {len(corners)} corners; must have three for each triangle")
+        raise ValueError(f"the mesh has {len(corners)} corners; must have three for each triangle")
     triangles = np.zeros(len(corners) // 3, dtype=_TRIANGLE)
     triangles["corners"] = corners.reshape(-1, 3, 3)
     return bytes(_HEADER) + struct.pack("<I", len(triangles)) + triangles.tobytes()

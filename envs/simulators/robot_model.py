@@ -15,7 +15,7 @@ import numpy as np
 from envs.simulators.actuators import add_actuators, servo_controls
 from envs.simulators.model import load_model
 from envs.simulators.robot_fields import prepare
-from envs.simulators.terrain import let_ground_move, terrain_of
+from envs.simulators.terrain import Terrain, let_ground_move, terrain_of
 from envs.simulators.urdf import is_urdf
 
 _GROUND = (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_HFIELD)
@@ -37,7 +37,7 @@ def robot_model(
         ValueError: when MuJoCo refuses the file, or for what it lacks.
     """
 
-    def edit(spec: mujoco.MjSpec, height: float = 0.0) -> None:
+    def edit(spec: mujoco.MjSpec, height: float = 0.0, terrain: Terrain | None = None) -> None:
         prepare(spec, samplers)
         if actuators:
             add_actuators(spec, actuators)
@@ -50,15 +50,17 @@ def robot_model(
         if terrain is not None:
             terrain.shape_ground(spec)
 
-    terrain = terrain_of(samplers)
-    model = load_model(path, edit)
+    model, lift, terrain = load_model(path, edit), 0.0, terrain_of(samplers)
     if free_base:
         lift = -lowest_point(model, model.qpos0)
         model = load_model(path, lambda spec: edit(spec, lift))
+    if terrain is not None:
+        seen = model.stat  # how far a camera looks from, and the nearest that it sees, are for the robot
+        model = load_model(path, lambda spec: edit(spec, lift, terrain))
+        model.stat.extent, model.stat.center[:] = seen.extent, seen.center
+        let_ground_move(model)
     if actuators:
         _complete_keyframes(model)
-    if terrain is not None:
-        let_ground_move(model)
     return model
 
 

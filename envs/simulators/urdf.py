@@ -22,6 +22,7 @@ from envs.simulators.mesh_files import COLLADA, READABLE, converted, converts_co
 logger = logging.getLogger(__name__)
 
 _LEAST_MASS, _LEAST_INERTIA = "1e-4", "1e-7"  # of links that move, kg and kg m²; files have links without any
+_INERTIA = {"ixx": (0, 0), "iyy": (1, 1), "izz": (2, 2), "ixy": (0, 1), "ixz": (0, 2), "iyz": (1, 2)}
 _XACRO = "http://www.ros.org/wiki/xacro"
 
 
@@ -49,7 +50,13 @@ def readable_urdf(path: Path) -> tuple[str, dict[str, bytes]]:
     """
     robot, meshes = _parsed(path), dict[str, bytes]()
     _make_inertias_possible(robot, path)
+    extension = _element(robot, "mujoco")
+    compiler, option = _element(extension, "compiler"), _element(extension, "option")
+    shows = compiler.get("discardvisual") == "false"
     for link in robot.iter("link"):
+        if not shows and link.find("inertial") is not None:  # MuJoCo would read the visual shapes only to discard them
+            for shape in link.findall("visual"):
+                link.remove(shape)
         for kind in ("visual", "collision"):
             for shape in link.findall(kind):
                 problem = _with_file(shape, robot, path, meshes)
@@ -57,8 +64,6 @@ def readable_urdf(path: Path) -> tuple[str, dict[str, bytes]]:
                     raise ValueError(f"the collision mesh of link {link.get('name')!r} {problem}")
                 if problem:
                     link.remove(shape)
-    extension = _element(robot, "mujoco")
-    compiler, option = _element(extension, "compiler"), _element(extension, "option")
     compiler.set("strippath", "false")
     for element, name, value in (
         (compiler, "boundmass", _LEAST_MASS),
@@ -101,22 +106,17 @@ def _make_inertias_possible(robot: Element, path: Path) -> None:
     replaced = []
     for link in robot.iter("link"):
         for element in link.iterfind("inertial/inertia"):
-            x, y, z, xy, xz, yz = (float(element.get(f"i{axes}", 0)) for axes in ("xx", "yy", "zz", "xy", "xz", "yz"))
+            inertia = np.zeros((3, 3))
+            for name, (row, column) in _INERTIA.items():
+                inertia[row, column] = inertia[column, row] = float(element.get(name, 0))
             try:
-                possible = possible_inertia(np.array([[x, xy, xz], [xy, y, yz], [xz, yz, z]]))
+                possible = possible_inertia(inertia)
             except ValueError:
                 continue  # MuJoCo says so, if the link moves
             if possible is not None:
                 replaced.append(repr(link.get("name")))
-                for axes, row, column in (
-                    ("xx", 0, 0),
-                    ("yy", 1, 1),
-                    ("zz", 2, 2),
-                    ("xy", 0, 1),
-                    ("xz", 0, 2),
-                    ("yz", 1, 2),
-                ):
-                    element.set(f"i{axes}", repr(float(possible[row, column])))
+                for name, place in _INERTIA.items():
+                    element.set(name, repr(float(possible[place])))
     if replaced:
         _warn(f"{path.name}: no body has the inertias of {', '.join(replaced)}; the nearest possible ones are taken")
 

@@ -35,6 +35,7 @@ COMMANDS = (
     "baselines",
     "benchmark",
     "doctor",
+    "setup",
 )
 
 _NEED_TORCH = (

@@ -94,16 +94,16 @@ def robot_recipe(path: Path, recipe: Path) -> str:
     else:
         observed, asked = "physics.qpos, physics.qvel", f"physics.position({json.dumps(joint.name)})"
         low, high = joint.range.tolist() if model.jnt_limited[0] else (-1.0, 1.0)
-    is_near = path.resolve().parent == recipe.resolve().parent
+    robot, folder = path.resolve(), recipe.resolve().parent
+    is_near = robot.is_relative_to(folder)  # a run's copies keep their places, seen from the recipe
+    place = f"Path(__file__).parent / {json.dumps(robot.relative_to(folder).as_posix())}" if is_near else ""
     return _TEMPLATE.format(
         title=model.names[: model.names.find(b"\0")].decode() or path.stem,
         file=path.name,
         parts="\n".join(f"# {line}".rstrip() for line in _parts(model)),
         observed=observed,
         asked=asked,
-        mjcf=f"Path(__file__).parent / {json.dumps(path.name)}"
-        if is_near
-        else f"Path({json.dumps(str(path.resolve()))})",
+        mjcf=place or f"Path({json.dumps(str(robot))})",
         low=f"{low:.3g}",
         high=f"{high:.3g}",
         frame_skip=max(1, round(_STEP / model.opt.timestep)),

@@ -58,10 +58,27 @@ def print_evaluation(evaluation: Evaluation, expected: Expected | None = None, c
         rows += [(name, number_text(value, digits), *blank) for name, value in worst.items()]
     console = Console() if console is None else console
     print_table(title, columns, rows, console, num_apart=len(rows) - num_points_rows)
+    _print_groups(evaluation, digits, console)
     lines = [_beyond_training(evaluation), _worst(evaluation), speed_text(evaluation), _gaps(evaluation, digits)]
     lines.append(stated(evaluation.facts))
     for line in filter(None, [*lines, "" if expected is None else verdict(evaluation, expected)]):
         console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+
+
+def _print_groups(evaluation: Evaluation, digits: int, console: Console) -> None:
+    """Print the first and the last point for each kind of task, where there are several."""
+    groups = {} if evaluation.per_task is None else evaluation.per_task.by_group()
+    if len(groups) < 2:
+        return
+    measure, last = evaluation.measure, len(evaluation.points) - 1
+    places = {0: f"{measure.point} {measure.first}", last: f"{measure.point} {measure.first + last}"}
+    names = {"score": MEASURES.get(measure.name, measure.name), **{name: _words(name) for name in evaluation.metrics}}
+    columns = ("kind", *(f"{words}, {place}" for words in names.values() for place in places.values()))
+    rows = [
+        (group, *(number_text(values[name][at], digits) for name in names for at in places))
+        for group, values in groups.items()
+    ]
+    print_table("by kind of task", columns, rows, console, text=("kind",))
 
 
 def print_evaluations(evaluations: Mapping[str, Evaluation], console: Console | None = None) -> None:

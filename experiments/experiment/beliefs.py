@@ -1,4 +1,7 @@
-"""What an agent with a reward model believes of a hidden goal, step by step, and what a perfect observer would."""
+"""What an agent with a reward model believes of its task, step by step.
+
+Of a goal among cells, beside what a perfect observer would; of a velocity to move at, beside the one that is meant.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ import torch
 from torch import Tensor
 
 from metarl.protocols import TaskFamily
-from metarl.records import Record
+from metarl.records import Record, Trajectory
 from metarl.rl.rollouts import collect
 
 NUM_SAMPLES = 64  # of each belief
+_NUM_VELOCITIES = 61  # that are compared, over the training range and a quarter of it on both sides
+_NUM_POSES = 4  # of the trials, in which they are compared
+_CHUNK = 50  # beliefs that are decoded at once
 
 
 @runtime_checkable
@@ -91,3 +97,89 @@ def goal_beliefs(
     weight = torch.where(exact[0] > 0, chance.clamp(min=0), 0.0)
     believed = weight / weight.sum(-1, keepdim=True).clamp(min=1e-30)
     return GoalBeliefs(believed, exact[:-1], trajectory.episode_start)
+
+
+# --- a velocity -----------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class VelocityFamily(Protocol):
+    """A family whose tasks ask for velocities [N], `tasks.velocity`, in a range; the robot observes its own."""
+
+    velocity: Any  # range of the velocities in training, with `low` and `high`
+
+    @property
+    def observed_velocity(self) -> int: ...  # the entry of observations that is the robot's own velocity
+
+
+@dataclass(frozen=True)
+class VelocityBeliefs(Record):
+    """The velocity that an agent believes to be asked for, before each step of a trial and in each task."""
+
+    mean: Tensor  # [T, N]
+    deviation: Tensor  # [T, N], of samples of the belief
+    own: Tensor  # [T, N], the robot's velocity
+    asked: Tensor  # [N], what the task asks for
+    episode_start: Tensor  # [T, N] bool
+    step: Tensor  # [T], numbers of the steps in the trial
+
+    def error_by_episode(self) -> list[float]:
+        """The mean distance of the believed from the asked velocity when each episode but the last is over."""
+        starts = self.episode_start.clone()
+        starts[0] = False
+        return (self.mean - self.asked).abs()[starts].view(-1, starts.shape[1]).mean(1).tolist()
+
+
+def has_velocity_beliefs(family: Any, agent: Any) -> bool:
+    """Whether `velocity_beliefs` can tell which velocity the agent believes to be asked for."""
+    return isinstance(family, VelocityFamily) and isinstance(agent, RewardModel)
+
+
+def velocity_beliefs(
+    family: TaskFamily, agent: Any, tasks: Record, num_episodes: int, *, every: int, generator: torch.Generator
+) -> VelocityBeliefs:
+    """An agent's beliefs about the velocity that is asked for, in a trial of each task.
+
+    A sample of a belief stands for the velocity at which it predicts the highest reward, in the mean over some poses of
+    the trials. every: the number of steps between beliefs; the first ones of episodes are always among them. Episodes
+    must not end early. All randomness comes from the generator.
+    """
+    assert isinstance(family, VelocityFamily)
+    env = family.make_env(len(tasks), generator)  # type: ignore[attr-defined]
+    trajectory = collect(env, agent, tasks, num_episodes, generator=generator)
+    starts = trajectory.episode_start[:, 0].nonzero().flatten().tolist()
+    chosen = sorted({*range(0, len(trajectory.obs), every), *starts})
+    low, high = family.velocity.low, family.velocity.high
+    margin = 0.25 * (high - low)
+    velocities = torch.linspace(low - margin, high + margin, _NUM_VELOCITIES, device=env.device)
+    poses = [_at_velocities(obs, velocities, family.observed_velocity) for obs in _poses(trajectory, generator)]
+    before, after = (torch.cat([pose[k] for pose in poses]) for k in range(2))
+    still = torch.zeros(len(before), *trajectory.decision.action.shape[2:], device=env.device)
+    beliefs = trajectory.decision.belief.map(lambda value: value[chosen].flatten(0, 1))  # [chosen N, Z]
+    means, deviations = [], []
+    for first in range(0, len(beliefs.mean), _CHUNK):
+        some = beliefs.map(lambda value: value[first : first + _CHUNK])  # noqa: B023, called at once
+        reward = agent.predict_reward(some, before, still, after, num_samples=NUM_SAMPLES, generator=generator)
+        best = velocities[reward.unflatten(-1, (_NUM_POSES, _NUM_VELOCITIES)).mean(-2).argmax(-1)]  # [S, chunk]
+        means.append(best.mean(0))
+        deviations.append(best.std(0))
+    mean, deviation = (torch.cat(parts).view(len(chosen), -1) for parts in (means, deviations))
+    own, asked = trajectory.obs[chosen][..., family.observed_velocity], tasks.velocity  # type: ignore[attr-defined]
+    return VelocityBeliefs(mean, deviation, own, asked, trajectory.episode_start[chosen], torch.tensor(chosen))
+
+
+def _poses(trajectory: Trajectory[Any], generator: torch.Generator) -> list[tuple[Tensor, Tensor]]:
+    """Observations [O] before and after some steps."""
+    before, after = trajectory.obs.flatten(0, 1), trajectory.next_obs.flatten(0, 1)
+    steps = torch.randint(len(before), (_NUM_POSES,), generator=generator, device=generator.device).tolist()
+    return [(before[step], after[step]) for step in steps]
+
+
+def _at_velocities(pose: tuple[Tensor, Tensor], velocities: Tensor, entry: int) -> tuple[Tensor, Tensor]:
+    """Two observations [O] with each of velocities [C] in an entry: [C, O] each."""
+    found = []
+    for obs in pose:
+        moving = obs.repeat(len(velocities), 1)
+        moving[:, entry] = velocities
+        found.append(moving)
+    return found[0], found[1]

@@ -69,9 +69,9 @@ def test_a_robot_is_a_family_or_one_line_says_why_not(package: str, file: str, t
     check_family(replace(family, horizon=3), num_tasks=2)
     kept = files_of(path)
     root = Path(os.path.commonpath([file.parent for file in kept]))
-    for file in kept:
-        copy = tmp_path / "kept" / file.relative_to(root)
+    for original in kept:
+        copy = tmp_path / "kept" / original.relative_to(root)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, copy)
+        shutil.copy(original, copy)
     again = replace(family, mjcf=tmp_path / "kept" / path.relative_to(root))
     assert again.model.nmeshvert == family.model.nmeshvert  # the copies of a run are complete

@@ -188,7 +188,7 @@ def test_a_mesh_as_text_is_read(walker):
     model = robot_model(path, {}, SERVOS)
     assert model.mesh_vertnum.tolist() == [4]
     path.with_name("foot.stl").write_text("solid foot\nvertex 1 2 3\nendsolid foot\n")
-    with pytest.raises(ValueError, match="an STL file has 1 corners; must have three for each triangle"):
+    with pytest.raises(ValueError, match=r"foot\.stl: the mesh has 1 corners; must have three for each triangle"):
         robot_model(path, {}, SERVOS)
 
 

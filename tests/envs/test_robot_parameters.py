@@ -289,6 +289,25 @@ def test_rows_that_start_anew_do_not_disturb_the_others(robot):
     assert torch.equal(torch.stack(rows[0]), torch.stack(rows[1]))
 
 
+def test_noise_and_pushes_do_not_depend_on_when_the_episodes_of_others_end(robot):
+    tasks = {
+        "far": Choice([0.1, 9.0]),
+        "sensor_noise": Uniform(0, 1, sensors=["speed"]),
+        "push": Uniform(0, 1, bodies=["arm"]),
+        "push_interval": Choice([0.1]),
+    }
+    ends = {"terminated": lambda physics, task: physics.qpos[:, 0] > task.far, "start": _rolling}
+    family = robot(CART, tasks, **ends)
+    first = (0.1, 0.3, 0.5, 0.1)
+    rows = []
+    for other in (0.1, 9.0):  # whose episode ends together with that of the first, or never
+        env = started(family, first, (other, 0.3, 0.5, 0.1))
+        steps = acted(env, 0.0, 0.0, steps=12)
+        assert any(bool(step.terminated.all()) for step in steps) == (other == 0.1)
+        rows.append(torch.stack([step.obs[0] for step in steps]))
+    assert torch.equal(*rows)
+
+
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [

@@ -130,6 +130,12 @@ def test_ground_of_another_kind_is_refused(crate, ground, message):
         crate({"terrain_bumps": Uniform(0, 0.1)}, ground)
 
 
+def test_a_camera_looks_at_the_robot_and_not_at_all_of_the_ground(crate):
+    flat, rough = (crate({name: Uniform(0.1, 0.2)}).model for name in ("terrain_slope", "terrain_bumps"))
+    assert rough.stat.extent == flat.stat.extent < 5
+    assert rough.hfield_size[0, 1] > 50
+
+
 def test_a_robots_file_is_left_as_it_is(crate):
     family = crate({"terrain_bumps": Uniform(0, 0.1)})
     assert Path(family.mjcf).read_text() == CRATE.format(ground=PLANE)

@@ -17,7 +17,7 @@ from envs.torch_families.gridworld import GridNavi, GridTasks
 from envs.torch_families.navigation import PointNavigation, PointTasks, Semicircle, Wind
 from envs.torch_families.tabular import TabularMDP, TabularTasks, optimal_values, random_values, sample_dirichlet
 
-TORCH_FAMILIES = [name for name, place in FAMILIES.items() if not place.startswith("envs.locomotion")]
+TORCH_FAMILIES = [name for name, place in FAMILIES.items() if place.startswith("envs.torch_families")]
 UP, RIGHT, DOWN, LEFT, STAY = range(5)
 
 

@@ -11,10 +11,12 @@ from PIL import Image
 
 from agents.rl2 import RL2Config
 from agents.varibad import VariBAD, VariBADConfig
+from envs.locomotion.half_cheetah import HalfCheetahVel
+from envs.locomotion.tasks import VelocityTasks
 from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import Semicircle
 from experiments.cli.belief import draw_beliefs
-from experiments.experiment.beliefs import GoalBeliefs, goal_beliefs
+from experiments.experiment.beliefs import GoalBeliefs, goal_beliefs, velocity_beliefs
 from metarl.nets.distributions import DiagonalGaussian
 from tests.experiments.command import run
 
@@ -94,11 +96,62 @@ def test_a_scalar_prediction_is_in_the_rewards_own_units():
 def test_the_picture_has_two_rows_per_episode_and_shows_different_maps():
     picture = draw_beliefs(FAMILY, agent(), 2)
     assert picture is not None
-    assert len(picture.divergence) == 1
-    assert str(picture) == f" (KL from the exact one: {picture.divergence[0]:.3f} after episode 1, in nats)"
+    assert len(picture.distance) == 1
+    assert str(picture) == f" (KL from the exact one: {picture.distance[0]:.3f} after episode 1, in nats)"
     with Image.open(io.BytesIO(picture.png)) as image:
         assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 10
     assert draw_beliefs(FAMILY, agent(), 2) == picture
+
+
+RUN = HalfCheetahVel(horizon=12)
+ROBOT = VariBADConfig(hidden_size=8, embedding_size=8, reward_decoder="scalar")
+
+
+def robot_agent() -> VariBAD:
+    return ROBOT.make(RUN.observation_space, RUN.action_space, num_iterations=1, generator=torch.Generator())
+
+
+class _KnowsVelocity:
+    """An agent that predicts the reward of moving at 1.25 or, in half of the samples, .75 m/s."""
+
+    def __init__(self, other: VariBAD) -> None:
+        self.block, self.prior, self.observe, self.act = None, other.prior, other.observe, other.act
+
+    def predict_reward(self, belief: DiagonalGaussian, obs, action, next_obs, *, num_samples, generator):
+        asked = torch.where(torch.arange(num_samples) % 2 == 0, 1.25, 0.75)
+        predicted = -(next_obs[:, RUN.observed_velocity] - asked[:, None]).abs()
+        return predicted[:, None].expand(-1, len(belief.mean), -1)
+
+
+def test_a_belief_about_a_velocity_is_where_the_highest_reward_is_predicted():
+    tasks, generator = VelocityTasks(torch.tensor([1.0, 2.0])), torch.Generator().manual_seed(0)
+    beliefs = velocity_beliefs(RUN, _KnowsVelocity(robot_agent()), tasks, 2, every=5, generator=generator)
+    assert beliefs.step.tolist() == [0, 5, 10, 12, 15, 20]
+    assert beliefs.mean.shape == (6, 2)
+    assert beliefs.episode_start[:, 0].tolist() == [True, False, False, True, False, False]
+    torch.testing.assert_close(beliefs.mean, torch.ones(6, 2), atol=0.04, rtol=0)
+    torch.testing.assert_close(beliefs.deviation, torch.full((6, 2), 0.25), atol=0.04, rtol=0)
+    assert beliefs.error_by_episode() == pytest.approx([0.5], abs=0.04)
+    assert float(beliefs.own.abs().max()) > 0.05
+
+
+def test_the_observed_velocity_is_that_by_which_the_robot_moves():
+    env = RUN.make_env(1, torch.Generator().manual_seed(0))
+    env.reset(VelocityTasks(torch.ones(1)))
+    before = env.physics.qpos[0, 0].clone()
+    obs = [env.step(torch.ones(1, 6)).obs[0, RUN.observed_velocity] for _ in range(4)]
+    moved = (env.physics.qpos[0, 0] - before) / (4 * env.seconds_per_step)
+    assert float(torch.stack(obs).mean()) == pytest.approx(float(moved), abs=0.2)
+    assert float(moved.abs()) > 0.3
+
+
+def test_beliefs_about_a_velocity_are_drawn_as_curves():
+    picture = draw_beliefs(RUN, robot_agent(), 2)
+    assert picture is not None
+    error = picture.distance[0]
+    assert str(picture) == f" (distance from the velocity asked for: {error:.3f} after episode 1, in m/s)"
+    with Image.open(io.BytesIO(picture.png)) as image:
+        assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 10
 
 
 def test_there_is_no_picture_without_a_reward_model_or_an_exact_posterior():

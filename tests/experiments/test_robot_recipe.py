@@ -44,7 +44,8 @@ def test_the_parts_of_the_robot_stand_in_the_comments():
     for line in ("#   trolley: slide, -2 to 2 (qpos 0)", "#   trolley: -1 to 1", "#   load: 0.55"):
         assert f"\n{line}\n" in text
     assert 'mjcf=Path(__file__).parent / "crane.xml"' in text
-    assert f'mjcf=Path("{CRANE}")' in robot_recipe(CRANE, Path("elsewhere.py"))
+    assert 'mjcf=Path(__file__).parent / "own_robot/crane.xml"' in robot_recipe(CRANE, CRANE.parents[1] / "other.py")
+    assert f'mjcf=Path("{CRANE}")' in robot_recipe(CRANE, Path("/elsewhere/robot.py"))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Check this installation: versions, devices, the rendering backend and the speed of the simulator."""
+"""Check this installation: versions, devices, rendering, the speed of the simulator, and Meta-World's interpreter."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from experiments.cli.arguments import parse
+from metarl.errors import UserError
 
 _NUM_ROWS = 256
 
@@ -23,7 +24,14 @@ class Arguments:
 def main(argv: list[str]) -> int:
     parse(Arguments, argv, prog="metarl doctor", description=__doc__ or "")
     problems = 0
-    for name, check in (("versions", _versions), ("devices", _devices), ("rendering", _rendering), ("speed", _speed)):
+    checks = {
+        "versions": _versions,
+        "devices": _devices,
+        "rendering": _rendering,
+        "speed": _speed,
+        "metaworld": _metaworld,
+    }
+    for name, check in checks.items():
         try:
             answer = check()
         except Exception as error:  # whatever is broken is what the doctor is asked for
@@ -96,3 +104,18 @@ def _speed() -> str:
         env.step(action)
         steps += _NUM_ROWS
     return f"half_cheetah_vel: {steps / seconds:,.0f} env-steps/s in {_NUM_ROWS} rows, constant actions, no policy"
+
+
+def _metaworld() -> str:
+    """The interpreter that runs Meta-World; its absence is no fault, but one that does not work is."""
+    from envs.external.metaworld.interpreter import find_python
+    from envs.external.metaworld.process import MetaworldProcess
+
+    try:
+        python = find_python()
+    except UserError as error:
+        return str(error)
+    process = MetaworldProcess(python)
+    process.stop()
+    packages = ", ".join(f"{name} {process.versions[name]}" for name in ("metaworld", "mujoco", "python"))
+    return f"{packages} in {python}"

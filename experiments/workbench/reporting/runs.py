@@ -205,6 +205,8 @@ def _saved(name: str, content: Any) -> SavedEvaluation:
                 raise ValueError("the scores by task do not fit the points")
         if any(len(values) != shape[1] for values in per_task.parameters.values()):
             raise ValueError("the parameters of the tasks do not fit the scores")
+        if per_task.groups and len(per_task.groups) != shape[1]:
+            raise ValueError("the kinds of the tasks do not fit the scores")
     if any(len(values) != num_points for values in (*evaluation.bounds.values(), *evaluation.metrics.values())):
         raise ValueError("the bounds or metrics do not fit the points")
     if evaluation.measure.first not in (0, 1):
