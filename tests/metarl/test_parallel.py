@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -132,7 +133,7 @@ def test_noise_drawn_by_a_reference_to_a_function_of_torch_is_refused(monkeypatc
     share, generator = Share(5, 0, 2), torch.Generator()
     with share.noise():
         replaced = torch.rand
-    kept = replaced.__wrapped__  # what `from torch import rand` gives before a run of several processes begins
+    kept: Any = inspect.unwrap(replaced)  # what `from torch import rand` gives before a run of several processes begins
     monkeypatch.setattr(noise, "_num_contexts", 0)
     with share.noise(), pytest.raises(ValueError, match="a reference to torch's rand; must"):
         kept(3, generator=generator)
