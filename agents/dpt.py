@@ -11,11 +11,11 @@ actions has no hypothesis to keep: with fresh noise at each step it walks at ran
 goals that remain. With `hold`, the noise that samples actions is kept for some steps, so the walk keeps its direction;
 each action still has the probability that the transformer gives it.
 
-Deviations: 1. the context grows with every step of a trial, not with every episode. 2. where several actions are
-optimal, the label is uniform over them. 3. a query is not the first item, but an item after the transitions that it is
-about, which no other item sees: one pass over a context answers another query after each transition, and acting need
-not read the context again. 4. transitions have no positions, as their order does not matter. 5. with bandits, the arms
-of the context are drawn uniformly. 6. `hold`.
+Deviations: 1. the context moves with every step of a trial, not with every episode; it holds as many of the last
+transitions as in pretraining. 2. where several actions are optimal, the label is uniform over them. 3. a query is not
+the first item, but an item after the transitions that it is about, which no other item sees: one pass over a context
+answers another query after each transition, and acting need not read the context again. 4. transitions have no
+positions, as their order does not matter. 5. with bandits, the arms of the context are drawn uniformly. 6. `hold`.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class DPTNetwork(nn.Module):
 class DPT:
     """The agent: `observe` adds a transition to the context, `act` samples an action, `update` is supervised."""
 
-    block: int | None = None  # the context grows at every step
+    block: int | None = None  # the context moves at every step
     training_blocks: int | None = None
 
     def __init__(
@@ -161,7 +161,8 @@ class DPT:
     # --- acting: prior, observe and act, one step at a time ----------------------------------------------------
 
     def prior(self, num_tasks: int, copies: int = 1) -> DPTState:
-        memory, num_rows = self.net.memory.prior(num_tasks * copies), num_tasks * copies
+        num_rows = num_tasks * copies
+        memory = self.net.memory.fixed_prior(num_rows, self.config.context + 1)  # with a place for the query
         obs = memory.hidden.new_zeros(num_rows, self.obs_size)
         noise = obs.new_full((num_rows, 2, self.net.policy.num_actions), 0.5)
         return DPTState(memory, obs, noise, torch.zeros(num_rows, dtype=torch.int64, device=obs.device))
@@ -200,7 +201,7 @@ class DPT:
         return -(-uniform.clamp(tiny, 1 - tiny).log()).log()
 
     def adapt(self, state: DPTState, trajectory: Trajectory[SampledDecision]) -> DPTState:
-        """The unchanged state: the context already holds every step."""
+        """The unchanged state: the context already holds the last steps."""
         return state
 
     def state_vectors(self, state: DPTState) -> Tensor:

@@ -110,11 +110,11 @@ class RL2Config(LatentAgentConfig):
     # number of steps that an update keeps in memory at a time and computes twice, for long trials; None: whole trials
     segment: int | None = None
     truncate: bool = False  # whether gradients stop at the start of a segment
-    # what the critic sees besides the policy's inputs, in training: the family's privileged observations, or the task
-    critic_sees: CriticSees = "nothing"
     inner: NoInnerLearner | InnerLearnerConfig = field(  # learner inside the trial whose estimates are inputs (RL3)
         default_factory=NoInnerLearner, metadata={"variants": INNER_LEARNERS}
     )
+    # what the critic sees besides the policy's inputs, in training: the family's privileged observations, or the task
+    critic_sees: CriticSees = "nothing"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -251,11 +251,10 @@ class RL2(TrialAgent):
         privileged_size: int = 0,
     ) -> None:
         self.config = config
-        obs_size, self.inner = observation_space.shape[0], None
+        obs_size, self.inner, self.privileged_size = observation_space.shape[0], None, privileged_size
         if isinstance(config.inner, InnerLearnerConfig):
             self.inner = config.inner.make(obs_size, action_space, generator.device)
         self.obs_size = obs_size + (0 if self.inner is None else self.inner.num_features)  # as the networks read it
-        self.privileged_size = privileged_size
         self.net = RL2Network(config, self.obs_size, action_space, generator, privileged_size)
         self.ppo = PPO(config, self.net, num_iterations)
         sizes = {"obs": obs_size} | ({"privileged": privileged_size} if privileged_size else {})

@@ -157,6 +157,8 @@ def _found(name: str, robot: Element, path: Path) -> Path | None:
         for suffix in _readable():
             if candidate.with_suffix(suffix).is_file():
                 return candidate.with_suffix(suffix)
+        if candidate.suffix.lower() in _readable() and candidate.is_file():  # .DAE
+            return candidate
     return None
 
 

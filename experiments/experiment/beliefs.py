@@ -16,7 +16,7 @@ from metarl.records import Record, Trajectory
 from metarl.rl.rollouts import collect
 
 NUM_SAMPLES = 64  # of each belief
-_NUM_VELOCITIES = 61  # that are compared, over the training range and a quarter of it on both sides
+_NUM_VELOCITIES = 61  # that are compared, over the training range
 _NUM_POSES = 4  # of the trials, in which they are compared
 _CHUNK = 50  # beliefs that are decoded at once
 
@@ -140,18 +140,16 @@ def velocity_beliefs(
 ) -> VelocityBeliefs:
     """An agent's beliefs about the velocity that is asked for, in a trial of each task.
 
-    A sample of a belief stands for the velocity at which it predicts the highest reward, in the mean over some poses of
-    the trials. every: the number of steps between beliefs; the first ones of episodes are always among them. Episodes
-    must not end early. All randomness comes from the generator.
+    A sample of a belief stands for the velocity of the training range at which it predicts the highest reward, in the
+    mean over some poses of the trials. every: the number of steps between beliefs; the first ones of episodes are
+    always among them. Episodes must not end early. All randomness comes from the generator.
     """
     assert isinstance(family, VelocityFamily)
     env = family.make_env(len(tasks), generator)  # type: ignore[attr-defined]
     trajectory = collect(env, agent, tasks, num_episodes, generator=generator)
     starts = trajectory.episode_start[:, 0].nonzero().flatten().tolist()
     chosen = sorted({*range(0, len(trajectory.obs), every), *starts})
-    low, high = family.velocity.low, family.velocity.high
-    margin = 0.25 * (high - low)
-    velocities = torch.linspace(low - margin, high + margin, _NUM_VELOCITIES, device=env.device)
+    velocities = torch.linspace(family.velocity.low, family.velocity.high, _NUM_VELOCITIES, device=env.device)
     poses = [_at_velocities(obs, velocities, family.observed_velocity) for obs in _poses(trajectory, generator)]
     before, after = (torch.cat([pose[k] for pose in poses]) for k in range(2))
     still = torch.zeros(len(before), *trajectory.decision.action.shape[2:], device=env.device)

@@ -81,7 +81,7 @@ def test_the_critic_learns_from_it():
     family = replace(ARM, horizon=1, num_episodes=1, unchecked=("azimuth", "elevation"), **changes)
     explained = {}
     for sees in ("nothing", "task"):
-        config = RL2Config(memory=NoMemoryConfig(), critic_sees=sees, num_epochs=20, target_kl=None, learning_rate=3e-3)
+        config = RL2Config(memory=NoMemoryConfig(), critic_sees=sees, num_epochs=8, target_kl=None, learning_rate=1e-2)
         train = TrainConfig(num_iterations=4, num_tasks=64, eval_every=0)
         trained = Trainer(family, config, train, agent_name="rl2", seed=0)
         explained[sees] = [trained.iterate()["train/explained_variance"] for _ in range(4)][-1]

@@ -1,5 +1,6 @@
 """Task parameters of robots in physical units: what each does to the simulation, by physics."""
 
+import copy
 import math
 import re
 from collections.abc import Callable
@@ -11,11 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from agents.rl2 import RL2Config
 from envs.check import check_family
 from envs.locomotion.custom_robot import MujocoFamily
 from envs.samplers import Choice, LogUniform, Uniform
 from envs.simulators.cpu import CpuPhysics
 from envs.simulators.model import load_model
+from experiments import Experiment
+from metarl.trainer import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 G = 9.81
@@ -306,6 +310,22 @@ def test_noise_and_pushes_do_not_depend_on_when_the_episodes_of_others_end(robot
         assert any(bool(step.terminated.all()) for step in steps) == (other == 0.1)
         rows.append(torch.stack([step.obs[0] for step in steps]))
     assert torch.equal(*rows)
+
+
+def test_a_resumed_training_is_the_same_bit_for_bit_with_all_of_them(robot):
+    experiment = Experiment(
+        family=robot(CART, EVERYTHING, horizon=5),
+        agent=RL2Config(hidden_size=8),
+        train=TrainConfig(num_iterations=3, num_tasks=4, eval_every=0),
+    )
+    whole, first, second = (experiment.trainer() for _ in range(3))
+    for _ in range(3):
+        whole.iterate()
+    first.iterate()
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for _ in range(2):
+        second.iterate()
+    assert second.metrics == whole.metrics
 
 
 @pytest.mark.parametrize(

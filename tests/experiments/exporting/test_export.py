@@ -59,9 +59,9 @@ CASES: dict[str, tuple[Any, Any]] = {
     "rl2 without rewards": (POINT, RL2Config(hidden_size=8, reward_input=False)),
     "rl2 with an inner learner": (GRID, RL2Config(hidden_size=8, inner=InnerLearnerConfig())),
     "rl2 with a hypernetwork": (POINT, RL2Config(hidden_size=8, policy=HypernetworkPolicyConfig(embedding_size=3))),
-    "rl2 whose critic saw the task": (POINT, RL2Config(hidden_size=8, critic_sees="task")),
     "rl2_sac": (POINT, RL2SACConfig(hidden_size=8, head_sizes=(8,), encoder_sizes=(8,))),
     "rl2_sac with a transformer": (GRID, RL2SACConfig(memory=TransformerConfig(), hidden_size=16, head_sizes=(8,))),
+    "rl2 whose critic saw the task": (POINT, RL2Config(hidden_size=8, critic_sees="task")),
     "student of actions": (POINT, TeacherStudentConfig(hidden_size=8)),
     "student of latents": (
         POINT,
