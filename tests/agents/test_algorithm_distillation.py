@@ -159,9 +159,9 @@ def test_what_does_not_fit_is_named(family, settings, train, message):
 
 @pytest.mark.learn
 def test_it_learns_to_learn_in_a_room_with_goals_that_no_history_had():
-    room = DarkRoom(size=4, horizon=12, num_episodes=6)
+    room = DarkRoom(size=4, horizon=12, num_episodes=8)
     config = ADConfig(
-        memory=TransformerConfig(num_layers=2), hidden_size=32, context=48, num_histories=400, history_episodes=40
+        memory=TransformerConfig(num_layers=2), hidden_size=32, context=48, num_histories=2000, history_episodes=8
     )
     train = TrainConfig(num_iterations=800, num_tasks=64, eval_tasks=200)
     made = Trainer(room, config, train, agent_name="ad", seed=0)

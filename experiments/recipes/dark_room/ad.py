@@ -1,7 +1,7 @@
 """Algorithm distillation in a dark room, from histories of experts whose noise falls to zero.
 
 Laskin et al. (2022) have 9 x 9 cells and episodes of 20 steps; Zisman et al. (2023) the annealed experts. Test goals
-are cells in which no training goal lies.
+are cells in which no training goal lies. A history is as long as a trial: what imitates it learns at its pace.
 """
 
 from agents.algorithm_distillation import ADConfig
@@ -10,7 +10,7 @@ from experiments import Experiment
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(
-    family=DarkRoom(size=9, horizon=20, num_episodes=10),
-    agent=ADConfig(context=100, num_histories=500, history_episodes=100),
+    family=DarkRoom(size=9, horizon=20, num_episodes=20),
+    agent=ADConfig(context=100, num_histories=2000, history_episodes=20),
     train=TrainConfig(num_iterations=3000, num_tasks=64, eval_every=1000, eval_tasks=200),
 )
