@@ -316,7 +316,7 @@ class CustomDynamics:
         seen = self._seen(state)
         return torch.stack([reason(seen, tasks) for reason in self._reasons.values()], dim=1)
 
-    def goal(self, tasks: Any) -> Tensor | None:
+    def goal_place(self, tasks: Any) -> Tensor | None:
         return None if self._family.goal is None else self._family.goal(tasks)
 
     def _seen(self, state: Any, before: Any = None) -> BatchedPhysics:

@@ -295,8 +295,8 @@ class MujocoEnv(Generic[T]):
         if self._tasks is None:
             raise RuntimeError("render was called before reset: the rows have no tasks yet")
         markers = task_markers(self._tasks[row], *body_motion(model, data))
-        goal: Callable[[Record], Tensor | None] = getattr(self._family, "goal", lambda tasks: None)
-        places = goal(self._tasks[row : row + 1])  # [1, 3] of a family that knows where its goal is
+        place: Callable[[Record], Tensor | None] = getattr(self._family, "goal_place", lambda tasks: None)
+        places = place(self._tasks[row : row + 1])  # [1, 3] of a family that knows where its goal is
         if places is not None:
             markers.append(Ball(places[0].tolist(), min(Ball.radius, float(model.stat.extent) / 35)))
         return markers
