@@ -328,8 +328,9 @@ class RL2(TrialAgent):
 
         memory = self.net.memory.fixed_prior(1, num_steps)
         initial = replace(self.prior(1), memory=memory)
-        reads = ("action", *(("reward",) if self.config.reward_input else ()), "episode_end")
-        return DeployedAgent(step, initial, reads, max_items=memory.max_items)
+        reads = ["action", *(["reward"] if self.config.reward_input or self.inner is not None else []), "episode_end"]
+        reads += [] if self.inner is None else ["next_obs"]
+        return DeployedAgent(step, initial, tuple(reads), max_items=memory.max_items)
 
     # --- learning ---------------------------------------------------------------------------------------------
 

@@ -33,8 +33,8 @@ class StepInputs(Record):
 
     @property
     def step(self) -> Step:
-        """The previous step's results as agents read them in training."""
-        return Step(self.obs, self.next_obs, self.reward, self.episode_end, torch.zeros_like(self.episode_end))
+        """The previous step's results as agents read them in training; the time limit ends all episodes."""
+        return Step(self.obs, self.next_obs, self.reward, torch.zeros_like(self.episode_end), self.episode_end)
 
 
 @dataclass(frozen=True)
