@@ -45,19 +45,35 @@ def check_equal(one: dict[str, Any], several: dict[str, Any]) -> None:
             torch.testing.assert_close(value, theirs[name], rtol=0, atol=3e-5 * size + 1e-7, msg=name)
 
 
-def all_cases() -> dict[str, Any]:
-    return {name: train(name, case, 3) for name, case in CASES.items()}
+USUAL = ("rl2", "maml_trpo", "promp", "pearl", "varibad", "maml")  # always compared, the others in the long tests
+OTHERS = tuple(name for name in CASES if name not in USUAL)
+
+
+def trained(names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: train(name, CASES[name], 3) for name in names}
 
 
 @pytest.fixture(scope="module")
 def by_two(tmp_path_factory) -> dict[str, Any]:
-    return by_processes(2, all_cases, tmp_path_factory.mktemp("two") / "results.pt")
+    return by_processes(2, functools.partial(trained, USUAL), tmp_path_factory.mktemp("two") / "results.pt")
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.fixture(scope="module")
+def others_by_two(tmp_path_factory) -> dict[str, Any]:
+    return by_processes(2, functools.partial(trained, OTHERS), tmp_path_factory.mktemp("two") / "results.pt")
+
+
+@pytest.mark.parametrize("name", USUAL)
 def test_two_processes_give_the_curve_and_the_parameters_of_one(name, by_two):
     check_equal(train(name, CASES[name], 3), by_two[name])
     assert by_two[name]["communication"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_so_they_do_for_every_other_learner(name, others_by_two):
+    check_equal(train(name, CASES[name], 3), others_by_two[name])
+    assert others_by_two[name]["communication"] > 0
 
 
 @pytest.mark.slow
