@@ -23,6 +23,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from agents.imitation import ImitatingAgent
 from agents.trial_agent import memory_item
 from metarl.adaptation.attention import StackState
 from metarl.adaptation.sequence import SequenceBelief
@@ -30,8 +31,6 @@ from metarl.adaptation.transformer import TransformerConfig
 from metarl.checks import at_least, not_negative, positive, widths
 from metarl.deployment import DeployedAgent, StepInputs
 from metarl.nets.mlp import PolicyHead
-from metarl.optim import gradient_step, load_adam
-from metarl.parallel import share_of_mean
 from metarl.protocols import TaskFamily
 from metarl.records import SampledDecision, Step, Trajectory
 from metarl.rl.histories import HistorySource, HistoryWindows
@@ -98,9 +97,11 @@ class ADNetwork(nn.Module):
         self.memory: SequenceBelief[StackState] = SequenceBelief(nn.Identity(), memory)
 
 
-class AD:
+class AD(ImitatingAgent):
     """The agent: `observe` adds a step to the window, `act` samples what would come next, `update` is supervised."""
 
+    config: ADConfig
+    net: ADNetwork
     block: int | None = None  # the window moves at every step
     training_blocks: int | None = None
 
@@ -113,10 +114,7 @@ class AD:
         num_iterations: int,
         generator: torch.Generator,
     ) -> None:
-        self.config, self.num_iterations = config, num_iterations
-        self.net = ADNetwork(config, observation_space, action_space, generator)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=config.learning_rate, fused=True)
-        self.num_updates = 0
+        super().__init__(config, ADNetwork(config, observation_space, action_space, generator), num_iterations)
 
     # --- acting: prior, observe and act, one step at a time ----------------------------------------------------
 
@@ -168,13 +166,7 @@ class AD:
             FloatingPointError: when a parameter is no longer finite; the agent is unusable then.
         """
         likelihood = self._log_likelihood(experience).mean()
-        norm = gradient_step(
-            self.optimizer,
-            share_of_mean(-likelihood),
-            max_norm=self.config.max_grad_norm,
-            learning_rate=self._learning_rate(),
-        )
-        self.num_updates += 1
+        norm = self._raise(likelihood)
         return {"train/log_likelihood": float(likelihood.detach()), "train/grad_norm": float(norm)}
 
     def _log_likelihood(self, windows: HistoryWindows) -> Tensor:
@@ -185,21 +177,3 @@ class AD:
         items = memory_item(windows.obs, action, reward, windows.last_end & ~first)
         hidden, _ = self.net.memory.read(self.net.memory.prior(len(items)), items)
         return policy(hidden).log_prob(policy.from_env(windows.action))
-
-    def _learning_rate(self) -> float:
-        start, end = self.config.learning_rate, self.config.final_learning_rate
-        return start + (end - start) * self.num_updates / self.num_iterations
-
-    # --- saving -----------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "net": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "num_updates": self.num_updates,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.net.load_state_dict(state["net"])
-        load_adam(self.optimizer, state["optimizer"])
-        self.num_updates = state["num_updates"]

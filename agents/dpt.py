@@ -22,20 +22,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from agents.imitation import ImitatingAgent
 from metarl.adaptation.attention import CausalStack, StackState
 from metarl.adaptation.sequence import SequenceBelief
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.checks import at_least, not_negative, positive, widths
 from metarl.nets.distributions import Categorical
 from metarl.nets.mlp import PolicyHead
-from metarl.optim import gradient_step, load_adam
-from metarl.parallel import share_of_mean
 from metarl.protocols import TaskFamily
 from metarl.records import LabelledTransitions, Record, SampledDecision, Step, Trajectory
 from metarl.rl.labelled_source import LabelledSource
@@ -137,9 +135,11 @@ class DPTNetwork(nn.Module):
         return torch.cat([obs, action, reward.unsqueeze(-1), next_obs], -1)
 
 
-class DPT:
+class DPT(ImitatingAgent):
     """The agent: `observe` adds a transition to the context, `act` samples an action, `update` is supervised."""
 
+    config: DPTConfig
+    net: DPTNetwork
     block: int | None = None  # the context moves at every step
     training_blocks: int | None = None
 
@@ -152,11 +152,8 @@ class DPT:
         num_iterations: int,
         generator: torch.Generator,
     ) -> None:
-        self.config, self.num_iterations = config, num_iterations
+        super().__init__(config, DPTNetwork(config, observation_space, action_space, generator), num_iterations)
         self.obs_size = observation_space.shape[0]
-        self.net = DPTNetwork(config, observation_space, action_space, generator)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=config.learning_rate, fused=True)
-        self.num_updates = 0
 
     # --- acting: prior, observe and act, one step at a time ----------------------------------------------------
 
@@ -220,13 +217,7 @@ class DPT:
             FloatingPointError: when a parameter is no longer finite; the agent is unusable then.
         """
         likelihood = self._log_likelihood(experience)  # [K + 1]
-        norm = gradient_step(
-            self.optimizer,
-            share_of_mean(-likelihood.mean()),
-            max_norm=self.config.max_grad_norm,
-            learning_rate=self._learning_rate(),
-        )
-        self.num_updates += 1
+        norm = self._raise(likelihood.mean())
         likelihood = likelihood.detach()
         by_context = {"empty": likelihood[0], "whole": likelihood[-1]}
         return {
@@ -240,21 +231,3 @@ class DPT:
         items = self.net.items(data.obs, self.net.policy.encode(data.action), data.reward, data.next_obs)
         logits = self.net.answers_after_each(items, data.query)
         return (data.optimal * logits.log_softmax(-1)).sum(-1).mean(0)
-
-    def _learning_rate(self) -> float:
-        start, end = self.config.learning_rate, self.config.final_learning_rate
-        return start + (end - start) * self.num_updates / self.num_iterations
-
-    # --- saving -----------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "net": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "num_updates": self.num_updates,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.net.load_state_dict(state["net"])
-        load_adam(self.optimizer, state["optimizer"])
-        self.num_updates = state["num_updates"]
