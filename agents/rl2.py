@@ -261,7 +261,13 @@ class RL2(TrialAgent):
         kind = PrivilegedMoments if privileged_size else InputMoments
         self.moments = kind.empty(device=generator.device, **sizes)
         if isinstance(config.bonus, HyperXConfig):
-            self.hyperx = HyperX(config.bonus, obs_size + config.memory_size, config.gamma, generator)
+            self.hyperx = HyperX(
+                config.bonus,
+                obs_size=obs_size,
+                belief_size=config.memory_size,
+                gamma=config.gamma,
+                generator=generator,
+            )
 
     # --- acting: prior, observe and act, one step at a time ----------------------------------------------------
 

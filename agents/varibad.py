@@ -209,7 +209,13 @@ class VariBAD(TrialAgent):
         self.vae_optimizer = torch.optim.Adam(self.vae.parameters(), lr=config.vae_learning_rate)
         self.moments = BeliefMoments.empty(device=generator.device, obs=obs_size, belief=2 * config.latent_size)
         if isinstance(config.bonus, HyperXConfig):
-            self.hyperx = HyperX(config.bonus, obs_size + 2 * config.latent_size, config.gamma, generator)
+            self.hyperx = HyperX(
+                config.bonus,
+                obs_size=obs_size,
+                belief_size=2 * config.latent_size,
+                gamma=config.gamma,
+                generator=generator,
+            )
 
     # --- acting: prior, observe and act, one step at a time ----------------------------------------------------
 
