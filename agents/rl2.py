@@ -31,6 +31,7 @@ from torch.utils.checkpoint import checkpoint
 
 from agents.hyperx import HyperX, HyperXConfig
 from agents.inner_learner import INNER_LEARNERS, InnerLearnerConfig, InnerState, NoInnerLearner
+from agents.memories import WithMemory
 from agents.ppo import PPO, Evaluated
 from agents.trial_agent import (
     InputMoments,
@@ -42,13 +43,8 @@ from agents.trial_agent import (
 )
 from metarl.adaptation.attention import CausalStack, StackState
 from metarl.adaptation.no_memory import NoMemoryConfig
-from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceBelief, SequenceState
-from metarl.adaptation.snail import SnailConfig
-from metarl.adaptation.splagger import SplAggerConfig
-from metarl.adaptation.transformer import TransformerConfig
-from metarl.adaptation.window import WindowConfig
-from metarl.checks import at_least, widths
+from metarl.checks import at_least
 from metarl.deployment import DeployedAgent, StepInputs
 from metarl.nets.mlp import mlp
 from metarl.nets.moments import Moments
@@ -61,52 +57,12 @@ from metarl.source import TrainConfig
 
 Experience = Trajectory[ActorCriticDecision]
 
-MEMORIES = {  # the memories by the names that the command line takes
-    "gru": RecurrentConfig("gru"),
-    "lstm": RecurrentConfig("lstm"),
-    "snail": SnailConfig(),
-    "transformer": TransformerConfig(),
-    "window": WindowConfig(),
-    "splagger": SplAggerConfig(),
-    "none": NoMemoryConfig(),
-}
-MemoryConfig = NoMemoryConfig | RecurrentConfig | SnailConfig | SplAggerConfig | TransformerConfig | WindowConfig
-
-
-def check_memory_choice(memory: object, hidden_size: int, encoder_sizes: Sequence[int]) -> None:
-    """Check that an agent's memory is one of these, and that it suits the other settings.
-
-    Raises:
-        ValueError: naming the setting.
-    """
-    if not isinstance(memory, MemoryConfig):
-        classes = dict.fromkeys(type(memory).__name__ for memory in MEMORIES.values())
-        raise ValueError(f"memory is {memory!r}; must be one of {', '.join(classes)}")
-    if isinstance(memory, TransformerConfig):
-        memory.check_width(hidden_size)
-    if isinstance(memory, NoMemoryConfig) and encoder_sizes:
-        raise ValueError(f"encoder_sizes is {encoder_sizes}; must be empty without a memory")
-    if isinstance(memory, SplAggerConfig):
-        memory.sizes(hidden_size)  # refuses an empty part
-
-
-def longest_trial(memory: MemoryConfig) -> int | None:
-    """The number of steps in the longest trial that a memory can read; None: unlimited."""
-    if isinstance(memory, TransformerConfig) and memory.positions == "learned":
-        return memory.max_items - 1
-    return None
-
 
 @dataclass(frozen=True)
-class RL2Config(LatentAgentConfig):
+class RL2Config(LatentAgentConfig, WithMemory):
     """RL²: a recurrent policy trained by PPO."""
 
-    memory: MemoryConfig = field(  # memory of the trial so far
-        default_factory=RecurrentConfig, metadata={"variants": MEMORIES}
-    )
     whole_transition: bool = False  # whether each item of the memory's input also holds the previous observation
-    hidden_size: int = 128  # size of the memory's output: number of units, or a transformer's width
-    encoder_sizes: tuple[int, ...] = ()  # hidden layers between the inputs and the memory
     # number of steps that an update keeps in memory at a time and computes twice, for long trials; None: whole trials
     segment: int | None = None
     truncate: bool = False  # whether gradients stop at the start of a segment
@@ -118,25 +74,14 @@ class RL2Config(LatentAgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        widths(self, "hidden_size", "encoder_sizes")
+        self.check_memory()
         at_least(self, 1, "segment")
         if self.truncate and self.segment is None:
             raise ValueError("truncate is True; must be False without a segment, whose start stops the gradients")
-        check_memory_choice(self.memory, self.hidden_size, self.encoder_sizes)
         if not isinstance(self.inner, (NoInnerLearner, InnerLearnerConfig)):
             raise ValueError(f"inner is {self.inner!r}; must be a NoInnerLearner or InnerLearnerConfig")
         if isinstance(self.memory, NoMemoryConfig) and self.writer is not None:
             raise ValueError("policy is a hypernetwork; must be heads without a memory, which it would read")
-
-    @property
-    def memory_size(self) -> int:
-        """The size of the memory's output."""
-        return 0 if isinstance(self.memory, NoMemoryConfig) else self.hidden_size
-
-    @property
-    def max_trial_steps(self) -> int | None:
-        """The length of the longest trial that the memory can read; None: unlimited."""
-        return longest_trial(self.memory)
 
     def make_source(
         self, family: TaskFamily, train: TrainConfig, generators: Mapping[str, torch.Generator]
