@@ -105,24 +105,4 @@ def _print(probing: Probing, identity: dict[str, Any]) -> None:
         f"{identity['family']}, {identity['agent']}: what {probing.state_size:,} numbers of state tell on "
         f"{probing.num_held_out:,} held-out {identity['split']} tasks, learned on {probing.num_fitted:,}"
     )
-    columns = ["parameter", probing.point, "score", "probe", "95 % interval", "shuffled", "chance", "could be known"]
-    rows = []
-    for one in probing.probes:
-        kind = "value" if one.measure == "accuracy" else "number"
-        what = f"{one.parameter} ({one.size} {kind}{'' if one.size == 1 else 's'})"
-        for at in one.points:
-            interval = f"{at.score.ci95[0]:.3f} to {at.score.ci95[1]:.3f}"
-            known = "" if at.known is None else f"{at.known.mean:.3f}"
-            rows.append(
-                (
-                    what,
-                    "before" if at.point == 0 else str(at.point),
-                    one.measure,
-                    f"{at.score.mean:.3f}",
-                    interval,
-                    f"{at.control.mean:.3f}",
-                    f"{one.chance:.3f}",
-                    known,
-                )
-            )
-    print_table(title, columns, rows, Console(), text=("parameter",))
+    print_table(title, probing.columns, probing.rows, Console(), text=("parameter",))
