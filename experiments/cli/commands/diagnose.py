@@ -8,7 +8,7 @@ that comes with MetaRL, e.g. grid_navi/rl2.
 from __future__ import annotations
 
 import json as json_format
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
         "seed": arguments.seed,
         **sizes,
         "code": reading.code,
-        "findings": [asdict(finding) for finding in found],
+        "findings": [finding.as_json() for finding in found],
     }
     if arguments.json:
         print(json_format.dumps(content))

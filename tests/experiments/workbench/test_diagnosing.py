@@ -62,6 +62,7 @@ class Known:
     floor: Any = None
     num_tasks: int = 40
     tasks: Any = None
+    adapts_while_scored: bool = False
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,23 @@ def test_as_good_with_another_tasks_data_means_memorised(other, level):
     exchange: Any = Known(floor=torch.full((40,), 0.2))
     finding = judged(exchange, 1 + noise, torch.full((40,), other), torch.full((40,), 0.2), "training")
     assert finding.level == level
+
+
+@pytest.mark.parametrize(("adapts_while_scored", "level"), [(False, "warning"), (True, "fine")])
+def test_as_good_without_data_means_memorised_unless_it_adapts_while_it_is_scored(adapts_while_scored, level):
+    exchange: Any = Known(floor=torch.full((40,), 0.2), adapts_while_scored=adapts_while_scored)
+    right = 0.9 + 0.01 * torch.randn(40, generator=generator())
+    finding = judged(exchange, right, torch.full((40,), 0.3), torch.full((40,), 0.85), "training")
+    assert finding.level == level
+    assert ("without any data" in finding.verdict) != adapts_while_scored
+
+
+def test_too_few_tasks_to_tell_are_not_a_verdict():
+    exchange: Any = Known(floor=torch.zeros(10))
+    noise = torch.linspace(-1, 1, 10)
+    finding = judged(exchange, torch.ones(10), 0.6 + noise, torch.zeros(10), "training")
+    assert finding.level == "unknown"
+    assert finding.verdict.startswith("cannot be told from 10 tasks")
 
 
 def test_who_has_learned_nothing_has_memorised_nothing():
