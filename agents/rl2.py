@@ -48,7 +48,6 @@ from metarl.checks import at_least
 from metarl.deployment import DeployedAgent, StepInputs
 from metarl.nets.mlp import mlp
 from metarl.nets.moments import Moments
-from metarl.optim import flat_gradient
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
 from metarl.rl.privileged import CriticSees
@@ -309,13 +308,12 @@ class RL2(TrialAgent):
     def task_gradients(self, trial: Sequence[Experience], num_tasks: int, generator: torch.Generator) -> Tensor:
         """The gradients of PPO's loss, without bonus: [num_tasks, P]."""
         trajectory = self._valued(*trial)
-        inputs, batch, decision = self._inputs(trajectory), self._batch(trajectory), trajectory.decision
-        parameters = list(self.net.parameters())
-        gradients = []
-        for rows in torch.arange(trajectory.valid.shape[1], device=trajectory.valid.device).chunk(num_tasks):
-            evaluated = self._evaluate(inputs.rows(rows), decision.action[:, rows])
-            gradients.append(flat_gradient(self.ppo.loss(batch.rows(rows), evaluated), parameters))
-        return torch.stack(gradients)
+        inputs, decision = self._inputs(trajectory), trajectory.decision
+
+        def evaluate(rows: Tensor) -> Evaluated:
+            return self._evaluate(inputs.rows(rows), decision.action[:, rows])
+
+        return self._policy_gradients(list(self.net.parameters()), trajectory, evaluate, num_tasks)
 
     def _valued(self, trajectory: Experience) -> Experience:
         """The trajectory with the critic's values, where acting could not know them."""

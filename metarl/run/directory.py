@@ -400,6 +400,11 @@ class Run:
         """Whether there is a checkpoint of this name."""
         return self.checkpoint_path(name).is_file()
 
+    def checkpoints(self) -> list[str]:
+        """The names of all checkpoints, e.g. best, iteration_50, iteration_100, latest."""
+        names = [file.stem for file in self._own_folder("checkpoints").glob("*.pt") if not is_scratch(file)]
+        return sorted(names, key=lambda name: (name.rstrip("0123456789"), len(name), name))
+
     def checkpoint(self, asked: str) -> str:
         """The name of the checkpoint that is read where this one is asked for."""
         return asked
@@ -411,8 +416,9 @@ class Run:
             RunError: when there is none or it cannot be read.
         """
         path = self.checkpoint_path(name)
-        if not path.is_file():
-            raise RunError(f"{self.path} has no checkpoint named {name!r}")
+        names = self.checkpoints()
+        if name not in names:
+            raise RunError(f"{self.path} has no checkpoint named {name!r}; it has {', '.join(names) or 'none'}")
         try:
             file = path.open("rb")
         except OSError as error:

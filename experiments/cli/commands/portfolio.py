@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from experiments.cli.arguments import check_seed, parse
+from experiments.cli.arguments import Checkpoint, check_seed, parse
 from experiments.experiment.code_choice import CodeChoice
 from metarl.errors import UserError
 
@@ -34,7 +34,7 @@ class Arguments:
     tasks: int = 400  # the number of tasks
     shots: int | None = None  # the number of examples per task or class; None: the smallest in any family
     first: int = 1  # the number of first episodes by whose return an agent is chosen
-    checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint of each run; an archive has only one
+    checkpoint: Checkpoint = "latest"  # the checkpoint of each run; an archive has only one
     seed: int = 0  # the seed of the tasks and of all randomness
     json: bool = False  # whether to print one JSON object and nothing else
     code: _Code = field(default_factory=CodeChoice)  # the user's code that the runs are read with

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from experiments.cli.arguments import check_seed, parse
+from experiments.cli.arguments import Checkpoint, check_seed, parse
 from experiments.experiment.code_choice import CodeChoice
 from metarl.errors import UserError
 
@@ -32,7 +32,7 @@ class Arguments:
     split: Literal["train", "val", "test", "ood"] = "test"  # the tasks' split
     tasks: int = 1000  # the number of tasks; half of them are held out
     points: _Points = None  # the number of points: episodes, or steps of adaptation; None: as in training
-    checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint to probe; an archive has only one
+    checkpoint: Checkpoint = "latest"  # the checkpoint to probe; an archive has only one
     seed: int = 0  # the seed of the tasks and of all randomness
     json: bool = False  # whether to print one JSON object and nothing else
     code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with
