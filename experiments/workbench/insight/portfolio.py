@@ -41,7 +41,7 @@ WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of what a task tells of a candidate, ag
 
 @dataclass(frozen=True)
 class Scored:
-    """All candidates on N tasks; of all numbers, higher is better, and minus infinity is who diverged."""
+    """All candidates on N tasks. Of all numbers, higher is better; where a candidate diverges, it is minus infinity."""
 
     names: list[str]
     scores: Tensor  # [C, N]
@@ -105,16 +105,16 @@ def _weight(trained: Scored) -> float:
     return max(WEIGHTS, key=lambda weight: reached[weight])
 
 
-def _picks(means: Tensor, told_of: Scored, weight: float) -> Tensor:
+def _picks(means: Tensor, tasks: Scored, weight: float) -> Tensor:
     """The candidate with the best estimate in each task, and in ties that with the best mean: [N].
 
     means: of the candidates on training tasks, [C]. An estimate is the mean, drawn by `weight` towards what is told.
     """
     single = int(means.argmax())
-    if told_of.told is None or weight == 0:
-        return torch.full((told_of.scores.shape[1],), single)
-    told = told_of.told.double()
-    estimates = told if weight == 1 else means[:, None].lerp(told, weight)
+    if tasks.told is None or weight == 0:
+        return torch.full((tasks.scores.shape[1],), single)
+    told = tasks.told.double()
+    estimates = told if weight == 1 else (1 - weight) * means[:, None] + weight * told
     return torch.where(estimates.amax(0) > estimates[single], estimates.argmax(0), single)
 
 
