@@ -24,7 +24,7 @@ when the update began.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,10 +39,10 @@ from metarl.checks import at_least, in_range, literals, not_negative, positive, 
 from metarl.deployment import DeployedAgent, DeployedPart
 from metarl.nets.mlp import Activation, mlp
 from metarl.nets.moments import Moments
-from metarl.optim import gradient_step, load_adam
+from metarl.optim import flat_gradient, gradient_step, load_adam
 from metarl.parallel import share_of_mean, shared_noise, sharing, total
 from metarl.protocols import TaskFamily
-from metarl.records import Decision, Step, Trajectory, by_task
+from metarl.records import Decision, Step, Trajectory, by_task, cat
 from metarl.rl.replay import Replay, Transition
 from metarl.rl.replay_source import ReplaySource
 from metarl.source import TrainConfig
@@ -343,6 +343,21 @@ class PEARL:
         critic = self.sac.critic_loss(features, self.sac.actor.from_env(rows.action), target)
         divergence = self.belief.divergence(belief).mean() if self.belief.is_random else critic.new_zeros(())
         return CriticLosses(critic + config.kl_weight * divergence, critic, divergence, features.detach())
+
+    def task_gradients(self, trial: Sequence[Experience], num_tasks: int, generator: torch.Generator) -> Tensor:
+        """The gradients of the loss of critics and encoder on each task's own trial, with equal noise: [num_tasks, P].
+
+        The trial is both context and data, and rewards are the task's own, also where training has shaped ones.
+        """
+        parts = [Transition.of(trajectory, trajectory.reward, num_tasks) for trajectory in trial]
+        valid = torch.cat([by_task(trajectory.valid, num_tasks) for trajectory in trial], 1)  # [N, K]
+        data, noise, gradients = cat(parts, dim=1), generator.get_state(), []
+        for task in range(num_tasks):
+            own = data[task].map(lambda values, keep=valid[task]: values[keep].unsqueeze(0))
+            generator.set_state(noise)
+            loss = self.critic_losses(own, self._infer(own), generator).loss
+            gradients.append(flat_gradient(loss, self._critic_params))
+        return torch.stack(gradients)
 
     def _step(self, name: str, loss: Tensor) -> None:
         gradient_step(self.optimizers[name], share_of_mean(loss))

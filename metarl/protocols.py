@@ -212,6 +212,15 @@ class GroupsTasks(Protocol):
 
 
 @runtime_checkable
+class KnowsVersions(Protocol):
+    """An optional method of a `TaskFamily` whose environments run in another interpreter than ours."""
+
+    def versions(self) -> dict[str, str]:
+        """The versions of that interpreter and of its packages, by name."""
+        ...
+
+
+@runtime_checkable
 class LabelsActions(Protocol):
     """An optional method of a `TaskFamily` with discrete actions whose optimal actions are known."""
 

@@ -195,6 +195,12 @@ def test_a_full_buffer_stays_full_and_a_task_that_comes_again_has_one_place():
     assert sampler.size == 6
 
 
+def test_a_first_batch_larger_than_the_buffer_fills_it():
+    sampler = PLRConfig(capacity=4, first_tasks=10**6).make(draw, CPU)
+    driven(sampler, 1, light_is_hard, seeded(), count=10)
+    assert sampler.size == len(sampler.probabilities()[0]) == 4
+
+
 # Learning progress
 
 
