@@ -2,7 +2,8 @@
 
 RUN is a run's directory, the archive of a trained agent, or the name of one that comes with MetaRL, e.g. grid_navi/rl2
 (metarl list trained). After it, any field of the run's family or agent can be given another value than in training, as
-in metarl train: --family.FIELD VALUE --agent.FIELD VALUE. --grid family.obs-noise=0,0.05,0.1 makes a table over values.
+in metarl train: --family.FIELD VALUE --agent.FIELD VALUE. --grid family.obs-noise=0,0.05,0.1 makes a table over values,
+--grid family.engine=mujoco,mujoco_warp,gymnasium one over physics engines.
 """
 
 from __future__ import annotations

@@ -8,11 +8,13 @@ import sys
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Discrete
 
 import metarl
 from agents.hypernetwork_policy import HypernetworkPolicyConfig
@@ -30,7 +32,7 @@ from envs.torch_families.navigation import Semicircle
 from experiments.experiment.definition import Experiment
 from experiments.exporting.export import export
 from experiments.exporting.files import OnnxFile
-from experiments.exporting.graphs import Graph, step_graph
+from experiments.exporting.graphs import Graph, part_graph, step_graph
 from experiments.exporting.metadata import metadata_of
 from experiments.exporting.parity import check_parity
 from experiments.exporting.through import FileAgent
@@ -98,8 +100,6 @@ IN_FILES = (  # cases with operations of their own; "rl2 in a box" is exported b
     "rl2_sac",
     "student of latents",
     "varibad",
-    "pearl with next observations",
-    "pearl on a grid",
     "maml on a grid",
 )
 
@@ -233,6 +233,43 @@ def test_metadata_name_what_a_robots_engineer_must_know():
     assert "never a new episode" in found["cleared_by"]
 
 
+@pytest.mark.parametrize("case", ["pearl", "pearl with next observations", "pearl on a grid"])
+def test_pearls_encoder_and_policy_do_together_what_its_step_does(case):
+    trainer = trainer_of(case)
+    step, _ = graph_of(trainer)
+    spaces_of = trainer.family.observation_space, trainer.family.action_space
+    encoder, policy = (part_graph(part, *spaces_of) for part in trainer.agent.deployed_parts())
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(graph: Graph, name: str) -> torch.Tensor:
+        like = graph.inputs[name][:1]
+        return torch.randn(like.shape, generator=generator) if like.is_floating_point() else torch.zeros_like(like)
+
+    state = {name: torch.zeros_like(graph_input[:1]) for name, graph_input in step.inputs.items() if name in step.state}
+    sums = {name: torch.zeros_like(encoder.inputs[name][:1]) for name in encoder.state}
+    before, latest, noise, ended = torch.empty(0), sums, {}, 0
+    for number in range(12):
+        given = {name: drawn(step, name) for name in step.inputs if name not in step.state}
+        end = number % 4 == 3
+        given |= {"new_task": torch.tensor([number == 0]), "episode_end": torch.tensor([end])}
+        outputs = in_torch(step, given | state)
+        if number:
+            following = {"next_obs": given["next_obs"]} if "next_obs" in given else {}
+            transition = {"obs": before, "action": given["previous_action"], "reward": given["reward"], **following}
+            added = in_torch(encoder, transition | sums)
+            sums = {name: added[output] for name, output in encoder.state.items()}
+        ended += end
+        if end or number == 0:  # an episode starts: the policy is given these sums and this noise throughout
+            blank = {name: torch.zeros_like(value) for name, value in sums.items()}
+            latest = sums if ended >= trainer.agent.config.num_exploration_episodes else blank
+            noise = {"noise": given["noise"]} if "noise" in given else {}
+        action = in_torch(policy, {"obs": given["obs"], **noise, **latest})["action"]
+        torch.testing.assert_close(action, outputs["action"])
+        for name in sums:
+            torch.testing.assert_close(sums[name], outputs[step.state[name]])
+        state, before = {name: outputs[output] for name, output in step.state.items()}, given["obs"]
+
+
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
 def test_a_missing_package_is_one_line(package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
@@ -325,6 +362,9 @@ def test_a_file_for_other_observations_is_refused(exported, capsys):
 
     with pytest.raises(UserError, match=r"reads observations of shape \[2\]; those of grid_navi are \[9\]"):
         file_agent(OnnxFile(exported[1] / "step.onnx"), trainer.family, trainer.agent, deterministic=True, seed=0)
+    choices: Any = SimpleNamespace(name="p", observation_space=POINT.observation_space, action_space=Discrete(3))
+    with pytest.raises(UserError, match=r'gives actions .*"continuous".*; those of p are .*"discrete", "choices": 3'):
+        file_agent(OnnxFile(exported[1] / "step.onnx"), choices, trainer.agent, deterministic=True, seed=0)
     status, _, errors = command(capsys, "evaluate", str(exported[0]), "--through", str(RUNNER))
     assert status == 2
     assert "cannot be read as ONNX" in errors
@@ -340,7 +380,8 @@ def test_files_of_every_agent_and_kind_of_memory_do_what_the_agent_does(case, tm
 @pytest.mark.slow
 def test_noise_draws_the_latents_that_pearl_explores_with(tmp_path):
     trainer = trainer_of("pearl")
-    export(trainer, tmp_path)
+    parts = export(trainer, tmp_path)
+    assert [part.onnx.name for part in parts] == ["step.onnx", "encoder.onnx", "policy.onnx"]
     file = OnnxFile(tmp_path / "step.onnx")
     tasks = trainer.family.sample(500, "test", torch.Generator().manual_seed(0))
     env = trainer.family.make_env(500, torch.Generator().manual_seed(1))
