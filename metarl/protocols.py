@@ -230,6 +230,15 @@ class LabelsActions(Protocol):
 
 
 @runtime_checkable
+class LabelsWalks(LabelsActions, Protocol):
+    """One that can also draw a task's transitions as successive steps."""
+
+    def labelled_walks(self, tasks: Any, num_steps: int, generator: torch.Generator) -> LabelledTransitions:
+        """The same, with `num_steps` successive transitions of a random walk in each task."""
+        ...
+
+
+@runtime_checkable
 class KnowsActions(Protocol):
     """An optional method of a `TaskFamily` with discrete actions whose optimal actions are known in any observation."""
 
