@@ -179,9 +179,7 @@ def captured(graph: Graph) -> torch.export.ExportedProgram:
     with quietly(), torch.no_grad():
         inputs = tuple(graph.inputs.values())
         if not graph.has_rows:
-            with torch.backends.mkldnn.flags(
-                enabled=False
-            ):  # its LSTM is a single operation
+            with torch.backends.mkldnn.flags(enabled=False):  # its LSTM is a single operation
                 traced = make_fx(graph.function, tracing_mode="real", _error_on_data_dependent_ops=False)(*inputs)
             return torch.export.export(traced, inputs, strict=False)
         shapes = (tuple(rows for _ in inputs),)

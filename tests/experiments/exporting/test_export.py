@@ -453,7 +453,9 @@ def test_the_file_of_matching_networks_predicts_as_they_do(images, tmp_path):
 def test_the_gradient_steps_of_maml_on_images_are_part_of_its_file(images, tmp_path):
     config = small("maml")
     config = replace(config, conv=replace(config.conv, filters=2, num_blocks=1))
-    trainer = Trainer(images, config, TrainConfig(num_iterations=1, num_tasks=2, num_points=1), seed=0)
+    trainer = Trainer(
+        images, config, TrainConfig(num_iterations=1, num_tasks=2, num_points=1), agent_name="maml", seed=0
+    )
     (part,) = export(trainer, tmp_path)
     assert part.parity.difference <= 1e-5
 
