@@ -42,7 +42,10 @@ _MEANINGS = {
 }
 
 _ROWS = 2  # in the example from which a graph is captured; torch treats sizes 0 and 1 as constants
-_NOISY = "torch.onnx._internal.exporter._registration"  # a logger that warns of packages that are not needed
+_NOISY = (  # loggers that warn of packages that are not needed, and of numbers that a graph no longer has
+    "torch.onnx._internal.exporter._registration",
+    "torch._export.serde.serialize",
+)
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,8 @@ def captured(graph: Graph) -> torch.export.ExportedProgram:
     with quietly(), torch.no_grad():
         inputs = tuple(graph.inputs.values())
         if not graph.has_rows:
-            traced = make_fx(graph.function, tracing_mode="real", _error_on_data_dependent_ops=False)(*inputs)
+            with torch.backends.mkldnn.flags(enabled=False):  # its LSTM is a single operation
+                traced = make_fx(graph.function, tracing_mode="real", _error_on_data_dependent_ops=False)(*inputs)
             return torch.export.export(traced, inputs, strict=False)
         shapes = (tuple(rows for _ in inputs),)
         return torch.export.export(_Module(graph.function).eval(), inputs, dynamic_shapes=shapes, strict=False)
@@ -252,12 +256,13 @@ def imported_for_export(package: str) -> Any:
 @contextmanager
 def quietly() -> Iterator[None]:
     """torch's exporters warn of their own parts and of packages that these graphs do not need."""
-    logger = logging.getLogger(_NOISY)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    levels = {name: logging.getLogger(name).level for name in _NOISY}
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

@@ -32,7 +32,7 @@ from envs.torch_families.navigation import Semicircle
 from experiments.experiment.definition import Experiment
 from experiments.exporting.export import export
 from experiments.exporting.files import OnnxFile
-from experiments.exporting.graphs import Graph, part_graph, step_graph
+from experiments.exporting.graphs import Graph, captured, part_graph, save_onnx, step_graph
 from experiments.exporting.metadata import metadata_of
 from experiments.exporting.parity import check_parity
 from experiments.exporting.through import FileAgent
@@ -447,6 +447,24 @@ def test_a_few_shot_learner_is_one_graph_from_support_and_queries_to_classes(ima
 def test_the_file_of_matching_networks_predicts_as_they_do(images, tmp_path):
     (part,) = export(learner_of(images, small("matching")), tmp_path)
     assert part.parity.difference <= 1e-5
+
+
+@pytest.mark.slow
+def test_the_gradient_steps_of_maml_on_images_are_part_of_its_file(images, tmp_path):
+    config = small("maml")
+    config = replace(config, conv=replace(config.conv, filters=2, num_blocks=1))
+    trainer = Trainer(
+        images, config, TrainConfig(num_iterations=1, num_tasks=2, num_points=1), agent_name="maml", seed=0
+    )
+    (part,) = export(trainer, tmp_path)
+    assert part.parity.difference <= 1e-5
+
+
+@pytest.mark.slow
+def test_an_operation_that_onnx_lacks_is_named(tmp_path):
+    graph = Graph("predict", lambda x: (torch.linalg.solve(x, x),), {"x": torch.eye(2)}, ("y",), {}, has_rows=False)
+    with pytest.raises(UserError, match=r"with opset 18: it has no operation for torch's aten\._linalg_solve_ex"):
+        save_onnx(captured(graph), graph, tmp_path / "predict.onnx", {}, 18)
 
 
 @pytest.mark.slow
