@@ -43,6 +43,7 @@ class TrainConfig:
     eval_tasks: int = 100  # number of held-out tasks per evaluation
     checkpoint_every: int = 25  # number of iterations between checkpoints
     checkpoint_minutes: float = 5.0  # minutes after which a checkpoint is due though fewer iterations have passed
+    graphs: bool = False  # whether a step of a trial's collection is one CUDA graph; on a GPU, for families of torch
     sampler: AnySampler = field(  # choice of training tasks; evaluations keep the family's own distribution
         default_factory=UniformConfig, metadata={"variants": SAMPLERS}
     )
