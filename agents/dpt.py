@@ -15,7 +15,9 @@ Deviations: 1. the context moves with every step of a trial, not with every epis
 transitions as in pretraining. 2. where several actions are optimal, the label is uniform over them. 3. a query is not
 the first item, but an item after the transitions that it is about, which no other item sees: one pass over a context
 answers another query after each transition, and acting need not read the context again. 4. transitions have no
-positions, as their order does not matter. 5. with bandits, the arms of the context are drawn uniformly. 6. `hold`.
+positions, as their order does not matter. 5. with bandits, the arms of the context are drawn uniformly. 6. `hold`. 7.
+by default the transitions of a context are independent, and not those of a random policy's trials; with `walks`, some
+tasks have those of a walk.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from agents.imitation import ImitatingAgent
 from metarl.adaptation.attention import CausalStack, StackState
 from metarl.adaptation.sequence import SequenceBelief
 from metarl.adaptation.transformer import TransformerConfig
-from metarl.checks import at_least, not_negative, positive, widths
+from metarl.checks import at_least, in_range, not_negative, positive, widths
 from metarl.nets.distributions import Categorical
 from metarl.nets.mlp import PolicyHead
 from metarl.protocols import TaskFamily
@@ -50,6 +52,7 @@ class DPTConfig:
     hidden_size: int = 32  # width of the transformer
     head_sizes: tuple[int, ...] = ()  # hidden layers between the transformer's answer to a query and the action
     context: int = 100  # number of transitions per task in pretraining
+    walks: float = 0.0  # fraction of tasks whose transitions in pretraining are successive steps of a random walk
     hold: int = 1  # number of steps for which the noise that samples actions is kept; 1: fresh noise at each step
     learning_rate: float = 1e-3  # initial step size of Adam
     final_learning_rate: float = 1e-4  # step size at the last iteration, reached linearly; at most `learning_rate`
@@ -58,6 +61,7 @@ class DPTConfig:
     def __post_init__(self) -> None:
         widths(self, "hidden_size", "head_sizes")
         at_least(self, 1, "context", "hold")
+        in_range(self, 0, 1, "walks")
         positive(self, "learning_rate", "max_grad_norm")
         not_negative(self, "final_learning_rate")
         self.memory.check_width(self.hidden_size)
@@ -68,7 +72,7 @@ class DPTConfig:
         self, family: TaskFamily, train: TrainConfig, generators: Mapping[str, torch.Generator]
     ) -> LabelledSource:
         """Labelled transitions in fresh tasks."""
-        return LabelledSource(self, family, train, generators, num_steps=self.context)
+        return LabelledSource(self, family, train, generators, num_steps=self.context, walks=self.walks)
 
     def make(
         self,

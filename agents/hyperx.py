@@ -41,6 +41,9 @@ class HyperXConfig:
 
     novelty_weight: float = 1.0  # initial weight of the novelty of next observation and belief
     error_weight: float = 1.0  # initial weight of the decoder's error; without effect on an agent that has none
+    # places of the numbers of an observation that novelty looks at, beside the belief; none: at all of them
+    novelty_observations: tuple[int, ...] = ()
+    novelty_belief: bool = True  # whether novelty looks at the belief too
     novelty_sizes: tuple[int, ...] = (256, 256)  # hidden layers of the random and of the predicting network
     novelty_outputs: int = 128  # number of random outputs to predict
     novelty_scale: float = 10.0  # factor on the random network's weights
@@ -65,12 +68,21 @@ BONUSES: dict[str, Any] = {"none": NoBonus(), "hyperx": HyperXConfig()}  # by th
 class HyperX:
     """The bonuses' networks and scales.
 
-    input_size: size of an observation with its belief.
+    Raises:
+        ValueError: when an observation has no such number as the novelty is to look at.
     """
 
-    def __init__(self, config: HyperXConfig, input_size: int, gamma: float, generator: torch.Generator) -> None:
+    def __init__(
+        self, config: HyperXConfig, *, obs_size: int, belief_size: int, gamma: float, generator: torch.Generator
+    ) -> None:
         self.config, self.gamma = config, gamma
-        sizes = (input_size, *config.novelty_sizes, config.novelty_outputs)
+        places = list(config.novelty_observations) or list(range(obs_size))
+        if not all(0 <= place < obs_size for place in places):
+            raise ValueError(f"novelty_observations is {tuple(places)}; must be from 0 to {obs_size - 1}")
+        if config.novelty_belief:
+            places += range(obs_size, obs_size + belief_size)
+        self.places = places  # of an observation with its belief, what novelty looks at
+        sizes = (len(places), *config.novelty_sizes, config.novelty_outputs)
         self.random = mlp(sizes, activation="relu", output_gain=1.0, generator=generator).requires_grad_(False)
         for parameter in self.random.parameters():
             parameter.mul_(config.novelty_scale)
@@ -84,8 +96,8 @@ class HyperX:
     ) -> tuple[Tensor, dict[str, float]]:
         """What to add to the rewards [T, B], and metrics.
 
-        reached [T, B, input]: next observations with the beliefs that hold them; error [T, B]: the decoder's on each
-        step, None without a decoder; remaining: the fraction of their first weights that the bonuses still have.
+        reached [T, B, O + belief]: next observations with the beliefs that hold them; error [T, B]: the decoder's on
+        each step, None without a decoder; remaining: the fraction of their first weights that the bonuses still have.
         """
         raw = {"novelty": self.novelty(reached), "error": error}
         weights = {"novelty": self.config.novelty_weight, "error": self.config.error_weight}
@@ -103,17 +115,18 @@ class HyperX:
 
     @torch.no_grad()
     def novelty(self, reached: Tensor) -> Tensor:
-        """The predictor's mean squared error: [..., input] -> [...]."""
-        return (self.predictor(reached) - self.random(reached)).square().mean(-1)
+        """The predictor's mean squared error: [..., O + belief] -> [...]."""
+        return self._errors(reached[..., self.places])
 
     def learn(self, reached: Tensor, generator: torch.Generator) -> None:
-        """Gradient steps of the predictor on samples of [K, input], drawn with replacement."""
+        """Gradient steps of the predictor on samples of [K, O + belief], drawn with replacement."""
+        seen = reached[:, self.places]
         for _ in range(self.config.num_novelty_steps):
-            index = torch.randint(
-                len(reached), (self.config.novelty_batch,), generator=generator, device=generator.device
-            )
-            loss = (self.predictor(reached[index]) - self.random(reached[index])).square().mean()
-            gradient_step(self.optimizer, loss)
+            index = torch.randint(len(seen), (self.config.novelty_batch,), generator=generator, device=generator.device)
+            gradient_step(self.optimizer, self._errors(seen[index]).mean())
+
+    def _errors(self, seen: Tensor) -> Tensor:
+        return (self.predictor(seen) - self.random(seen)).square().mean(-1)
 
     def state_dict(self) -> dict[str, Any]:
         return {

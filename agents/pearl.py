@@ -24,7 +24,7 @@ when the update began.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,13 +36,13 @@ from agents.discrete_soft_actor_critic import DiscreteSoftActorCritic
 from agents.soft_actor_critic import SoftActorCritic
 from metarl.adaptation.context import Aggregation, Belief, ContextBelief, factor_size
 from metarl.checks import at_least, in_range, literals, not_negative, positive, rounds, widths
-from metarl.deployment import DeployedAgent, StepInputs, where
+from metarl.deployment import DeployedAgent, DeployedPart
 from metarl.nets.mlp import Activation, mlp
 from metarl.nets.moments import Moments
-from metarl.optim import gradient_step, load_adam
+from metarl.optim import flat_gradient, gradient_step, load_adam
 from metarl.parallel import share_of_mean, shared_noise, sharing, total
 from metarl.protocols import TaskFamily
-from metarl.records import Decision, Record, Step, Trajectory, by_task
+from metarl.records import Decision, Step, Trajectory, by_task, cat
 from metarl.rl.replay import Replay, Transition
 from metarl.rl.replay_source import ReplaySource
 from metarl.source import TrainConfig
@@ -149,16 +149,6 @@ class PEARLState:
     stochastic: bool = False  # whether actions are sampled, as in collection, or the policy's mode
 
 
-@dataclass(frozen=True)
-class DeployedState(Record):
-    """The state of a deployed agent, per row; unlike in training, each row has its own task."""
-
-    belief: Belief  # [B, Z], from all transitions, those of the episode under way among them
-    latent: Tensor  # [B, Z], of the current episode
-    obs: Tensor  # [B, O], the observation last acted on
-    num_episodes: Tensor  # [B] int64, episodes that have ended
-
-
 class PEARL:
     """The agent; its source collects experience and owns the replay given to `update`."""
 
@@ -177,8 +167,8 @@ class PEARL:
         is_discrete = isinstance(action_space, spaces.Discrete)
         num_actions = int(action_space.n) if is_discrete else action_space.shape[0]
         obs_size, device = observation_space.shape[0], generator.device
-        item_size = obs_size + num_actions + 1 + (obs_size if config.next_obs_in_context else 0)
-        sizes = (item_size, *config.encoder_sizes, factor_size(config.latent_size, config.aggregation))
+        self.item_size = obs_size + num_actions + 1 + (obs_size if config.next_obs_in_context else 0)  # of `items`
+        sizes = (self.item_size, *config.encoder_sizes, factor_size(config.latent_size, config.aggregation))
         self.encoder = mlp(sizes, activation=config.activation, output_gain=1.0, generator=generator)
         self.sac = (DiscreteSoftActorCritic if is_discrete else SoftActorCritic)(
             obs_size + config.latent_size,
@@ -228,7 +218,7 @@ class PEARL:
         return state
 
     def act(self, state: PEARLState, obs: Tensor, generator: torch.Generator | None) -> Decision:
-        distribution = self.sac.actor(torch.cat([self._normalised(obs), state.latent], -1))
+        distribution = self.sac.actor(torch.cat([self.normalised(obs), state.latent], -1))
         stochastic = state.stochastic and generator is not None
         return Decision(self.sac.actor.to_env(distribution.sample(generator) if stochastic else distribution.mode))
 
@@ -236,7 +226,7 @@ class PEARL:
     def adapt(self, state: PEARLState, trajectory: Experience) -> PEARLState:
         """The belief after a block of episodes; z is sampled from it once exploration is over."""
         num_tasks = len(state.belief)
-        items = self._items(Transition.of(trajectory, trajectory.reward, num_tasks))
+        items = self.items(Transition.of(trajectory, trajectory.reward, num_tasks))
         belief = self.belief.adapt(state.belief, items, by_task(trajectory.valid, num_tasks))
         num_absorbed = state.num_absorbed + 1
         source = state.source if num_absorbed < self.config.num_exploration_episodes else belief
@@ -253,38 +243,18 @@ class PEARL:
         latent = state.latent.unflatten(0, (len(state.belief), -1))[tasks].flatten(0, 1)
         return replace(state, belief=state.belief[tasks], source=state.source[tasks], latent=latent)
 
-    def deployed(self, num_steps: int) -> DeployedAgent:
-        def step(state: DeployedState, inputs: StepInputs) -> tuple[Tensor, DeployedState]:
-            seen = inputs.step
-            item = self._items(
-                Transition(
-                    obs=state.obs,
-                    action=inputs.action,
-                    reward=seen.reward,
-                    shaped_reward=seen.reward,
-                    next_obs=seen.next_obs,
-                    terminated=seen.terminated,
-                )
-            )
-            belief = self.belief.adapt(state.belief, item[:, None], ~inputs.new_task[:, None])
-            num_episodes = state.num_episodes + inputs.episode_end
-            source = where(num_episodes < self.config.num_exploration_episodes, self.belief.prior(1), belief)
-            drawn = self.belief.latent(source)
-            if self.belief.is_random:
-                drawn = drawn + inputs.noise * self.belief.posterior(source).log_std.exp()
-            latent = where(inputs.episode_end | inputs.new_task, drawn, state.latent)
-            distribution = self.sac.actor(torch.cat([self._normalised(inputs.obs), latent], -1))
-            action = self.sac.actor.to_env(distribution.mode)
-            return action, DeployedState(belief, latent, inputs.obs, num_episodes)
+    # --- deployed (agents/pearl_deployment.py) --------------------------------------------------------------------
 
-        belief, device = self.belief.prior(1), self.obs_moments.mean.device
-        obs = torch.zeros(1, len(self.obs_moments.mean), device=device)
-        initial = DeployedState(
-            belief, self.belief.latent(belief), obs, torch.zeros(1, dtype=torch.int64, device=device)
-        )
-        reads = ("action", "reward", "episode_end", *(("next_obs",) if self.config.next_obs_in_context else ()))
-        size = self.config.latent_size if self.belief.is_random else 0
-        return DeployedAgent(step, initial, (*reads, *(("noise",) if size else ())), noise_size=size)
+    def deployed(self, num_steps: int) -> DeployedAgent:
+        from agents.pearl_deployment import deployed  # here, as training does without
+
+        return deployed(self)
+
+    def deployed_parts(self) -> tuple[DeployedPart, ...]:
+        """The encoder, from a transition to the sums of the belief, and the policy, from the sums to an action."""
+        from agents.pearl_deployment import deployed_parts
+
+        return deployed_parts(self)
 
     # --- collecting (metarl/rl/replay_source.py) -----------------------------------------------------------------
 
@@ -297,19 +267,19 @@ class PEARL:
         belief = self._infer(context)
         return replace(state, belief=belief, source=belief)
 
-    def _items(self, data: Transition) -> Tensor:
+    def items(self, data: Transition) -> Tensor:
         """The encoder's inputs for transitions: [..., item]."""
-        next_obs = [self._normalised(data.next_obs)] if self.config.next_obs_in_context else []
+        next_obs = [self.normalised(data.next_obs)] if self.config.next_obs_in_context else []
         return torch.cat(
-            [self._normalised(data.obs), self.sac.actor.from_env(data.action), data.reward.unsqueeze(-1), *next_obs], -1
+            [self.normalised(data.obs), self.sac.actor.from_env(data.action), data.reward.unsqueeze(-1), *next_obs], -1
         )
 
-    def _normalised(self, obs: Tensor) -> Tensor:
+    def normalised(self, obs: Tensor) -> Tensor:
         return self.obs_moments.standardise(obs) if self.config.normalise_obs else obs
 
     def _infer(self, context: Transition) -> Belief:
         """The belief about tasks given transitions [N, K, ...]."""
-        return self.belief.adapt(self.belief.prior(len(context)), self._items(context))
+        return self.belief.adapt(self.belief.prior(len(context)), self.items(context))
 
     # --- learning ---------------------------------------------------------------------------------------------
 
@@ -366,13 +336,28 @@ class PEARL:
         """The losses of critics and encoder on transitions [M, K, ...] of tasks with these beliefs."""
         config, rows = self.config, data.map(lambda value: value.flatten(0, 1))
         latent = self.belief.latent(belief, generator).repeat_interleave(data.reward.shape[1], 0)  # [M K, Z]
-        features = torch.cat([self._normalised(rows.obs), latent], -1)
-        next_features = torch.cat([self._normalised(rows.next_obs), latent.detach()], -1)
+        features = torch.cat([self.normalised(rows.obs), latent], -1)
+        next_features = torch.cat([self.normalised(rows.next_obs), latent.detach()], -1)
         reward = config.reward_scale * rows.shaped_reward
         target = self.sac.targets(reward, rows.terminated, next_features, generator)
         critic = self.sac.critic_loss(features, self.sac.actor.from_env(rows.action), target)
         divergence = self.belief.divergence(belief).mean() if self.belief.is_random else critic.new_zeros(())
         return CriticLosses(critic + config.kl_weight * divergence, critic, divergence, features.detach())
+
+    def task_gradients(self, trial: Sequence[Experience], num_tasks: int, generator: torch.Generator) -> Tensor:
+        """The gradients of the loss of critics and encoder on each task's own trial, with equal noise: [num_tasks, P].
+
+        The trial is both context and data, and rewards are the task's own, also where training has shaped ones.
+        """
+        parts = [Transition.of(trajectory, trajectory.reward, num_tasks) for trajectory in trial]
+        valid = torch.cat([by_task(trajectory.valid, num_tasks) for trajectory in trial], 1)  # [N, K]
+        data, noise, gradients = cat(parts, dim=1), generator.get_state(), []
+        for task in range(num_tasks):
+            own = data[task].map(lambda values, keep=valid[task]: values[keep].unsqueeze(0))
+            generator.set_state(noise)
+            loss = self.critic_losses(own, self._infer(own), generator).loss
+            gradients.append(flat_gradient(loss, self._critic_params))
+        return torch.stack(gradients)
 
     def _step(self, name: str, loss: Tensor) -> None:
         gradient_step(self.optimizers[name], share_of_mean(loss))

@@ -31,6 +31,7 @@ from torch.utils.checkpoint import checkpoint
 
 from agents.hyperx import HyperX, HyperXConfig
 from agents.inner_learner import INNER_LEARNERS, InnerLearnerConfig, InnerState, NoInnerLearner
+from agents.memories import WithMemory
 from agents.ppo import PPO, Evaluated
 from agents.trial_agent import (
     InputMoments,
@@ -42,17 +43,11 @@ from agents.trial_agent import (
 )
 from metarl.adaptation.attention import CausalStack, StackState
 from metarl.adaptation.no_memory import NoMemoryConfig
-from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceBelief, SequenceState
-from metarl.adaptation.snail import SnailConfig
-from metarl.adaptation.splagger import SplAggerConfig
-from metarl.adaptation.transformer import TransformerConfig
-from metarl.adaptation.window import WindowConfig
-from metarl.checks import at_least, widths
+from metarl.checks import at_least
 from metarl.deployment import DeployedAgent, StepInputs
 from metarl.nets.mlp import mlp
 from metarl.nets.moments import Moments
-from metarl.optim import flat_gradient
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
 from metarl.rl.privileged import CriticSees
@@ -61,52 +56,12 @@ from metarl.source import TrainConfig
 
 Experience = Trajectory[ActorCriticDecision]
 
-MEMORIES = {  # the memories by the names that the command line takes
-    "gru": RecurrentConfig("gru"),
-    "lstm": RecurrentConfig("lstm"),
-    "snail": SnailConfig(),
-    "transformer": TransformerConfig(),
-    "window": WindowConfig(),
-    "splagger": SplAggerConfig(),
-    "none": NoMemoryConfig(),
-}
-MemoryConfig = NoMemoryConfig | RecurrentConfig | SnailConfig | SplAggerConfig | TransformerConfig | WindowConfig
-
-
-def check_memory_choice(memory: object, hidden_size: int, encoder_sizes: Sequence[int]) -> None:
-    """Check that an agent's memory is one of these, and that it suits the other settings.
-
-    Raises:
-        ValueError: naming the setting.
-    """
-    if not isinstance(memory, MemoryConfig):
-        classes = dict.fromkeys(type(memory).__name__ for memory in MEMORIES.values())
-        raise ValueError(f"memory is {memory!r}; must be one of {', '.join(classes)}")
-    if isinstance(memory, TransformerConfig):
-        memory.check_width(hidden_size)
-    if isinstance(memory, NoMemoryConfig) and encoder_sizes:
-        raise ValueError(f"encoder_sizes is {encoder_sizes}; must be empty without a memory")
-    if isinstance(memory, SplAggerConfig):
-        memory.sizes(hidden_size)  # refuses an empty part
-
-
-def longest_trial(memory: MemoryConfig) -> int | None:
-    """The number of steps in the longest trial that a memory can read; None: unlimited."""
-    if isinstance(memory, TransformerConfig) and memory.positions == "learned":
-        return memory.max_items - 1
-    return None
-
 
 @dataclass(frozen=True)
-class RL2Config(LatentAgentConfig):
+class RL2Config(LatentAgentConfig, WithMemory):
     """RL²: a recurrent policy trained by PPO."""
 
-    memory: MemoryConfig = field(  # memory of the trial so far
-        default_factory=RecurrentConfig, metadata={"variants": MEMORIES}
-    )
     whole_transition: bool = False  # whether each item of the memory's input also holds the previous observation
-    hidden_size: int = 128  # size of the memory's output: number of units, or a transformer's width
-    encoder_sizes: tuple[int, ...] = ()  # hidden layers between the inputs and the memory
     # number of steps that an update keeps in memory at a time and computes twice, for long trials; None: whole trials
     segment: int | None = None
     truncate: bool = False  # whether gradients stop at the start of a segment
@@ -118,25 +73,14 @@ class RL2Config(LatentAgentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        widths(self, "hidden_size", "encoder_sizes")
+        self.check_memory()
         at_least(self, 1, "segment")
         if self.truncate and self.segment is None:
             raise ValueError("truncate is True; must be False without a segment, whose start stops the gradients")
-        check_memory_choice(self.memory, self.hidden_size, self.encoder_sizes)
         if not isinstance(self.inner, (NoInnerLearner, InnerLearnerConfig)):
             raise ValueError(f"inner is {self.inner!r}; must be a NoInnerLearner or InnerLearnerConfig")
         if isinstance(self.memory, NoMemoryConfig) and self.writer is not None:
             raise ValueError("policy is a hypernetwork; must be heads without a memory, which it would read")
-
-    @property
-    def memory_size(self) -> int:
-        """The size of the memory's output."""
-        return 0 if isinstance(self.memory, NoMemoryConfig) else self.hidden_size
-
-    @property
-    def max_trial_steps(self) -> int | None:
-        """The length of the longest trial that the memory can read; None: unlimited."""
-        return longest_trial(self.memory)
 
     def make_source(
         self, family: TaskFamily, train: TrainConfig, generators: Mapping[str, torch.Generator]
@@ -261,7 +205,13 @@ class RL2(TrialAgent):
         kind = PrivilegedMoments if privileged_size else InputMoments
         self.moments = kind.empty(device=generator.device, **sizes)
         if isinstance(config.bonus, HyperXConfig):
-            self.hyperx = HyperX(config.bonus, obs_size + config.memory_size, config.gamma, generator)
+            self.hyperx = HyperX(
+                config.bonus,
+                obs_size=obs_size,
+                belief_size=config.memory_size,
+                gamma=config.gamma,
+                generator=generator,
+            )
 
     # --- acting: prior, observe and act, one step at a time ----------------------------------------------------
 
@@ -358,13 +308,12 @@ class RL2(TrialAgent):
     def task_gradients(self, trial: Sequence[Experience], num_tasks: int, generator: torch.Generator) -> Tensor:
         """The gradients of PPO's loss, without bonus: [num_tasks, P]."""
         trajectory = self._valued(*trial)
-        inputs, batch, decision = self._inputs(trajectory), self._batch(trajectory), trajectory.decision
-        parameters = list(self.net.parameters())
-        gradients = []
-        for rows in torch.arange(trajectory.valid.shape[1], device=trajectory.valid.device).chunk(num_tasks):
-            evaluated = self._evaluate(inputs.rows(rows), decision.action[:, rows])
-            gradients.append(flat_gradient(self.ppo.loss(batch.rows(rows), evaluated), parameters))
-        return torch.stack(gradients)
+        inputs, decision = self._inputs(trajectory), trajectory.decision
+
+        def evaluate(rows: Tensor) -> Evaluated:
+            return self._evaluate(inputs.rows(rows), decision.action[:, rows])
+
+        return self._policy_gradients(list(self.net.parameters()), trajectory, evaluate, num_tasks)
 
     def _valued(self, trajectory: Experience) -> Experience:
         """The trajectory with the critic's values, where acting could not know them."""

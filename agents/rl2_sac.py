@@ -33,7 +33,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,11 +41,9 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.discrete_soft_actor_critic import DiscreteSoftActorCritic
-from agents.rl2 import MEMORIES, MemoryConfig, check_memory_choice, longest_trial
+from agents.memories import WithMemory
 from agents.soft_actor_critic import SoftActorCritic, polyak_update
 from agents.trial_agent import InputMoments, memory_item
-from metarl.adaptation.no_memory import NoMemoryConfig
-from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceBelief, SequenceState
 from metarl.checks import at_least, in_range, literals, positive, rounds, widths
 from metarl.deployment import DeployedAgent, StepInputs, where
@@ -60,14 +58,9 @@ from metarl.source import TrainConfig
 
 
 @dataclass(frozen=True)
-class RL2SACConfig:
+class RL2SACConfig(WithMemory):
     """Off-policy RL²: soft actor-critic with a memory, trained on whole trials from a buffer."""
 
-    memory: MemoryConfig = field(  # memory of the trial so far: one of the policy and one of the critics
-        default_factory=RecurrentConfig, metadata={"variants": MEMORIES}
-    )
-    hidden_size: int = 128  # size of a memory's output: number of units, or a transformer's width
-    encoder_sizes: tuple[int, ...] = ()  # hidden layers between the inputs and a memory
     head_sizes: tuple[int, ...] = (128, 128)  # hidden layers of the policy's and of each critic's head
     activation: Activation = "relu"  # nonlinearity of the hidden layers
     normalise_obs: bool = True  # whether observations are normalised by running moments
@@ -93,7 +86,8 @@ class RL2SACConfig:
 
     def __post_init__(self) -> None:
         literals(self)
-        widths(self, "hidden_size", "encoder_sizes", "head_sizes")
+        self.check_memory()
+        widths(self, "head_sizes")
         rounds(self, "num_gradient_steps")
         at_least(self, 1, "buffer_trials", "meta_batch", "segment", "batch")
         if not 0 <= self.burn_in < (self.segment or 1):
@@ -103,17 +97,6 @@ class RL2SACConfig:
         in_range(self, 0, 1, "gamma")
         if not 0 < self.tau <= 1:
             raise ValueError(f"tau is {self.tau}; must be in (0, 1]")
-        check_memory_choice(self.memory, self.hidden_size, self.encoder_sizes)
-
-    @property
-    def memory_size(self) -> int:
-        """The size of a memory's output."""
-        return 0 if isinstance(self.memory, NoMemoryConfig) else self.hidden_size
-
-    @property
-    def max_trial_steps(self) -> int | None:
-        """The length of the longest trial that the memories can read; None: unlimited."""
-        return longest_trial(self.memory)
 
     def make_source(
         self, family: TaskFamily, train: TrainConfig, generators: Mapping[str, torch.Generator]

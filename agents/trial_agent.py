@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from agents.ppo import PPO, Evaluated, PPOBatch, PPOConfig, batch_of, past_retur
 from metarl.checks import positive, widths
 from metarl.nets.mlp import Activation, PolicyHead, mlp
 from metarl.nets.moments import Moments
+from metarl.optim import flat_gradient
 from metarl.records import Record, Trajectory
 
 
@@ -174,6 +175,19 @@ class TrialAgent:
         if not head.is_discrete:
             metrics["std"] = float(head.log_std.detach().exp().mean())
         return metrics
+
+    def _policy_gradients(
+        self,
+        parameters: Sequence[Tensor],
+        trajectory: Trajectory[Any],
+        evaluate: Callable[[Tensor], Evaluated],
+        num_tasks: int,
+    ) -> Tensor:
+        """The gradients of PPO's loss, without bonus, on the whole trials of each task: [num_tasks, P]."""
+        batch = self._batch(trajectory)
+        rows_of_tasks = torch.arange(trajectory.valid.shape[1], device=trajectory.valid.device).chunk(num_tasks)
+        losses = (self.ppo.loss(batch.rows(rows), evaluate(rows)) for rows in rows_of_tasks)
+        return torch.stack([flat_gradient(loss, parameters) for loss in losses])
 
     # --- inputs -----------------------------------------------------------------------------------------------
 

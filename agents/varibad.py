@@ -22,7 +22,7 @@ is no extra transition when an episode starts; the encoder is not told of the en
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -209,7 +209,13 @@ class VariBAD(TrialAgent):
         self.vae_optimizer = torch.optim.Adam(self.vae.parameters(), lr=config.vae_learning_rate)
         self.moments = BeliefMoments.empty(device=generator.device, obs=obs_size, belief=2 * config.latent_size)
         if isinstance(config.bonus, HyperXConfig):
-            self.hyperx = HyperX(config.bonus, obs_size + 2 * config.latent_size, config.gamma, generator)
+            self.hyperx = HyperX(
+                config.bonus,
+                obs_size=obs_size,
+                belief_size=2 * config.latent_size,
+                gamma=config.gamma,
+                generator=generator,
+            )
 
     # --- acting: prior, observe and act, one step at a time ----------------------------------------------------
 
@@ -309,7 +315,21 @@ class VariBAD(TrialAgent):
         error = self.vae.error_of_each(transitions, after.sample(generator))
         return torch.cat([transitions.next_obs, _as_input(after)], -1), error
 
+    def task_gradients(self, trial: Sequence[Experience], num_tasks: int, generator: torch.Generator) -> Tensor:
+        """The gradients of PPO's loss for policy and critic, given the beliefs on which they acted: [num_tasks, P].
+
+        The loss of the VAE, on recent trials of all tasks, is left out.
+        """
+        (trajectory,) = trial
+        return self._policy_gradients(
+            list(self.policy.parameters()), trajectory, self._evaluation(trajectory), num_tasks
+        )
+
     def _update_policy(self, trajectory: Experience, generator: torch.Generator) -> dict[str, float]:
+        return self._update_head(self.policy.head, trajectory, self._evaluation(trajectory), generator)
+
+    def _evaluation(self, trajectory: Experience) -> Callable[[Tensor], Evaluated]:
+        """A function that evaluates the policy on some rows, on the beliefs on which they were acted."""
         decision = trajectory.decision
 
         def evaluate(rows: Tensor) -> Evaluated:
@@ -318,7 +338,7 @@ class VariBAD(TrialAgent):
             log_prob = distribution.log_prob(self.policy.head.from_env(decision.action[:, rows]))
             return Evaluated(log_prob, self.policy.critic(features).squeeze(-1), distribution.entropy())
 
-        return self._update_head(self.policy.head, trajectory, evaluate, generator)
+        return evaluate
 
     def _vae_step(self, trials: TrialSteps, learning_rate: float, generator: torch.Generator) -> dict[str, Tensor]:
         """One gradient step of the VAE, on this process's share of trials; returns its terms of the loss's parts."""

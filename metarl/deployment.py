@@ -76,6 +76,26 @@ class DeploysAdaptation(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class DeployedPart:
+    """A part of an agent's step that can run apart from the rest, at its own rate or in another process."""
+
+    name: str
+    function: Callable[[Any, dict[str, Tensor]], tuple[Tensor | None, Any]]  # state and inputs to action and next state
+    state: Any  # example of what it reads of the step's state, of one row [1, ...]; random, as a trial might leave it
+    reads: dict[str, str]  # the fields of `StepInputs` that it reads, with what each of them means here
+    noise_size: int = 0  # Z
+
+
+@runtime_checkable
+class DeploysParts(Protocol):
+    """An optional method of an `Agent` whose step has such parts."""
+
+    def deployed_parts(self) -> tuple[DeployedPart, ...]:
+        """The parts of the agent's step; a part returns None for the action or the state that it does not decide."""
+        ...
+
+
 def where(rows: Tensor, chosen: S, other: S) -> S:
     """`chosen` in the rows [B] where `rows` is true, and `other` in the rest: states [B, ...] or [1, ...]."""
 

@@ -271,7 +271,7 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         """The evaluation as JSON values; numbers that are not finite (errors of a diverged learner) become None."""
-        return _finite_or_none(asdict(self))
+        return finite_or_none(asdict(self))
 
     def check_finite(self) -> None:
         """Refuse a curve that says nothing, as that of a learner that has diverged.
@@ -338,11 +338,12 @@ def _numbers(values: Tensor) -> list[Any]:
     return np.array(short).reshape(values.shape).tolist()
 
 
-def _finite_or_none(value: Any) -> Any:
+def finite_or_none(value: Any) -> Any:
+    """What JSON can hold: numbers that are not finite become None, also inside of lists and dictionaries."""
     if isinstance(value, dict):
-        return {key: _finite_or_none(inner) for key, inner in value.items()}
+        return {key: finite_or_none(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite_or_none(inner) for inner in value]
+        return [finite_or_none(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -220,11 +220,29 @@ class GroupsTasks(Protocol):
 
 
 @runtime_checkable
+class KnowsVersions(Protocol):
+    """An optional method of a `TaskFamily` whose environments run in another interpreter than ours."""
+
+    def versions(self) -> dict[str, str]:
+        """The versions of that interpreter and of its packages, by name."""
+        ...
+
+
+@runtime_checkable
 class LabelsActions(Protocol):
     """An optional method of a `TaskFamily` with discrete actions whose optimal actions are known."""
 
     def labelled_transitions(self, tasks: Any, num_steps: int, generator: torch.Generator) -> LabelledTransitions:
         """`num_steps` independent transitions in each task, and one query more with the optimal actions."""
+        ...
+
+
+@runtime_checkable
+class LabelsWalks(LabelsActions, Protocol):
+    """One that can also draw a task's transitions as successive steps."""
+
+    def labelled_walks(self, tasks: Any, num_steps: int, generator: torch.Generator) -> LabelledTransitions:
+        """The same, with `num_steps` successive transitions of a random walk in each task."""
         ...
 
 

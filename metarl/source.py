@@ -43,6 +43,7 @@ class TrainConfig:
     eval_tasks: int = 100  # number of held-out tasks per evaluation
     checkpoint_every: int = 25  # number of iterations between checkpoints
     checkpoint_minutes: float = 5.0  # minutes after which a checkpoint is due though fewer iterations have passed
+    keep_every: int = 0  # number of iterations between further checkpoints that are never replaced; 0: none are kept
     graphs: bool = False  # whether a step of a trial's collection is one CUDA graph; on a GPU, for families of torch
     sampler: AnySampler = field(  # choice of training tasks; evaluations keep the family's own distribution
         default_factory=UniformConfig, metadata={"variants": SAMPLERS}
@@ -50,7 +51,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "num_iterations", "num_tasks", "copies", "num_points", "eval_tasks", "checkpoint_every")
-        at_least(self, 0, "eval_every")
+        at_least(self, 0, "eval_every", "keep_every")
         positive(self, "checkpoint_minutes")
         if not isinstance(self.sampler, AnySampler):
             raise ValueError(f"sampler is {self.sampler!r}; must be a configuration such as {SAMPLERS['roml']!r}")

@@ -93,6 +93,19 @@ def interval_over_rows(
     return float(low), float(high)
 
 
+def ratio_interval(parts: Scores, wholes: Scores) -> tuple[float, float]:
+    """95 % bootstrap interval of the sum of parts [K] over that of their wholes [K]; NaN where these sum to zero."""
+    if not wholes.sum():
+        return math.nan, math.nan
+    pairs = np.stack([parts, wholes], 1)
+
+    def ratio(drawn: Scores) -> Scores:
+        sums = drawn.reshape(len(drawn), -1, 2).sum(1)
+        return np.divide(sums[:, 0], sums[:, 1], out=np.zeros(len(sums)), where=sums[:, 1] != 0)
+
+    return interval_over_rows(pairs, ratio)
+
+
 def difference_interval(
     scores: Scores, others: Scores, *, level: float = 0.95, num_resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:

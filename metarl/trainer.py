@@ -278,6 +278,11 @@ def _generators(device: str, *seed: int) -> dict[str, torch.Generator]:
 Evaluate = Callable[[Trainer, Split], Evaluation]
 
 
+def kept_checkpoint(iteration: int) -> str:
+    """The name of the checkpoint that is kept of an iteration."""
+    return f"iteration_{iteration}"
+
+
 def train(
     trainer: Trainer,
     run: Run,
@@ -288,6 +293,8 @@ def train(
 
     Checkpoints are saved at the start, every `checkpoint_every` iterations or `checkpoint_minutes`, and after the last
     iteration. If the last iteration was done before, only its row and its evaluation are made, where they are missing.
+
+    With `keep_every`, `iteration_N` is kept of every N that is a multiple of it, to evaluate and not to resume from.
 
     `best` is the checkpoint with the best score on validation tasks, every `eval_every` iterations and at the end;
     where the family has no such tasks, or `eval_every` is 0, that with the best return, or error, over a window of
@@ -305,6 +312,8 @@ def train(
         metrics = trainer.iterate()
         is_last = trainer.iteration == config.num_iterations
         evaluation = None
+        if config.keep_every and trainer.iteration % config.keep_every == 0:
+            run.save(kept_checkpoint(trainer.iteration), trainer.state_dict(to_train=False))
         if is_last:
             _save(trainer, run)  # before the evaluation, which may take long: interrupting it loses nothing
         try:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from gymnasium import spaces
@@ -32,7 +32,7 @@ from envs.locomotion.mujoco_env import MujocoEnv
 from envs.locomotion.reward_terms import Term, part_names, reasons_of, terms_of
 from envs.locomotion.start import Starts, check_values, has_home, noise_by_joint
 from envs.samplers import all_inside, attribute, check_draws, check_sampler_split, check_samplers, task_record
-from envs.simulators import INPUTS, Physics, make_physics
+from envs.simulators import INPUTS, Engine, Physics, make_physics
 from envs.simulators.actuator_parameters import half_servos
 from envs.simulators.batched import BatchedPhysics, Names, RestingState
 from envs.simulators.disturbed import DisturbedPhysics
@@ -42,6 +42,7 @@ from envs.simulators.robot_model import robot_model
 from envs.simulators.state import State
 from envs.simulators.targets import ModelParameter
 from envs.simulators.terrain import terrain_of
+from envs.simulators.timed_contacts import AIR_TIME, TimedContacts
 from metarl.checks import at_least
 from metarl.protocols import Split
 from metarl.records import Record
@@ -101,6 +102,8 @@ class MujocoFamily:
     num_episodes: int = 2  # number of episodes per trial
     name: str = "own_robot"  # name of the family
 
+    engines: ClassVar[tuple[Engine, ...]] = ("mujoco", "mujoco_warp")  # engines that can simulate it
+
     def __post_init__(self) -> None:
         at_least(self, 1, "horizon", "frame_skip", "num_episodes")
         at_least(self, 0, "start_noise", "num_actions")
@@ -157,10 +160,10 @@ class MujocoFamily:
         """Which tasks training can draw: [N] bool."""
         return all_inside(tasks, self.tasks)
 
-    def make_env(self, num_rows: int, generator: torch.Generator) -> MujocoEnv[Any]:
+    def make_env(self, num_rows: int, generator: torch.Generator, engine: Engine | None = None) -> MujocoEnv[Any]:
         """`num_rows` simulations on the generator's device; raises what `make_physics` does."""
         contact_forces = FIELD in self.dynamics.fields
-        physics = make_physics(self.model, num_rows, generator.device, contact_forces=contact_forces)
+        physics = make_physics(self.model, num_rows, generator.device, contact_forces=contact_forces, engine=engine)
         return MujocoEnv(self.dynamics, self.dynamics.disturbed(physics, generator), generator)
 
     def bounds(self, tasks: Record, num_episodes: int) -> dict[str, Tensor]:
@@ -253,7 +256,12 @@ class CustomDynamics:
         return fields
 
     def disturbed(self, physics: Physics, generator: torch.Generator, *, in_common: bool = False) -> Physics:
-        """An engine's simulations with the disturbances that tasks have, if they have any; see `DisturbedPhysics`."""
+        """An engine's simulations with the clocks that functions ask for, and the disturbances that tasks have.
+
+        See `TimedContacts` and `DisturbedPhysics`.
+        """
+        if AIR_TIME in self.fields:
+            physics = TimedContacts(physics, self._names.found)
         parameters = filter(None, self._family.parameters.values())
         if not any(target.field in DISTURBANCES for parameter in parameters for target in parameter.targets):
             return physics
@@ -377,7 +385,8 @@ class CustomDynamics:
             value = _called("goal", family.goal, sampled)
             if value.shape != (rows, 3):
                 raise ValueError(f"goal gives {_form(value)} for {rows} rows: it must have the shape ({rows}, 3)")
-        return tuple(sorted(now.used - {"qpos", "qvel"})), tuple(sorted(before.used)), asked, size
+        used = (now.used | before.used) - {"qpos", "qvel"}
+        return tuple(sorted(used)), tuple(sorted(before.used)), asked, size
 
     def _observed_size(self, name: str, observe: Observe, physics: BatchedPhysics, task: Any) -> int:
         obs, rows = _called(name, observe, physics, task), _ROWS_TO_TRY

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from envs.locomotion.forward import RandomParameters
@@ -30,6 +31,7 @@ from envs.locomotion.tasks import DirectionTasks, PhysicsTasks, VelocityTasks
 from envs.locomotion.velocity import VelocityFamily
 from envs.simulators.state import State
 from envs.splits import check_split
+from metarl.checks import at_least
 from metarl.protocols import Split
 
 BODY = HALF_CHEETAH.body
@@ -61,14 +63,36 @@ class HalfCheetahVel(HalfCheetah[VelocityTasks], VelocityFamily):
 class HalfCheetahDir(HalfCheetah[DirectionTasks]):
     """Run forward or backward; reward direction * v - control_cost |a|².
 
+    With `sparse_distance`, direction * v is paid only where a step ends at least so far from x = 0, and x is the
+    last number of the observation: Zintgraf et al. 2021, "HyperX", at 5 m. Lying still costs nothing there.
+
     There are only these two tasks, so "test" equals "train" (as in every paper), and "ood" is not declared. With
     `balanced`, half of the sampled tasks are forward, in random order (an odd one is random); otherwise each is sampled
     independently.
     """
 
     balanced: bool = True  # whether half of the sampled tasks are forward, rather than each at random
+    sparse_distance: float = 0.0  # distance from the start from which on the velocity is paid, in metres; 0: everywhere
 
     name = "half_cheetah_dir"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 0, "sparse_distance")
+
+    @property
+    def observation_space(self) -> spaces.Box:
+        size = super().observation_space.shape[0] + (self.sparse_distance > 0)
+        return spaces.Box(-float("inf"), float("inf"), (size,))
+
+    @property
+    def observation_names(self) -> list[str] | None:
+        names = super().observation_names
+        return names if names is None or not self.sparse_distance else [*names, "x"]
+
+    def observation(self, state: State, tasks: DirectionTasks) -> Tensor:
+        obs = super().observation(state, tasks)
+        return torch.cat((obs, state.qpos[:, :1].float()), dim=1) if self.sparse_distance else obs
 
     def sample(self, num_tasks: int, split: Split, generator: torch.Generator) -> DirectionTasks:
         check_split(self.name, split, has_ood=False, reason="it has no other directions")
@@ -89,6 +113,8 @@ class HalfCheetahDir(HalfCheetah[DirectionTasks]):
 
     def reward(self, before: State, after: State, action: Tensor, tasks: DirectionTasks, dt: float) -> Tensor:
         along = tasks.direction * x_velocity(before, after, dt)
+        if self.sparse_distance:
+            along = torch.where(after.qpos[:, 0].abs() < self.sparse_distance, 0.0, along)
         return (along - self.control_cost * squared(action)).float()
 
     def metrics(self, before: State, after: State, action: Tensor, tasks: DirectionTasks, dt: float) -> Tensor:

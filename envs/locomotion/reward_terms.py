@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 REWARD, ENDED_BY = "reward_", "ended_by_"  # how the metrics of terms and of reasons begin
@@ -37,6 +38,27 @@ class Term:
             raise ValueError(f"weight is {self.weight!r}; must be a finite number")
         if not callable(self.function):
             raise ValueError(f"function is {self.function!r}; must be a function")
+
+
+@dataclass(frozen=True)
+class FeetAirTime:
+    """A term for long steps: over the feet that touch down, the sum of the time in the air less `target`, s.
+
+    Rudin et al. Learning to walk in minutes using massively parallel deep reinforcement learning (2021), legged_gym.
+    Robots that may be told to stand need a function of their own around it that is zero then. Each foot's geom needs a
+    contact sensor in the file, as `physics.touches` does.
+
+    Deviation: a foot is in the air whenever its sensor finds no contact; legged_gym, whose simulator misses some, also
+    takes the step after a contact for one.
+    """
+
+    feet: tuple[str, ...]  # names of the feet's geoms
+    target: float = 0.5  # time in the air for which the term is zero, in seconds
+
+    def __call__(self, physics: Any, action: Tensor, task: Any) -> Tensor:
+        """[B] s"""
+        times = torch.stack([physics.landed_after(foot) for foot in self.feet], 1)
+        return torch.where(times > 0, times - self.target, 0.0).sum(1)
 
 
 def terms_of(reward: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar, get_args
 
 import torch
 from gymnasium import spaces
@@ -19,7 +19,7 @@ from torch import Tensor
 from envs.locomotion.contacts import FIELD, Contacts
 from envs.locomotion.mujoco_env import Locomotion, MujocoEnv
 from envs.locomotion.start import StartNoise
-from envs.simulators import make_physics
+from envs.simulators import Engine, make_physics
 from envs.simulators.state import State
 from metarl.checks import at_least
 from metarl.records import Record
@@ -77,6 +77,7 @@ class RobotFamily(Generic[T]):
     name = ""  # set by each family
     robot: ClassVar[Robot]
     contacts: ClassVar[Contacts | None] = None  # contact forces, for robots that have the choice
+    engines: ClassVar[tuple[Engine, ...]] = get_args(Engine)  # engines that can simulate it
 
     def __post_init__(self) -> None:
         at_least(self, 1, "horizon", "frame_skip")
@@ -138,9 +139,12 @@ class RobotFamily(Generic[T]):
     def fields_before(self) -> tuple[str, ...]:
         return ("qpos",)
 
-    def make_env(self: Locomotion[T], num_rows: int, generator: torch.Generator) -> MujocoEnv[T]:
+    def make_env(
+        self: Locomotion[T], num_rows: int, generator: torch.Generator, engine: Engine | None = None
+    ) -> MujocoEnv[T]:
         """`num_rows` simulations on the generator's device; raises what `make_physics` does."""
-        physics = make_physics(self.body, num_rows, generator.device, contact_forces=FIELD in self.fields)
+        contact_forces = FIELD in self.fields
+        physics = make_physics(self.body, num_rows, generator.device, contact_forces=contact_forces, engine=engine)
         return MujocoEnv(self, physics, generator)
 
     def physics(self, tasks: T, nominal: Callable[[str], Tensor]) -> Mapping[str, Tensor]:

@@ -25,7 +25,10 @@ OWN_POSITION = "qpos0"
 
 @dataclass(frozen=True)
 class StartNoise:
-    """Noise on every coordinate: uniform within ± `scale`, but for velocities drawn from N(0, scale²) if `gaussian`."""
+    """Noise on every coordinate: uniform within ± `scale`, but for velocities drawn from N(0, scale²) if `gaussian`.
+
+    It is drawn in float64 on every engine, so all of them start alike from one seed on one device.
+    """
 
     scale: float
     gaussian: bool = False
@@ -33,9 +36,9 @@ class StartNoise:
     def add(self, qpos: Tensor, qvel: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Positions [B, nq] and velocities [B, nv] with noise."""
         draw = torch.randn if self.gaussian else _uniform
-        position = _uniform(qpos.shape, generator=generator, dtype=qpos.dtype, device=qpos.device)
-        velocity = draw(qvel.shape, generator=generator, dtype=qvel.dtype, device=qvel.device)
-        return qpos + self.scale * position, qvel + self.scale * velocity
+        position = _uniform(qpos.shape, generator=generator, dtype=torch.float64, device=qpos.device)
+        velocity = draw(qvel.shape, generator=generator, dtype=torch.float64, device=qvel.device)
+        return qpos + (self.scale * position).to(qpos.dtype), qvel + (self.scale * velocity).to(qvel.dtype)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Physics engines behind one interface: `cpu` is MuJoCo's C engine on native threads, `gpu` is `mujoco_warp`.
 
+The device decides which, unless an engine is asked for: `mujoco_warp` on the CPU, or Gymnasium's own environments.
+
 Importing this package imports no simulator; `make_physics` does. The package sets MuJoCo's rendering backend, because
 MuJoCo reads the variable MUJOCO_GL only when it is imported, and its default needs a display.
 """
@@ -11,13 +13,16 @@ import importlib.util
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 # Fields of MuJoCo's data that are given to a simulation beside its state.
 INPUTS = ("ctrl", "act", "mocap_pos", "mocap_quat", "xfrc_applied")
+
+Engine = Literal["mujoco", "mujoco_warp", "gymnasium"]  # MuJoCo's C engine, the GPU's, Gymnasium's own environments
 
 
 class Physics(Protocol):
@@ -89,31 +94,54 @@ class Physics(Protocol):
         ...
 
 
-def make_physics(body: Any, num_rows: int, device: torch.device, *, contact_forces: bool = False) -> Physics:
-    """`num_rows` simulations on a device, by the engine for that device.
+def make_physics(
+    body: Any, num_rows: int, device: torch.device, *, contact_forces: bool = False, engine: Engine | None = None
+) -> Physics:
+    """`num_rows` simulations on a device, by the engine for that device, or by another.
 
     body: the path of an MJCF file, or a model that `envs.simulators.model.load_model` has compiled.
     contact_forces: compute the data's field "cfrc_ext" after each step, as Gymnasium does; otherwise it is undefined.
 
     Raises:
-        ValueError: for fewer rows than one, a device without an engine, an engine that is not installed, or contact
-            forces if the engine cannot compute them.
+        ValueError: for fewer rows than one, a device without an engine, an engine that is not installed or does not
+            fit the device or the body, or contact forces if the engine cannot compute them.
     """
     if num_rows < 1:
         raise ValueError(f"num_rows is {num_rows}; must be at least 1")
-    if device.type == "cpu":
-        from envs.simulators.cpu import CpuPhysics  # imported here: tasks can be sampled without a simulator
-
-        return CpuPhysics(body, num_rows, contact_forces=contact_forces)
-    if device.type != "cuda":
+    if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device is {str(device)!r}: MuJoCo simulates on 'cpu' and 'cuda'")
-    if contact_forces:
-        raise ValueError("contact forces (MuJoCo's cfrc_ext) are computed on the CPU only: device is 'cuda'")
-    if importlib.util.find_spec("mujoco_warp") is None:
-        raise ValueError("device is 'cuda', but mujoco-warp is not installed: pip install 'metarl[gpu]'")
-    from envs.simulators.gpu import GpuPhysics
+    if engine is None:
+        engine, asked = ("mujoco" if device.type == "cpu" else "mujoco_warp"), f"device is {device.type!r}"
+    else:
+        asked = f"engine is {engine!r}"
+    if engine == "mujoco_warp":
+        if contact_forces:
+            raise ValueError(f"contact forces (MuJoCo's cfrc_ext) are not computed by mujoco_warp: {asked}")
+        check_installed(engine, asked)
+        from envs.simulators.gpu import GpuPhysics  # imported here: tasks can be sampled without a simulator
 
-    return GpuPhysics(body, num_rows, device)
+        return GpuPhysics(body, num_rows, device)
+    if device.type != "cpu":
+        raise ValueError(f"{asked}, which simulates on the CPU only: device is {device.type!r}")
+    if engine == "gymnasium":
+        from envs.simulators.gymnasium_engine import ENVIRONMENTS, GymnasiumPhysics
+
+        if not isinstance(body, Path) or body.stem not in ENVIRONMENTS:
+            raise ValueError(f"{asked}, which simulates {', '.join(ENVIRONMENTS)} only: the robot is {body}")
+        return GymnasiumPhysics(body, num_rows)
+    from envs.simulators.cpu import CpuPhysics
+
+    return CpuPhysics(body, num_rows, contact_forces=contact_forces)
+
+
+def check_installed(engine: Engine, asked: str) -> None:
+    """Check that an engine is installed; `asked` says what needs it.
+
+    Raises:
+        ValueError: when it is not.
+    """
+    if engine == "mujoco_warp" and importlib.util.find_spec("mujoco_warp") is None:
+        raise ValueError(f"{asked}, but mujoco-warp is not installed: pip install 'metarl[gpu]'")
 
 
 def has_display() -> bool:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from envs.simulators.rotations import about_vertical, rotate, rotate_back, yaw_of
+from envs.simulators.timed_contacts import AIR_TIME
 
 _NET_FORCE = 3  # MuJoCo's number of the reduction "netforce" of contact sensors
 
@@ -43,6 +44,9 @@ class Names:
             for sensor, (address, size) in enumerate(zip(model.sensor_adr, model.sensor_dim, strict=True))
         }
         self._contacts = dict(_contact_sensors(model))
+        timed = {geom: found["found"].start for geom, found in self._contacts.items() if "found" in found}
+        self.found = tuple(timed.values())  # places in sensordata that say whether a geom touches anything
+        self._clocks = {geom: clock for clock, geom in enumerate(timed)}
         self._geoms = {model.geom(geom).name for geom in range(model.ngeom)} - {""}
         controls = torch.from_numpy(model.key_ctrl.copy())
         self._controls = {model.key(key).name: controls[key] for key in range(model.nkey)}
@@ -76,6 +80,11 @@ class Names:
             sensor = f'<contact geom1="{geom}" data="found force" reduce="netforce"/>'
             raise ValueError(f"geom {geom!r} has no sensor of contacts; add {sensor} to the file's <sensor>")
         return self._contacts[geom][what]
+
+    def clock(self, geom: str) -> int:
+        """A geom's place in the field `AIR_TIME`; raises ValueError as `contact` does."""
+        self.contact(geom, "found")
+        return self._clocks[geom]
 
     def controls(self, keyframe: str, like: Tensor) -> Tensor:
         """The controls [nu] of a keyframe, where `like` is; raises ValueError for one that the model lacks."""
@@ -216,6 +225,25 @@ class BatchedPhysics:
         """
         return -self.sensordata[:, self._names.contact(geom, "force")]  # the sensor measures what the geom exerts
 
+    def air_time(self, geom: str) -> Tensor:
+        """The time for which a geom has touched nothing, [B] s; zero while it touches, and at an episode's start.
+
+        Raises:
+            ValueError: as `touches`.
+        """
+        return getattr(self, AIR_TIME)[:, self._names.clock(geom)]
+
+    def landed_after(self, geom: str) -> Tensor:
+        """The time for which a geom had touched nothing when it touched down in this step, [B] s; else zero.
+
+        For `reward` and `metrics`.
+
+        Raises:
+            ValueError: as `touches` and `before`.
+        """
+        before = getattr(self.before, AIR_TIME)[:, self._names.clock(geom)]
+        return torch.where(self.touches(geom) & (before > 0), before + self.dt, 0.0)
+
 
 class RestingState:
     """B rows of a model at rest, on which functions are tried out; records the fields that they read.
@@ -225,13 +253,16 @@ class RestingState:
 
     def __init__(self, model: mujoco.MjModel, num_rows: int, start: Mapping[str, Any] | None = None) -> None:
         self.used: set[str] = set()  # fields that were read
-        self._num_rows = num_rows
+        self._num_rows, self._num_clocks = num_rows, len(Names(model).found)
         self._data = mujoco.MjData(model)
         for name, value in (start or {}).items():
             getattr(self._data, name)[...] = value
         mujoco.mj_forward(model, self._data)
 
     def __getattr__(self, field: str) -> Tensor:
+        if field == AIR_TIME:
+            self.used.add(field)
+            return torch.zeros(self._num_rows, self._num_clocks)
         value = getattr(self._data, field, None)
         if not isinstance(value, np.ndarray) or value.dtype != np.float64:
             fields = [name for name in dir(self._data) if isinstance(getattr(self._data, name, None), np.ndarray)]

@@ -12,7 +12,6 @@ workers with "spawn" and build the environment in them), and two Python threads 
 
 from __future__ import annotations
 
-import copy
 import difflib
 import logging
 import warnings
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from envs.simulators.cpu_count import available_cpus
 from envs.simulators.log_limiter import LogLimiter
-from envs.simulators.model import check_fields, check_models, load_model, model_field, owner_and_attribute
+from envs.simulators.model import check_fields, check_models, load_model, model_field, with_fields
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +122,7 @@ class CpuPhysics:
             for row, model in enumerate(self._models):
                 key = (id(model), *(value[row].numpy().tobytes() for value in fields.values()))
                 if key not in made:
-                    made[key] = _with_fields(model, fields, row)
+                    made[key] = with_fields(model, fields, row)
                 self._models[row] = made[key]
             self._batch.set_models(self._models)
             return
@@ -205,18 +204,6 @@ class CpuPhysics:
         model, data = self._batch.get_model(row), self._batch.get_data(row)
         mujoco.mj_forward(model, data)
         return model, data
-
-
-def _with_fields(model: mujoco.MjModel, fields: Mapping[str, Tensor], row: int) -> mujoco.MjModel:
-    """A copy of one row's model with its own values of the fields [B, ...] and all constants derived from them."""
-    if not fields:
-        return model
-    model = copy.copy(model)
-    for name, value in fields.items():
-        owner, attribute = owner_and_attribute(model, name)
-        setattr(owner, attribute, value[row].numpy())
-    mujoco.mj_setConst(model, mujoco.MjData(model))
-    return model
 
 
 def suitable_threads(num_rows: int) -> int:

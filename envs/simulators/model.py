@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,16 @@ def _log_engine_warning(message: str) -> None:
 # Without a handler, MuJoCo appends its warnings to MUJOCO_LOG.TXT in the working directory. The handler applies to the
 # whole process.
 mujoco.set_mju_user_warning(_log_engine_warning)
+
+
+@contextmanager
+def no_engine_warnings() -> Iterator[None]:
+    """Ignore MuJoCo's warnings, such as those about a file that others wrote."""
+    mujoco.set_mju_user_warning(lambda message: None)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(_log_engine_warning)
 
 
 def load_model(body: Path, edit: Callable[[mujoco.MjSpec], None] | None = None) -> mujoco.MjModel:
@@ -107,6 +119,18 @@ def check_fields(model: mujoco.MjModel, num_rows: int, fields: Mapping[str, Tens
         if not bool(finite.all()):
             row = int((~finite).nonzero()[0, 0])
             raise ValueError(f"field {name!r} of row {row} is {value[row].tolist()}; must be finite")
+
+
+def with_fields(model: mujoco.MjModel, fields: Mapping[str, Tensor], row: int) -> mujoco.MjModel:
+    """A copy of one row's model with its own values of the fields [B, ...] and all constants derived from them."""
+    if not fields:
+        return model
+    model = copy.copy(model)
+    for name, value in fields.items():
+        owner, attribute = owner_and_attribute(model, name)
+        setattr(owner, attribute, value[row].numpy())
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    return model
 
 
 def check_models(model: mujoco.MjModel, num_rows: int, models: Sequence[mujoco.MjModel]) -> None:

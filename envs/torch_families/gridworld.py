@@ -24,7 +24,7 @@ from torch.nn import functional
 from envs.splits import check_split
 from envs.torch_families.drawing import AGENT, GOAL, GRID, INK, Canvas, DrawnEnv
 from envs.torch_families.grid_search import bayes_optimal_returns
-from envs.torch_families.labelling import labelled_transitions
+from envs.torch_families.labelling import labelled_transitions, labelled_walks
 from envs.torch_families.torch_env import one_hot_rows, unit_box
 from metarl.checks import at_least, one_of
 from metarl.protocols import Split
@@ -127,6 +127,10 @@ class GridNavi:
     def labelled_transitions(self, tasks: GridTasks, num_steps: int, generator: torch.Generator) -> LabelledTransitions:
         """Uniform transitions, and optimal actions in uniform cells: see `metarl.protocols.LabelsActions`."""
         return labelled_transitions(_GridDynamics(self), tasks, num_steps, generator)
+
+    def labelled_walks(self, tasks: GridTasks, num_steps: int, generator: torch.Generator) -> LabelledTransitions:
+        """The same, but that a task's transitions are successive steps of a walk."""
+        return labelled_walks(_GridDynamics(self), tasks, num_steps, generator)
 
     def optimal_actions(self, tasks: GridTasks, obs: Tensor) -> Tensor:
         """Equal probabilities of the actions that lead nearest to the goal: [B, 5]."""

@@ -11,6 +11,8 @@ from torch import Tensor
 from envs.torch_families.torch_env import Dynamics
 from metarl.records import LabelledTransitions, Record
 
+KEPT = 5.0  # number of steps, on average, for which a walk keeps its action
+
 T = TypeVar("T", bound=Record)
 T_contra = TypeVar("T_contra", bound=Record, contravariant=True)
 
@@ -31,12 +33,48 @@ def labelled_transitions(
     dynamics: SolvedDynamics[T], tasks: T, num_steps: int, generator: torch.Generator
 ) -> LabelledTransitions:
     """Independent transitions [N, K, ...] from uniform states and actions, and K + 1 queries with optimal actions."""
-    assert isinstance(dynamics.action_space, spaces.Discrete)
-    num_tasks, device = len(tasks), generator.device
     rows = tasks.repeat_interleave(num_steps)
     state = dynamics.uniform_state(rows, generator)
-    action = torch.randint(int(dynamics.action_space.n), (num_tasks * num_steps,), generator=generator, device=device)
+    action = _random_actions(dynamics, len(rows), generator)
     next_state = dynamics.transition(rows, state, action, generator)
+    return _labelled(dynamics, tasks, state, action, next_state, generator)
+
+
+def labelled_walks(
+    dynamics: SolvedDynamics[T], tasks: T, num_steps: int, generator: torch.Generator
+) -> LabelledTransitions:
+    """The same, but that a task's transitions are successive steps of a walk from a uniform state.
+
+    A random action is kept for five steps on average, so the walk gets somewhere.
+    """
+    state, action = dynamics.uniform_state(tasks, generator), _random_actions(dynamics, len(tasks), generator)
+    steps: list[tuple[Tensor, Tensor, Tensor]] = []
+    for _ in range(num_steps):
+        turns = torch.rand(len(tasks), generator=generator, device=generator.device) < 1 / KEPT
+        action = torch.where(turns, _random_actions(dynamics, len(tasks), generator), action)
+        next_state = dynamics.transition(tasks, state, action, generator)
+        steps.append((state, action, next_state))
+        state = next_state
+    states, actions, next_states = (torch.stack(values, 1).flatten(0, 1) for values in zip(*steps, strict=True))
+    return _labelled(dynamics, tasks, states, actions, next_states, generator)
+
+
+def _random_actions(dynamics: SolvedDynamics[T], num_rows: int, generator: torch.Generator) -> Tensor:
+    assert isinstance(dynamics.action_space, spaces.Discrete)
+    return torch.randint(int(dynamics.action_space.n), (num_rows,), generator=generator, device=generator.device)
+
+
+def _labelled(
+    dynamics: SolvedDynamics[T],
+    tasks: T,
+    state: Tensor,
+    action: Tensor,
+    next_state: Tensor,
+    generator: torch.Generator,
+) -> LabelledTransitions:
+    """Transitions of N tasks, [N K, ...] by task, with what they pay and one query more in uniform states."""
+    num_tasks, num_steps = len(tasks), len(action) // len(tasks)
+    rows = tasks.repeat_interleave(num_steps)
     reward = dynamics.reward(rows, state, action, next_state, generator)
     asked = tasks.repeat_interleave(num_steps + 1)
     query = dynamics.uniform_state(asked, generator)

@@ -1,4 +1,4 @@
-"""Wrappers around any task family: visible time, histories, action repeats, noise, delays and metrics of effort.
+"""Wrappers around any task family: visible time, histories, action repeats, noise, delays, engines, metrics of effort.
 
     Delayed(Noisy(HalfCheetahVel(), obs_noise=Uniform(0, 0.1), action_noise=0.05), action_delay=Choice([0, 1, 2]))
 
@@ -14,6 +14,7 @@ from envs.wrappers.delayed import Delayed
 from envs.wrappers.effort import Effort
 from envs.wrappers.history import History
 from envs.wrappers.noisy import Noisy
+from envs.wrappers.on_engine import OnEngine
 from envs.wrappers.time_aware import TimeAware
 
-__all__ = ["ActionRepeat", "Delayed", "Effort", "History", "Noisy", "TimeAware"]
+__all__ = ["ActionRepeat", "Delayed", "Effort", "History", "Noisy", "OnEngine", "TimeAware"]

@@ -14,6 +14,8 @@ from envs.wrappers.wrapped import Wrapped, WrappedEnv
 from metarl.protocols import VectorEnv
 from metarl.records import Record, Step
 
+_TORQUES = "qfrc_actuator"  # MuJoCo's name of the actuators' forces on the joints
+
 
 class Effort(Wrapped):
     """Adds metrics of continuous actions; rewards, observations and the name stay the family's own.
@@ -57,6 +59,8 @@ class _EffortEnv(WrappedEnv):
     def reset(self, tasks: Record) -> Step:
         step = self.env.reset(tasks)
         self._before = torch.full((self.num_rows, len(self._low)), torch.nan, device=self.device)
+        if self._physics is not None:
+            self._physics.data(_TORQUES)  # engines fill a field from the first time on that it is asked for
         return self._with(step, *[torch.full_like(step.reward, torch.nan)] * (3 if self._physics else 2))
 
     def step(self, action: Tensor, active: Tensor | None = None) -> Step:
@@ -67,7 +71,7 @@ class _EffortEnv(WrappedEnv):
         self._before = torch.where(step.episode_end[:, None], torch.nan, carried_out)
         if self._physics is None:
             return self._with(step, rate, saturation)
-        power = (self._physics.data("qfrc_actuator") * self._physics.qvel).abs().sum(1).float()
+        power = (self._physics.data(_TORQUES) * self._physics.qvel).abs().sum(1).float()
         return self._with(step, rate, saturation, torch.where(step.episode_end, torch.nan, power))
 
     def _with(self, step: Step, *values: Tensor) -> Step:

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from agents.memories import MEMORIES
 from agents.pearl import PEARLConfig
-from agents.rl2 import MEMORIES, RL2Config
+from agents.rl2 import RL2Config
 from envs.locomotion.half_cheetah import HalfCheetahVel
 from experiments.benchmarks.harness import Result, interleave, ratios, report
 from experiments.exporting.export import OPSET

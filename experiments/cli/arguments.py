@@ -19,6 +19,7 @@ import tyro
 from metarl.errors import UserError
 
 T = TypeVar("T")
+Checkpoint = Annotated[str, tyro.conf.arg(metavar="{latest,best,iteration_N}")]  # of a run
 
 
 def parse(cls: type[T], argv: Sequence[str], *, prog: str, description: str = "", default: T | None = None) -> T:

@@ -65,21 +65,30 @@ def _short(value: float) -> str:
 
 
 def _draw_line(panel: Axes, axis: Axis, column: Sequence[float], cells: Sequence[Cell] | None) -> None:
-    """Values along an axis; with cells, the intervals too, and the first point of the curves."""
-    places = range(len(axis.values))
-    if cells is None:
-        panel.plot(places, column, "o-", color=_COLOURS[0])
-    else:
-        for index, colour in ((-1, _COLOURS[0]), (0, _COLOURS[1]))[: min(2, len(cells[0].evaluation.points))]:
+    """Values along an axis, or bars by name; with cells, the intervals too, and the first point of the curves."""
+    places, is_named = np.arange(len(axis.values)), any(isinstance(value, str) for value in axis.values)
+    style, apart = ("o", 0.08) if is_named else ("o-", 0.0)  # names have no order to draw a line along
+    if cells is not None:
+        for index, colour, side in ((-1, _COLOURS[0], 1), (0, _COLOURS[1], -1))[
+            : min(2, len(cells[0].evaluation.points))
+        ]:
             points = [cell.evaluation.points[index] for cell in cells]
             means = [point.mean for point in points]
             ends = [
                 [mean - p.ci95[0] for mean, p in zip(means, points, strict=True)],
                 [p.ci95[1] - p.mean for p in points],
             ]
-            panel.errorbar(places, means, yerr=ends, fmt="o-", capsize=3, color=colour, label=("first", "last")[index])
+            at, label = places + side * apart, ("first", "last")[index]
+            panel.errorbar(at, means, yerr=ends, fmt=style, capsize=3, color=colour, label=label)
         if len(cells[0].evaluation.points) > 1:
             panel.legend(title=cells[0].evaluation.measure.point, frameon=False)
+    elif is_named:
+        panel.bar_label(panel.bar(places, column, width=0.6, color=_COLOURS[0]), [_short(value) for value in column])
+        panel.margins(y=0.15)
+    else:
+        panel.plot(places, column, style, color=_COLOURS[0])
+    if is_named:
+        panel.set_xlim(-0.6, len(places) - 0.4)
     panel.set_xticks(list(places), [str(value) for value in axis.values])
     panel.set_xlabel(axis.label)
 

@@ -26,7 +26,7 @@ from experiments.experiment.reading import project_of, record_of
 from metarl.errors import EnvironmentFailed, RunError, UserError, shell_command
 from metarl.evaluation import Evaluation
 from metarl.parallel import agreed, anyone, exchanged, process_count, process_index
-from metarl.protocols import Split
+from metarl.protocols import KnowsVersions, Split
 from metarl.rl.rollouts import raised
 from metarl.run.directory import STEP_TAG, Run
 from metarl.run.follower import Follower
@@ -106,7 +106,13 @@ def _new_run(
 ) -> Run:
     config = to_config(experiment, name)
     record, copies = record_of(experiment, name)
-    kept = {"project": project_of(record), "code": as_files(record, copies, 0), "start": start}
+    family = experiment.family
+    kept = {
+        "project": project_of(record),
+        "code": as_files(record, copies, 0),
+        "start": start,
+        "family_versions": family.versions() if isinstance(family, KnowsVersions) else None,
+    }
     if run_dir is not None:
         return Run.create_at(run_dir, config, command, log, **kept)
     return Run.create_at(new_path(experiment), config, command, log, **kept)

@@ -100,7 +100,7 @@ def evaluate(
     split: Split = "test",
     tasks: int = 1000,
     points: int | None = None,
-    checkpoint: Literal["latest", "best"] = "latest",
+    checkpoint: str = "latest",
     seed: int = 0,
     device: Literal["cpu", "cuda"] | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -112,7 +112,8 @@ def evaluate(
 ) -> Evaluation:
     """The adaptation curve of a run's agent on unseen tasks; `.to_frame()` makes a pandas DataFrame of it.
 
-    points: of the curve: episodes of each task, or steps of adaptation; None: as many as in training. overrides:
+    points: of the curve: episodes of each task, or steps of adaptation; None: as many as in training. checkpoint:
+    "latest", "best", or "iteration_N" where the training kept it (`TrainConfig.keep_every`). overrides:
     fields of the family or the agent with other values than in training. deterministic: act by the policy's mode. One
     seed gives one result. Nothing is written.
     recipe, trust, as_trained, with_current: the code of a run that needs some of the user's, as of `load`.
@@ -132,7 +133,7 @@ def evaluate(
 def load(
     run: Run | str | Path,
     *,
-    checkpoint: Literal["latest", "best"] = "latest",
+    checkpoint: str = "latest",
     device: Literal["cpu", "cuda"] = "cpu",
     deterministic: bool = False,
     seed: int = 0,
@@ -143,10 +144,10 @@ def load(
 ) -> Any:
     """A run's agent, to act in a loop of your own (an `ActingAgent`), or its few-shot learner (a `Predictor`).
 
-    deterministic: act by the policy's mode. seed: seed of all randomness in acting. For a run that needs code of the
-    user's, recipe: the recipe to use in place of the one that the run names. trust: run code that the run names or
-    keeps, though this user has never run it. as_trained: use the copies that the run keeps. with_current: continue with
-    files that have changed since training.
+    checkpoint: as of `evaluate`. deterministic: act by the policy's mode. seed: seed of all randomness in acting. For a
+    run that needs code of the user's, recipe: the recipe to use in place of the one that the run names. trust: run code
+    that the run names or keeps, though this user has never run it. as_trained: use the copies that the run keeps.
+    with_current: continue with files that have changed since training.
 
     Raises:
         UserError: when there is no such run or checkpoint, or it cannot be read.

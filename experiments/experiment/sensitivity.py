@@ -10,7 +10,7 @@ from typing import Any
 
 from gymnasium import spaces
 
-from envs.wrappers import ActionRepeat, Delayed, Effort, Noisy
+from envs.wrappers import ActionRepeat, Delayed, Effort, Noisy, OnEngine
 from experiments.experiment.definition import Experiment
 from experiments.experiment.evaluating import evaluate_run
 from experiments.experiment.names import suggestion
@@ -20,7 +20,7 @@ from metarl.evaluation import Evaluation
 from metarl.run.directory import Run
 
 MOST_AXES = 2  # as many as a picture has
-_WRAPPERS = (Delayed, Noisy, ActionRepeat)  # the outermost first
+_WRAPPERS = (Delayed, Noisy, ActionRepeat, OnEngine)  # the outermost first
 _WRAPPED = {field.name: wrapper for wrapper in _WRAPPERS for field in fields(wrapper) if field.name != "family"}
 
 
@@ -60,8 +60,8 @@ class Cell:
 def evaluate_grid(run: Run, trained: Experiment[Any, Any], axes: Sequence[Axis], **settings: Any) -> Iterator[Cell]:
     """Evaluate a run at every point of a grid, on the same tasks wherever the family draws them alike.
 
-    Noise, delays and repeated actions are those of `envs.wrappers` where the family has no such field. Continuous
-    actions are measured, see `envs.wrappers.Effort`. settings: as of `evaluate_run`.
+    Noise, delays, repeated actions and engines are those of `envs.wrappers` where the family has no such field.
+    Continuous actions are measured, see `envs.wrappers.Effort`. settings: as of `evaluate_run`.
 
     Raises:
         UserError: for an unknown field, or what cannot be evaluated; fields and values are checked before the first

@@ -19,14 +19,15 @@ from experiments.exporting.graphs import (
     adaptation_graph,
     captured,
     imported_for_export,
+    part_graph,
     quietly,
     save_onnx,
     step_graph,
 )
 from experiments.exporting.metadata import metadata_of, signature
-from experiments.exporting.parity import Parity, Run, check_adaptation, check_parity
+from experiments.exporting.parity import Parity, Run, check_function, check_parity
 from experiments.exporting.predictors import check_predictions, metadata_of_predictor, predict_graph
-from metarl.deployment import Deploys, DeploysAdaptation
+from metarl.deployment import Deploys, DeploysAdaptation, DeploysParts
 from metarl.errors import UserError
 from metarl.fewshot.episode import FewShotFamily
 from metarl.trainer import Trainer
@@ -66,7 +67,8 @@ def export(
     trainer: Trainer, out: Path, *, opset: int = OPSET, curve: Mapping[str, Any] | None = None
 ) -> tuple[Part, ...]:
     """Write an agent's step.onnx, step.pt2 and step.json into the folder `out`, which is made, and likewise adapt.* of
-    agents that adapt after blocks of episodes, or the predict.* of a few-shot learner.
+    agents that adapt after blocks of episodes, the parts of a step that can run apart, or the predict.* of a few-shot
+    learner.
 
     curve: the evaluation of the run, for the metadata.
 
@@ -100,12 +102,17 @@ def _agent(trainer: Trainer, curve: Mapping[str, Any] | None) -> list[_ToExport]
     graph = step_graph(step, family.observation_space, family.action_space)
     metadata = metadata_of(trainer, graph, step.max_items, curve)
     wanted = [_ToExport(graph, metadata, partial(check_parity, trainer, graph, max_items=step.max_items))]
+    named = {name: metadata[name] for name in ("format", "agent", "family", "iteration", "versions")}
+
+    def add(graph: Graph, unit: str) -> None:
+        check = partial(check_function, graph, unit=unit)
+        wanted.append(_ToExport(graph, {**named, **signature(graph)}, check))
+
     if isinstance(agent, DeploysAdaptation):
         num_steps = (trainer.agent.block or 1) * family.horizon
-        adaptation = adaptation_graph(agent.deployed_adaptation(num_steps), step.initial)
-        named = {name: metadata[name] for name in ("format", "agent", "family", "iteration", "versions")}
-        check = partial(check_adaptation, adaptation)
-        wanted.append(_ToExport(adaptation, {**named, **signature(adaptation)}, check))
+        add(adaptation_graph(agent.deployed_adaptation(num_steps), step.initial), "block")
+    for part in agent.deployed_parts() if isinstance(agent, DeploysParts) else ():
+        add(part_graph(part, family.observation_space, family.action_space), "input")
     return wanted
 
 

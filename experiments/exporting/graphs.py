@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from metarl.deployment import DeployedAdaptation, DeployedAgent, StepInputs, where
+from experiments.exporting.replaced import REPLACED
+from metarl.deployment import DeployedAdaptation, DeployedAgent, DeployedPart, StepInputs, where
 from metarl.errors import UserError
 from metarl.records import Record
 
@@ -40,7 +42,10 @@ _MEANINGS = {
 }
 
 _ROWS = 2  # in the example from which a graph is captured; torch treats sizes 0 and 1 as constants
-_NOISY = "torch.onnx._internal.exporter._registration"  # a logger that warns of packages that are not needed
+_NOISY = (  # loggers that warn of packages that are not needed, and of numbers that a graph no longer has
+    "torch.onnx._internal.exporter._registration",
+    "torch._export.serde.serialize",
+)
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,24 @@ def adaptation_graph(adaptation: DeployedAdaptation, initial: Any) -> Graph:
     return Graph("adapt", adapt, state | adaptation.inputs, outputs, adaptation.meanings, has_rows=False)
 
 
+def part_graph(part: DeployedPart, observation_space: spaces.Box, action_space: spaces.Space[Any]) -> Graph:
+    """The graph of a part of an agent's step; the state that it reads has the names of the step's own."""
+    example, leaves = _example_inputs(observation_space, action_space, part.noise_size), dict(named_tensors(part.state))
+    form, names = pytree.tree_structure(part.state), list(part.reads)
+
+    def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+        state = pytree.tree_unflatten(list(tensors[len(names) :]), form)
+        action, following = part.function(state, dict(zip(names, tensors, strict=False)))
+        return (*(() if action is None else (action,)), *(() if following is None else pytree.tree_leaves(following)))
+
+    state = {f"{STATE}{name}": leaf.detach().repeat(_ROWS, *[1] * (leaf.ndim - 1)) for name, leaf in leaves.items()}
+    inputs = {name: getattr(example, name) for name in names} | state
+    with torch.no_grad():
+        action, following = part.function(part.state, {name: inputs[name][:1] for name in names})
+    outputs = (*(() if action is None else ("action",)), *(() if following is None else (f"{NEXT}{n}" for n in state)))
+    return Graph(part.name, run, inputs, outputs, part.reads)
+
+
 def input_name(field: str) -> str:
     """The name of a graph's input for a field of `StepInputs`; the output is called "action"."""
     return "previous_action" if field == "action" else field
@@ -156,7 +179,8 @@ def captured(graph: Graph) -> torch.export.ExportedProgram:
     with quietly(), torch.no_grad():
         inputs = tuple(graph.inputs.values())
         if not graph.has_rows:
-            traced = make_fx(graph.function, tracing_mode="real", _error_on_data_dependent_ops=False)(*inputs)
+            with torch.backends.mkldnn.flags(enabled=False):  # its LSTM is a single operation
+                traced = make_fx(graph.function, tracing_mode="real", _error_on_data_dependent_ops=False)(*inputs)
             return torch.export.export(traced, inputs, strict=False)
         shapes = (tuple(rows for _ in inputs),)
         return torch.export.export(_Module(graph.function).eval(), inputs, dynamic_shapes=shapes, strict=False)
@@ -175,14 +199,11 @@ def save_onnx(
     names: dict[str, Any] = {"input_names": list(graph.inputs), "output_names": list(graph.outputs)}
     try:
         with quietly():
-            if any(node.target in _REPLACED for node in program.graph.nodes):
-                program = program.run_decompositions(_REPLACED)
+            if any(node.target in REPLACED for node in program.graph.nodes):
+                program = program.run_decompositions(REPLACED)
             written = torch.onnx.export(program, (), dynamo=True, verbose=False, opset_version=opset, **names)
     except Exception as error:  # whatever torch's exporter raises
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"{graph.name} cannot be written as ONNX with opset {opset}: {lines[0].partition(chr(27))[0]}"
-        ) from error
+        raise UserError(f"{graph.name} cannot be written as ONNX with opset {opset}: {_reason(error)}") from error
     assert written is not None
     model = written.model_proto
     _tidy(model)
@@ -192,14 +213,15 @@ def save_onnx(
     path.write_bytes(model.SerializeToString())
 
 
-def _sort(x: Tensor, *, stable: bool, dim: int = -1, descending: bool = False) -> tuple[Tensor, Tensor]:
-    """A sort as ONNX has it, whose TopK puts the first of equals first."""
-    return tuple(torch.topk(x, x.shape[dim], dim, largest=descending))  # pyright: ignore[reportReturnType], two
-
-
-_REPLACED: dict[Any, Callable[..., Any]] = {  # operations that torch's exporter does not know
-    torch.ops.aten.sort.stable: _sort,
-}
+def _reason(error: BaseException) -> str:
+    """The operation that ONNX lacks, or else the first line of an error of torch's exporter."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if found := re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", str(cause)):
+            return f"it has no operation for torch's {found[1]}"
+        cause = cause.__cause__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].partition(chr(27))[0]
 
 
 def _tidy(model: Any) -> None:
@@ -234,12 +256,13 @@ def imported_for_export(package: str) -> Any:
 @contextmanager
 def quietly() -> Iterator[None]:
     """torch's exporters warn of their own parts and of packages that these graphs do not need."""
-    logger = logging.getLogger(_NOISY)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    levels = {name: logging.getLogger(name).level for name in _NOISY}
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

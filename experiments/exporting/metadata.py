@@ -44,7 +44,7 @@ def metadata_of(
         "reads_reward": "reward" in graph.inputs,
         "deterministic": True,
         "observation": {"size": family.observation_space.shape[0], "names": getattr(family, "observation_names", None)},
-        "action": _action(family.action_space),
+        "action": action_form(family.action_space),
         "robot": None if model is None else _robot(model),
         "control_rate_hz": None if model is None else 1 / env.seconds_per_step,
         "horizon": family.horizon,
@@ -70,7 +70,7 @@ def signature(graph: Graph) -> dict[str, Any]:
     return {"inputs": inputs, "outputs": list(graph.outputs), "state": graph.state}
 
 
-def _action(space: spaces.Space[Any]) -> dict[str, Any]:
+def action_form(space: spaces.Space[Any]) -> dict[str, Any]:
     """The actions: how many there are to choose from, or the bounds to which the environment clips each number."""
     if isinstance(space, spaces.Discrete):
         return {"kind": "discrete", "choices": int(space.n)}

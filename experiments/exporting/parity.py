@@ -18,7 +18,7 @@ from metarl.trainer import Trainer
 NUM_STEPS = 200  # a new task begins after half of them, or earlier where the memory holds fewer
 TOLERANCE = 1e-5  # largest difference, relative to the largest action, or number in the rest, that exceeds one
 _EPISODE = 37  # number of steps after which an episode is said to end
-_NUM_BLOCKS = 20  # blocks of random steps on which an adaptation is compared
+_NUM_INPUTS = 20  # random inputs on which a function is compared
 
 Run = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]  # of a file: its inputs to its outputs, by name
 
@@ -82,22 +82,25 @@ def check_parity(
     return worst
 
 
-def check_adaptation(graph: Graph, run: Run, seed: int = 0) -> Parity:
-    """Compare the file of an adaptation with the one in PyTorch, on random blocks from the meta-learned state.
+def check_function(graph: Graph, run: Run, seed: int = 0, unit: str = "input") -> Parity:
+    """Compare the file of a function with the one in PyTorch, on random inputs and the example's state.
+
+    unit: what one input is called.
 
     Raises:
         UserError: as `compared`.
     """
     generator = torch.Generator().manual_seed(seed)
-    worst = Parity(_NUM_BLOCKS, 0.0, "no output", unit="block")
-    for number in range(_NUM_BLOCKS):
+    worst = Parity(_NUM_INPUTS, 0.0, "no output", unit=unit)
+    for number in range(_NUM_INPUTS):
         given = {
             name: torch.randn(value.shape, generator=generator)
             if value.is_floating_point() and not name.startswith(STATE)
             else value
             for name, value in graph.inputs.items()
         }
-        expected = dict(zip(graph.outputs, graph.function(*given.values()), strict=True))
+        outputs = (value.detach() for value in graph.function(*given.values()))
+        expected = dict(zip(graph.outputs, outputs, strict=True))
         worst = compared(worst, number, expected, run(given))
     return worst
 

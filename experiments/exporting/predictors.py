@@ -52,6 +52,8 @@ def predict_graph(trainer: Trainer) -> Graph:
         del inputs["support_y"]
     else:
         meanings["support_y"] = "the targets of the examples"
+    with torch.no_grad():
+        predict(*inputs.values())  # what a learner computes once exists before the capture, so it is a constant there
     return Graph("predict", predict, inputs, ("prediction",), meanings, has_rows=False)
 
 

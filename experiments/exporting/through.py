@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from experiments.exporting.files import OnnxFile
 from experiments.exporting.graphs import input_name
+from experiments.exporting.metadata import action_form
 from metarl.deployment import DeploysAdaptation
 from metarl.errors import UserError
 from metarl.protocols import TaskFamily
@@ -117,14 +119,17 @@ def file_agent(file: OnnxFile, family: TaskFamily, learner: Any, *, deterministi
     learner: the agent in PyTorch, which makes the inputs of an adaptation from a block of episodes.
 
     Raises:
-        UserError: when the file is not an agent's, or reads other observations.
+        UserError: when the file is not that of an agent's step, or has other observations or actions.
     """
     inputs = file.metadata.get("inputs", {})
-    if "obs" not in inputs:
-        raise UserError(f"--through is {file.path}; must be the file of an agent that acts")
+    if not {"obs", "new_task"} <= set(inputs) or "action" not in file.outputs:
+        raise UserError(f"--through is {file.path}; must be the step of an agent that acts, such as step.onnx")
     shapes = list(inputs["obs"]["shape"][1:]), list(family.observation_space.shape or ())
     if shapes[0] != shapes[1]:
         raise UserError(f"{file.path} reads observations of shape {shapes[0]}; those of {family.name} are {shapes[1]}")
+    own, wanted = file.metadata["action"], action_form(family.action_space)
+    if own != wanted:
+        raise UserError(f"{file.path} gives actions {json.dumps(own)}; those of {family.name} are {json.dumps(wanted)}")
     adaptation, block = None, file.metadata.get("episodes_before_adapt")
     if block is not None and isinstance(learner, DeploysAdaptation):
         inputs_of = learner.deployed_adaptation(block * family.horizon).inputs_of

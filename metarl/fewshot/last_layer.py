@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -49,6 +50,12 @@ def mean_of_softmaxes(logits: Tensor, order: Tensor, deviations: Tensor) -> Tens
 
 def normal_points(num_points: int, like: Tensor) -> Tensor:
     """Points [num_points, W] of a standard normal distribution, one axis per class of `like` [..., W]."""
-    engine = torch.quasirandom.SobolEngine(like.shape[-1])
-    uniform = engine.draw(num_points, dtype=torch.float64) + 0.5 / num_points
-    return torch.special.ndtri(uniform).to(like)
+    return _points(num_points, like.shape[-1]).to(like)
+
+
+@cache
+def _points(num_points: int, size: int) -> Tensor:
+    """These points in float64, computed once; so they are constants of an exported graph."""
+    with torch.inference_mode(False):
+        uniform = torch.quasirandom.SobolEngine(size).draw(num_points, dtype=torch.float64) + 0.5 / num_points
+        return torch.special.ndtri(uniform)

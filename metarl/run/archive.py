@@ -155,6 +155,9 @@ class PackedRun(Run):
     def has(self, name: str) -> bool:
         return True
 
+    def checkpoints(self) -> list[str]:
+        return [self.checkpoint("best")]
+
     def load(self, name: str) -> dict[str, Any]:
         named = {member for member in self._sizes if member.startswith("tensors/")}
         state = self._put_together(self._object(STATE), named)

@@ -113,11 +113,13 @@ class Run:
         project: Path | None = None,
         code: Mapping[str, bytes] | None = None,
         start: Mapping[str, Any] | None = None,
+        family_versions: Mapping[str, str] | None = None,
     ) -> Run:
         """A new run in exactly this directory, which must be empty or absent, or have been left before it was a run.
 
         project: a folder of the user's project, whose commit is noted next to our own. code: what the run keeps of its
         code, by file name; see metarl/run/kept_files.py. start: the run whose weights the training starts from.
+        family_versions: those of the interpreter in which the environments run, where it is not ours.
 
         Raises:
             RunError: when it holds something already or cannot be written.
@@ -134,7 +136,9 @@ class Run:
             if not _is_blank(path):
                 raise RunError(f"{path} is not empty; a new run needs an empty directory or one that does not exist")
             (path / "checkpoints").mkdir(exist_ok=True)
-            meta = {**provenance(command, project), "log": list(log), **({} if start is None else {"from": start})}
+            more = {"from": start, "family_versions": family_versions}
+            given = {name: value for name, value in more.items() if value is not None}
+            meta = {**provenance(command, project), "log": list(log), **given}
             write_whole(path / "meta.json", _json_bytes(meta))
             cls(path).keep_code(code or {})
             write_whole(path / "config.json", _json_bytes(config))  # last: what makes a directory a run
@@ -400,6 +404,11 @@ class Run:
         """Whether there is a checkpoint of this name."""
         return self.checkpoint_path(name).is_file()
 
+    def checkpoints(self) -> list[str]:
+        """The names of all checkpoints, e.g. best, iteration_50, iteration_100, latest."""
+        names = [file.stem for file in self._own_folder("checkpoints").glob("*.pt") if not is_scratch(file)]
+        return sorted(names, key=lambda name: (name.rstrip("0123456789"), len(name), name))
+
     def checkpoint(self, asked: str) -> str:
         """The name of the checkpoint that is read where this one is asked for."""
         return asked
@@ -411,8 +420,9 @@ class Run:
             RunError: when there is none or it cannot be read.
         """
         path = self.checkpoint_path(name)
-        if not path.is_file():
-            raise RunError(f"{self.path} has no checkpoint named {name!r}")
+        names = self.checkpoints()
+        if name not in names:
+            raise RunError(f"{self.path} has no checkpoint named {name!r}; it has {', '.join(names) or 'none'}")
         try:
             file = path.open("rb")
         except OSError as error:

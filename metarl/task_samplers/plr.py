@@ -128,7 +128,7 @@ class PLRSampler:
         """The places [N] in the buffer of tasks that enter it, or were there before."""
         self._num_new += len(tasks)
         points, values = self.coordinates.of(tasks), numbers(tasks)[1]
-        replaceable = self.probabilities()[0].argsort().tolist() if self.size else []
+        replaceable = self.probabilities()[0].argsort().tolist() if self.size else range(self.config.capacity)
         places: list[int] = []
         for index, point in enumerate(points):
             same = (self._numbers[: self.size] == values[index]).all(1).nonzero()[:1, 0].tolist()

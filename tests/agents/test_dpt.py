@@ -77,6 +77,29 @@ def test_in_a_room_transitions_are_the_rooms_and_the_optimal_action_leads_to_the
     assert not (data.optimal[..., 4] > 0)[~there].any()
 
 
+def test_a_walk_goes_on_where_it_was_and_keeps_its_actions_for_a_while() -> None:
+    room = DarkRoom(size=4)
+    tasks = room.sample(50, "train", seeded())
+    data = room.labelled_walks(tasks, 40, seeded(1))
+    assert torch.equal(data.next_obs[:, :-1], data.obs[:, 1:])
+    goal = torch.stack([tasks.goal // 4, tasks.goal % 4], -1)[:, None]
+    assert torch.equal(data.reward > 0, ((data.next_obs * 3).round() == goal).all(-1))
+    kept = (data.action[:, 1:] == data.action[:, :-1]).float().mean()
+    assert kept == pytest.approx(1 - 1 / 5 + 1 / 5 / 5, abs=0.05)  # a fifth of the steps draw one of five actions
+
+
+def test_some_contexts_may_be_walks() -> None:
+    with pytest.raises(ValueError, match=r"walks is 1\.5; must be in \[0, 1\]"):
+        DPTConfig(walks=1.5)
+    train = TrainConfig(num_iterations=1, num_tasks=4)
+    with pytest.raises(ValueError, match=r"walks is 0\.5; must be 0 on bernoulli_bandit"):
+        Trainer(BernoulliBandit(), replace(SMALL, walks=0.5), train, agent_name="dpt", seed=0)
+    trainer = Trainer(DarkRoom(size=4), replace(SMALL, walks=0.5), train, agent_name="dpt", seed=0)
+    drawn = trainer.source.draw(trainer.agent).experience
+    follows = (drawn.next_obs[:, :-1] == drawn.obs[:, 1:]).all(-1).all(-1)
+    assert follows.tolist() == [True, True, False, False]
+
+
 def test_no_test_goal_is_a_training_goal_and_the_oracle_is_the_papers() -> None:
     room = DarkRoom()
     train, test = (set(room.sample(2000, split, seeded()).goal.tolist()) for split in ("train", "test"))

@@ -40,7 +40,7 @@ def trials(agent: Any) -> Trajectory:
 
 
 def hyperx(**settings) -> HyperX:
-    return HyperX(replace(BONUS, **settings), 3, 0.9, seeded())
+    return HyperX(replace(BONUS, **settings), obs_size=2, belief_size=1, gamma=0.9, generator=seeded())
 
 
 def test_what_was_seen_often_is_less_novel_than_what_was_not():
@@ -52,6 +52,26 @@ def test_what_was_seen_often_is_less_novel_than_what_was_not():
     assert made.novelty(known).mean() < 0.1 * before
     assert made.novelty(known).mean() < 0.1 * made.novelty(other).mean()
     assert all(torch.equal(p, q) for p, q in zip(made.random.parameters(), fixed, strict=True))
+
+
+def test_novelty_may_look_at_some_numbers_only():
+    where, other = torch.randn(5, 3, generator=seeded()), torch.randn(5, 3, generator=seeded(1))
+    for settings, seen in [
+        ({"novelty_observations": (1,)}, [1, 2]),
+        ({"novelty_belief": False}, [0, 1]),
+        ({"novelty_observations": (0,), "novelty_belief": False}, [0]),
+    ]:
+        made, unseen = hyperx(**settings), [place for place in range(3) if place not in seen]
+        moved = where.clone()
+        moved[:, unseen] = other[:, unseen]
+        assert torch.equal(made.novelty(moved), made.novelty(where))
+        moved[:, seen] = other[:, seen]
+        assert not torch.equal(made.novelty(moved), made.novelty(where))
+
+
+def test_novelty_cannot_look_at_a_number_that_is_not_observed():
+    with pytest.raises(ValueError, match=r"novelty_observations is \(0, 2\); must be from 0 to 1"):
+        hyperx(novelty_observations=(0, 2))
 
 
 def test_each_bonus_is_divided_by_the_deviation_of_its_discounted_sums():

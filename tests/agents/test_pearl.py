@@ -79,7 +79,7 @@ def reached(loss: torch.Tensor, parameters) -> bool:
 
 def test_which_loss_reaches_which_parameters():
     pearl = agent()
-    belief = pearl.belief.adapt(pearl.belief.prior(3), pearl._items(data()))
+    belief = pearl.belief.adapt(pearl.belief.prior(3), pearl.items(data()))
     losses = pearl.critic_losses(data(), belief, seeded())
     actor_loss, log_prob = pearl.sac.actor_loss(losses.features, seeded())
     sac = pearl.sac
@@ -117,13 +117,13 @@ def test_the_bottleneck_is_a_mean_over_tasks():
     once, twice = data(), data().map(lambda value: torch.cat([value, value]))
     divergences = []
     for transitions in (once, twice):
-        belief = pearl.belief.adapt(pearl.belief.prior(len(transitions)), pearl._items(transitions))
+        belief = pearl.belief.adapt(pearl.belief.prior(len(transitions)), pearl.items(transitions))
         losses = pearl.critic_losses(transitions, belief, seeded())
         divergences.append(losses.divergence)
         torch.testing.assert_close(losses.loss, losses.critic + SMALL.kl_weight * losses.divergence)
     torch.testing.assert_close(*divergences)
     scales = Normal(0.0, 1.0)
-    posterior = pearl.belief.posterior(pearl.belief.adapt(pearl.belief.prior(3), pearl._items(once)))
+    posterior = pearl.belief.posterior(pearl.belief.adapt(pearl.belief.prior(3), pearl.items(once)))
     theirs = torch.distributions.kl_divergence(Normal(posterior.mean, posterior.log_std.exp()), scales).sum(-1).mean()
     torch.testing.assert_close(divergences[0], theirs)
 
@@ -208,7 +208,7 @@ def test_exploration_is_from_the_prior_and_what_follows_from_all_that_was_seen()
             for name in ("obs", "action", "reward", "shaped_reward", "next_obs", "terminated")
         )
     )
-    once = pearl.belief.adapt(pearl.belief.prior(3), pearl._items(whole))
+    once = pearl.belief.adapt(pearl.belief.prior(3), pearl.items(whole))
     torch.testing.assert_close(state.belief.total, once.total)
 
 
@@ -360,7 +360,7 @@ def test_the_optimisers_step_is_adams():
     made = trainer()
     made.iterate()
     pearl = made.agent
-    belief = pearl.belief.adapt(pearl.belief.prior(3), pearl._items(data()))
+    belief = pearl.belief.adapt(pearl.belief.prior(3), pearl.items(data()))
     losses = pearl.critic_losses(data(), belief, seeded())
     actor_loss, _ = pearl.sac.actor_loss(losses.features, seeded())
     for name, params, loss in (

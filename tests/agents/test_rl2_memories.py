@@ -10,8 +10,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from agents.memories import MEMORIES
 from agents.ppo import losses_of
-from agents.rl2 import MEMORIES, RL2, Experience, RL2Config
+from agents.rl2 import RL2, Experience, RL2Config
 from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.torch_env import TorchEnv
 from metarl.adaptation.snail import SnailConfig

@@ -8,7 +8,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from agents.rl2 import MEMORIES
+from agents.memories import MEMORIES
 from agents.rl2_sac import RL2SAC, RL2SACConfig, taken
 from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import PointNavigation, Semicircle

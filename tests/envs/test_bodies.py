@@ -206,7 +206,7 @@ def test_contact_forces_start_at_zero_and_cost_by_hand() -> None:
 
 
 def test_contact_forces_are_for_the_cpu() -> None:
-    with pytest.raises(ValueError, match=r"contact forces \(MuJoCo's cfrc_ext\) are computed on the CPU only"):
+    with pytest.raises(ValueError, match=r"contact forces \(MuJoCo's cfrc_ext\) are not computed by mujoco_warp"):
         make_physics(ANT.body, 2, torch.device("cuda"), contact_forces=True)
 
 

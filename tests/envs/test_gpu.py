@@ -21,6 +21,7 @@ from envs.locomotion.mujoco_env import MujocoEnv
 from envs.samplers import Choice, Uniform
 from envs.simulators.cpu import CpuPhysics
 from envs.simulators.model import load_model
+from envs.wrappers import OnEngine
 from tests.envs.test_simulators import NothingWaits, longer_shin
 
 mujoco_warp: Any = pytest.importorskip("mujoco_warp")
@@ -291,6 +292,18 @@ def test_no_step_of_environment_and_agent_waits(name: str) -> None:
                 truncated.append(step.truncated)
     assert torch.stack(truncated).all(1).tolist() == [False, True, False, False, True, False, False]
     assert env.num_diverged == 0
+
+
+@pytest.mark.parametrize("name", ["half_cheetah_rand_params", "quadruped_vel"])
+def test_episodes_start_and_go_on_alike_on_both_engines_for_one_seed(name: str) -> None:
+    family: Any = make(name)
+    steps = []
+    for engine in ("mujoco", "mujoco_warp"):
+        env = OnEngine(family, engine).make_env(3, generator(1))
+        env.reset(family.sample(3, "test", generator(2)))
+        steps.append(env.step(torch.zeros(3, *family.action_space.shape)))
+    torch.testing.assert_close(steps[1].obs, steps[0].obs, atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(steps[1].reward, steps[0].reward, atol=1e-2, rtol=1e-2)
 
 
 def test_a_row_can_be_drawn() -> None:

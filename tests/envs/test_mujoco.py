@@ -153,6 +153,9 @@ def reward_of(family: Any, tasks: Any, x: tuple[float, float], action: list[floa
         # v = -0.2 / 0.05 = -4; |a|² = 6, times 0.05 = 0.3
         (HalfCheetahDir(), DirectionTasks(torch.tensor([-1.0])), (0.2, 0.0), [1, -1, 1, -1, 1, -1], 3.7),
         (HalfCheetahDir(), DirectionTasks(torch.tensor([1.0])), (0.2, 0.0), [1, -1, 1, -1, 1, -1], -4.3),
+        (HalfCheetahDir(sparse_distance=2.0), DirectionTasks(torch.tensor([-1.0])), (-1.9, -2.1), [0] * 6, 4.0),
+        (HalfCheetahDir(sparse_distance=2.0), DirectionTasks(torch.tensor([1.0])), (-1.9, -2.1), [0] * 6, -4.0),
+        (HalfCheetahDir(sparse_distance=2.0), DirectionTasks(torch.tensor([1.0])), (1.7, 1.9), [1] * 6, -0.3),
         (HalfCheetahRandParams(), nominal(), (0.0, 0.05), [0, 0, 0, 0, 0, 1], 0.95),
         (HalfCheetahRandParams(control_cost=0.0), nominal(), (0.0, 0.05), [1] * 6, 1.0),
     ],
@@ -165,6 +168,17 @@ def test_the_observation_leaves_out_x() -> None:
     qpos, qvel = torch.arange(9.0).double()[None], 10 + torch.arange(9.0).double()[None]
     expected = [*range(1, 9), *range(10, 19)]
     assert HalfCheetahRandParams().observation(State(qpos=qpos, qvel=qvel), nominal()).tolist() == [expected]
+
+
+def test_with_a_sparse_reward_x_is_observed_last() -> None:
+    family = HalfCheetahDir(sparse_distance=2.0)
+    qpos, qvel = torch.arange(9.0).double()[None], 10 + torch.arange(9.0).double()[None]
+    tasks = DirectionTasks(torch.tensor([1.0]))
+    expected = [*range(1, 9), *range(10, 19), 0.0]
+    assert family.observation(State(qpos=qpos, qvel=qvel), tasks).tolist() == [expected]
+    assert family.observation_space.shape == (18,)
+    assert family.observation_names is not None
+    assert (len(family.observation_names), family.observation_names[-1]) == (18, "x")
 
 
 def test_the_reward_uses_the_clipped_action_and_the_real_displacement() -> None:

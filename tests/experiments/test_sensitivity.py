@@ -50,6 +50,24 @@ def test_without_a_delay_measuring_the_effort_changes_nothing(run, capsys):
     assert late["points"] != plain["points"]
 
 
+def test_one_policy_runs_on_several_engines_side_by_side(tmp_path, capsys):
+    from envs.locomotion.half_cheetah import HalfCheetahVel
+
+    train = TrainConfig(num_iterations=1, num_tasks=2, eval_tasks=2)
+    experiment = Experiment(HalfCheetahVel(horizon=4), RL2Config(hidden_size=4, head_sizes=(), num_epochs=1), train)
+    path = str(metarl.train(experiment, run_dir=tmp_path / "run", log=(), progress=False).path)
+    words = ("evaluate", path, "--tasks", "3", "--grid")
+    status, output, errors = command(capsys, *words, "family.engine=mujoco,gymnasium")
+    assert status == 0, errors
+    rows = [line.split("│")[1:-1] for line in output.splitlines() if "mujoco " in line or "gymnasium " in line]
+    assert [row[0].strip() for row in rows] == ["mujoco", "gymnasium"]
+    assert rows[0][1:] == rows[1][1:]
+    assert "power" in output
+    status, _, errors = command(capsys, *words, "family.engine=mujoco,bullet")
+    assert status == 2
+    assert "family: engine is 'bullet'; must be one of mujoco, mujoco_warp, gymnasium" in errors
+
+
 def test_a_field_of_the_family_itself_can_be_varied_and_the_table_is_saved(run, capsys):
     words = ("evaluate", str(run), "--grid", "family.horizon=2,4", "--tasks", "4")
     status, output, errors = command(capsys, *words)

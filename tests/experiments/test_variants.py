@@ -8,7 +8,7 @@ import pytest
 
 from agents.hypernetwork_policy import POLICIES, HypernetworkPolicyConfig
 from agents.hyperx import HyperXConfig, NoBonus
-from agents.rl2 import MEMORIES
+from agents.memories import MEMORIES
 from experiments.experiment.definition import from_config, load, to_config
 from experiments.experiment.overrides import with_overrides
 from experiments.experiment.variants import experiment_with_variants, with_variants

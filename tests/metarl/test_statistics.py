@@ -14,6 +14,7 @@ from metarl.statistics import (
     performance_profile,
     probability_of_improvement,
     profile_interval,
+    ratio_interval,
     tail_mean,
 )
 
@@ -127,3 +128,11 @@ def test_the_interval_of_a_difference_is_that_of_independent_means():
     error = np.sqrt(scores.var() / 300 + others.var() / 200)
     assert (low + high) / 2 == pytest.approx(scores.mean() - others.mean(), abs=0.1 * error)
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.06)
+
+
+def test_the_interval_of_a_ratio_is_of_sums_of_pairs():
+    wholes = np.array([1.0, 2.0, 3.0, 4.0])
+    assert ratio_interval(wholes / 4, wholes) == pytest.approx((0.25, 0.25))
+    low, high = ratio_interval(np.array([1.0, 0.0, 0.0, 1.0]), np.ones(4))
+    assert (low, high) == (0, 1)
+    assert all(np.isnan(ratio_interval(wholes, np.zeros(4))))

@@ -14,9 +14,10 @@ import torch.multiprocessing as processes
 from agents.dpt import DPTConfig
 from agents.inner_learner import InnerLearnerConfig
 from agents.maml import MAMLTRPOConfig
+from agents.memories import MEMORIES
 from agents.pearl import PEARLConfig
 from agents.promp import ProMPConfig
-from agents.rl2 import MEMORIES, RL2Config
+from agents.rl2 import RL2Config
 from agents.rl2_sac import RL2SACConfig
 from agents.teacher_student import TeacherStudentConfig
 from agents.varibad import VariBADConfig

@@ -80,6 +80,7 @@ class Benchmark:
     train: tuple[Goals, ...]
     test: tuple[Goals, ...]
     vector_sizes: tuple[int, ...]  # how many numbers the vector of each environment has
+    versions: dict[str, Any]  # of the interpreter that has the package, of its packages and of what it speaks with us
 
     @property
     def longest_vector(self) -> int:
@@ -178,6 +179,10 @@ class Metaworld:
         """
         return _benchmark(find_python(), self.benchmark, self.train_envs, self.test_envs, self.benchmark_seed)
 
+    def versions(self) -> dict[str, str]:
+        """The versions of the interpreter that has the package, and of its packages; raises what `tasks` does."""
+        return {name: value for name, value in self.tasks.versions.items() if name != "protocol"}
+
     def groups(self, tasks: MetaworldTasks) -> list[str]:
         """The name of each task's environment."""
         return [self.tasks.env_names[index] for index in tasks.env.tolist()]
@@ -267,7 +272,8 @@ def _benchmark(
         process.stop()
     names = tuple(dict.fromkeys(env for env, _ in (*train, *test)))
     sizes = {env: len(vectors[0]) for env, vectors in (*train, *test)}
-    return Benchmark(names, _goals(train, names), _goals(test, names), tuple(sizes[env] for env in names))
+    vector_sizes = tuple(sizes[env] for env in names)
+    return Benchmark(names, _goals(train, names), _goals(test, names), vector_sizes, process.versions)
 
 
 def _goals(split: list[Any], names: tuple[str, ...]) -> tuple[Goals, ...]:

@@ -8,13 +8,13 @@ that comes with MetaRL, e.g. grid_navi/rl2.
 from __future__ import annotations
 
 import json as json_format
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from experiments.cli.arguments import check_seed, parse
+from experiments.cli.arguments import Checkpoint, check_seed, parse
 from experiments.experiment.code_choice import CodeChoice
 from metarl.errors import UserError
 
@@ -31,7 +31,7 @@ class Arguments:
     tasks: int = 200  # the number of tasks for each detector
     pair_tasks: int = 12  # the number of tasks that are compared in pairs, by gradients and by transfer
     copies: int = 8  # the number of rows of each of these tasks for a gradient, for agents with one row per task
-    checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint to diagnose; an archive has only one
+    checkpoint: Checkpoint = "latest"  # the checkpoint to diagnose; an archive has only one
     seed: int = 0  # the seed of the tasks and of all randomness
     json: bool = False  # whether to print one JSON object and nothing else
     code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with
@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
         "seed": arguments.seed,
         **sizes,
         "code": reading.code,
-        "findings": [asdict(finding) for finding in found],
+        "findings": [finding.as_json() for finding in found],
     }
     if arguments.json:
         print(json_format.dumps(content))

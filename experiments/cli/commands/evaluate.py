@@ -2,7 +2,8 @@
 
 RUN is a run's directory, the archive of a trained agent, or the name of one that comes with MetaRL, e.g. grid_navi/rl2
 (metarl list trained). After it, any field of the run's family or agent can be given another value than in training, as
-in metarl train: --family.FIELD VALUE --agent.FIELD VALUE. --grid family.obs-noise=0,0.05,0.1 makes a table over values.
+in metarl train: --family.FIELD VALUE --agent.FIELD VALUE. --grid family.obs-noise=0,0.05,0.1 makes a table over values,
+--grid family.engine=mujoco,mujoco_warp,gymnasium one over physics engines.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from experiments.cli.arguments import check_seed, parse
+from experiments.cli.arguments import Checkpoint, check_seed, parse
 from experiments.experiment.code_choice import CodeChoice
 from metarl.errors import UserError
 
@@ -42,7 +43,7 @@ class Arguments:
     ways: int | None = None  # the number of classes per task, for families of images; None: the run's own
     shots: int | None = None  # the number of examples per class, for families of images; None: the run's own
     queries: int | None = None  # the number of queries per class, for families of images; None: the run's own
-    checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint to evaluate; an archive has only one
+    checkpoint: Checkpoint = "latest"  # the checkpoint to evaluate; an archive has only one
     seed: int = 0  # the seed of the tasks and of all randomness; one seed gives one result
     device: Literal["cpu", "cuda"] | None = None  # the device to evaluate on; None: the one of training
     deterministic: bool = False  # whether to act by the policy's mode

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from experiments.cli.arguments import parse
+from experiments.cli.arguments import Checkpoint, parse
 from experiments.experiment.code_choice import CodeChoice
 from metarl.errors import UserError, shell_command
 
@@ -22,7 +22,7 @@ _Code = Annotated[CodeChoice, tyro.conf.arg(name="")]  # whose flags have no pre
 @dataclass(frozen=True)
 class Arguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run
-    checkpoint: Literal["latest", "best"] = "best"  # the checkpoint to export; an archive has only one
+    checkpoint: Checkpoint = "best"  # the checkpoint to export; an archive has only one
     out: Path | None = None  # the folder to write into; None: exported/FAMILY_AGENT_sSEED in the working directory
     opset: int = 18  # the version of ONNX's operators, at least 18
     code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from experiments.cli.arguments import check_seed, parse
+from experiments.cli.arguments import Checkpoint, check_seed, parse
 from experiments.experiment.code_choice import CodeChoice
 from metarl.errors import UserError, shell_command
 
@@ -26,7 +26,7 @@ class Arguments:
     tasks: int = 500  # the number of tasks
     episodes: int | None = None  # the number of episodes, or points of the curve, per task; None: as in training
     split: Literal["train", "val", "test", "ood"] = "train"  # the tasks' split; only training tasks are written
-    checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint that acts; an archive has only one
+    checkpoint: Checkpoint = "latest"  # the checkpoint that acts; an archive has only one
     seed: int = 0  # the seed of the tasks and of all randomness
     code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from experiments.cli.arguments import parse
+from experiments.cli.arguments import Checkpoint, parse
 from experiments.experiment.code_choice import CodeChoice
 from metarl.errors import UserError, shell_command
 
@@ -19,7 +19,7 @@ _Code = Annotated[CodeChoice, tyro.conf.arg(name="")]  # whose flags have no pre
 class Arguments:
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]  # the run's directory
     out: Path | None = None  # the file to write; None: FAMILY_AGENT_sSEED.zip in the working directory
-    checkpoint: Literal["latest", "best"] = "best"  # the checkpoint to pack
+    checkpoint: Checkpoint = "best"  # the checkpoint to pack
     licence: str | None = None  # the licence of the weights, e.g. MIT, for the model card
     tasks: int = 1000  # the number of tasks of each split on which the checkpoint is evaluated for the card
     code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from experiments.cli.arguments import check_seed, parse
+from experiments.cli.arguments import Checkpoint, check_seed, parse
 from experiments.experiment.code_choice import CodeChoice
 from metarl.errors import UserError
 
@@ -37,7 +37,7 @@ class Arguments:
     episodes: int | None = None  # the number of episodes, or steps of adaptation; None: as in training
     video: Path | None = None  # the mp4 file to write; None: RUN/videos/<split>_s<seed>.mp4
     viewer: bool = False  # whether to open MuJoCo's viewer instead, on a machine with a display
-    checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint to play
+    checkpoint: Checkpoint = "latest"  # the checkpoint to play
     deterministic: bool = False  # whether to act by the policy's mode
     seed: int = 0  # the seed of the task and of all randomness; one seed gives one video
     code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with

@@ -1,21 +1,22 @@
 """Choose among trained learners for each task: metarl portfolio RUN... [--tasks 400] [--shots 5] [--json].
 
 Few-shot learners are chosen by held-out parts of each task's support, together with the number of adaptation steps;
-agents by their return in the first episodes. Tasks come in equal parts from the families of the runs. The choice is
-scored by the share that it closes of the gap between the single best candidate and the best one in hindsight.
+agents by their return in the first episodes. How far to trust these is learned on training tasks. Tasks come in equal
+parts from the families of the runs. The choice is scored by the share that it closes of the gap between the single best
+candidate and the best one in hindsight.
 """
 
 from __future__ import annotations
 
 import json as json_format
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from experiments.cli.arguments import check_seed, parse
+from experiments.cli.arguments import Checkpoint, check_seed, parse
 from experiments.experiment.code_choice import CodeChoice
 from metarl.errors import UserError
 
@@ -33,7 +34,7 @@ class Arguments:
     tasks: int = 400  # the number of tasks
     shots: int | None = None  # the number of examples per task or class; None: the smallest in any family
     first: int = 1  # the number of first episodes by whose return an agent is chosen
-    checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint of each run; an archive has only one
+    checkpoint: Checkpoint = "latest"  # the checkpoint of each run; an archive has only one
     seed: int = 0  # the seed of the tasks and of all randomness
     json: bool = False  # whether to print one JSON object and nothing else
     code: _Code = field(default_factory=CodeChoice)  # the user's code that the runs are read with
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> None:
         raise UserError(str(error)) from error
     choice = choose(trained, tested, trainers[0].source.measure)
     if arguments.json:
-        print(json_format.dumps(asdict(choice)))
+        print(json_format.dumps(choice.as_json()))
     else:
         _print(choice, trainers[0].source.measure.name, arguments)
 
@@ -85,8 +86,12 @@ def _print(choice: Choice, measure: str, arguments: Arguments) -> None:
     print(f"Single best (on training tasks): {choice.single_mean:.4g}, {choice.single}")
     print(f"Chosen for each task:            {choice.chosen_mean:.4g}")
     print(f"Best in hindsight:               {choice.best_mean:.4g}")
-    if math.isnan(choice.closed):
+    print(f"Weight of what a task tells:     {choice.weight:g}, the best on training tasks")
+    if choice.best_mean == choice.single_mean:
         print("There is no gap to close: one candidate is the best in every task.")
+        return
+    if math.isnan(choice.closed):
+        print("The share of the gap closed is not known: the single best diverges on a test task.")
         return
     low, high = choice.closed_ci95
     print(f"Share of the gap closed:         {choice.closed:.2f} ({low:.2f} to {high:.2f})")

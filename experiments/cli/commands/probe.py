@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from experiments.cli.arguments import check_seed, parse
+from experiments.cli.arguments import Checkpoint, check_seed, parse
 from experiments.experiment.code_choice import CodeChoice
 from metarl.errors import UserError
 
@@ -32,7 +32,7 @@ class Arguments:
     split: Literal["train", "val", "test", "ood"] = "test"  # the tasks' split
     tasks: int = 1000  # the number of tasks; half of them are held out
     points: _Points = None  # the number of points: episodes, or steps of adaptation; None: as in training
-    checkpoint: Literal["latest", "best"] = "latest"  # the checkpoint to probe; an archive has only one
+    checkpoint: Checkpoint = "latest"  # the checkpoint to probe; an archive has only one
     seed: int = 0  # the seed of the tasks and of all randomness
     json: bool = False  # whether to print one JSON object and nothing else
     code: _Code = field(default_factory=CodeChoice)  # the user's code that the run is read with
@@ -105,24 +105,4 @@ def _print(probing: Probing, identity: dict[str, Any]) -> None:
         f"{identity['family']}, {identity['agent']}: what {probing.state_size:,} numbers of state tell on "
         f"{probing.num_held_out:,} held-out {identity['split']} tasks, learned on {probing.num_fitted:,}"
     )
-    columns = ["parameter", probing.point, "score", "probe", "95 % interval", "shuffled", "chance", "could be known"]
-    rows = []
-    for one in probing.probes:
-        kind = "value" if one.measure == "accuracy" else "number"
-        what = f"{one.parameter} ({one.size} {kind}{'' if one.size == 1 else 's'})"
-        for at in one.points:
-            interval = f"{at.score.ci95[0]:.3f} to {at.score.ci95[1]:.3f}"
-            known = "" if at.known is None else f"{at.known.mean:.3f}"
-            rows.append(
-                (
-                    what,
-                    "before" if at.point == 0 else str(at.point),
-                    one.measure,
-                    f"{at.score.mean:.3f}",
-                    interval,
-                    f"{at.control.mean:.3f}",
-                    f"{one.chance:.3f}",
-                    known,
-                )
-            )
-    print_table(title, columns, rows, Console(), text=("parameter",))
+    print_table(title, probing.columns, probing.rows, Console(), text=("parameter",))

@@ -47,6 +47,9 @@ class Exchange(Protocol):
         """The score [N] in each task of somebody who knows nothing; None: not known."""
         ...
 
+    @property
+    def adapts_while_scored(self) -> bool: ...  # as memories do, so a score before any data is not one without any
+
 
 def exchange_of(trainer: Trainer, split: Split, num_tasks: int, seed: int) -> Exchange:
     """A learner adapted to fresh tasks of a split; all randomness comes from the seed.
@@ -111,6 +114,10 @@ class AgentExchange:
         return TrialScores.of(trajectory, len(scored), 1).returns[0]
 
     @property
+    def adapts_while_scored(self) -> bool:
+        return self.agent.block is None
+
+    @property
     def floor(self) -> Tensor | None:
         bounds = self.family.bounds(self.tasks, 1)
         return torch.as_tensor(bounds["random"])[0] if "random" in bounds else None
@@ -139,6 +146,8 @@ class LearnerExchange:
     learner: Any
     episode: FewShotEpisode
     num_points: int
+
+    adapts_while_scored = False
 
     @classmethod
     def of(cls, trainer: Trainer, split: Split, num_tasks: int, generator: torch.Generator) -> LearnerExchange:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+import math
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from metarl.evaluation import Measure
-from metarl.statistics import bootstrap_interval
+from metarl.evaluation import Measure, finite_or_none
+from metarl.statistics import bootstrap_interval, ratio_interval
 
 _ROUNDING = 1e-12
 Level = Literal["fine", "warning", "unknown"]
@@ -33,7 +34,12 @@ class Finding:
     verdict: str  # one line
     evidence: list[Evidence] = field(default_factory=list)
     numbers: dict[str, float] = field(default_factory=dict)  # numbers that the verdict rests on, by name
-    matrix: list[list[float]] | None = None  # scores or cosines of tasks in pairs, [tasks][tasks]; None: no pairs
+    matrix: list[list[float | None]] | None = None  # scores of tasks in pairs, [tasks][tasks]; None: no pairs
+
+    def as_json(self) -> dict[str, Any]:
+        """The finding with finite numbers only."""
+        numbers = {name: value for name, value in self.numbers.items() if math.isfinite(value)}
+        return finite_or_none(asdict(replace(self, numbers=numbers)))
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,30 @@ class Difference:
 
     def __str__(self) -> str:
         return f"{text(self.mean)} ({text(self.low)} to {text(self.high)})"
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of one difference between scores in the same tasks another one makes up, with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, part: Tensor, whole: Tensor) -> Share:
+        """The sum of differences [N] over that of others [N]."""
+        parts, wholes = (values.double().cpu().numpy() for values in (part, whole))
+        return cls(float(parts.sum() / wholes.sum()), *ratio_interval(parts, wholes))
+
+    def level(self, least: float) -> Level:
+        """Fine where it surely is at least so much, a warning where it surely is less, else unknown."""
+        if self.low >= least:
+            return "fine"
+        return "warning" if self.high < least else "unknown"
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:.0f} % ({100 * self.low:.0f} to {100 * self.high:.0f} %)"
 
 
 def text(value: float) -> str:

@@ -1,64 +1,104 @@
-"""Forgetting during training: the scores of the first training tasks at each checkpoint that a run keeps."""
+"""Forgetting during training: the scores of the first training tasks at each checkpoint that a run keeps.
+
+The measure is the largest loss since any earlier checkpoint (Chaudhry et al. Riemannian walk for incremental learning,
+2018). Deviation: the best of many earlier checkpoints is chosen on one half of the tasks and compared on the other, as
+the best of many noisy scores is too good.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from envs.rows import close
 from experiments.experiment.definition import Experiment, restored
 from experiments.workbench.insight.findings import Difference, Evidence, Finding, score_row, text
-from metarl.evaluation import logged_points, run_trials
+from metarl.evaluation import Measure, logged_points, run_trials
 from metarl.fewshot.episode import FewShotFamily
+from metarl.fewshot.source import FewShotSource
+from metarl.records import cat
+from metarl.rl.replay_source import ReplaySource
 from metarl.rl.rollouts import rows_per_task
 from metarl.run.directory import Run
 from metarl.trainer import Trainer
 
-CHECKPOINTS = ("best", "latest")  # what a run keeps
-
 
 def forgetting(run: Run, experiment: Experiment[Any, Any], num_tasks: int, seed: int) -> Finding:
-    """The first training tasks, those of the first iterations, at the checkpoints `best` and `latest`."""
-    kept = {name: restored(experiment, run, name, to_train=False) for name in CHECKPOINTS if run.has(name)}
-    by_iteration = {trainer.iteration: trainer for trainer in kept.values()}
-    curve = _logged(run, next(iter(kept.values()))) if kept else []
-    if len(by_iteration) < 2:
-        verdict = "cannot be told: the run keeps one checkpoint only, or `best` and `latest` are the same"
+    """The first training tasks, those of the first iterations, at all checkpoints that the run keeps."""
+    scores: dict[int, Tensor] = {}
+    trainer = None
+    for name in run.checkpoints():
+        trainer = restored(experiment, run, name, to_train=False)
+        if trainer.iteration not in scores:
+            scores[trainer.iteration] = _first_tasks(trainer, num_tasks, seed)
+    curve = [] if trainer is None else _logged(run, trainer)
+    if trainer is None or len(scores) < 2:
+        verdict = "cannot be told: the run keeps checkpoints of one iteration only; --train.keep-every N keeps more"
         return Finding("forgetting", "unknown", verdict, curve)
-    early, late = (by_iteration[iteration] for iteration in sorted(by_iteration))
-    scores = {trainer.iteration: _first_tasks(trainer, num_tasks, seed) for trainer in (early, late)}
-    measure = late.source.measure
-    rows = [score_row(f"{iteration:,}", values) for iteration, values in scores.items()]
-    title = f"{measure.name} at the last point on the first {num_tasks} training tasks"
+    measure, iterations = trainer.source.measure, sorted(scores)
+    rows = [score_row(f"{iteration:,}", scores[iteration]) for iteration in iterations]
+    title = f"{measure.name} at the last point on the first {len(scores[iterations[0]])} training tasks"
     evidence = [Evidence(title, ["iteration", "mean", "95 %"], rows), *curve]
-    lost = Difference.of(scores[early.iteration], scores[late.iteration], measure)
+    early, lost = _lost(scores, measure)
     numbers = {"lost": lost.mean, "lost_low": lost.low}
-    span = f"between iterations {early.iteration:,} and {late.iteration:,}, the two that the run keeps"
+    span = f"iteration {early:,}, of {len(scores) - 1} before {iterations[-1]:,}"
     if lost.low > 0:
-        return Finding(
-            "forgetting", "warning", f"the first tasks were better before, by {lost}, {span}", evidence, numbers
-        )
+        verdict = f"the first tasks were better before, by {lost}, at {span}"
+        return Finding("forgetting", "warning", verdict, evidence, numbers)
     return Finding(
-        "forgetting", "fine", f"the first tasks were not better before: by {lost}, {span}", evidence, numbers
+        "forgetting", "fine", f"the first tasks were not better before: by {lost} at {span}", evidence, numbers
     )
 
 
+def _lost(scores: Mapping[int, Tensor], measure: Measure) -> tuple[int, Difference]:
+    """The best iteration before the last, and how much better it is; one of several is compared on tasks of its own.
+
+    scores: of each iteration, [N].
+    """
+    *earlier, last = sorted(scores)
+    if len(earlier) == 1:
+        return earlier[0], Difference.of(scores[earlier[0]], scores[last], measure)
+    sign = 1 if measure.higher_is_better else -1
+    best = max(earlier, key=lambda iteration: float(sign * scores[iteration][::2].mean()))
+    return best, Difference.of(scores[best][1::2], scores[last][1::2], measure)
+
+
 def _first_tasks(trainer: Trainer, num_tasks: int, seed: int) -> Tensor:
-    """The scores [N] at the last point in the first tasks that the training drew."""
-    stream = trainer.generators["task"]  # restored without its state: as at the start of the training
-    generator = torch.Generator(trainer.device).manual_seed(seed)
+    """The scores at the last point in the first tasks that the training drew, at most `num_tasks`.
+
+    The trainer was restored without its random streams, so these are as at the start of the training.
+    """
     if isinstance(trainer.family, FewShotFamily):
-        episode = trainer.family.training.episode(num_tasks, "train", generator=stream)
-        learner: Any = trainer.agent
-        points = 1 if learner.point != "step" and trainer.family.training.varies else trainer.num_points
-        points = points if learner.point == "step" else min(points, trainer.family.training.shots)
-        predictions = learner.predictions(episode, points)[-1]
-        source: Any = trainer.source
-        return source.problem.score(predictions, episode.query).detach().cpu()
-    tasks = trainer.family.sample(num_tasks, "train", stream)
-    env = trainer.family.make_env(num_tasks * rows_per_task(trainer.agent), generator)
-    return run_trials(env, trainer.agent, tasks, trainer.num_points, generator=generator).returns[-1].cpu()
+        return _first_episodes(trainer, num_tasks)
+    source, family = trainer.source, trainer.family
+    if isinstance(source, ReplaySource):
+        tasks = source.tasks
+    else:
+        per_draw, stream = trainer.config.num_tasks, trainer.generators["task"]
+        tasks = cat([family.sample(per_draw, "train", stream) for _ in range(math.ceil(num_tasks / per_draw))])
+    tasks = tasks[:num_tasks]
+    generator = torch.Generator(trainer.device).manual_seed(seed)
+    env = family.make_env(len(tasks) * rows_per_task(trainer.agent), generator)
+    try:
+        return run_trials(env, trainer.agent, tasks, trainer.num_points, generator=generator).returns[-1].cpu()
+    finally:
+        close(env)
+
+
+def _first_episodes(trainer: Trainer, num_tasks: int) -> Tensor:
+    source, learner, family = cast(FewShotSource, trainer.source), trainer.agent, trainer.family.training
+    points = trainer.num_points
+    if learner.point != "step":
+        points = 1 if family.varies else min(points, family.shots)
+    scores: list[Tensor] = []
+    while sum(map(len, scores)) < num_tasks:
+        episode = source.draw(learner).experience
+        scores.append(source.problem.score(learner.predictions(episode, points)[-1], episode.query).detach().cpu())
+    return torch.cat(scores)[:num_tasks]
 
 
 def _logged(run: Run, trainer: Trainer) -> list[Evidence]:

@@ -1,4 +1,4 @@
-"""Reward hacking: a return that rises while the numbers measured beside it get worse.
+"""Reward hacking: a return that rises while the numbers measured besides it get worse.
 
 Skalse et al. Defining and characterizing reward hacking (2022).
 """
@@ -9,23 +9,26 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from envs.locomotion.reward_terms import ENDED_BY, REWARD
 from experiments.workbench.insight.findings import Evidence, Finding, text
 from metarl.evaluation import Evaluation
 from metarl.statistics import Scores
 
-_LOWER_IS_BETTER = ("error", "distance", "fall", "cost")  # in the names of metrics
+_LOWER_IS_BETTER = ("error", "distance", "fall", "cost", "action_rate", "saturation", "power", ENDED_BY)  # in names
 _SOME = 0.1  # of a metric's spread, below which it has not got worse
 
 
 def reward_hacking(evaluation: Evaluation, log: Sequence[Mapping[str, float]]) -> Finding:
     """The return against each metric: across test tasks at the last point, and in the course of the training."""
     per_task, measure = evaluation.per_task, evaluation.measure
-    if per_task is None or not per_task.metrics:
-        return Finding("reward hacking", "unknown", "the family measures nothing beside the return")
+    metrics = {} if per_task is None else per_task.metrics
+    metrics = {name: values for name, values in metrics.items() if not name.startswith(REWARD)}  # others are its parts
+    if per_task is None or not metrics:
+        return Finding("reward hacking", "unknown", "the family measures nothing besides the return")
     returns = np.array(per_task.scores[-1], dtype=float)
     last = f"{measure.tag}{measure.first + len(per_task.scores) - 1}"
     rows, numbers, worries = [], {}, []
-    for name, values in per_task.metrics.items():
+    for name, values in metrics.items():
         sign = -1 if any(word in name for word in _LOWER_IS_BETTER) else 1
         across = rank_correlation(returns, sign * np.array(values[-1], dtype=float))
         number = measure.first + len(per_task.scores) - 1
@@ -39,7 +42,7 @@ def reward_hacking(evaluation: Evaluation, log: Sequence[Mapping[str, float]]) -
         if trend < -_SOME:
             worries.append(f"while the return rose in training, {name} got worse")
     columns = ["metric", "better", "rank correlation with the return", "change in training, of its spread"]
-    evidence = [Evidence("metrics beside the return; positive: they agree", columns, rows)]
+    evidence = [Evidence("metrics besides the return; positive: they agree", columns, rows)]
     if worries:
         return Finding("reward hacking", "warning", "; ".join(worries), evidence, numbers)
     return Finding("reward hacking", "fine", "return and metrics agree", evidence, numbers)

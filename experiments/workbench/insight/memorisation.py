@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from experiments.workbench.insight.exchange import Exchange, LearnerExchange
-from experiments.workbench.insight.findings import Difference, Evidence, Finding, score_row, shifted, text
+from experiments.workbench.insight.findings import Difference, Evidence, Finding, Share, score_row, shifted, text
 
-_LEAST_SHARE = 0.5  # of the score above knowing nothing, that must be owed to the task's own data
+_LEAST_SHARE = 0.5  # of the score above who knows nothing, that must be owed to the task's own data
 
 
 def memorisation(exchange: Exchange, split: str) -> Finding:
@@ -22,25 +22,37 @@ def memorisation(exchange: Exchange, split: str) -> Finding:
 
 
 def judged(exchange: Exchange, right: Tensor, other: Tensor, none: Tensor, split: str) -> Finding:
-    """The verdict on scores [N] with the right data, another task's, and none."""
+    """The verdict on scores [N] with the right data, another task's, and none.
+
+    A learner that does as well with no data has adapted to nothing either, but for one that adapts while it is scored.
+    """
     measure, floor = exchange.measure, exchange.floor
     floor = none if floor is None else floor
-    owed, above = Difference.of(right, other, measure), Difference.of(right, floor, measure)
-    share = owed.mean / above.mean if above.mean > 0 else float("nan")
     rows = [score_row(*row) for row in (("its own", right), ("another task's", other), ("none", none))]
     rows.append(score_row("who knows nothing", floor))
     evidence = [Evidence(f"{measure.name} on {split} tasks, by the data adapted to", ["data", "mean", "95 %"], rows)]
-    numbers = {"owed": owed.mean, "owed_low": owed.low, "above": above.mean, "share": share}
+    owed, above = Difference.of(right, other, measure), Difference.of(right, floor, measure)
+    numbers = {"owed": owed.mean, "owed_low": owed.low, "above": above.mean}
     if above.low <= 0:
         verdict = f"it has learned nothing to speak of: its score is {above} above who knows nothing"
         return Finding("memorisation", "unknown", verdict, evidence, numbers)
-    if owed.low <= 0 or share < _LEAST_SHARE:
-        verdict = (
-            f"memorised: another task's data do as well, but for {owed} of the {text(above.mean)} that it has learned"
-        )
-        return Finding("memorisation", "warning", verdict, evidence, numbers)
-    verdict = f"not memorised: its own data, rather than another task's, are worth {owed}"
-    return Finding("memorisation", "fine", verdict, evidence, numbers)
+    rivals = (
+        {"with another task's data": other}
+        if exchange.adapts_while_scored
+        else {"with another task's data": other, "without any data": none}
+    )
+    shares = {name: Share.of(right - scores, right - floor) for name, scores in rivals.items()}
+    rival = min(shares, key=lambda name: shares[name].mean)
+    share = shares[rival]
+    numbers |= {"share": share.mean, "share_low": share.low, "share_high": share.high}
+    level = share.level(_LEAST_SHARE)
+    of_all = f"{share} of what it has learned ({text(above.mean)})"
+    verdict = {
+        "warning": f"memorised: {rival} it loses only {of_all}",
+        "unknown": f"cannot be told from {len(right)} tasks: {rival} it loses {of_all}",
+        "fine": f"not memorised: {rival} it loses {of_all}",
+    }[level]
+    return Finding("memorisation", level, verdict, evidence, numbers)
 
 
 def labels(exchange: LearnerExchange, generator: torch.Generator) -> Finding:
@@ -55,7 +67,11 @@ def labels(exchange: LearnerExchange, generator: torch.Generator) -> Finding:
     if above.low <= 0:
         verdict = "it has learned nothing to speak of, with labels or without"
         return Finding("shortcuts", "unknown", verdict, evidence, numbers)
-    if lost.low <= 0 or lost.mean < _LEAST_SHARE * above.mean:
-        verdict = f"it does not read the labels: in another order they cost {lost} of {text(above.mean)}"
-        return Finding("shortcuts", "warning", verdict, evidence, numbers)
-    return Finding("shortcuts", "fine", f"it reads the labels: in another order they cost {lost}", evidence, numbers)
+    level = Share.of(right - wrong, right - exchange.floor).level(_LEAST_SHARE)
+    cost = f"in another order they cost {lost} of {text(above.mean)}"
+    verdict = {
+        "warning": f"it does not read the labels: {cost}",
+        "unknown": f"cannot be told from {len(right)} tasks whether it reads the labels: {cost}",
+        "fine": f"it reads the labels: {cost}",
+    }[level]
+    return Finding("shortcuts", level, verdict, evidence, numbers)

@@ -106,11 +106,11 @@ def attention(weights: Sequence[Sequence[float]], point: str) -> bytes:
     return _png(figure)
 
 
-def transfer(matrix: Sequence[Sequence[float]]) -> bytes:
+def transfer(matrix: Sequence[Sequence[float | None]]) -> bytes:
     """The score in each task (columns) after adapting to each task (rows), as a PNG."""
     figure = Figure(figsize=(4.6, 3.8), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(np.array(matrix), cmap="viridis", interpolation="nearest")
+    image = axes.imshow(np.array(matrix, dtype=float), cmap="viridis", interpolation="nearest")
     axes.set_xlabel("task that is scored", fontsize=9)
     axes.set_ylabel("task that was adapted to", fontsize=9)
     axes.tick_params(labelsize=7)

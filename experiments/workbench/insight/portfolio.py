@@ -8,35 +8,40 @@ A few-shot candidate is a run with a number of adaptation points, so choosing it
 chosen by its mean score on one part of the support after another, each held out in turn: an example of a function, or a
 shot of all classes. A support of one part says nothing, and the single best is taken. An agent is chosen by its return
 in the first episodes, for which all of them must act in the task.
+
+Few examples say little, and the best of many noisy scores is often a bad candidate. So a candidate's score in a task is
+estimated between its mean on training tasks and what the task tells, with the weight that does best on training tasks;
+a weight of zero always takes the single best.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from envs.rows import close
 from metarl.errors import UserError
-from metarl.evaluation import Measure, run_trials
+from metarl.evaluation import Measure, finite_or_none, run_trials
 from metarl.fewshot.episode import FewShotEpisode, FewShotFamily
 from metarl.fewshot.problem import Classification
 from metarl.protocols import Split
 from metarl.records import cat
 from metarl.rl.rollouts import rows_per_task
-from metarl.statistics import interval_over_rows
+from metarl.statistics import ratio_interval
 from metarl.trainer import Trainer
 
 STEPS = (0, 1, 2, 5, 10, 20)  # of adaptation, each a candidate
+WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of what a task tells of a candidate, against its mean on training tasks
 
 
 @dataclass(frozen=True)
 class Scored:
-    """All candidates on N tasks; of all numbers, higher is better."""
+    """All candidates on N tasks. Of all numbers, higher is better; where a candidate diverges, it is minus infinity."""
 
     names: list[str]
     scores: Tensor  # [C, N]
@@ -50,49 +55,67 @@ class Choice:
     names: list[str]
     means: list[float]  # of each candidate
     shares: list[float]  # of the tasks for which each was chosen
+    weight: float  # of what a task tells, against the means on training tasks
     single: str  # the best on training tasks
     single_mean: float
     chosen_mean: float
     best_mean: float  # of the best in hindsight
-    closed: float  # the share of the gap; NaN without a gap
+    closed: float  # the share of the gap; NaN without a gap, or where it is infinite
     closed_ci95: tuple[float, float]
+
+    def as_json(self) -> dict[str, Any]:
+        return finite_or_none(asdict(self))
 
 
 def choose(trained: Scored, tested: Scored, measure: Measure) -> Choice:
-    """Choose a candidate for each test task; where nothing is told, the best on training tasks."""
-    single = int(trained.scores.mean(1).argmax())
-    scores = tested.scores.double()
-    picks = torch.full((scores.shape[1],), single)
-    if tested.told is not None:
-        is_better = tested.told.amax(0) > tested.told[single]
-        picks = torch.where(is_better, tested.told.argmax(0), picks)
+    """Choose a candidate for each test task; where nothing is told, the best on training tasks.
+
+    Raises:
+        UserError: when every candidate diverges on some training task.
+    """
+    means, scores = trained.scores.double().mean(1), tested.scores.double()
+    if not means.isfinite().any():
+        raise UserError("no candidate has finite scores on all training tasks; there is none to choose")
+    single, weight = int(means.argmax()), _weight(trained)
+    picks = _picks(means, tested, weight)
     chosen = scores.gather(0, picks[None])[0]
     gained, possible = chosen - scores[single], scores.amax(0) - scores[single]
     sign = 1 if measure.higher_is_better else -1
+    has_gap = math.isfinite(possible.mean()) and float(possible.mean()) > 0
     return Choice(
         names=tested.names,
         means=(sign * scores.mean(1)).tolist(),
         shares=(picks.bincount(minlength=len(scores)) / len(picks)).tolist(),
+        weight=weight,
         single=tested.names[single],
         single_mean=sign * float(scores[single].mean()),
         chosen_mean=sign * float(chosen.mean()),
         best_mean=sign * float(scores.amax(0).mean()),
-        closed=float(gained.mean() / possible.mean()) if possible.mean() > 0 else float("nan"),
-        closed_ci95=_share_interval(gained, possible),
+        closed=float(gained.mean() / possible.mean()) if has_gap else float("nan"),
+        closed_ci95=ratio_interval(gained.numpy(), possible.numpy()) if has_gap else (float("nan"), float("nan")),
     )
 
 
-def _share_interval(gained: Tensor, possible: Tensor) -> tuple[float, float]:
-    """The 95 % bootstrap interval over tasks of the sum of what was gained over that of what was possible."""
-    if float(possible.sum()) == 0:
-        return float("nan"), float("nan")
-    pairs = torch.stack([gained, possible], 1).numpy()  # [N, 2], drawn by rows
+def _weight(trained: Scored) -> float:
+    """The weight of what is told with which choosing does best on training tasks; the smallest of equal ones."""
+    if trained.told is None:
+        return 0.0
+    scores = trained.scores.double()
+    reached = {w: float(scores.gather(0, _picks(scores.mean(1), trained, w)[None]).mean()) for w in WEIGHTS}
+    return max(WEIGHTS, key=lambda weight: reached[weight])
 
-    def share(drawn: np.ndarray) -> np.ndarray:
-        both = drawn.reshape(len(drawn), -1, 2).sum(1)
-        return both[:, 0] / np.maximum(both[:, 1], 1e-300)
 
-    return interval_over_rows(pairs, share)
+def _picks(means: Tensor, tasks: Scored, weight: float) -> Tensor:
+    """The candidate with the best estimate in each task, and in ties that with the best mean: [N].
+
+    means: of the candidates on training tasks, [C]. An estimate is the mean, drawn by `weight` towards what is told.
+    """
+    single = int(means.argmax())
+    if tasks.told is None or weight == 0:
+        return torch.full((tasks.scores.shape[1],), single)
+    told = tasks.told.double()
+    estimates = told if weight == 1 else (1 - weight) * means[:, None] + weight * told
+    return torch.where(estimates.amax(0) > estimates[single], estimates.argmax(0), single)
 
 
 def scored(
@@ -128,7 +151,7 @@ def _learners(
     problems = {(t.family.problem.input_shape, t.family.problem.output_size) for t in trainers}
     if len(problems) > 1:
         raise UserError(f"tasks of these runs have inputs and outputs of different sizes: {sorted(problems, key=str)}")
-    families = list({(type(t.family), t.family.name): t.family for t in trainers}.values())
+    families = _distinct(trainers)
     num_shots = min(family.shots for family in families) if shots is None else shots
     generator = torch.Generator().manual_seed(seed)
     per_family = max(1, num_tasks // len(families))
@@ -150,7 +173,27 @@ def _learners(
         if num_shots > 1:
             held_out = _on_held_out(learner, problem, episode, size)
             told += [sign * held_out[point] for point in (points if learner.point == "step" else [-1])]
-    return Scored(labels, torch.stack(scores), torch.stack(told) if told else None)
+    return Scored(labels, _comparable(scores), _comparable(told) if told else None)
+
+
+def _distinct(trainers: Sequence[Trainer]) -> list[Any]:
+    """The families of the runs, of which those that differ in numbers of examples only are one."""
+    sizes = {"shots", "queries", "test_queries", "train_shots"}
+
+    def kind(family: Any) -> tuple[Any, ...]:
+        return type(family), *(getattr(family, one.name) for one in fields(family) if one.name not in sizes)
+
+    found: list[Any] = []
+    for trainer in trainers:
+        if all(kind(trainer.family) != kind(family) for family in found):
+            found.append(trainer.family)
+    return found
+
+
+def _comparable(scores: Sequence[Tensor]) -> Tensor:
+    """The scores of all candidates, in which whatever is not finite is minus infinity: [C, ...]."""
+    together = torch.stack(list(scores))
+    return together.where(together.isfinite(), -torch.inf)
 
 
 def _on_held_out(learner: Any, problem: Any, episode: FewShotEpisode, size: int) -> Tensor:
@@ -170,12 +213,11 @@ def _on_held_out(learner: Any, problem: Any, episode: FewShotEpisode, size: int)
 def _agents(
     trainers: Sequence[Trainer], names: Sequence[str], split: Split, num_tasks: int, first_points: int, seed: int
 ) -> Scored:
-    families = {(type(t.family), t.family.name) for t in trainers}
-    if len(families) > 1:
-        raise UserError(
-            f"agents of a portfolio act in one family; these act in {', '.join(sorted(n for _, n in families))}"
-        )
     family = trainers[0].family
+    others = [trainer.family for trainer in trainers if trainer.family != family]
+    if others:
+        what = "with different settings" if others[0].name == family.name else f"and {others[0].name}"
+        raise UserError(f"agents of a portfolio act in one family; these act in {family.name} {what}")
     tasks = family.sample(num_tasks, split, torch.Generator().manual_seed(seed))
     num_points = min(trainer.num_points for trainer in trainers)
     if first_points >= num_points:
@@ -188,5 +230,5 @@ def _agents(
             returns.append(run_trials(env, trainer.agent, tasks, num_points, generator=generator).returns)
         finally:
             close(env)
-    of_all = torch.stack(returns)  # [C, points, N]
+    of_all = _comparable(returns)  # [C, points, N]
     return Scored(list(names), of_all[:, -1], of_all[:, :first_points].sum(1) if first_points else None)

@@ -14,6 +14,7 @@ from experiments.workbench.insight.states import TaskStates
 from metarl.errors import UserError
 
 MOST_CLASSES = 20  # values of a number that are told apart one by one; a number with more of them is predicted
+_COLUMNS = ("score", "probe", "95 % interval", "shuffled", "chance", "could be known")
 _LEAST_HELD_OUT = 10  # tasks
 
 
@@ -49,8 +50,32 @@ class Probing:
     probes: list[ParameterProbe]
     attention: list[list[float]] | None = None  # mean weights of past steps, as each episode begins and after the last
 
+    @property
+    def columns(self) -> list[str]:
+        """The heads of the columns of `rows`."""
+        return ["parameter", self.point, *_COLUMNS]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """A row for each parameter and point."""
+        return [_row(probed, at) for probed in self.probes for at in probed.points]
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _row(probed: ParameterProbe, at: ProbePoint) -> list[str]:
+    kind = "value" if probed.measure == "accuracy" else "number"
+    return [
+        f"{probed.parameter} ({probed.size} {kind}{'' if probed.size == 1 else 's'})",
+        "before" if at.point == 0 else str(at.point),
+        probed.measure,
+        f"{at.score.mean:.3f}",
+        f"{at.score.ci95[0]:.3f} to {at.score.ci95[1]:.3f}",
+        f"{at.control.mean:.3f}",
+        f"{probed.chance:.3f}",
+        "" if at.known is None else f"{at.known.mean:.3f}",
+    ]
 
 
 def probe_states(states: TaskStates, points: list[int], seed: int) -> Probing:

@@ -46,11 +46,18 @@ def shortcuts(trainer: Trainer, split: Split, num_tasks: int, seed: int) -> Find
     title = f"{measure.name} at the last point on {split} tasks, by what the adaptation does not read"
     evidence = [Evidence(title, ["withheld", "mean", "95 %"], rows)]
     numbers = {"gain": gain.mean} | {f"lost_without_{signal}": one.mean for signal, one in lost.items()}
-    needed = [f"{signal} ({one})" for signal, one in lost.items() if one.low > 0]
+    needed = {signal: one for signal, one in lost.items() if one.low > 0}
+    listed = ", ".join(f"{signal} ({one})" for signal, one in needed.items())
     if not needed:
-        verdict = f"withholding any one signal costs nothing; the gain of adaptation is {gain}"
-        return Finding("shortcuts", "warning" if gain.low > 0 else "unknown", verdict, evidence, numbers)
-    if lost["rewards"].low <= 0:
-        verdict = f"it adapts without rewards, from {', '.join(needed)}: is the task to be seen in them?"
+        is_telling = gain.low > 0 and all(one.high < gain.mean for one in lost.values())
+        verdict = f"withholding any one signal costs nothing to speak of; the gain of adaptation is {gain}"
+        return Finding("shortcuts", "warning" if is_telling else "unknown", verdict, evidence, numbers)
+    if "rewards" in needed:
+        return Finding("shortcuts", "fine", f"the adaptation needs its {listed}", evidence, numbers)
+    if lost["rewards"].high < max(one.mean for one in needed.values()):
+        verdict = f"it adapts without rewards, from {listed}: is the task to be seen in them?"
         return Finding("shortcuts", "warning", verdict, evidence, numbers)
-    return Finding("shortcuts", "fine", f"the adaptation needs its {', '.join(needed)}", evidence, numbers)
+    verdict = (
+        f"cannot be told from {num_tasks} tasks whether it needs rewards ({lost['rewards']}); it needs its {listed}"
+    )
+    return Finding("shortcuts", "unknown", verdict, evidence, numbers)

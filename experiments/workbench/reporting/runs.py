@@ -10,10 +10,11 @@ import base64
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -23,12 +24,14 @@ from experiments.experiment.definition import Expected, path_now
 from experiments.experiment.names import AGENTS, FAMILIES, FUNCTION_FAMILIES, LEARNERS
 from experiments.workbench.comparing.runs import PLAIN_NAME
 from experiments.workbench.insight.findings import Finding
+from experiments.workbench.insight.probing import Probing
 from experiments.workbench.launching.standing import OUTPUT
 from metarl.errors import RunError, shell_command
 from metarl.evaluation import Evaluation
 from metarl.run.directory import STEP_TAG, Run
 from metarl.run.files import read_file, reason
 
+T = TypeVar("T")
 SPLITS = ("train", "val", "test", "ood")
 MOST_MEDIA = 5_000_000  # bytes of videos and images in a page, before their encoding
 _MOST = 1e300  # limit on numbers in the log; one that is not finite is not below it
@@ -36,9 +39,16 @@ _MOST_VIDEOS = 4  # of a run
 _MOST_TEXT = 6_000  # characters of a traceback
 _MOST_WARNINGS = 20
 _KINDS = {".mp4": ("video/mp4", 4, b"ftyp"), ".png": ("image/png", 0, b"\x89PNG\r\n\x1a\n")}  # how such files begin
+_PROBE_IMAGES = {  # what `metarl probe` saves next to its numbers, and what it shows
+    "states": "States of tasks in the plane of their first two principal components, coloured by parameter",
+    "distances": "Distances between the states of tasks, and the tree of tasks",
+    "attention": "Mean attention to each step of the trial",
+}
+_DIAGNOSIS_IMAGES = {"transfer": "Score in each task after adapting to each other task"}
 _OF_NUMBERS = ({"mean", "iqm"}, {"cvar20", "cvar5"})  # what parts of an evaluation have that hold nothing but numbers
 _WARNING = re.compile(r"warning|^metarl: ", re.IGNORECASE)
 _READER: TypeAdapter[Evaluation] = TypeAdapter(Evaluation)
+_PROBING: TypeAdapter[Probing] = TypeAdapter(Probing)
 _FINDINGS: TypeAdapter[list[Finding]] = TypeAdapter(list[Finding])
 _EXPECTED: TypeAdapter[Expected | None] = TypeAdapter(Expected | None)
 
@@ -66,8 +76,28 @@ class Media:
     """A video or an image of a run; without its content where that is too large for the page or cannot be read."""
 
     path: Path
+    what: str  # what is to be seen, for who cannot see it
     url: str  # a data: URL; empty without content
     problem: str  # why there is no content
+
+
+@dataclass(frozen=True)
+class SavedProbe:
+    """What the newest `metarl probe` of a run found."""
+
+    file: str  # its name in the run
+    probing: Probing
+    split: str
+    iteration: int | None  # how far the training was
+    images: list[Media]
+
+
+@dataclass(frozen=True)
+class SavedDiagnosis:
+    """What the newest `metarl diagnose` of a run found."""
+
+    findings: list[Finding]
+    images: list[Media]
 
 
 @dataclass(frozen=True)
@@ -92,7 +122,8 @@ class ReportedRun:
     baselines: dict[str, list[float]]
     videos: list[Media]
     exploration: Media | None
-    findings: list[Finding]  # of the newest diagnosis
+    probe: SavedProbe | None  # the newest
+    diagnosis: SavedDiagnosis | None  # the newest
     problems: list[Problem]
 
     @property
@@ -150,9 +181,12 @@ def read_run(path: Path, most_media: int = MOST_MEDIA) -> ReportedRun:
         evaluations=chosen,
         others=[one for one in saved if one not in chosen.values()],
         baselines=run.baselines(),
-        exploration=budget.take(exploration) if exploration.exists() or exploration.is_symlink() else None,
-        videos=[budget.take(video) for video in _videos(run, problems)],
-        findings=_findings(run, problems),
+        exploration=budget.take(exploration, "Trajectories of each episode on a few test tasks")
+        if exploration.exists() or exploration.is_symlink()
+        else None,
+        videos=[budget.take(video, "Video of adaptation") for video in _videos(run, problems)],
+        probe=_newest(run, "probe", partial(_probe, budget=budget), problems),
+        diagnosis=_newest(run, "diagnosis", partial(_diagnosis, budget=budget), problems),
         problems=problems,
     )
     problems[:0] = _state(reported)
@@ -177,15 +211,45 @@ def _evaluations(run: Run, problems: list[Problem]) -> list[SavedEvaluation]:
     return found
 
 
-def _findings(run: Run, problems: list[Problem]) -> list[Finding]:
-    """What the newest diagnosis found; empty without one, or where it cannot be read, which is a problem."""
-    files = sorted(run.path.glob("diagnosis_*.json"), key=lambda file: file.lstat().st_mtime)
+def _newest(run: Run, kind: str, read: Callable[[Path, Any], T], problems: list[Problem]) -> T | None:
+    """What the newest file of a kind holds; None without one, or where it cannot be read, which is a problem."""
+    files = sorted(run.path.glob(f"{kind}_*.json"), key=lambda file: file.lstat().st_mtime)
     for file in files[-1:]:
         try:
-            return _FINDINGS.validate_python(json.loads(read_file(file))["findings"])
+            return read(file, json.loads(read_file(file)))
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             problems.append(Problem(f"cannot read {file.name}: {_reason(error)}"))
-    return []
+    return None
+
+
+def _probe(file: Path, content: Any, budget: _Budget) -> SavedProbe:
+    """A probe and its images.
+
+    Raises:
+        ValueError: when the file does not hold a probe.
+    """
+    probing = _PROBING.validate_python(content)
+    images = [budget.take(path, what) for path, what in _images(file, _PROBE_IMAGES)]
+    iteration = content.get("iteration")
+    return SavedProbe(
+        file.name, probing, str(content.get("split")), iteration if isinstance(iteration, int) else None, images
+    )
+
+
+def _diagnosis(file: Path, content: Any, budget: _Budget) -> SavedDiagnosis:
+    """A diagnosis and its image.
+
+    Raises:
+        ValueError: when the file does not hold one.
+    """
+    findings = _FINDINGS.validate_python(content["findings"])
+    return SavedDiagnosis(findings, [budget.take(path, what) for path, what in _images(file, _DIAGNOSIS_IMAGES)])
+
+
+def _images(file: Path, names: Mapping[str, str]) -> list[tuple[Path, str]]:
+    """The images that were saved next to a file of results, with what each shows."""
+    found = [(file.with_name(f"{file.stem}_{name}.png"), what) for name, what in names.items()]
+    return [(path, what) for path, what in found if path.exists() or path.is_symlink()]
 
 
 def _saved(name: str, content: Any) -> SavedEvaluation:
@@ -257,19 +321,19 @@ class _Budget:
     def __init__(self, most: int) -> None:
         self._left = most
 
-    def take(self, path: Path) -> Media:
+    def take(self, path: Path, what: str) -> Media:
         kind, start, signature = _KINDS[path.suffix]
         try:
             size = path.lstat().st_size
             if size > self._left:
-                return Media(path, "", f"left out, as it has {size / 1e6:.1f} MB")
+                return Media(path, what, "", f"left out, as it has {size / 1e6:.1f} MB")
             content = _own_content(path)
         except OSError as error:
-            return Media(path, "", f"cannot be read: {reason(error)}")
+            return Media(path, what, "", f"cannot be read: {reason(error)}")
         if content[start : start + len(signature)] != signature:
-            return Media(path, "", f"left out, as it is not a file of the type {kind}")
+            return Media(path, what, "", f"left out, as it is not a file of the type {kind}")
         self._left -= len(content)
-        return Media(path, f"data:{kind};base64,{base64.b64encode(content).decode()}", "")
+        return Media(path, what, f"data:{kind};base64,{base64.b64encode(content).decode()}", "")
 
 
 def _own_content(path: Path) -> bytes:

@@ -62,6 +62,7 @@ def sections_of(run: ReportedRun) -> list[Section]:
         _adaptation(run),
         _splits(run),
         _tasks(run),
+        _probe(run),
         _diagnosis(run),
         _learning(run),
         _time(run),
@@ -270,18 +271,39 @@ def _tasks(run: ReportedRun) -> Section:
     return Section(title, texts, charts=maps, tables=tables)
 
 
+def _probe(run: ReportedRun) -> Section:
+    """What the state tells of the task, as `metarl probe` prints it."""
+    title = "What the state tells of the task"
+    if run.probe is None:
+        per_task = None if run.main is None else run.main.evaluation.per_task
+        if per_task is not None and not per_task.parameters:
+            return Section(title, ["The tasks have no parameters to probe for."])
+        return Section(title, problems=[Problem("it was not probed", shell_command("metarl", "probe", run.path))])
+    saved, probing = run.probe, run.probe.probing
+    at = "" if saved.iteration is None else f", iteration {saved.iteration:,}"
+    text = (
+        f"From {saved.file}{at}. Linear probes of {probing.state_size:,} numbers of state learned each parameter on "
+        f"{probing.num_fitted:,} {saved.split} tasks and were tested on {probing.num_held_out:,} others. "
+        "The shuffled control can know nothing."
+    )
+    parts = as_rows(probing.columns, probing.rows)
+    table = Table("Score of the probes", parts["columns"], parts["rows"], frozenset({0, 2}))
+    return Section(title, [text], tables=[table], media=saved.images)
+
+
 def _diagnosis(run: ReportedRun) -> Section:
     """The verdicts of `metarl diagnose`, and the evidence under them."""
     title = "Diagnosis"
-    if not run.findings:
+    if run.diagnosis is None:
         return Section(title, problems=[Problem("there is none", shell_command("metarl", "diagnose", run.path))])
-    rows = [words(finding.detector, finding.level, finding.verdict) for finding in run.findings]
+    findings = run.diagnosis.findings
+    rows = [words(finding.detector, finding.level, finding.verdict) for finding in findings]
     tables = [Table("Verdicts", ["detector", "level", "verdict"], rows, frozenset(range(3)))]
-    for finding in run.findings:
+    for finding in findings:
         for one in finding.evidence:
             parts = as_rows(one.columns, one.rows)
             tables.append(Table(f"{finding.detector}: {one.title}", parts["columns"], parts["rows"]))
-    return Section(title, tables=tables)
+    return Section(title, tables=tables, media=run.diagnosis.images)
 
 
 def _of_task(name: str, value: float, digits: int) -> Cell:

@@ -20,7 +20,10 @@ from envs.external.metaworld.family import Metaworld
 from envs.external.metaworld.interpreter import VARIABLE, find_python, python_in
 from envs.external.metaworld.process import MetaworldProcess
 from envs.external.workers import WorkerDied
+from experiments.cli.session import new_run
+from experiments.recipes.metaworld.rl2 import experiment
 from metarl.errors import UserError
+from metarl.run.directory import Run
 from tests.envs.external.metaworld_rows import check_disjoint, generator, make, pairs
 
 # Messages
@@ -201,6 +204,13 @@ def test_a_worker_that_is_gone_is_replaced_until_it_is_too_much(name: str, reaso
     assert env.step(torch.zeros(2, 4)).truncated.all()
     with pytest.raises(CrashedTooOften, match=f"crashed 2 times in succession, the last time with: {reason}"):
         env.step(torch.zeros(2, 4))
+
+
+def test_a_run_notes_the_versions_of_the_other_interpreter(tmp_path: Path) -> None:
+    new_run(experiment, "metaworld/rl2", tmp_path / "run", ["metarl", "train"])
+    noted = Run.open(tmp_path / "run").meta()["family_versions"]
+    assert noted["metaworld"] == "3.1.1"
+    assert set(noted) == {"python", *worker.PACKAGES}
 
 
 def test_workers_end_with_their_environment() -> None:

@@ -8,18 +8,21 @@ import sys
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Discrete
 
 import metarl
 from agents.hypernetwork_policy import HypernetworkPolicyConfig
 from agents.inner_learner import InnerLearnerConfig
 from agents.maml import MAMLTRPOConfig
+from agents.memories import MEMORIES
 from agents.pearl import PEARLConfig
-from agents.rl2 import MEMORIES, RL2Config
+from agents.rl2 import RL2Config
 from agents.rl2_sac import RL2SACConfig
 from agents.teacher_student import TeacherStudentConfig
 from agents.varibad import VariBADConfig
@@ -29,7 +32,7 @@ from envs.torch_families.navigation import Semicircle
 from experiments.experiment.definition import Experiment
 from experiments.exporting.export import export
 from experiments.exporting.files import OnnxFile
-from experiments.exporting.graphs import Graph, step_graph
+from experiments.exporting.graphs import Graph, captured, part_graph, save_onnx, step_graph
 from experiments.exporting.metadata import metadata_of
 from experiments.exporting.parity import check_parity
 from experiments.exporting.through import FileAgent
@@ -44,14 +47,16 @@ from tests.experiments.command import run as command
 
 RUNNER = Path(__file__).parents[3] / "docs" / "deployment" / "run_onnx.py"
 SMALL_SNAIL = SnailConfig(filters=(4,), key_sizes=(4,), value_sizes=(4,), length=16)
+SMALL_TRANSFORMER = TransformerConfig(num_layers=1, num_heads=2)
 GRID = GridNavi(size=3, horizon=5, num_episodes=2)
 POINT = Semicircle(horizon=5, dense=True)
 NETS: dict[str, Any] = {"hidden_sizes": (16,), "encoder_sizes": (16,)}
 CASES: dict[str, tuple[Any, Any]] = {
     **{f"rl2 {name}": (GRID, RL2Config(memory=memory, hidden_size=16)) for name, memory in MEMORIES.items()},
     "rl2 snail": (GRID, RL2Config(memory=SMALL_SNAIL, hidden_size=16)),
+    "rl2 transformer": (GRID, RL2Config(memory=SMALL_TRANSFORMER, hidden_size=16)),
     **{
-        f"rl2 transformer {kind}": (GRID, RL2Config(memory=TransformerConfig(positions=kind), hidden_size=16))
+        f"rl2 transformer {kind}": (GRID, RL2Config(memory=replace(SMALL_TRANSFORMER, positions=kind), hidden_size=16))
         for kind in ("none", "learned", "sinusoidal")
     },
     "rl2 in a box": (POINT, RL2Config(hidden_size=8, encoder_sizes=(8,), whole_transition=True)),
@@ -60,7 +65,7 @@ CASES: dict[str, tuple[Any, Any]] = {
     "rl2 with an inner learner": (GRID, RL2Config(hidden_size=8, inner=InnerLearnerConfig())),
     "rl2 with a hypernetwork": (POINT, RL2Config(hidden_size=8, policy=HypernetworkPolicyConfig(embedding_size=3))),
     "rl2_sac": (POINT, RL2SACConfig(hidden_size=8, head_sizes=(8,), encoder_sizes=(8,))),
-    "rl2_sac with a transformer": (GRID, RL2SACConfig(memory=TransformerConfig(), hidden_size=16, head_sizes=(8,))),
+    "rl2_sac with a transformer": (GRID, RL2SACConfig(memory=SMALL_TRANSFORMER, hidden_size=16, head_sizes=(8,))),
     "rl2 whose critic saw the task": (POINT, RL2Config(hidden_size=8, critic_sees="task")),
     "student of actions": (POINT, TeacherStudentConfig(hidden_size=8)),
     "student of latents": (
@@ -84,6 +89,19 @@ CASES: dict[str, tuple[Any, Any]] = {
     "maml": (POINT, MAMLTRPOConfig(hidden_sizes=(8,), num_rollouts=4, normalise_obs=True)),
     "maml on a grid": (GRID, MAMLTRPOConfig(hidden_sizes=(8,), num_rollouts=4)),
 }
+
+IN_FILES = (  # cases with operations of their own; "rl2 in a box" is exported by the command, and maml further below
+    "rl2 lstm",
+    "rl2 splagger",
+    "rl2 snail",
+    "rl2 transformer",
+    "rl2 with an inner learner",
+    "rl2 with a hypernetwork",
+    "rl2_sac",
+    "student of latents",
+    "varibad",
+    "maml on a grid",
+)
 
 
 def trainer_of(case: str, seed: int = 0) -> Trainer:
@@ -215,6 +233,43 @@ def test_metadata_name_what_a_robots_engineer_must_know():
     assert "never a new episode" in found["cleared_by"]
 
 
+@pytest.mark.parametrize("case", ["pearl", "pearl with next observations", "pearl on a grid"])
+def test_pearls_encoder_and_policy_do_together_what_its_step_does(case):
+    trainer = trainer_of(case)
+    step, _ = graph_of(trainer)
+    spaces_of = trainer.family.observation_space, trainer.family.action_space
+    encoder, policy = (part_graph(part, *spaces_of) for part in trainer.agent.deployed_parts())
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(graph: Graph, name: str) -> torch.Tensor:
+        like = graph.inputs[name][:1]
+        return torch.randn(like.shape, generator=generator) if like.is_floating_point() else torch.zeros_like(like)
+
+    state = {name: torch.zeros_like(graph_input[:1]) for name, graph_input in step.inputs.items() if name in step.state}
+    sums = {name: torch.zeros_like(encoder.inputs[name][:1]) for name in encoder.state}
+    before, latest, noise, ended = torch.empty(0), sums, {}, 0
+    for number in range(12):
+        given = {name: drawn(step, name) for name in step.inputs if name not in step.state}
+        end = number % 4 == 3
+        given |= {"new_task": torch.tensor([number == 0]), "episode_end": torch.tensor([end])}
+        outputs = in_torch(step, given | state)
+        if number:
+            following = {"next_obs": given["next_obs"]} if "next_obs" in given else {}
+            transition = {"obs": before, "action": given["previous_action"], "reward": given["reward"], **following}
+            added = in_torch(encoder, transition | sums)
+            sums = {name: added[output] for name, output in encoder.state.items()}
+        ended += end
+        if end or number == 0:  # an episode starts: the policy is given these sums and this noise throughout
+            blank = {name: torch.zeros_like(value) for name, value in sums.items()}
+            latest = sums if ended >= trainer.agent.config.num_exploration_episodes else blank
+            noise = {"noise": given["noise"]} if "noise" in given else {}
+        action = in_torch(policy, {"obs": given["obs"], **noise, **latest})["action"]
+        torch.testing.assert_close(action, outputs["action"])
+        for name in sums:
+            torch.testing.assert_close(sums[name], outputs[step.state[name]])
+        state, before = {name: outputs[output] for name, output in step.state.items()}, given["obs"]
+
+
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
 def test_a_missing_package_is_one_line(package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
@@ -307,14 +362,17 @@ def test_a_file_for_other_observations_is_refused(exported, capsys):
 
     with pytest.raises(UserError, match=r"reads observations of shape \[2\]; those of grid_navi are \[9\]"):
         file_agent(OnnxFile(exported[1] / "step.onnx"), trainer.family, trainer.agent, deterministic=True, seed=0)
+    choices: Any = SimpleNamespace(name="p", observation_space=POINT.observation_space, action_space=Discrete(3))
+    with pytest.raises(UserError, match=r'gives actions .*"continuous".*; those of p are .*"discrete", "choices": 3'):
+        file_agent(OnnxFile(exported[1] / "step.onnx"), choices, trainer.agent, deterministic=True, seed=0)
     status, _, errors = command(capsys, "evaluate", str(exported[0]), "--through", str(RUNNER))
     assert status == 2
     assert "cannot be read as ONNX" in errors
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [case for case in CASES if case != "rl2 in a box"])
-def test_files_of_every_agent_and_memory_do_what_the_agent_does(case, tmp_path):
+@pytest.mark.parametrize("case", IN_FILES)
+def test_files_of_every_agent_and_kind_of_memory_do_what_the_agent_does(case, tmp_path):
     done = export(trainer_of(case), tmp_path)
     assert all(part.parity.difference <= 1e-5 for part in done)
 
@@ -322,7 +380,8 @@ def test_files_of_every_agent_and_memory_do_what_the_agent_does(case, tmp_path):
 @pytest.mark.slow
 def test_noise_draws_the_latents_that_pearl_explores_with(tmp_path):
     trainer = trainer_of("pearl")
-    export(trainer, tmp_path)
+    parts = export(trainer, tmp_path)
+    assert [part.onnx.name for part in parts] == ["step.onnx", "encoder.onnx", "policy.onnx"]
     file = OnnxFile(tmp_path / "step.onnx")
     tasks = trainer.family.sample(500, "test", torch.Generator().manual_seed(0))
     env = trainer.family.make_env(500, torch.Generator().manual_seed(1))
@@ -385,10 +444,27 @@ def test_a_few_shot_learner_is_one_graph_from_support_and_queries_to_classes(ima
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["matching", "snail"])
-def test_files_of_learners_of_images_predict_as_they_do(name, images, tmp_path):
-    (part,) = export(learner_of(images, small(name)), tmp_path)
+def test_the_file_of_matching_networks_predicts_as_they_do(images, tmp_path):
+    (part,) = export(learner_of(images, small("matching")), tmp_path)
     assert part.parity.difference <= 1e-5
+
+
+@pytest.mark.slow
+def test_the_gradient_steps_of_maml_on_images_are_part_of_its_file(images, tmp_path):
+    config = small("maml")
+    config = replace(config, conv=replace(config.conv, filters=2, num_blocks=1))
+    trainer = Trainer(
+        images, config, TrainConfig(num_iterations=1, num_tasks=2, num_points=1), agent_name="maml", seed=0
+    )
+    (part,) = export(trainer, tmp_path)
+    assert part.parity.difference <= 1e-5
+
+
+@pytest.mark.slow
+def test_an_operation_that_onnx_lacks_is_named(tmp_path):
+    graph = Graph("predict", lambda x: (torch.linalg.solve(x, x),), {"x": torch.eye(2)}, ("y",), {}, has_rows=False)
+    with pytest.raises(UserError, match=r"with opset 18: it has no operation for torch's aten\._linalg_solve_ex"):
+        save_onnx(captured(graph), graph, tmp_path / "predict.onnx", {}, 18)
 
 
 @pytest.mark.slow

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 import metarl
-from agents.maml import MAMLTRPOConfig
+from agents.maml import MAML, MAMLTRPOConfig
+from agents.pearl import PEARLConfig
 from agents.promp import ProMPConfig
 from agents.rl2 import RL2Config
+from agents.varibad import VariBADConfig
 from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import PointNavigation, PointTasks
-from experiments.experiment.definition import Experiment
+from experiments.experiment.definition import Experiment, restored
 from experiments.workbench.insight.exchange import LearnerExchange, exchange_of
+from experiments.workbench.insight.forgetting import _first_tasks, _lost, forgetting
 from experiments.workbench.insight.hacking import rank_correlation, reward_hacking
 from experiments.workbench.insight.interference import cosines, gradients, interference
 from experiments.workbench.insight.memorisation import judged, labels, memorisation
@@ -62,6 +65,7 @@ class Known:
     floor: Any = None
     num_tasks: int = 40
     tasks: Any = None
+    adapts_while_scored: bool = False
 
 
 @pytest.mark.parametrize(
@@ -72,6 +76,23 @@ def test_as_good_with_another_tasks_data_means_memorised(other, level):
     exchange: Any = Known(floor=torch.full((40,), 0.2))
     finding = judged(exchange, 1 + noise, torch.full((40,), other), torch.full((40,), 0.2), "training")
     assert finding.level == level
+
+
+@pytest.mark.parametrize(("adapts_while_scored", "level"), [(False, "warning"), (True, "fine")])
+def test_as_good_without_data_means_memorised_unless_it_adapts_while_it_is_scored(adapts_while_scored, level):
+    exchange: Any = Known(floor=torch.full((40,), 0.2), adapts_while_scored=adapts_while_scored)
+    right = 0.9 + 0.01 * torch.randn(40, generator=generator())
+    finding = judged(exchange, right, torch.full((40,), 0.3), torch.full((40,), 0.85), "training")
+    assert finding.level == level
+    assert ("without any data" in finding.verdict) != adapts_while_scored
+
+
+def test_too_few_tasks_to_tell_are_not_a_verdict():
+    exchange: Any = Known(floor=torch.zeros(10))
+    noise = torch.linspace(-1, 1, 10)
+    finding = judged(exchange, torch.ones(10), 0.6 + noise, torch.zeros(10), "training")
+    assert finding.level == "unknown"
+    assert finding.verdict.startswith("cannot be told from 10 tasks")
 
 
 def test_who_has_learned_nothing_has_memorised_nothing():
@@ -178,8 +199,19 @@ def trial_in(agent: Any, goal: Tensor, num_points: int) -> list[Any]:
     return list(run_trial(env, agent, tasks, num_points, generator=generator(1)))
 
 
-@pytest.mark.parametrize("config", [PROMP, MAMLTRPOConfig(hidden_sizes=(8,), num_rollouts=4), GRID.agent])
-def test_tasks_with_the_same_experience_have_a_cosine_of_one_and_opposite_goals_one_below_zero(config):
+LEARNING_IN_TRIALS = [
+    PROMP,
+    MAMLTRPOConfig(hidden_sizes=(8,), num_rollouts=4),
+    GRID.agent,
+    VariBADConfig(hidden_size=4, embedding_size=4, buffer_trials=10),
+    PEARLConfig(hidden_sizes=(8,), encoder_sizes=(8,)),
+]
+
+
+@pytest.mark.parametrize("config", LEARNING_IN_TRIALS, ids=lambda config: type(config).__name__)
+def test_the_same_experience_has_a_cosine_of_one_and_opposite_goals_less_for_gradient_steps_below_zero(
+    config,
+):
     agent = trainer(POINT, config).agent
     goal = torch.tensor([[0.5, 0.0], [0.5, 0.0], [-0.5, 0.0]])
     num_points = 2 if agent.block else 1
@@ -189,7 +221,7 @@ def test_tasks_with_the_same_experience_have_a_cosine_of_one_and_opposite_goals_
     ]
     found = cosines(agent.task_gradients(trial, 3, generator()))
     assert found[0, 1] == pytest.approx(1)
-    assert found[0, 2] < (0 if agent.block else 0.9)
+    assert found[0, 2] < (0 if isinstance(agent, MAML) else 0.9995)
 
 
 @pytest.mark.parametrize("name", ["maml", "fomaml", "reptile", "cnp", "np", "transformer"])
@@ -252,6 +284,16 @@ def test_returns_that_rise_with_an_error_are_flagged(name, sign, level):
     )
 
 
+def test_the_parts_of_a_return_are_not_measured_besides_it_and_ends_for_a_reason_are_bad():
+    rising = torch.linspace(0, 1, 100)[None]
+    one = evaluation("test", 0.0, {"reward_energy": -rising, "ended_by_tilt": rising})
+    assert one.per_task is not None
+    one = replace(one, per_task=replace(one.per_task, scores=rising.tolist()))
+    finding = reward_hacking(one, [])
+    assert finding.verdict == "tasks with more return are worse in ended_by_tilt"
+    assert [row[0] for row in finding.evidence[0].rows] == ["ended_by_tilt"]
+
+
 def test_a_metric_that_gets_worse_while_the_return_rises_is_flagged():
     log = [{"meta_test/return/ep_1": float(at), "meta_test/upright/ep_1": -float(at)} for at in range(6)]
     one = evaluation("test", 0.0, {"upright": torch.ones(1, 100)})
@@ -279,15 +321,61 @@ def test_the_command_gives_a_verdict_for_each_detector_and_the_report_shows_them
         "reward hacking",
     ]
     assert all(finding["verdict"] in output for finding in found.values())
-    assert found["forgetting"]["verdict"].startswith("cannot be told: the run keeps one checkpoint only")
-    assert found["reward hacking"]["verdict"] == "the family measures nothing beside the return"
+    assert found["forgetting"]["verdict"].startswith("cannot be told: the run keeps checkpoints of one iteration only")
+    assert found["reward hacking"]["verdict"] == "the family measures nothing besides the return"
     assert (tmp_path / "run" / "diagnosis_latest_s0_transfer.png").read_bytes()[:4] == b"\x89PNG"
     report = tmp_path / "report.html"
     assert command(capsys, "report", where, "--out", str(report))[0] == 0
-    assert "the family measures nothing beside the return" in report.read_text()
+    assert "the family measures nothing besides the return" in report.read_text()
     (tmp_path / "run" / "diagnosis_latest_s0.json").write_text('{"findings": [{}]}')
     assert command(capsys, "report", where, "--out", str(report))[0] == 0
     assert "cannot read diagnosis_latest_s0.json" in report.read_text()
+
+
+@pytest.mark.parametrize(("peak", "level"), [(1.0, "warning"), (-1.0, "fine")])
+def test_forgetting_is_the_loss_since_the_best_earlier_checkpoint_on_tasks_that_did_not_choose_it(peak, level):
+    noise = torch.randn(3, 40, generator=generator())
+    scores = {5: noise[0], 10: peak + 0.1 * noise[1], 15: 0.1 * noise[2]}
+    best, lost = _lost(scores, RETURN)
+    assert best == (10 if peak > 0 else 5)
+    assert lost.mean == pytest.approx(float((scores[best] - scores[15])[1::2].mean()))
+    assert (lost.low > 0) == (level == "warning")
+
+
+def test_forgetting_is_looked_for_at_every_checkpoint_that_is_kept(tmp_path):
+    experiment = Experiment(
+        Sinusoid(shots=4, queries=6),
+        imported(LEARNERS["maml"])(hidden_sizes=(4,)),
+        TrainConfig(num_iterations=6, num_tasks=4, num_points=2, keep_every=2),
+    )
+    run = metarl.train(experiment, run_dir=tmp_path, log=(), progress=False)
+    assert run.checkpoints() == ["best", "iteration_2", "iteration_4", "iteration_6", "latest"]
+    finding = forgetting(run, experiment, 6, seed=0)
+    assert [row[0] for row in finding.evidence[0].rows] == ["2", "4", "6"]
+    assert "of 2 before 6" in finding.verdict
+    first, again = (restored(experiment, run, "iteration_2", to_train=False) for _ in range(2))
+    assert _first_tasks(first, 6, seed=0).equal(_first_tasks(again, 6, seed=0))
+    assert metarl.load(run, checkpoint="iteration_4") is not None
+
+
+def test_the_first_tasks_of_an_agent_are_those_that_its_training_drew_first(monkeypatch):
+    sample, drawn = GridNavi.sample, []
+
+    def noted(family: GridNavi, *words: Any) -> Any:
+        tasks = sample(family, *words)
+        drawn.append(tasks.goal)
+        return tasks
+
+    monkeypatch.setattr(GridNavi, "sample", noted)
+    experiment = replace(GRID, train=replace(GRID.train, num_tasks=3))
+    trained, fresh = experiment.trainer(), experiment.trainer()
+    drawn.clear()
+    for _ in range(2):
+        trained.iterate()
+    goals = torch.cat(drawn)
+    drawn.clear()
+    assert _first_tasks(fresh, 5, seed=0).shape == (5,)
+    assert torch.cat(drawn).equal(goals)
 
 
 def test_numbers_that_are_too_small_are_refused(capsys):

@@ -11,7 +11,7 @@ import metarl
 from agents.rl2 import RL2Config
 from envs.torch_families.gridworld import GridNavi
 from experiments.experiment.definition import Experiment
-from experiments.workbench.insight.portfolio import Scored, choose, scored
+from experiments.workbench.insight.portfolio import Scored, _distinct, choose, scored
 from metarl.errors import UserError
 from metarl.evaluation import RETURN
 from metarl.fewshot.methods.maml import MAMLConfig
@@ -22,7 +22,8 @@ from metarl.trainer import TrainConfig
 from tests.experiments.command import run as command
 
 NAMES = ["a", "b"]
-TRAINED = Scored(NAMES, torch.tensor([[2.0, 2.0], [1.0, 1.0]]), None)  # a is the single best
+LEARNED = torch.tensor([[2.0, 2.0, 2.0], [1.0, 1.0, 2.5]])
+TRAINED = Scored(NAMES, LEARNED, LEARNED)  # a is the single best, and what is told is right
 TRAIN = TrainConfig(num_iterations=1, num_tasks=2, num_points=2)
 
 
@@ -48,6 +49,24 @@ def test_the_share_of_the_gap_by_hand():
     assert choice.chosen_mean == pytest.approx((3 + 1 + 1 + 0) / 4)
     assert choice.closed == pytest.approx(0.25)
     assert choice.shares == [0.5, 0.5]
+    assert choice.weight == 0.75  # less would take a in the third training task
+
+
+def test_what_misled_on_training_tasks_is_not_followed_on_test_tasks():
+    misled = Scored(NAMES, LEARNED, LEARNED.flip(0))
+    scores = torch.tensor([[1.0, 1.0], [3.0, 0.0]])
+    choice = choose(misled, Scored(NAMES, scores, scores), RETURN)
+    assert (choice.weight, choice.shares) == (0, [1, 0])
+
+
+def test_a_candidate_that_diverges_is_never_chosen_for_its_mean():
+    scores = torch.tensor([[1.0, 1.0], [3.0, -torch.inf]])
+    trained = Scored(NAMES, scores, scores)
+    choice = choose(trained, Scored(NAMES, scores, scores), RETURN)
+    assert (choice.single, choice.best_mean) == ("a", 2)
+    assert choice.as_json()["means"] == [1, None]
+    with pytest.raises(UserError, match="no candidate has finite scores on all training tasks"):
+        choose(Scored(NAMES, scores - torch.inf, None), trained, RETURN)
 
 
 def test_where_nothing_is_told_the_single_best_is_taken():
@@ -60,7 +79,21 @@ def test_where_nothing_is_told_the_single_best_is_taken():
 
 
 def test_without_a_gap_there_is_no_share():
-    assert math.isnan(choose(TRAINED, Scored(NAMES, torch.tensor([[2.0, 2.0], [1.0, 1.0]]), None), RETURN).closed)
+    scores = torch.tensor([[2.0, 2.0], [1.0, 1.0]])
+    assert math.isnan(choose(TRAINED, Scored(NAMES, scores, None), RETURN).closed)
+
+
+def test_runs_of_one_kind_of_function_with_other_ranges_are_two_families():
+    few = [Sinusoid(shots=shots) for shots in (4, 5)]
+    wide = Sinusoid(shots=4, amplitude=(1.0, 9.0))
+    made = [Experiment(family, MAMLConfig(hidden_sizes=(4,)), TRAIN).trainer() for family in (*few, wide)]
+    assert _distinct(made) == [few[0], wide]
+
+
+def test_agents_of_one_family_with_other_settings_are_refused():
+    other = Experiment(GridNavi(size=4, horizon=4, num_episodes=2), grid(0).agent, TrainConfig(1, 2)).trainer()
+    with pytest.raises(UserError, match="act in one family; these act in grid_navi with different settings"):
+        scored([grid(0).trainer(), other], NAMES, "test", 6, shots=None, first_points=1, seed=0)
 
 
 def test_learners_and_steps_are_candidates_on_tasks_of_all_families():

@@ -33,6 +33,8 @@ SECTIONS = (
     "Adaptation",
     "Train, test and ood",
     "Score by task",
+    "What the state tells of the task",
+    "Diagnosis",
     "Learning",
     "Where the time went",
     "Videos of adaptation",
@@ -120,6 +122,59 @@ def test_its_numbers_are_those_of_the_evaluations(capsys):
     bounds, expected = ["oracle (bound)", "random (bound)"], "expected: at least 100"
     assert names == [None, *bounds, "rl2", None, "rl2, beyond training", expected]
     assert adaptation["data"][3]["y"] == pytest.approx([point.mean for point in test.points[:3]], rel=1e-4)
+
+
+PROBE = {
+    "split": "test",
+    "iteration": 20,
+    "point": "episode",
+    "num_fitted": 50,
+    "num_held_out": 51,
+    "state_size": 32,
+    "probes": [
+        {
+            "parameter": "goal",
+            "measure": "R2",
+            "size": 2,
+            "chance": 0.0,
+            "points": [
+                {
+                    "point": number,
+                    "score": {"mean": 0.875 * number, "ci95": [0.8 * number, 0.9 * number]},
+                    "control": {"mean": -0.25, "ci95": [-0.5, 0.0]},
+                    "known": None,
+                }
+                for number in (0, 1)
+            ],
+        }
+    ],
+}
+FINDING = {"detector": "memorisation", "level": "warning", "verdict": f"memorised {EVIL}"}
+
+
+def test_the_newest_probe_and_diagnosis_are_shown_with_their_images(capsys):
+    files = {"probe_test_101x1_i20_s0": PROBE, "diagnosis_latest_s0": {"findings": [FINDING]}}
+    written = {f"{name}.json": json.dumps(content).encode() for name, content in files.items()}
+    images = {f"{name}_{image}.png": PNG for name, image in zip(files, ("states", "transfer"), strict=True)}
+    make_run("runs/a", files={**written, **images})
+    page = report(capsys, "runs/a")
+    assert "32 numbers of state learned each parameter on 50 test tasks and were tested on 51 others" in page.text
+    assert "goal (2 numbers) 1 R2 0.875 0.800 to 0.900 -0.250" in page.text
+    assert f"memorisation warning memorised {EVIL}" in page.text
+    described = " ".join(str(found["alt"]) for found in page.all("img"))
+    assert "States of tasks in the plane" in described
+    assert "Score in each task after adapting to each other task" in described
+
+
+def test_a_run_that_was_not_probed_says_how_and_damaged_results_are_problems(capsys):
+    path = make_run("runs/a")
+    page = report(capsys, "runs/a")
+    assert re.search("it was not probed *. Make it with metarl probe runs/a", page.text)
+    (path / "probe_test_101x1_i20_s0.json").write_text(json.dumps({**PROBE, "probes": [3]}))
+    (path / "diagnosis_latest_s0.json").write_text("[]")
+    page = report(capsys, "runs/a")
+    assert "cannot read probe_test_101x1_i20_s0.json: probes.0" in page.text
+    assert "cannot read diagnosis_latest_s0.json" in page.text
 
 
 def test_every_chart_has_a_name_and_a_caption_and_every_table_headings_that_sort(capsys):

@@ -211,9 +211,12 @@ def test_a_write_cut_short_by_the_system_leaves_the_last_checkpoint(tmp_path):
 
 def test_a_damaged_or_absent_checkpoint_is_one_line(tmp_path):
     run = new_run(tmp_path)
-    with pytest.raises(RunError, match="has no checkpoint named 'latest'"):
+    with pytest.raises(RunError, match="has no checkpoint named 'latest'; it has none"):
         run.load("latest")
-    run.save("latest", STATE)
+    for name in ("latest", "best", "iteration_10", "iteration_9"):
+        run.save(name, STATE)
+    with pytest.raises(RunError, match=r"named '\.\./x'; it has best, iteration_9, iteration_10, latest"):
+        run.load("../x")
     path = run.path / "checkpoints" / "latest.pt"
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(RunError, match="cannot read checkpoint") as caught:

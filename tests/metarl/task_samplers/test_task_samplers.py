@@ -1,6 +1,7 @@
 """Samplers of training tasks: their laws, what each is drawn to, and exact resume."""
 
 import io
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -195,6 +196,12 @@ def test_a_full_buffer_stays_full_and_a_task_that_comes_again_has_one_place():
     assert sampler.size == 6
 
 
+def test_a_first_batch_larger_than_the_buffer_fills_it():
+    sampler = PLRConfig(capacity=4, first_tasks=10**6).make(draw, CPU)
+    driven(sampler, 1, light_is_hard, seeded(), count=10)
+    assert sampler.size == len(sampler.probabilities()[0]) == 4
+
+
 # Learning progress
 
 
@@ -279,8 +286,18 @@ def test_a_curriculum_goes_through_its_stages_and_then_to_all_tasks():
 def test_a_stage_without_tasks_is_named(ranges, message):
     with pytest.raises(ValueError, match=message):
         Curriculum([Stage(3, ranges)]).make(draw, CPU)
-    with pytest.raises(ValueError, match="ranges has mass from 2 to 1; the first must not be the larger one"):
-        Stage(3, {"mass": (2, 1)})
+
+
+@pytest.mark.parametrize("limits", [(2, 1), 3, (1, 2, 3)])
+def test_a_range_that_is_none_is_named(limits):
+    with pytest.raises(ValueError, match=re.escape(f"ranges has 'mass': {limits!r}; must be a lowest and a highest")):
+        Stage(3, {"mass": limits})
+
+
+def test_a_stage_that_is_none_is_named():
+    stages: Any = [(3, {"mass": (1, 2)})]
+    with pytest.raises(ValueError, match=r"stages has \(3, .*; must be made of Stage\(iterations, ranges\)"):
+        Curriculum(stages)
 
 
 # In training
