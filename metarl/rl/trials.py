@@ -30,6 +30,7 @@ from metarl.protocols import Agent, AgentConfig, Split, TaskFamily, VectorEnv
 from metarl.records import Record, Trajectory, cat
 from metarl.rl.privileged import CriticSees, shown, size_for
 from metarl.rl.rollouts import rows_per_task, run_trial
+from metarl.rl.step_graph import cuda_graph
 from metarl.source import Draw, TrainConfig, check_kinds, sampler_of
 
 Trial = Sequence[Trajectory[Any]]  # trajectories of all tasks, one per block
@@ -178,6 +179,7 @@ class TrialSource(ActingSource):
         generators: Mapping[str, torch.Generator],
     ) -> None:
         super().__init__(config, family, train, generators)
+        self._record = cuda_graph if train.graphs and generators["policy"].device.type == "cuda" else None
         self._adapts_in_blocks = False  # whether each trajectory of a trial is one point of the curve
 
     def make_learner(self, num_iterations: int) -> Agent[Any, Any]:
@@ -235,7 +237,9 @@ class TrialSource(ActingSource):
         trial, num_points = [], self._trained_points(learner)
         with share.noise():
             state, generator = self._first_state(learner, share.size), self._generators["policy"]
-            run = run_trial(self.env, learner, share.own(tasks), num_points, generator=generator, state=state)
+            run = run_trial(
+                self.env, learner, share.own(tasks), num_points, generator=generator, state=state, record=self._record
+            )
             for trajectory in run:
                 self._check_scale(trajectory)
                 trial.append(trajectory)
