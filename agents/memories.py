@@ -59,5 +59,6 @@ class WithMemory:
     @property
     def max_trial_steps(self) -> int | None:
         """The number of steps in the longest trial that the memory can read; None: unlimited."""
-        learned_positions = isinstance(self.memory, TransformerConfig) and self.memory.positions == "learned"
-        return self.memory.max_items - 1 if learned_positions else None
+        if isinstance(self.memory, TransformerConfig) and self.memory.positions == "learned":
+            return self.memory.max_items - 1
+        return None

@@ -89,6 +89,14 @@ class Measures(Protocol):
 
 
 @runtime_checkable
+class EpisodesOfOneLength(Protocol):
+    """An optional attribute of a `VectorEnv`, by which a rollout's length is known without a look at its rows."""
+
+    @property
+    def steps_per_episode(self) -> int | None: ...  # of every episode; None where tasks may end one early
+
+
+@runtime_checkable
 class TaskFamily(Protocol):
     """A distribution over tasks with named splits: a frozen dataclass whose fields select the variant.
 

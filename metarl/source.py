@@ -44,6 +44,7 @@ class TrainConfig:
     checkpoint_every: int = 25  # number of iterations between checkpoints
     checkpoint_minutes: float = 5.0  # minutes after which a checkpoint is due though fewer iterations have passed
     keep_every: int = 0  # number of iterations between further checkpoints that are never replaced; 0: none are kept
+    graphs: bool = False  # whether a step of a trial's collection is one CUDA graph; on a GPU, for families of torch
     sampler: AnySampler = field(  # choice of training tasks; evaluations keep the family's own distribution
         default_factory=UniformConfig, metadata={"variants": SAMPLERS}
     )

@@ -266,9 +266,11 @@ class MujocoEnv(Generic[T]):
         return self._autoreset(tasks, Step(obs, obs.clone(), reward, terminated, truncated, metrics))
 
     @property
-    def ends_together(self) -> bool:
-        """Whether all rows end their episodes at the same step, as no task ends one early; known after `reset`."""
-        return self._tasks is not None and self._family.terminated(self._state, self._tasks) is None
+    def steps_per_episode(self) -> int | None:
+        """The number of steps of every episode, if no task ends one early; else None, and before `reset`."""
+        if self._tasks is None or self._family.terminated(self._state, self._tasks) is not None:
+            return None
+        return self._family.horizon
 
     @property
     def seconds_per_step(self) -> float:

@@ -79,6 +79,7 @@ class CpuPhysics:
         self._batch = Batch(self.model, self.num_rows, self.num_threads, persistent=persistent)
         self._qpos: np.ndarray[Any, Any] = self._batch.bind("qpos")
         self._qvel: np.ndarray[Any, Any] = self._batch.bind("qvel")
+        self._inputs: dict[str, np.ndarray[Any, Any]] = {}  # that have been written, [B, ...], live
         self._num_bad: np.ndarray[Any, Any] = self._batch.warning[_BAD]  # [B, 4], live
         self.qpos = torch.from_numpy(self._qpos)
         self.qvel = torch.from_numpy(self._qvel)
@@ -184,7 +185,9 @@ class CpuPhysics:
     def _write(self, inputs: Mapping[str, Tensor] | None, rows: Any) -> None:
         """Set fields of the data [B, ...] in some of the rows."""
         for name, value in (inputs or {}).items():
-            self._batch.bind(name)[rows] = value.detach().numpy()[rows]
+            if name not in self._inputs:
+                self._inputs[name] = self._batch.bind(name)
+            self._inputs[name][rows] = value.detach().numpy()[rows]
 
     def _find_contact_forces(self, rows: Tensor | None) -> None:
         """Compute contact forces as Gymnasium does, from the contacts of the integrator's last forward pass."""

@@ -206,9 +206,7 @@ class GpuPhysics:
             state.copy_(value if rows is None else _where_row(rows, value, state))
         self._run(("step", num_substeps), substeps)
         self._overflow.bitwise_or_(self._last_overflow)
-        sound = torch.ones_like(self._reset_rows)
-        for value in (self.qpos, self.qvel, self._qacc):
-            sound &= (value.abs() <= _LARGEST).all(dim=1)  # false for NaN
+        sound = (torch.cat([self.qpos, self.qvel, self._qacc], 1).abs() <= _LARGEST).all(1)  # false for NaN
         if rows is None or before is None:
             return ~sound
         self._put_back(before, ~rows)

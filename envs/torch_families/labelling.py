@@ -55,8 +55,8 @@ def labelled_walks(
         next_state = dynamics.transition(tasks, state, action, generator)
         steps.append((state, action, next_state))
         state = next_state
-    walked = (torch.stack(values, 1).flatten(0, 1) for values in zip(*steps, strict=True))  # [N K, ...]
-    return _labelled(dynamics, tasks, *walked, generator)
+    states, actions, next_states = (torch.stack(values, 1).flatten(0, 1) for values in zip(*steps, strict=True))
+    return _labelled(dynamics, tasks, states, actions, next_states, generator)
 
 
 def _random_actions(dynamics: SolvedDynamics[T], num_rows: int, generator: torch.Generator) -> Tensor:

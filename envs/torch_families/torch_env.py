@@ -87,7 +87,7 @@ class TorchEnv(Generic[T]):
         self._measured = dynamics if isinstance(dynamics, Measured) else None
         if self._measured is not None:
             self.metric_names = self._measured.metric_names
-        self._generator = generator
+        self.generator = generator
         self._horizon = dynamics.horizon
         self._tasks: T | None = None
         self._state: Tensor | None = None  # [B, ...]
@@ -106,7 +106,7 @@ class TorchEnv(Generic[T]):
             ValueError: when the number of tasks does not divide the number of rows.
         """
         self._tasks = one_task_per_row(tasks, self.num_rows).to(self.device)
-        self._state = self._dynamics.initial_state(self._tasks, self._generator)
+        self._state = self._dynamics.initial_state(self._tasks, self.generator)
         self._elapsed = torch.zeros(self.num_rows, dtype=torch.int64, device=self.device)
         self._arrived = (self._state, self._elapsed)
         nothing_ended = torch.zeros(self.num_rows, dtype=torch.bool, device=self.device)
@@ -123,10 +123,23 @@ class TorchEnv(Generic[T]):
         return torch.zeros(self.num_rows, len(self.metric_names), device=self.device)
 
     @property
-    def ends_together(self) -> bool:
-        """Whether all rows end their episodes at the same step, as no task ends one early; known after `reset`."""
+    def steps_per_episode(self) -> int | None:
+        """The number of steps of every episode, if no task ends one early; else None, and before `reset`."""
         tasks, state = self._tasks, self._state
-        return tasks is not None and state is not None and self._dynamics.terminated(tasks, state) is None
+        if tasks is None or state is None or self._dynamics.terminated(tasks, state) is not None:
+            return None
+        return self._horizon
+
+    @property
+    def carried(self) -> tuple[Tensor, ...]:
+        """What a step reads and replaces, see `metarl.rl.step_graph.Carries`; raises RuntimeError before `reset`."""
+        if self._state is None or self._elapsed is None:
+            raise RuntimeError("carried was read before reset")
+        return self._state, self._elapsed
+
+    @carried.setter
+    def carried(self, values: tuple[Tensor, ...]) -> None:
+        self._state, self._elapsed = values
 
     def restart(self, tasks: T, rows: Tensor) -> Tensor:
         """Start an episode where `rows` [B] (bool) is true, each in its own of `tasks` [B]; the other rows continue.
@@ -139,7 +152,7 @@ class TorchEnv(Generic[T]):
         if self._tasks is None or self._state is None or self._elapsed is None:
             raise RuntimeError("restart was called before reset")
         self._tasks = replace_tasks(self._tasks, tasks, rows)
-        self._state = where_row(rows, self._dynamics.initial_state(self._tasks, self._generator), self._state)
+        self._state = where_row(rows, self._dynamics.initial_state(self._tasks, self.generator), self._state)
         self._elapsed = self._elapsed.masked_fill(rows, 0)
         return self._dynamics.observation(self._tasks, self._state)
 
@@ -158,7 +171,7 @@ class TorchEnv(Generic[T]):
         if self._box is not None:
             action = action.clamp(*self._box)
 
-        dynamics, generator = self._dynamics, self._generator
+        dynamics, generator = self._dynamics, self.generator
         next_state = dynamics.transition(tasks, state, action, generator)
         reward = dynamics.reward(tasks, state, action, next_state, generator)
         terminated = dynamics.terminated(tasks, next_state)

@@ -46,6 +46,11 @@ class _ActionRepeatEnv(WrappedEnv):
         if hasattr(env, "seconds_per_step"):
             self.seconds_per_step: float = family.repeat * getattr(env, "seconds_per_step")  # noqa: B009
 
+    @property
+    def steps_per_episode(self) -> int | None:
+        inner: int | None = getattr(self.env, "steps_per_episode", None)
+        return None if inner is None else math.ceil(inner / self._repeat)
+
     def reset(self, tasks: Record) -> Step:
         return self.env.reset(tasks)
 

@@ -124,7 +124,7 @@ class WrappedEnv:
 
     def __getattr__(self, name: str) -> Any:
         """Attributes beyond the interface, e.g. `num_diverged` or `close`."""
-        if name == "env":  # not set yet
+        if name in ("env", "carried"):  # not set yet; not all that a step here depends on
             raise AttributeError(name)
         return getattr(self.env, name)
 

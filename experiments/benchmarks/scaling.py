@@ -14,7 +14,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 
@@ -147,7 +147,8 @@ def _team(count: int, recipe: str, delay_ms: float) -> Iterator[Callable[[], Ite
         yield ask
     finally:
         for connection in ours:
-            connection.send(False)
+            with suppress(OSError):  # it has ended after an error
+                connection.send(False)
         for process in processes:
             process.join(10)
             process.kill()
@@ -165,17 +166,17 @@ def _serve(orders: Connection, index: int, count: int, port: int, recipe: str, d
     parallel.message_delay = delay_ms / 1000
     try:
         trainer = replace(load(recipe), device=device).trainer()
+        _iterations(trainer, 1)  # the first one may collect more than others
+        orders.send(None)
+        num_iterations = 1
+        while orders.recv():
+            result = _iterations(trainer, num_iterations)
+            num_iterations = parallel.exchanged(max(1, round(_SECONDS / result.seconds)))[0]
+            orders.send(result)
     except parallel.UserError as error:
         orders.send(str(error))
-        return
-    _iterations(trainer, 1)  # the first one may collect more than others
-    orders.send(None)
-    count = 1
-    while orders.recv():
-        result = _iterations(trainer, count)
-        count = parallel.exchanged(max(1, round(_SECONDS / result.seconds)))[0]
-        orders.send(result)
-    parallel.leave()
+    finally:
+        parallel.leave()  # also after an error, so that no thread of gloo outlives it
 
 
 def _iterations(trainer: Trainer, count: int) -> Iterations:

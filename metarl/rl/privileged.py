@@ -39,6 +39,8 @@ class ShownTaskEnv:
         self._numbers = torch.empty(env.num_rows, 0, device=env.device)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "carried":  # which would be set here, and not there
+            raise AttributeError(name)
         return getattr(self._env, name)
 
     def reset(self, tasks: Record) -> Step:

@@ -12,11 +12,13 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from metarl.errors import EnvironmentFailed, UserError
 from metarl.parallel import anywhere, in_step
-from metarl.protocols import Agent, PosteriorSampling, VectorEnv
+from metarl.protocols import Agent, EpisodesOfOneLength, PosteriorSampling, VectorEnv
 from metarl.records import Decision, Record, Step, Trajectory, describe, stack
+from metarl.rl.step_graph import CannotRecordError, Carries, Recorder, StepGraph
 from metarl.torch_settings import torch_threads
 
 D = TypeVar("D", bound=Decision)
@@ -32,11 +34,13 @@ def collect(
     *,
     generator: torch.Generator | None,
     state: Any = None,
+    record: Recorder | None = None,
 ) -> Trajectory[D]:
     """Run `num_episodes` episodes in every row of the environment, starting from the given agent state.
 
     tasks: leading axis N, which divides the environment's B rows. state: the agent's state for these tasks and rows;
-    None for its prior. generator: for sampled actions; None for the policy's mode.
+    None for its prior. generator: for sampled actions; None for the policy's mode. record: how a step becomes a graph
+    that is replayed (`metarl.rl.step_graph`); None: it does not.
 
     Rows that have finished their episodes are not simulated further and are marked not valid. All rows start their
     trial at index 0.
@@ -46,6 +50,7 @@ def collect(
         EnvironmentFailed: when the environment raises anything, or gives tensors of another shape than it must; names
             the function, the step and the tasks.
         FloatingPointError: when an observation, a reward or an action is not finite; names the task and the step.
+        CannotRecordError: when a step is to become a graph and cannot.
     """
     if num_episodes < 1:
         raise ValueError(f"num_episodes is {num_episodes}; must be at least 1")
@@ -53,7 +58,8 @@ def collect(
     # While native physics threads occupy the cores, a policy on the CPU is fastest with one thread.
     with torch.inference_mode(), torch_threads(1), contextlib.ExitStack() as stack:
         step = _stepped(env, tasks, 0, lambda: env.reset(tasks))
-        together = stack.enter_context(in_step(not getattr(env, "ends_together", False)))
+        length = _num_steps(env, num_episodes)
+        together = stack.enter_context(in_step(length is None))
         if state is None:
             state = agent.prior(len(tasks), env.num_rows // len(tasks))
         state = agent.observe(state, None, step)
@@ -64,6 +70,9 @@ def collect(
         active = episodes_left > 0
         all_active = any_active = True
         sync_every = _steps_between_syncs(env.device)
+        if record is not None:
+            steps = _replayed(env, agent, (state, step, episodes_left), length, generator, record)
+            any_active = False
         while any_active:
             before = step
             decision = agent.act(state, before.obs, generator)
@@ -80,9 +89,11 @@ def collect(
                 episodes_left = episodes_left - episode_end.long()
                 active = episodes_left > 0
                 all_active = sync_every == 1 and bool(active.all())
-            if together or (not all_active and len(steps) % sync_every == 0):
+            if length is not None and sync_every > 1:
+                any_active = len(steps) < length
+            elif together or (not all_active and len(steps) % sync_every == 0):
                 any_active = anywhere(active)
-    trajectory = _as_trajectory(steps)
+    trajectory = _as_trajectory(steps, length if sync_every > 1 or record is not None else None)
     numbers = {"observation": trajectory.obs, "next observation": trajectory.next_obs, "reward": trajectory.reward}
     if trajectory.privileged is not None:
         numbers["privileged observation"] = trajectory.privileged
@@ -161,6 +172,7 @@ def run_trial(
     *,
     generator: torch.Generator | None,
     state: Any = None,
+    record: Recorder | None = None,
 ) -> Iterator[Trajectory[D]]:
     """Run a trial: blocks of episodes, with the agent adapting in between.
 
@@ -174,13 +186,14 @@ def run_trial(
         raise ValueError(f"num_points is {num_points}; must be at least 1")
     copies = env.num_rows // len(tasks)
     if agent.block is None:
-        yield collect(env, agent, tasks, num_points, generator=generator, state=state)
+        yield collect(env, agent, tasks, num_points, generator=generator, state=state, record=record)
         return
     if agent.block % copies:
         raise ValueError(f"{agent.block} episodes of a block do not spread evenly over {copies} rows of each task")
     state = agent.prior(len(tasks), copies) if state is None else state
     for point in range(num_points):
-        trajectory = collect(env, agent, tasks, agent.block // copies, generator=generator, state=state)
+        num_episodes = agent.block // copies
+        trajectory = collect(env, agent, tasks, num_episodes, generator=generator, state=state, record=record)
         yield trajectory
         if point < num_points - 1:
             state = agent.adapt(state, trajectory)
@@ -196,11 +209,57 @@ def _steps_between_syncs(device: torch.device) -> int:
     return 1 if device.type == "cpu" else 64
 
 
-def _as_trajectory(steps: list[tuple[Step, D, Step, Tensor]]) -> Trajectory[D]:
-    """Stack the steps over time, outside inference mode because the result may enter an autograd graph."""
+def _replayed(
+    env: VectorEnv,
+    agent: Agent[Any, D],
+    start: tuple[Any, Step, Tensor],
+    length: int | None,
+    generator: torch.Generator | None,
+    record: Recorder,
+) -> list[tuple[Step, D, Step, Tensor]]:
+    """The steps of a rollout as a graph; start: the agent's state, the environment's step, and the episodes left [B].
+
+    Raises:
+        CannotRecordError: when the length is not known before, or a step depends on more than tensors.
+    """
+    if length is None or not isinstance(env, Carries):
+        raise CannotRecordError(
+            "a step of this family cannot be recorded as a graph: "
+            + ("its episodes may end early" if length is None else "it depends on more than tensors")
+        )
+    draws = agent if isinstance(agent, PosteriorSampling) else None
+
+    def one(carry: Any) -> tuple[Any, Any]:
+        (state, before, episodes_left), env.carried = carry
+        active = episodes_left > 0
+        decision = agent.act(state, before.obs, generator)
+        step = env.step(decision.action, active)
+        state = agent.observe(state, decision.action, step)
+        if draws is not None:
+            state = draws.resample_latent(state, step.episode_end, generator)
+        after = state, step, episodes_left - step.episode_end.long()
+        return (after, env.carried), (before, decision, step, active)
+
+    generators = {id(source): source for source in (env.generator, generator) if source is not None}
+    graph = StepGraph(one, (start, env.carried), length, list(generators.values()), record)
+    results = graph.run()
+    return [pytree.tree_map_only(Tensor, lambda value, t=t: value[t], results) for t in range(length)]
+
+
+def _num_steps(env: VectorEnv, num_episodes: int) -> int | None:
+    """The steps in which all rows have their episodes, if that is known before; a divergence can only shorten them."""
+    each = env.steps_per_episode if isinstance(env, EpisodesOfOneLength) else None
+    return None if each is None else num_episodes * each
+
+
+def _as_trajectory(steps: list[tuple[Step, D, Step, Tensor]], num_steps: int | None) -> Trajectory[D]:
+    """Stack the steps over time, outside inference mode because the result may enter an autograd graph.
+
+    num_steps: those until the last trial's end, after which steps are dropped; None: not known, so they are counted.
+    """
     before, decisions, results, active = zip(*steps, strict=True)
     valid = torch.stack(active)
-    num_steps = int(valid.any(1).sum())  # steps after the last trial's end are dropped
+    num_steps = int(valid.any(1).sum()) if num_steps is None else num_steps
     before, results, valid = before[:num_steps], results[:num_steps], valid[:num_steps]
     terminated = torch.stack([result.terminated for result in results])
     truncated = torch.stack([result.truncated for result in results])

@@ -30,6 +30,7 @@ from metarl.protocols import Agent, AgentConfig, Split, TaskFamily, VectorEnv
 from metarl.records import Record, Trajectory, cat
 from metarl.rl.privileged import CriticSees, shown, size_for
 from metarl.rl.rollouts import rows_per_task, run_trial
+from metarl.rl.step_graph import cuda_graph
 from metarl.source import Draw, TrainConfig, check_kinds, sampler_of
 
 Trial = Sequence[Trajectory[Any]]  # trajectories of all tasks, one per block
@@ -178,6 +179,7 @@ class TrialSource(ActingSource):
         generators: Mapping[str, torch.Generator],
     ) -> None:
         super().__init__(config, family, train, generators)
+        self._record = cuda_graph if train.graphs and generators["policy"].device.type == "cuda" else None
         self._adapts_in_blocks = False  # whether each trajectory of a trial is one point of the curve
 
     def make_learner(self, num_iterations: int) -> Agent[Any, Any]:
@@ -202,8 +204,12 @@ class TrialSource(ActingSource):
             rows = share.size * self.copies * rows_per_task(agent)
         steps = self.family.horizon * (self.num_points if agent.block is None else agent.training_blocks or 1)
         check_trajectory_memory(self.family, rows, steps, self._privileged_size)
-        self.env = shown(self._critic_sees, self.family.make_env(rows, self._generators["env"]))
+        self.env = self.training_env(rows, self._generators["env"])
         return agent
+
+    def training_env(self, num_rows: int, generator: torch.Generator) -> VectorEnv:
+        """An environment that shows all that a learner sees in training, which may be more than in evaluations."""
+        return shown(self._critic_sees, self.family.make_env(num_rows, generator))
 
     def draw(self, learner: Agent[Any, Any]) -> Draw[Trial]:
         """A trial in training tasks that the sampler proposes; before it, those that it only wants to be scored.
@@ -231,7 +237,9 @@ class TrialSource(ActingSource):
         trial, num_points = [], self._trained_points(learner)
         with share.noise():
             state, generator = self._first_state(learner, share.size), self._generators["policy"]
-            run = run_trial(self.env, learner, share.own(tasks), num_points, generator=generator, state=state)
+            run = run_trial(
+                self.env, learner, share.own(tasks), num_points, generator=generator, state=state, record=self._record
+            )
             for trajectory in run:
                 self._check_scale(trajectory)
                 trial.append(trajectory)

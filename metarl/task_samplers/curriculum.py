@@ -31,9 +31,9 @@ class Stage:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "iterations")
-        for name, (low, high) in self.ranges.items():
-            if not low <= high:
-                raise ValueError(f"ranges has {name} from {low} to {high}; the first must not be the larger one")
+        for name, limits in self.ranges.items():
+            if not isinstance(limits, Sequence) or len(limits) != 2 or not limits[0] <= limits[1]:
+                raise ValueError(f"ranges has {name!r}: {limits!r}; must be a lowest and a highest value")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ class Curriculum:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))
+        for stage in self.stages:
+            if not isinstance(stage, Stage):
+                raise ValueError(f"stages has {stage!r}; must be made of Stage(iterations, ranges)")
 
     def make(self, draw: DrawTasks, device: torch.device) -> CurriculumSampler:
         return CurriculumSampler(self, draw, device)

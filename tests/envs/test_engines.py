@@ -57,7 +57,7 @@ def test_a_family_on_gymnasiums_environments_obeys_the_laws(caplog):
 def test_the_name_the_tasks_and_the_bounds_are_the_familys_own():
     family = HalfCheetahVel()
     other = OnEngine(family, "gymnasium")
-    tasks = other.sample(2, "test", generator())
+    tasks: Any = other.sample(2, "test", generator())
     assert other.name == family.name
     assert torch.equal(tasks.velocity, family.sample(2, "test", generator()).velocity)
     assert other.bounds(tasks, 2) == family.bounds(tasks, 2)

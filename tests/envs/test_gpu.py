@@ -296,7 +296,7 @@ def test_no_step_of_environment_and_agent_waits(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["half_cheetah_rand_params", "quadruped_vel"])
 def test_episodes_start_and_go_on_alike_on_both_engines_for_one_seed(name: str) -> None:
-    family = make(name)
+    family: Any = make(name)
     steps = []
     for engine in ("mujoco", "mujoco_warp"):
         env = OnEngine(family, engine).make_env(3, generator(1))

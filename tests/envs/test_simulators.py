@@ -230,7 +230,7 @@ class Asynchronous(CpuPhysics):
 
 @dataclass(frozen=True)
 class OnAnAccelerator(HalfCheetahVel):
-    def make_env(self, num_rows: int, generator: torch.Generator) -> Any:
+    def make_env(self, num_rows: int, generator: torch.Generator, engine: Any = None) -> Any:
         if num_rows < 1:
             raise ValueError("num_rows")
         return MujocoEnv(self, Asynchronous(self.body, num_rows), generator)

@@ -57,15 +57,12 @@ AGENTS: dict[str, Experiment[Any, Any]] = {
 SINUSOID = Experiment(Sinusoid(), MAMLConfig(hidden_sizes=(8,)), TRAIN)
 
 
-def test_importing_metarl_is_quick_and_loads_nothing_heavy():
-    program = (
-        "import sys, time\nstarted = time.perf_counter()\nimport metarl\ndir(metarl)\n"
-        "print(time.perf_counter() - started, {'torch', 'numpy', 'experiments'} & set(sys.modules))"
-    )
+def test_importing_metarl_loads_its_front_door_and_nothing_else():
+    """So it takes no longer than starting Python: whatever is heavy is imported when it is used."""
+    program = "import sys; before = set(sys.modules); import metarl; dir(metarl); print(*set(sys.modules) - before)"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    seconds, heavy = result.stdout.split(maxsplit=1)
-    assert float(seconds) < 0.1
-    assert heavy.strip() == "set()"
+    others = {name for name in result.stdout.split() if name.split(".")[0] not in sys.stdlib_module_names}
+    assert others == {"metarl", "metarl._lazy", "metarl._packages"}
 
 
 # Training and evaluating

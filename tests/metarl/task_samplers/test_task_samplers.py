@@ -1,6 +1,7 @@
 """Samplers of training tasks: their laws, what each is drawn to, and exact resume."""
 
 import io
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -285,8 +286,18 @@ def test_a_curriculum_goes_through_its_stages_and_then_to_all_tasks():
 def test_a_stage_without_tasks_is_named(ranges, message):
     with pytest.raises(ValueError, match=message):
         Curriculum([Stage(3, ranges)]).make(draw, CPU)
-    with pytest.raises(ValueError, match="ranges has mass from 2 to 1; the first must not be the larger one"):
-        Stage(3, {"mass": (2, 1)})
+
+
+@pytest.mark.parametrize("limits", [(2, 1), 3, (1, 2, 3)])
+def test_a_range_that_is_none_is_named(limits):
+    with pytest.raises(ValueError, match=re.escape(f"ranges has 'mass': {limits!r}; must be a lowest and a highest")):
+        Stage(3, {"mass": limits})
+
+
+def test_a_stage_that_is_none_is_named():
+    stages: Any = [(3, {"mass": (1, 2)})]
+    with pytest.raises(ValueError, match=r"stages has \(3, .*; must be made of Stage\(iterations, ranges\)"):
+        Curriculum(stages)
 
 
 # In training
