@@ -100,7 +100,6 @@ IN_FILES = (  # cases with operations of their own; "rl2 in a box" is exported b
     "rl2_sac",
     "student of latents",
     "varibad",
-    "maml on a grid",
 )
 
 
