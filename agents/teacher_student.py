@@ -43,7 +43,7 @@ from metarl.deployment import DeployedAgent, StepInputs
 from metarl.nets.distributions import Categorical, DiagonalGaussian
 from metarl.nets.mlp import PolicyHead, mlp
 from metarl.nets.moments import Moments
-from metarl.optim import gradient_step, load_adam
+from metarl.optim import flat_gradient, gradient_step, load_adam
 from metarl.parallel import total
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, SampledDecision, Step, Trajectory
@@ -328,14 +328,31 @@ class TeacherStudent(TrialAgent):
         for rows, weight in minibatches(valid, epochs, count, generator):
             loss = obs.new_zeros(()).requires_grad_()  # where all rows of the minibatch are other processes'
             if len(rows):
-                hidden = self.student_net.memory.unroll(self.student_net.memory.prior(len(rows)), items[:, rows])
-                error = self._error(self._imitation(hidden, obs[:, rows]), target[:, rows])
+                error = self._student_error(items[:, rows], obs[:, rows], target[:, rows])
                 loss = mean_where(error, valid[:, rows]) * (1.0 if weight is None else weight)
             gradient_step(self.student_optimizer, loss, max_norm=config.max_grad_norm, learning_rate=learning_rate)
             losses.append(loss.detach())
         self.student_iteration += 1
         mean_loss = total(torch.stack(losses).mean())
         return {"student_loss": float(mean_loss), "student_learning_rate": learning_rate}
+
+    def task_gradients(self, trial: Sequence[Experience], num_tasks: int, generator: torch.Generator) -> Tensor:
+        """The gradients of the student's imitation of the teacher, as that now is: [num_tasks, P].
+
+        Observations end in the task, as for `update`.
+        """
+        (trajectory,) = trial
+        obs, items, target = self._seen(trajectory.obs), self._items(trajectory), self._target(trajectory.obs)
+        valid, parameters, gradients = trajectory.valid, list(self.student_net.parameters()), []
+        for rows in torch.arange(valid.shape[1], device=valid.device).chunk(num_tasks):
+            error = self._student_error(items[:, rows], obs[:, rows], target[:, rows])
+            gradients.append(flat_gradient(mean_where(error, valid[:, rows]), parameters))
+        return torch.stack(gradients)
+
+    def _student_error(self, items: Tensor, obs: Tensor, target: Tensor) -> Tensor:
+        """What the student, which reads items [T, B, item], misses of its target at each step: [T, B]."""
+        hidden = self.student_net.memory.unroll(self.student_net.memory.prior(items.shape[1]), items)
+        return self._error(self._imitation(hidden, obs), target)
 
     @torch.no_grad()
     def _target(self, obs: Tensor) -> Tensor:

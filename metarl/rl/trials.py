@@ -204,8 +204,12 @@ class TrialSource(ActingSource):
             rows = share.size * self.copies * rows_per_task(agent)
         steps = self.family.horizon * (self.num_points if agent.block is None else agent.training_blocks or 1)
         check_trajectory_memory(self.family, rows, steps, self._privileged_size)
-        self.env = shown(self._critic_sees, self.family.make_env(rows, self._generators["env"]))
+        self.env = self.training_env(rows, self._generators["env"])
         return agent
+
+    def training_env(self, num_rows: int, generator: torch.Generator) -> VectorEnv:
+        """An environment that shows all that a learner sees in training, which may be more than in evaluations."""
+        return shown(self._critic_sees, self.family.make_env(num_rows, generator))
 
     def draw(self, learner: Agent[Any, Any]) -> Draw[Trial]:
         """A trial in training tasks that the sampler proposes; before it, those that it only wants to be scored.

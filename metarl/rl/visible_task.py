@@ -86,10 +86,8 @@ class VisibleTaskSource(TrialSource):
         super().__init__(config, family, train, generators)
         self._taught, self._task_size = config, self._size_of_tasks(family)
 
-    def make_learner(self, num_iterations: int) -> TaughtLearner:
-        learner: Any = super().make_learner(num_iterations)
-        self.env = VisibleTaskEnv(self.env, self._task_size)
-        return learner
+    def training_env(self, num_rows: int, generator: torch.Generator) -> VectorEnv:
+        return VisibleTaskEnv(super().training_env(num_rows, generator), self._task_size)
 
     def _make_agent(self, num_iterations: int) -> TaughtLearner:
         return self._taught.make(

@@ -20,6 +20,7 @@ from metarl.fewshot.episode import FewShotFamily
 from metarl.protocols import ShowsGradients
 from metarl.records import Record
 from metarl.rl.rollouts import rows_per_task, run_trial
+from metarl.rl.trials import TrialSource
 from metarl.trainer import Trainer
 
 _COSINE = Measure("cosine")
@@ -47,9 +48,10 @@ def gradients(trainer: Trainer, num_tasks: int, copies: int, seed: int) -> tuple
     tasks = family.sample(num_tasks, "train", generator)
     num_rows = num_tasks * (copies if learner.block is None else rows_per_task(learner))
     num_points = trainer.num_points if learner.training_blocks is None else learner.training_blocks
+    make_env = trainer.source.training_env if isinstance(trainer.source, TrialSource) else family.make_env
     found = []
     for _ in range(2):
-        env = family.make_env(num_rows, generator)
+        env = make_env(num_rows, generator)
         try:
             trial = list(run_trial(env, learner, tasks, num_points, generator=generator))
         finally:

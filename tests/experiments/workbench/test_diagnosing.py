@@ -14,6 +14,7 @@ from agents.maml import MAML, MAMLTRPOConfig
 from agents.pearl import PEARLConfig
 from agents.promp import ProMPConfig
 from agents.rl2 import RL2Config
+from agents.teacher_student import TeacherStudentConfig
 from agents.varibad import VariBADConfig
 from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import PointNavigation, PointTasks
@@ -222,6 +223,22 @@ def test_the_same_experience_has_a_cosine_of_one_and_opposite_goals_less_for_gra
     found = cosines(agent.task_gradients(trial, 3, generator()))
     assert found[0, 1] == pytest.approx(1)
     assert found[0, 2] < (0 if isinstance(agent, MAML) else 0.9995)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TeacherStudentConfig(latent_size=2, task_encoder_sizes=(4,), head_sizes=(4,), hidden_size=4),
+        RL2Config(hidden_size=4, head_sizes=(), critic_sees="task"),
+    ],
+    ids=["teacher_student", "rl2"],
+)
+def test_gradients_are_of_trials_that_show_what_training_shows(config):
+    first, second, _ = gradients(trainer(POINT, config), 3, 2, seed=0)
+    assert first.shape == second.shape
+    assert first.shape[0] == 3
+    assert bool((first.abs().sum(1) > 0).all())
+    assert not first.equal(second)
 
 
 @pytest.mark.parametrize("name", ["maml", "fomaml", "reptile", "cnp", "np", "transformer"])
