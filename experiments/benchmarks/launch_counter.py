@@ -131,7 +131,7 @@ def counting() -> Iterator[Counter]:
         counter.launch()
 
     counter = Counter()
-    masks = _config.patch(meta_nonzero_assume_all_nonzero=True)
+    masks: Any = _config.patch(meta_nonzero_assume_all_nonzero=True)  # pyright: ignore[reportAttributeAccessIssue]
     with mock.patch.object(torch.optim.Adam, "step", fused_step), masks, CudaLayers(counter), counter:
         yield counter
 

@@ -56,9 +56,9 @@ class Settings:
     """What is counted, and the assumed costs."""
 
     recipes: tuple[str, ...] = RECIPES
-    eager_microseconds: float = 8.0  # of the host, per launch
-    graph_microseconds: float = 1.5  # of the device, per launch within a CUDA graph
-    wait_microseconds: float = 30.0  # of the host, per wait
+    eager_microseconds: float = 8.0  # the host's time for a launch
+    graph_microseconds: float = 1.5  # the device's time for a launch within a CUDA graph
+    wait_microseconds: float = 30.0  # the host's time for a wait
 
     def __post_init__(self) -> None:
         positive(self, "eager_microseconds", "graph_microseconds", "wait_microseconds")
@@ -84,7 +84,7 @@ def count_of(experiment: Experiment[Any, Any]) -> Counted:
         agent = config.make(family.observation_space, family.action_space, num_iterations=10, generator=generator)
         tasks = family.sample(train.num_tasks, "train", generator)
         num_rows = train.num_tasks * (train.copies if agent.block is None else agent.block)
-        env = Watched(family.make_env(num_rows, generator), family.horizon, counter)
+        env: Any = Watched(family.make_env(num_rows, generator), family.horizon, counter)
         num_points = agent.training_blocks or train.num_points or family.num_episodes
         experience: Any = list(run_trial(env, agent, tasks, num_points, generator=generator))
         if isinstance(agent, PEARL):
@@ -92,7 +92,8 @@ def count_of(experiment: Experiment[Any, Any]) -> Counted:
             experience = _replay(agent, family)
         before = counter.counts
         agent.update(experience, generator)
-        return Counted(*env.per_step(), counter.counts - before)
+        num_launches, waits = env.per_step()
+        return Counted(num_launches, waits, counter.counts - before)
 
 
 def _replay(agent: Any, family: Any) -> Any:

@@ -42,30 +42,32 @@ class StepGraph(Generic[Carry, Result]):
     not modify what it is given.
     """
 
+    _number: Tensor  # [1] int64, of the step that is next
+    _results: Result  # with a leading axis for the steps
+
     def __init__(
         self,
         step: Callable[[Carry], tuple[Carry, Result]],
         start: Carry,
         num_steps: int,
         generators: Sequence[torch.Generator],
-        record: Recorder | None = None,
+        record: Recorder,
     ) -> None:
-        """generators: all that a step draws from. record: how the step becomes a graph; None: by CUDA.
+        """generators: all that a step draws from. record: how a step becomes a graph, such as `cuda_graph`.
 
         Raises:
             CannotRecordError: when a step's carry has other shapes than the one before.
         """
         self._step = step
         self._carry: Carry = pytree.tree_map_only(Tensor, torch.clone, start)
-        self._number = self._results = None
         self._num_steps = num_steps
-        self._replay = (record or cuda_graph)(self._warm_up, self._one, generators)
+        self._replay = record(self._warm_up, self._one, generators)
 
     def run(self) -> Result:
         """Take all steps; returns their results, with a leading axis for the steps."""
         for _ in range(self._num_steps):
             self._replay()
-        return self._results  # pyright: ignore[reportReturnType], made by the warm-up
+        return self._results
 
     def _warm_up(self) -> None:
         """A step without effect, after which the results' shapes are known."""

@@ -36,7 +36,7 @@ def rollout(config: Any, family: Any = FAMILY, act: Any = None) -> tuple[launche
     with counting() as counter:
         agent = config.make(family.observation_space, family.action_space, num_iterations=1, generator=generator)
         agent.act = act(agent.act) if act else agent.act
-        env = launches.Watched(family.make_env(4, generator), family.horizon, counter)
+        env: Any = launches.Watched(family.make_env(4, generator), family.horizon, counter)
         tasks = family.sample(2, "train", generator)
         before = counter.counts
         collect(env, agent, tasks, 2, generator=generator)

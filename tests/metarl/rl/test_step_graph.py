@@ -21,6 +21,7 @@ from metarl.protocols import VectorEnv
 from metarl.records import Trajectory
 from metarl.rl.rollouts import collect
 from metarl.rl.step_graph import CannotRecordError
+from metarl.trainer import TrainConfig, Trainer
 
 aten: Any = torch.ops.aten
 
@@ -110,6 +111,17 @@ def test_a_step_that_depends_on_the_host_would_be_noticed() -> None:
     config = RL2Config(memory=MEMORIES["none"])
     expected, found = (rollout(config, Wind(horizon=4), record, counting) for record in (None, emulated))
     assert not torch.equal(expected.decision.value, found.decision.value)
+
+
+def test_on_a_cpu_the_setting_has_no_effect() -> None:
+    family, agent = Wind(horizon=4), RL2Config(hidden_size=8, num_epochs=1)
+    trained = []
+    for graphs in (False, True):
+        train = TrainConfig(num_iterations=1, num_tasks=4, graphs=graphs)
+        trainer = Trainer(family, agent, train, agent_name="rl2", seed=0)
+        trainer.iterate()
+        trained.append(trainer.agent.state_dict()["net"])
+    assert all(torch.equal(value, trained[1][name]) for name, value in trained[0].items())
 
 
 @pytest.mark.parametrize(
