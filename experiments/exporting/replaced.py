@@ -51,7 +51,7 @@ def _convolution_backward(
         found = conv2d(
             by_channel, gradient.transpose(0, 1), None, tuple(dilation), tuple(padding), tuple(stride), groups
         )
-        of_weight = found.transpose(0, 1)[:, :, : weight.shape[2], : weight.shape[3]]
+        of_weight = found.transpose(0, 1)[:, :, : weight.shape[2], : weight.shape[3]].contiguous()  # it may be viewed
     if output_mask[2]:
         of_bias = gradient.sum((0, 2, 3))
     return of_x, of_weight, of_bias

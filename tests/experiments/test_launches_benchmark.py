@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from agents.maml import MAMLTRPOConfig
+from agents.memories import MEMORIES
 from agents.pearl import PEARLConfig
 from agents.promp import ProMPConfig
-from agents.rl2 import MEMORIES, RL2Config
+from agents.rl2 import RL2Config
 from agents.varibad import VariBADConfig
 from envs.torch_families.navigation import PointNavigation
 from envs.wrappers import ActionRepeat, TimeAware

@@ -452,7 +452,7 @@ def test_the_file_of_matching_networks_predicts_as_they_do(images, tmp_path):
 @pytest.mark.slow
 def test_the_gradient_steps_of_maml_on_images_are_part_of_its_file(images, tmp_path):
     config = small("maml")
-    config = replace(config, conv=replace(config.conv, filters=2, num_blocks=1))
+    config = replace(config, num_inner_steps=1, conv=replace(config.conv, filters=2, num_blocks=1))
     trainer = Trainer(
         images, config, TrainConfig(num_iterations=1, num_tasks=2, num_points=1), agent_name="maml", seed=0
     )

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from agents.memories import MEMORIES
 from agents.pearl import PEARLConfig
 from agents.promp import ProMPConfig
-from agents.rl2 import MEMORIES, RL2Config
+from agents.rl2 import RL2Config
 from envs.catalog import make
 from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import PointNavigation, Wind
