@@ -406,7 +406,8 @@ class Run:
 
     def checkpoints(self) -> list[str]:
         """The names of all checkpoints, e.g. best, iteration_50, iteration_100, latest."""
-        names = [file.stem for file in self._own_folder("checkpoints").glob("*.pt") if not is_scratch(file)]
+        files = [file for file in self._own_folder("checkpoints").glob("*.pt") if file.is_file()]  # no pipe, no folder
+        names = [file.stem for file in files if not is_scratch(file)]
         return sorted(names, key=lambda name: (name.rstrip("0123456789"), len(name), name))
 
     def checkpoint(self, asked: str) -> str:

@@ -107,6 +107,14 @@ def test_a_directory_that_was_left_before_it_was_a_run_is_used_again(run):
         Run.create_at(run.path, {}, [])
 
 
+def test_a_checkpoint_that_is_a_pipe_or_a_folder_is_none(run):
+    os.mkfifo(run.checkpoint_path("latest"))
+    run.checkpoint_path("best").mkdir()
+    for name in ("latest", "best"):
+        with pytest.raises(RunError, match=f"has no checkpoint named '{name}'; it has none"):
+            run.load(name)
+
+
 def test_a_pipe_is_not_waited_for(run):
     os.mkfifo(run.path / "progress.json")
     with pytest.raises(RunError, match=r"cannot read .*progress.json: not a regular file"):
