@@ -17,10 +17,11 @@ from torch import Tensor
 from envs.delay_line import DelayLine
 from envs.rows import where_row
 from envs.simulators import Physics
+from envs.simulators.physics_around import PhysicsAround
 from envs.simulators.robot_fields import DISTURBANCES, PUSH_INTERVAL, encoders
 
 
-class DisturbedPhysics:
+class DisturbedPhysics(PhysicsAround):
     """Another engine's simulations with disturbances; implements `envs.simulators.Physics`.
 
     `data` is what is; `sensors.data` is what the robot measures. `set_fields` takes the fields in `DISTURBANCES` too:
@@ -37,9 +38,7 @@ class DisturbedPhysics:
         generator: seeds the disturbances when all rows are reset after `set_fields`.
         in_common: whether all rows have the same pushes and noise, so that only their physics differ.
         """
-        self._physics = physics
-        self.num_rows, self.device, self.asynchronous = physics.num_rows, physics.device, physics.asynchronous
-        self.timestep, self.initial_qpos = physics.timestep, physics.initial_qpos
+        super().__init__(physics)
         self._num_substeps = num_substeps
         self._duration = num_substeps * physics.timestep  # of a step, s
         self._source, self._generator = generator, torch.Generator(generator.device)
@@ -55,29 +54,6 @@ class DisturbedPhysics:
         self._lines: dict[str, DelayLine] = {}  # of these fields, where they are late
         self._next_noise: Tensor | None = None  # [B, readings], of episodes that start now
         self.sensors = _Sensors(self)
-
-    def __getattr__(self, name: str) -> Any:
-        """Attributes beyond the interface, e.g. `copy_row`."""
-        if name == "_physics":  # not set yet
-            raise AttributeError(name)
-        return getattr(self._physics, name)
-
-    @property
-    def qpos(self) -> Tensor:
-        return self._physics.qpos
-
-    @property
-    def qvel(self) -> Tensor:
-        return self._physics.qvel
-
-    def data(self, name: str) -> Tensor:
-        return self._physics.data(name)
-
-    def field(self, name: str) -> Tensor:
-        return self._physics.field(name)
-
-    def set_models(self, models: Sequence[Any]) -> None:
-        self._physics.set_models(models)
 
     def set_fields(self, fields: Mapping[str, Tensor]) -> None:
         """Give each row its own values [B, ...] of fields of MuJoCo's model and of disturbances."""

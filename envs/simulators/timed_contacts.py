@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from envs.rows import where_row
 from envs.simulators import Physics
+from envs.simulators.physics_around import PhysicsAround
 
 AIR_TIME = "geom_air_time"  # name of the field that `TimedContacts` adds to the data
 
 
-class TimedContacts:
+class TimedContacts(PhysicsAround):
     """Another engine's simulations with the field `AIR_TIME` [B, C]; implements `envs.simulators.Physics`.
 
     It holds the seconds since each of C geoms last touched anything: zero while it touches, and when an episode starts.
@@ -23,37 +23,12 @@ class TimedContacts:
 
     def __init__(self, physics: Physics, found: Sequence[int]) -> None:
         """found: the places in sensordata that say whether the geoms touch anything."""
-        self._physics = physics
-        self.num_rows, self.device, self.asynchronous = physics.num_rows, physics.device, physics.asynchronous
-        self.timestep, self.initial_qpos = physics.timestep, physics.initial_qpos
+        super().__init__(physics)
         self._found = torch.tensor(found, device=physics.device)
         self._air_time = torch.zeros(physics.num_rows, len(found), device=physics.device)
 
-    def __getattr__(self, name: str) -> Any:
-        """Attributes beyond the interface, e.g. `copy_row`."""
-        if name == "_physics":  # not set yet
-            raise AttributeError(name)
-        return getattr(self._physics, name)
-
-    @property
-    def qpos(self) -> Tensor:
-        return self._physics.qpos
-
-    @property
-    def qvel(self) -> Tensor:
-        return self._physics.qvel
-
     def data(self, name: str) -> Tensor:
         return self._air_time if name == AIR_TIME else self._physics.data(name)
-
-    def field(self, name: str) -> Tensor:
-        return self._physics.field(name)
-
-    def set_fields(self, fields: Mapping[str, Tensor]) -> None:
-        self._physics.set_fields(fields)
-
-    def set_models(self, models: Sequence[Any]) -> None:
-        self._physics.set_models(models)
 
     def reset(
         self, qpos: Tensor, qvel: Tensor, rows: Tensor | None = None, inputs: Mapping[str, Tensor] | None = None
