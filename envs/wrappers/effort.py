@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from envs.wrappers.wrapped import Wrapped, WrappedEnv
+from envs.wrappers.wrapped import SameTask, WrappedEnv
 from metarl.protocols import VectorEnv
 from metarl.records import Record, Step
 
 _TORQUES = "qfrc_actuator"  # MuJoCo's name of the actuators' forces on the joints
 
 
-class Effort(Wrapped):
+class Effort(SameTask):
     """Adds metrics of continuous actions; rewards, observations and the name stay the family's own.
 
     action_rate: mean absolute change of an action's numbers from one step to the next, as a fraction of half their
@@ -26,19 +25,10 @@ class Effort(Wrapped):
     episode's last step.
     """
 
-    suffix: ClassVar[str] = ""
-
     def __post_init__(self) -> None:
         space = self.family.action_space
         if not isinstance(space, spaces.Box) or not np.isfinite([space.low, space.high]).all():
             raise ValueError(f"actions of {self.family.name} are {space}; must be numbers with bounds")
-
-    @property
-    def name(self) -> str:
-        return self.family.name
-
-    def bounds(self, tasks: Record, num_episodes: int) -> Any:
-        return self.family.bounds(tasks, num_episodes)
 
     def make_env(self, num_rows: int, generator: torch.Generator) -> VectorEnv:
         return _EffortEnv(self.family.make_env(num_rows, generator), self)

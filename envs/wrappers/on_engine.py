@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 
 from envs.simulators import Engine, check_installed
-from envs.wrappers.wrapped import Wrapped
+from envs.wrappers.wrapped import SameTask
 from metarl.protocols import VectorEnv
-from metarl.records import Record
 
 
 @dataclass(frozen=True)
-class OnEngine(Wrapped):
+class OnEngine(SameTask):
     """Simulates a robot's family on another engine; tasks, rewards, observations and the name stay the family's own.
 
     mujoco: MuJoCo's C engine. mujoco_warp: the GPU's engine, in float32, on the CPU too (slowly; extra `gpu`).
@@ -22,8 +20,6 @@ class OnEngine(Wrapped):
     """
 
     engine: Engine = "mujoco"  # name of the engine
-
-    suffix: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -33,13 +29,6 @@ class OnEngine(Wrapped):
         if self.engine not in engines:
             raise ValueError(f"engine is {self.engine!r}; must be one of {', '.join(engines)} for {self.family.name}")
         check_installed(self.engine, f"engine is {self.engine!r}")
-
-    @property
-    def name(self) -> str:
-        return self.family.name
-
-    def bounds(self, tasks: Record, num_episodes: int) -> Any:
-        return self.family.bounds(tasks, num_episodes)
 
     def make_env(self, num_rows: int, generator: torch.Generator) -> VectorEnv:
         """`num_rows` simulations; raises what `envs.simulators.make_physics` does."""

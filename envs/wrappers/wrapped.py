@@ -111,6 +111,19 @@ class Wrapped:
         return True
 
 
+class SameTask(Wrapped):
+    """Base class of wrappers under which rewards and observations stay the family's own, and so do name and bounds."""
+
+    suffix: ClassVar[str] = ""
+
+    @property
+    def name(self) -> str:
+        return self.family.name
+
+    def bounds(self, tasks: Record, num_episodes: int) -> Mapping[str, Tensor | Sequence[float]]:
+        return self.family.bounds(tasks, num_episodes)
+
+
 class WrappedEnv:
     """An environment around another: a `VectorEnv` that keeps the inner one's optional abilities."""
 
