@@ -421,9 +421,9 @@ class Run:
             RunError: when there is none or it cannot be read.
         """
         path = self.checkpoint_path(name)
-        names = self.checkpoints()
-        if name not in names:
-            raise RunError(f"{self.path} has no checkpoint named {name!r}; it has {', '.join(names) or 'none'}")
+        if not self.has(name):
+            there = ", ".join(self.checkpoints()) or "none"
+            raise RunError(f"{self.path} has no checkpoint named {name!r}; it has {there}")
         try:
             file = path.open("rb")
         except OSError as error:
