@@ -41,7 +41,7 @@ class HyperXConfig:
 
     novelty_weight: float = 1.0  # initial weight of the novelty of next observation and belief
     error_weight: float = 1.0  # initial weight of the decoder's error; without effect on an agent that has none
-    # places of the numbers of an observation that novelty looks at, beside the belief; none: at all of them
+    # indices of the observed numbers that novelty looks at, beside the belief; empty: all of them
     novelty_observations: tuple[int, ...] = ()
     novelty_belief: bool = True  # whether novelty looks at the belief too
     novelty_sizes: tuple[int, ...] = (256, 256)  # hidden layers of the random and of the predicting network

@@ -63,8 +63,8 @@ class HalfCheetahVel(HalfCheetah[VelocityTasks], VelocityFamily):
 class HalfCheetahDir(HalfCheetah[DirectionTasks]):
     """Run forward or backward; reward direction * v - control_cost |a|².
 
-    With `sparse_distance`, direction * v is paid only where a step ends at least so far from x = 0, and x is the
-    last number of the observation: Zintgraf et al. 2021, "HyperX", at 5 m. Lying still costs nothing there.
+    With `sparse_distance`, direction * v is rewarded only where a step ends at least that far from x = 0, and x
+    is the last number of the observation: Zintgraf et al. 2021, "HyperX", at 5 m. Lying still costs nothing there.
 
     There are only these two tasks, so "test" equals "train" (as in every paper), and "ood" is not declared. With
     `balanced`, half of the sampled tasks are forward, in random order (an odd one is random); otherwise each is sampled
@@ -72,7 +72,7 @@ class HalfCheetahDir(HalfCheetah[DirectionTasks]):
     """
 
     balanced: bool = True  # whether half of the sampled tasks are forward, rather than each at random
-    sparse_distance: float = 0.0  # distance from the start from which on the velocity is paid, in metres; 0: everywhere
+    sparse_distance: float = 0.0  # distance from x = 0 beyond which the velocity is rewarded, in metres; 0: everywhere
 
     name = "half_cheetah_dir"
 

@@ -69,7 +69,8 @@ class FewShotSource:
     Every batch of training tasks, and every test task, is determined by a seed and its number.
 
     Raises:
-        ValueError: when copies is not 1, or the family cannot produce episodes (its data are missing or too few).
+        ValueError: when copies is not 1, graphs is True, or the family cannot produce episodes (its data are missing or
+            too few).
     """
 
     shares_tasks = True
@@ -87,6 +88,8 @@ class FewShotSource:
         check_kinds(config, family, acts=False, fits=isinstance(family, FewShotFamily))
         if train.copies != 1:
             raise ValueError(f"copies is {train.copies}; must be 1 for few-shot families such as {family.name}")
+        if train.graphs:
+            raise ValueError(f"graphs is True; must be False for few-shot families such as {family.name}")
         if isinstance(family, ChecksData):
             family.check_data()
         _check_memory(family, train.num_tasks)

@@ -21,8 +21,8 @@ class LabelledSource(ActingSource):
     num_steps: transitions per task. walks: the fraction of the tasks whose transitions are steps of a walk.
 
     Raises:
-        ValueError: when the family knows no optimal actions or walks, or tasks are to be chosen by returns, which there
-            are not.
+        ValueError: when the family knows no optimal actions or walks, when no task would have one, or when tasks are
+            to be chosen by returns, which there are not.
     """
 
     unit = "transitions"
@@ -46,7 +46,11 @@ class LabelledSource(ActingSource):
             raise ValueError(f"sampler is {train.sampler!r}; must be uniform, since these tasks have no returns")
         if walks and not isinstance(family, LabelsWalks):
             raise ValueError(f"walks is {walks}; must be 0 on {family.name}, which has no `labelled_walks`")
-        self._labels, self._num_steps, self._walks = family, num_steps, walks
+        self._labels, self._num_steps = family, num_steps
+        num_drawn = self.num_tasks * self.copies
+        self._num_walks = round(walks * num_drawn)
+        if walks and not self._num_walks:
+            raise ValueError(f"walks is {walks}; must be 0 or large enough for one of the {num_drawn} tasks")
 
     def make_learner(self, num_iterations: int) -> Agent[Any, Any]:
         """A fresh agent."""
@@ -55,7 +59,7 @@ class LabelledSource(ActingSource):
     def draw(self, learner: Agent[Any, Any]) -> Draw[LabelledTransitions]:
         """Transitions in fresh training tasks. Of several processes, each has its share of the tasks."""
         tasks = self._fresh_tasks(self.num_tasks, self._generators["task"]).repeat_interleave(self.copies)
-        transitions = self._transitions(tasks, round(self._walks * len(tasks)))
+        transitions = self._transitions(tasks, self._num_walks)
         share = current() or Share(self.num_tasks)
         return Draw(share.own(transitions), transitions.action.numel(), {})
 

@@ -51,6 +51,7 @@ class ActingSource:
 
     env: VectorEnv  # for training; made with the learner
     shares_tasks = True
+    records_steps = False  # whether a step of its collection may be one CUDA graph
     unit = "environment steps"
     unit_rate = "env-steps/s"
 
@@ -62,6 +63,8 @@ class ActingSource:
         generators: Mapping[str, torch.Generator],
     ) -> None:
         check_kinds(config, family, acts=True, fits=isinstance(family, TaskFamily))
+        if train.graphs and not self.records_steps:
+            raise ValueError(f"graphs is True; must be False for {type(config).__name__}: its steps cannot be recorded")
         self._config = config
         self.family, self.num_tasks, self.copies = family, train.num_tasks, train.copies
         self.num_points = family.num_episodes if train.num_points is None else train.num_points
@@ -169,6 +172,7 @@ class TrialSource(ActingSource):
     An agent that adapts after blocks of episodes has one row per episode of a block in each task, and one copy.
     """
 
+    records_steps = True
     score_tag = "meta_train/return/total"
 
     def __init__(

@@ -94,6 +94,8 @@ def test_some_contexts_may_be_walks() -> None:
     train = TrainConfig(num_iterations=1, num_tasks=4)
     with pytest.raises(ValueError, match=r"walks is 0\.5; must be 0 on bernoulli_bandit"):
         Trainer(BernoulliBandit(), replace(SMALL, walks=0.5), train, agent_name="dpt", seed=0)
+    with pytest.raises(ValueError, match=r"walks is 0\.1; must be 0 or large enough for one of the 4 tasks"):
+        Trainer(DarkRoom(size=4), replace(SMALL, walks=0.1), train, agent_name="dpt", seed=0)
     trainer = Trainer(DarkRoom(size=4), replace(SMALL, walks=0.5), train, agent_name="dpt", seed=0)
     drawn = trainer.source.draw(trainer.agent).experience
     follows = (drawn.next_obs[:, :-1] == drawn.obs[:, 1:]).all(-1).all(-1)

@@ -86,7 +86,7 @@ def _print(choice: Choice, measure: str, arguments: Arguments) -> None:
     print(f"Single best (on training tasks): {choice.single_mean:.4g}, {choice.single}")
     print(f"Chosen for each task:            {choice.chosen_mean:.4g}")
     print(f"Best in hindsight:               {choice.best_mean:.4g}")
-    print(f"Weight of what a task tells:     {choice.weight:g}, the best on training tasks")
+    print(f"Weight of a task's own evidence: {choice.weight:g}, the best on training tasks")
     if choice.best_mean == choice.single_mean:
         print("There is no gap to close: one candidate is the best in every task.")
         return

@@ -17,6 +17,8 @@ from envs.catalog import make
 from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import PointNavigation, Wind
 from envs.wrappers import TimeAware
+from metarl.fewshot.methods.maml import MAMLConfig
+from metarl.fewshot.regression import Sinusoid
 from metarl.protocols import VectorEnv
 from metarl.records import Trajectory
 from metarl.rl.rollouts import collect
@@ -122,6 +124,18 @@ def test_on_a_cpu_the_setting_has_no_effect() -> None:
         trainer.iterate()
         trained.append(trainer.agent.state_dict()["net"])
     assert all(torch.equal(value, trained[1][name]) for name, value in trained[0].items())
+
+
+@pytest.mark.parametrize(
+    ("config", "family", "who"),
+    [
+        (PEARLConfig(), Wind(horizon=4), "PEARLConfig: its steps cannot be recorded"),
+        (MAMLConfig(), Sinusoid(), "few-shot families such as sinusoid"),
+    ],
+)
+def test_a_collection_that_records_no_steps_refuses_the_setting(config: Any, family: Any, who: str) -> None:
+    with pytest.raises(ValueError, match=f"graphs is True; must be False for {who}"):
+        Trainer(family, config, TrainConfig(num_iterations=1, num_tasks=4, graphs=True), agent_name="agent", seed=0)
 
 
 @pytest.mark.parametrize(
