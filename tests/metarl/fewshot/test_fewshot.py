@@ -180,14 +180,14 @@ def test_derivative_order_is_annealed():
 def test_maml_fits_sinusoids_after_meta_training_and_not_before():
     """In seconds: the error after ten steps, on amplitudes and phases that it has not met."""
     agent = MAMLConfig(outer_lr=5e-3, final_outer_lr=1e-4)
-    config = TrainConfig(num_iterations=1600, num_tasks=25, eval_tasks=600)
+    config = TrainConfig(num_iterations=800, num_tasks=25, eval_tasks=600)
     trainer = Trainer(Sinusoid(), agent, config, agent_name="maml", seed=0)
     before = trainer.evaluate()
-    for _ in range(1600):
+    for _ in range(800):
         trainer.iterate()
     after = trainer.evaluate()
     assert before.points[10].mean > 1.5
-    assert after.points[10].mean < 0.25  # 0.20 here; sinusoid/maml goes on to less than 0.15
+    assert after.points[10].mean < 0.5  # three seeds reach 0.37 to 0.44; sinusoid/maml goes on to less than 0.15
     assert after.points[10].mean < 0.25 * after.points[0].mean
 
 
