@@ -102,6 +102,42 @@ def test_some_contexts_may_be_walks() -> None:
     assert follows.tolist() == [True, True, False, False]
 
 
+def with_own_trials(family: TaskFamily = ROOM, **settings: Any) -> Trainer:
+    train = TrainConfig(num_iterations=6, num_tasks=4)
+    return Trainer(family, replace(SMALL, own=0.5, **settings), train, agent_name="dpt", seed=0)
+
+
+def test_some_contexts_may_be_parts_of_the_agents_own_trials() -> None:
+    trainer = with_own_trials(own_every=2, own_kept=2, context=3)
+    drawn = trainer.source.draw(trainer.agent)
+    own = drawn.experience[2:]  # 12 steps of two episodes; the third step of a part may end the first
+    continues = (own.obs[:, 1:] == own.next_obs[:, :-1]).all(-1) | (own.obs[:, 1:] == 0).all(-1)
+    assert continues.all()
+    assert torch.equal(own.query[:, :-1], own.obs)
+    assert {name for name in drawn.metrics if "return" in name} == {f"meta_train/return/ep_{k}" for k in (1, 2)}
+    kept: Any = trainer.source.state_dict()["own_trials"]["batches"]  # pyright: ignore[reportAttributeAccessIssue]
+    assert kept[0]["action"].shape == (4, 12)
+    stays = kept[0]["optimal"][:, 1:, 4] > 0  # in what each step led to
+    paid = (kept[0]["reward"] > 0) & (torch.arange(1, 13) % ROOM.horizon > 0)  # but where the next episode starts
+    assert paid.any()
+    assert stays[paid].all()
+    later = [trainer.source.draw(trainer.agent).metrics != {} for _ in range(5)]
+    assert later == [False, True, False, True, False]
+    assert len(trainer.source.state_dict()["own_trials"]["batches"]) == 2
+
+
+def test_trainings_with_own_trials_go_on_exactly_and_need_a_family_and_contexts_that_fit() -> None:
+    whole, first, second = (with_own_trials(own_every=2) for _ in range(3))
+    rows = [whole.iterate() for _ in range(4)]
+    first.iterate(), first.iterate(), first.iterate()
+    second.load_state_dict(first.state_dict())
+    assert second.iterate()["train/log_likelihood"] == rows[3]["train/log_likelihood"]
+    with pytest.raises(ValueError, match="context is 13; must be at most 12, the steps of a trial"):
+        with_own_trials(context=13)
+    with pytest.raises(ValueError, match=r"walks is 0\.75 and own 0\.5; their sum must be at most 1"):
+        with_own_trials(walks=0.75)
+
+
 def test_no_test_goal_is_a_training_goal_and_the_oracle_is_the_papers() -> None:
     room = DarkRoom()
     train, test = (set(room.sample(2000, split, seeded()).goal.tolist()) for split in ("train", "test"))

@@ -95,6 +95,7 @@ CASES: dict[str, Case] = {
     "rl2 with a bonus": (POINT, RL2Config(**SMALL, bonus=BONUS), 5, 1),
     "varibad with a bonus": (POINT, VariBADConfig(**VAE, num_minibatches=2, bonus=BONUS), 5, 2),
     "dpt": (ROOM, DPTConfig(memory=READER, hidden_size=8, head_sizes=(8,), context=6, hold=2), 5, 2),
+    "dpt on own trials": (ROOM, DPTConfig(memory=READER, hidden_size=8, head_sizes=(8,), context=6, own=0.5), 5, 1),
     "teacher and student": (POINT, TeacherStudentConfig(**SMALL, teacher_fraction=0.3), 5, 1),
     "maml": (Sinusoid(), MAMLConfig(), 5, 1),
     "np": (Sinusoid(), NPConfig(), 5, 1),
