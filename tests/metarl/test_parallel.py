@@ -45,34 +45,16 @@ def check_equal(one: dict[str, Any], several: dict[str, Any]) -> None:
 
 
 USUAL = ("rl2", "maml_trpo", "promp", "pearl", "varibad", "maml")  # always compared, the others in the long tests
-OTHERS = tuple(name for name in CASES if name not in USUAL)
 
 
-def trained(names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: train(name, CASES[name], 3) for name in names}
+LONG = [pytest.param(name, marks=pytest.mark.slow) for name in CASES if name not in USUAL]
 
 
-@pytest.fixture(scope="module")
-def by_two(tmp_path_factory) -> dict[str, Any]:
-    return by_processes(2, functools.partial(trained, USUAL), tmp_path_factory.mktemp("two") / "results.pt")
-
-
-@pytest.fixture(scope="module")
-def others_by_two(tmp_path_factory) -> dict[str, Any]:
-    return by_processes(2, functools.partial(trained, OTHERS), tmp_path_factory.mktemp("two") / "results.pt")
-
-
-@pytest.mark.parametrize("name", USUAL)
-def test_two_processes_give_the_curve_and_the_parameters_of_one(name, by_two):
-    check_equal(train(name, CASES[name], 3), by_two[name])
-    assert by_two[name]["communication"] > 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", OTHERS)
-def test_so_they_do_for_every_other_learner(name, others_by_two):
-    check_equal(train(name, CASES[name], 3), others_by_two[name])
-    assert others_by_two[name]["communication"] > 0
+@pytest.mark.parametrize("name", [*USUAL, *LONG])
+def test_two_processes_give_the_curve_and_the_parameters_of_one(name, tmp_path):
+    by_two = by_processes(2, functools.partial(train, name, CASES[name], 3), tmp_path / "two.pt")
+    check_equal(train(name, CASES[name], 3), by_two)
+    assert by_two["communication"] > 0
 
 
 @pytest.mark.slow

@@ -122,11 +122,16 @@ def train(name: str, case: Case, num_iterations: int, state: Mapping[str, Any] |
 
 
 def by_processes(count: int, work: Callable[[], Any], path: Path) -> Any:
-    """What `work` returns in the first of so many processes, which share trainings; `work` can be pickled."""
+    """What `work` returns in the first of so many processes, which share trainings; `work` can be pickled.
+
+    They are copies of one process that has imported this module, as the import would take most of their time.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes.spawn(_worker, (count, port, work, path), nprocs=count)  # pyright: ignore[reportPrivateImportUsage]
+    processes.set_forkserver_preload([__name__, "torch._dynamo"])  # which every first optimiser imports
+    arguments = (count, port, work, path)
+    processes.start_processes(_worker, arguments, nprocs=count, start_method="forkserver")
     return torch.load(path, weights_only=False)
 
 
