@@ -2,6 +2,7 @@
 
 import json
 import math
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -97,14 +98,13 @@ def small(name: str, **settings) -> Trainer:
 
 @learners
 def test_every_learner_resumes_bit_for_bit_and_moves_every_parameter(name):
-    whole, half, rest = (small(name) for _ in range(3))
+    whole, rest = (small(name) for _ in range(2))
     before = {key: value.clone() for key, value in whole.agent.adaptation.named_parameters()}
-    for _ in range(6):
+    for _ in range(3):
         whole.iterate()
+    rest.load_state_dict(deepcopy(whole.state_dict()))
     for _ in range(3):
-        half.iterate()
-    rest.load_state_dict(half.state_dict())
-    for _ in range(3):
+        whole.iterate()
         rest.iterate()
     for key, value in whole.agent.adaptation.named_parameters():
         assert torch.equal(value, dict(rest.agent.adaptation.named_parameters())[key])
