@@ -65,6 +65,8 @@ class DPTConfig:
         widths(self, "hidden_size", "head_sizes")
         at_least(self, 1, "context", "hold", "own_every", "own_kept")
         in_range(self, 0, 1, "walks", "own")
+        if self.walks + self.own > 1:
+            raise ValueError(f"walks is {self.walks} and own {self.own}; their sum must be at most 1")
         positive(self, "learning_rate", "max_grad_norm")
         not_negative(self, "final_learning_rate")
         self.memory.check_width(self.hidden_size)

@@ -331,7 +331,9 @@ class RL2(TrialAgent):
 
     def _reached(self, trajectory: Experience, generator: torch.Generator) -> tuple[Tensor, None]:
         longer = trajectory.map(lambda value: torch.cat([value, value[-1:]]))  # so the memory reads the last step
-        longer = replace(longer, obs=torch.cat([trajectory.obs, trajectory.next_obs[-1:]]))
+        goes_on = torch.cat([trajectory.valid[1:], torch.zeros_like(trajectory.valid[:1])]).unsqueeze(-1)
+        after = torch.where(goes_on, longer.obs[1:], trajectory.next_obs)  # what the memory reads after each step
+        longer = replace(longer, obs=torch.cat([trajectory.obs[:1], after]))
         prior = self.net.memory.prior(trajectory.valid.shape[1])
         hidden = self.net.memory.unroll(prior, self._inputs(longer).items)[1:]  # after each step
         return torch.cat([self._normalised_obs(trajectory.next_obs), hidden], -1), None

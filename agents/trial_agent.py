@@ -17,7 +17,8 @@ from metarl.checks import positive, widths
 from metarl.nets.mlp import Activation, PolicyHead, mlp
 from metarl.nets.moments import Moments
 from metarl.optim import flat_gradient
-from metarl.records import Record, Trajectory
+from metarl.parallel import exchanged, is_shared
+from metarl.records import Record, Trajectory, lengthened
 
 
 @dataclass(frozen=True)
@@ -150,12 +151,15 @@ class TrialAgent:
         """What HyperX adds to the rewards [T, B], and metrics; its predictor then learns from the same steps."""
         if self.hyperx is None:
             return torch.zeros_like(trajectory.reward), {}
+        num_steps = len(trajectory)
+        if is_shared():  # trials may be longer in another process, and what is gathered or drawn has one length
+            trajectory = lengthened(trajectory, max(exchanged(num_steps)))
         with torch.no_grad():
             reached, error = self._reached(trajectory, generator)
         valid, remaining = trajectory.valid, self.ppo.scheduled(1.0, 0.0)
-        bonus = self.hyperx.bonus(reached, error, trajectory.trial_start, valid, remaining)
+        bonus, metrics = self.hyperx.bonus(reached, error, trajectory.trial_start, valid, remaining)
         self.hyperx.learn(reached, valid, generator)
-        return bonus
+        return bonus[:num_steps], metrics
 
     def _see_returns(self, trajectory: Trajectory[Any]) -> None:
         """Let the scale of the critic's targets follow the returns, before they are computed."""

@@ -17,6 +17,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils import _pytree as pytree
 
 R = TypeVar("R", bound="Record")
@@ -100,6 +101,12 @@ def stack(records: Sequence[R], dim: int = 0) -> R:
 def cat(records: Sequence[R], dim: int = 0) -> R:
     """Concatenate records of the same structure along an existing axis."""
     return _combine(lambda leaves: torch.cat(tuple(leaves), dim), records)
+
+
+def lengthened(record: R, length: int) -> R:
+    """Each tensor [K, ...] with zeros after it, up to the length."""
+    more = length - len(record)
+    return record.map(lambda value: pad(value, (0,) * (2 * value.ndim - 1) + (more,)))
 
 
 @dataclass(frozen=True)

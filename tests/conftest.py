@@ -21,7 +21,7 @@ def _a_signing_key_of_the_tests_own(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.fixture(autouse=True, scope="session")
 def _pngs_are_drawn_once_and_small():
-    """Without their layout and a first pass that draws nothing: figures took half of a short training's time."""
+    """Draw PNGs at low resolution and without layout: figures took half the time of a short training."""
     savefig = Figure.savefig
 
     def draw(self: Figure, to: Any, **settings: Any) -> None:

@@ -20,8 +20,9 @@ class LabelledSource(ActingSource):
     """Draws transitions in fresh training tasks; an evaluation runs trials like any other agent's.
 
     num_steps: transitions per task. walks: the fraction of the tasks whose transitions are steps of a walk. own: the
-    fraction of the batch that are parts of the agent's own trials, which it runs in as many fresh training tasks as a
-    batch has every `own_every` iterations; the last `own_kept` batches of them are kept.
+    fraction whose transitions are a part of one of the agent's own trials. It runs a trial in each of `num_tasks` fresh
+    training tasks every `own_every` iterations, and the last `own_kept` batches are kept. Their steps are logged as
+    rollout/own_steps, and are not among the transitions that are counted.
 
     Raises:
         ValueError: when the family knows no optimal actions or walks, when no task would have one, when a part would be
@@ -40,10 +41,10 @@ class LabelledSource(ActingSource):
         generators: Mapping[str, torch.Generator],
         *,
         num_steps: int,
-        walks: float = 0.0,
-        own: float = 0.0,
-        own_every: int = 1,
-        own_kept: int = 1,
+        walks: float,
+        own: float,
+        own_every: int,
+        own_kept: int,
     ) -> None:
         super().__init__(config, family, train, generators)
         if not isinstance(family, LabelsActions):
@@ -53,9 +54,8 @@ class LabelledSource(ActingSource):
         if walks and not isinstance(family, LabelsWalks):
             raise ValueError(f"walks is {walks}; must be 0 on {family.name}, which has no `labelled_walks`")
         self._labels, self._num_steps = family, num_steps
-        self._num_walks, self._num_own = self._number(walks, "walks"), self._number(own, "own")
-        if self._num_walks + self._num_own > self.num_tasks * self.copies:
-            raise ValueError(f"walks is {walks} and own {own}; their sum must be at most 1")
+        self._num_walks = self._number(walks, "walks")
+        self._num_own = min(self._number(own, "own"), self.num_tasks * self.copies - self._num_walks)
         self._own, self._own_every, self._num_draws = None, own_every, 0
         if self._num_own:
             self._own = OwnTrials(self._solved(num_steps), own_kept, generators)
@@ -90,6 +90,7 @@ class LabelledSource(ActingSource):
             returns = self._own.run(learner, self._fresh_tasks(self.num_tasks, self._generators["task"]), share)
             by_episode = enumerate(returns.mean(1).tolist(), start=1)
             metrics = {f"meta_train/return/ep_{episode}": value for episode, value in by_episode}
+            metrics["rollout/own_steps"] = float(returns.numel() * self.family.horizon)
         self._num_draws += 1
         tasks = self._fresh_tasks(self.num_tasks, self._generators["task"]).repeat_interleave(self.copies)
         parts = self._drawn(tasks[self._num_own :])
@@ -99,7 +100,7 @@ class LabelledSource(ActingSource):
         return Draw(share.own(transitions), transitions.action.numel(), metrics)
 
     def _drawn(self, tasks: Record) -> list[LabelledTransitions]:
-        """Transitions in these tasks, those of the first `_num_walks` as steps of walks; none is of own trials."""
+        """Transitions in these tasks, those of the first `_num_walks` as steps of walks."""
         draws, parts = (self._num_steps, self._generators["env"]), []
         if self._num_walks:
             assert isinstance(self._labels, LabelsWalks)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from metarl.parallel import Share, align
-from metarl.protocols import Agent, KnowsActions, LabelsActions, TaskFamily
+from metarl.protocols import Agent, EpisodesOfOneLength, KnowsActions, LabelsActions, TaskFamily
 from metarl.records import LabelledTransitions, Record, Trajectory, cat
 from metarl.rl.rollouts import collect
 
@@ -38,8 +38,10 @@ class LabelledTrials(Record):
 class OwnTrials:
     """The agent's most recent batches of trials in training tasks, with the optimal actions at each of their steps.
 
-    family: one whose trials all have the same number of steps. num_batches: how many batches are kept. generators:
-    those of "env" and "policy" are drawn from.
+    num_batches: how many batches are kept. generators: those of "env" and "policy" are drawn from.
+
+    Raises, when trials are run:
+        ValueError: when episodes may end early, so trials differ in length.
     """
 
     def __init__(self, family: SolvedFamily, num_batches: int, generators: Mapping[str, torch.Generator]) -> None:
@@ -53,6 +55,8 @@ class OwnTrials:
         with share.noise():
             env = self.family.make_env(share.size, env_generator)
             trajectory = collect(env, learner, own, num_episodes, generator=generator)
+            if not isinstance(env, EpisodesOfOneLength) or env.steps_per_episode is None:
+                raise ValueError(f"own must be 0 on {self.family.name}, whose episodes may end early")
             labelled = self._labelled(trajectory, own)
         align(env_generator, generator)
         batch = share.gathered(labelled)
@@ -63,9 +67,9 @@ class OwnTrials:
         """Consecutive transitions of trials, both drawn uniformly: [count, num_steps, ...].
 
         A part may begin up to its length before its trial, and is then the trial's first steps: when the agent acts,
-        these are its context first. Queries are what the agent saw next where it then had that context, so after each
-        of a trial's first steps and after the last step of a part. The others are uniform: what an agent that has found
-        the goal sees would tell the goal to one that has read nothing yet.
+        these are its context first. Queries are what the agent saw next where its context was just what precedes the
+        query: after each of a trial's first steps, and after the last step of a part. The others are uniform: what an
+        agent that has found the goal sees would tell the goal to one that has read nothing yet.
         """
         kept = cat(self._batches)
         num_trials, longest = kept.steps.action.shape
@@ -74,15 +78,15 @@ class OwnTrials:
         last = longest - num_steps
         first = torch.randint(-num_steps, last + 1, (count, 1), generator=generator, device=device).clamp(min=0)
         places, queries = (first + torch.arange(length, device=device) for length in (num_steps, num_steps + 1))
-        had_it = ((first == 0) | (queries == queries[:, -1:])).unsqueeze(-1)
+        is_own = ((first == 0) | (queries == queries[:, -1:])).unsqueeze(-1)
         seen = kept.steps
         return LabelledTransitions(
             obs=seen.obs[trial, places],
             action=seen.action[trial, places],
             reward=seen.reward[trial, places],
             next_obs=seen.next_obs[trial, places],
-            query=torch.where(had_it, seen.query[trial, queries], kept.query[trial, queries]),
-            optimal=torch.where(had_it, seen.optimal[trial, queries], kept.optimal[trial, queries]),
+            query=torch.where(is_own, seen.query[trial, queries], kept.query[trial, queries]),
+            optimal=torch.where(is_own, seen.optimal[trial, queries], kept.optimal[trial, queries]),
         )
 
     def _labelled(self, trajectory: Trajectory[Any], tasks: Record) -> LabelledTrials:

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 from gymnasium import spaces
 from torch import Tensor
-from torch.nn.functional import pad
 from torch.utils import _pytree as pytree
 
 from metarl.parallel import Share, current
 from metarl.protocols import Agent, AgentConfig, TaskFamily
-from metarl.records import Record, Trajectory
+from metarl.records import Record, Trajectory, lengthened
 from metarl.rl.trials import Trial, TrialSource
 from metarl.source import Draw, TrainConfig
-
-S = TypeVar("S", bound="TrialSteps")
 
 
 @dataclass(frozen=True)
 class TrialSteps(Record):
-    """The stored fields of whole trials."""
+    """The stored fields of whole trials; zero after a trial's end."""
 
     obs: Tensor  # [T, M, O]
     action: Tensor  # [T, M, A], in environment units; [T, M] int64 if discrete
@@ -34,8 +31,9 @@ class TrialSteps(Record):
     @classmethod
     def of(cls, trajectory: Trajectory[Any]) -> Self:
         """The steps of a trajectory whose rows are whole trials."""
-        action, reward = trajectory.decision.action, trajectory.reward
-        return cls(trajectory.obs, action, reward, trajectory.next_obs, trajectory.valid)
+        valid, action, reward = trajectory.valid, trajectory.decision.action, trajectory.reward
+        fields = (trajectory.obs, action, reward, trajectory.next_obs)
+        return cls(*(value * valid.view(*valid.shape, *[1] * (value.ndim - 2)) for value in fields), valid)
 
     @classmethod
     def blank(cls, obs_size: int, action_size: int | None, device: torch.device | str) -> Self:
@@ -55,7 +53,8 @@ class EndedTrialSteps(TrialSteps):
     @classmethod
     def of(cls, trajectory: Trajectory[Any]) -> Self:
         steps = TrialSteps.of(trajectory)
-        return cls(**vars(steps), terminated=trajectory.terminated, truncated=trajectory.truncated)
+        terminated, truncated = trajectory.terminated & steps.valid, trajectory.truncated & steps.valid
+        return cls(**vars(steps), terminated=terminated, truncated=truncated)
 
     @classmethod
     def blank(cls, obs_size: int, action_size: int | None, device: torch.device | str) -> Self:
@@ -112,7 +111,7 @@ class TrialBuffer:
         def write(ring: Tensor, values: Tensor) -> None:
             ring[:, places] = values
 
-        pytree.tree_map(write, self._ring, _lengthened(trials, self.num_steps))
+        pytree.tree_map(write, self._ring, lengthened(trials, self.num_steps))
         self._num_added += rows
 
     def sample(self, num_trials: int, generator: torch.Generator) -> TrialSteps:
@@ -178,12 +177,6 @@ class TrialBuffer:
         self._num_added = num_added
 
 
-def _lengthened(trials: S, num_steps: int) -> S:
-    """Trials [T, B] with zeros up to `num_steps` steps."""
-    more = num_steps - len(trials)
-    return trials.map(lambda value: pad(value, (0,) * (2 * value.ndim - 1) + (more,)))
-
-
 class BufferedConfig(AgentConfig, Protocol):
     """The configuration of an agent that also learns from earlier trials."""
 
@@ -233,7 +226,7 @@ class BufferedTrialSource(TrialSource):
         drawn = super().draw(learner)
         (trajectory,) = drawn.experience
         share = current() or Share(self.num_tasks)
-        self.buffer.add(share.gathered(_lengthened(self.stored.of(trajectory), self.buffer.num_steps), dim=1))
+        self.buffer.add(share.gathered(lengthened(self.stored.of(trajectory), self.buffer.num_steps), dim=1))
         return Draw(BufferedTrials(drawn.experience, self.buffer), drawn.amount, drawn.metrics)
 
     def state_dict(self, *, to_train: bool = True) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from envs.torch_families.bandits import BernoulliBandit, GaussianBandit
 from envs.torch_families.dark_room import DarkRoom
 from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import PointNavigation
+from envs.torch_families.torch_env import TorchEnv
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.protocols import LabelsActions, TaskFamily
 from metarl.records import LabelledTransitions, Step
@@ -144,7 +145,9 @@ def test_a_part_of_an_own_trial_asks_what_the_agent_saw_where_it_had_that_contex
     assert int(first.max()) == 8
 
 
-def test_trainings_with_own_trials_go_on_exactly_and_need_a_family_and_contexts_that_fit() -> None:
+def test_trainings_with_own_trials_go_on_exactly_and_need_a_family_and_contexts_that_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     whole, first, second = (with_own_trials(own_every=2) for _ in range(3))
     rows = [whole.iterate() for _ in range(4)]
     for _ in range(3):
@@ -155,6 +158,12 @@ def test_trainings_with_own_trials_go_on_exactly_and_need_a_family_and_contexts_
         with_own_trials(context=13)
     with pytest.raises(ValueError, match=r"walks is 0\.75 and own 0\.5; their sum must be at most 1"):
         with_own_trials(walks=0.75)
+    seven = TrainConfig(num_iterations=1, num_tasks=7)
+    half = Trainer(ROOM, replace(SMALL, walks=0.5, own=0.5), seven, agent_name="dpt", seed=0)
+    assert half.source.draw(half.agent).experience.action.shape == (7, 7)
+    monkeypatch.setattr(TorchEnv, "steps_per_episode", None)
+    with pytest.raises(ValueError, match="own must be 0 on dark_room, whose episodes may end early"):
+        with_own_trials().iterate()
 
 
 def test_no_test_goal_is_a_training_goal_and_the_oracle_is_the_papers() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,16 @@ from tests.metarl.fewshot.metric_learners import METRIC_LEARNERS
 from tests.metarl.fewshot.patterns import Patterns
 
 POINT = PointNavigation(horizon=8, num_episodes=2)  # whose episodes end early where a goal is reached
+
+
+@dataclass(frozen=True)
+class EarlyEnds(PointNavigation):
+    """Point navigation in which many trials end early, so that those of two processes differ in length."""
+
+    TOLERANCE = 0.3
+
+
+ENDING = EarlyEnds(horizon=6, num_episodes=2)
 MDP = TabularMDP(num_states=4, num_actions=3, horizon=5, num_episodes=3)  # with noise in transitions and rewards
 ROOM = DarkRoom(size=3, horizon=4, num_episodes=2)
 READER = TransformerConfig(num_layers=1, num_heads=2, positions="none")
@@ -95,7 +106,8 @@ CASES: dict[str, Case] = {
     "rl2_sac": (POINT, RL2SACConfig(**SAC), 5, 2),
     "varibad": (POINT, VariBADConfig(**VAE, num_minibatches=2), 5, 1),
     "rl2 with a bonus": (POINT, RL2Config(**SMALL, bonus=BONUS), 5, 1),
-    "varibad with a bonus": (POINT, VariBADConfig(**VAE, num_minibatches=2, bonus=BONUS), 5, 2),
+    "rl2 with a bonus, trials of many lengths": (ENDING, RL2Config(**SMALL, bonus=BONUS), 4, 1),
+    "varibad with a bonus, trials of many lengths": (ENDING, VariBADConfig(**VAE, bonus=BONUS), 4, 1),
     "dpt": (ROOM, DPTConfig(memory=READER, hidden_size=8, head_sizes=(8,), context=6, hold=2), 5, 2),
     "dpt on own trials": (ROOM, DPTConfig(memory=READER, hidden_size=8, head_sizes=(8,), context=6, own=0.5), 5, 1),
     "ad": (ROOM, ADConfig(hidden_size=8, context=6, num_histories=12, history_episodes=3), 5, 2),

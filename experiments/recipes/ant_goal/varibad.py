@@ -1,6 +1,6 @@
 """VariBAD on ant_goal, with the latent size and the number of VAE steps of the paper's code.
 
-Zintgraf et al. (2020). Otherwise the settings of half_cheetah_dir/varibad.
+Zintgraf et al. (2020). All else is as in `agents.varibad.VARIBAD_ROBOT`.
 """
 
 from dataclasses import replace

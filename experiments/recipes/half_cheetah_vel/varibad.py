@@ -1,7 +1,7 @@
 """VariBAD on half_cheetah_vel, target velocities uniform in [0, 3], for two million steps.
 
-The policy and the VAE take larger steps than in half_cheetah_dir/varibad, which has the settings of the paper's code,
-and the VAE takes more of them. The published result (Zintgraf et al. 2020) is a curve.
+The policy and the VAE take larger steps than in the paper's code, and the VAE takes more of them. The published result
+(Zintgraf et al. 2020) is a curve.
 """
 
 from dataclasses import replace
