@@ -37,6 +37,16 @@ class TrialAgentConfig(PPOConfig):
         positive(self, "init_std")
 
 
+FEW_STEPS: dict[str, Any] = {  # PPO for robots and a few million steps: large updates, and little noise from the start
+    "init_std": 0.4,
+    "gamma": 0.97,
+    "learning_rate": 3e-3,
+    "final_learning_rate": 1e-3,
+    "entropy_coefficient": 0.0,
+    "target_kl": 0.05,
+}
+
+
 @dataclass(frozen=True)
 class LatentAgentConfig(TrialAgentConfig):
     """The common settings of agents whose policy reads a latent: what they know of the trial so far."""
