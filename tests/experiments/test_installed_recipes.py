@@ -225,7 +225,20 @@ def site(tmp_path_factory) -> Path:
     return folder
 
 
-def metarl(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+IN_TURN = """
+import json, sys
+from experiments.cli.main import main
+for words in json.loads(sys.argv[1]):
+    try:
+        main(words)
+    except SystemExit as stop:
+        if stop.code:
+            raise
+"""
+
+
+def metarl(site: Path, folder: Path, *commands: str) -> subprocess.CompletedProcess[str]:
+    """What a process prints that runs these commands in turn, up to the first that fails."""
     root = Path(__file__).resolve().parents[2]
     environment = {
         **os.environ,
@@ -233,18 +246,18 @@ def metarl(site: Path, folder: Path, *words: str) -> subprocess.CompletedProcess
         "IMPORTED": str(folder / "imported"),
         "OMP_NUM_THREADS": "1",
     }
-    words = (sys.executable, "-m", "experiments", *words)
+    words = (sys.executable, "-P", "-c", IN_TURN, json.dumps([command.split() for command in commands]))
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def test_they_are_listed_without_being_imported(site, tmp_path):
-    listed = metarl(site, tmp_path, "list", "experiments")
+    listed = metarl(site, tmp_path, "list experiments")
     lines = dict(line.split(maxsplit=1) for line in listed.stdout.splitlines())
     for name, title, *_ in RECIPES.values():
         assert lines[name] == title
     assert lines["two_doors/broken"] == "from my-package"
     assert "Bayes-optimal" in lines["grid_navi/rl2"]  # ours stays ours
-    assert "two_doors/rl2" in metarl(site, tmp_path, "train", "--help").stdout
+    assert "two_doors/rl2" in metarl(site, tmp_path, "train --help").stdout
     assert not (tmp_path / "imported").exists()
 
 
@@ -252,20 +265,19 @@ def test_they_are_listed_without_being_imported(site, tmp_path):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_they_are_trained_resumed_and_evaluated(site, tmp_path, recipe):
     name = RECIPES[recipe][0]
-    trained = metarl(site, tmp_path, "train", name, "--run-dir", "run", "--seed", "1")
-    assert trained.returncode == 0, trained.stderr
+    done = metarl(
+        *(site, tmp_path, f"train {name} --run-dir run --seed 1"),
+        *("resume run --num-iterations 4", "evaluate run --tasks 5 --json"),
+    )
+    assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["experiment"] == name
-    resumed = metarl(site, tmp_path, "resume", "run", "--num-iterations", "4")
-    assert resumed.returncode == 0, resumed.stderr
-    evaluated = metarl(site, tmp_path, "evaluate", "run", "--tasks", "5", "--json")
-    assert evaluated.returncode == 0, evaluated.stderr
-    answer = json.loads(evaluated.stdout)
+    answer = json.loads(done.stdout[done.stdout.index("\n{") :])
     assert (answer["family"], answer["num_tasks"], answer["iteration"]) == (name.split("/")[0], 5, 4)
 
 
 def test_one_that_does_not_load_is_one_line(site, tmp_path):
-    failed = metarl(site, tmp_path, "train", "two_doors/broken")
+    failed = metarl(site, tmp_path, "train two_doors/broken")
     assert failed.returncode == 2
     assert failed.stderr.startswith("metarl: recipe two_doors/broken does not load: module my_package.absent: ")
     assert failed.stderr.count("\n") == 1

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.multiprocessing as processes
+from torch.multiprocessing.spawn import start_processes
 
 from agents.algorithm_distillation import ADConfig
 from agents.dpt import DPTConfig
@@ -148,7 +149,7 @@ def by_processes(count: int, work: Callable[[], Any], path: Path) -> Any:
         port = free.getsockname()[1]
     processes.set_forkserver_preload([__name__, "torch._dynamo"])  # which every first optimiser imports
     arguments = (count, port, work, path)
-    processes.start_processes(_worker, arguments, nprocs=count, start_method="forkserver")
+    start_processes(_worker, arguments, nprocs=count, start_method="forkserver")
     return torch.load(path, weights_only=False)
 
 

@@ -8,18 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 
+from experiments.workbench.launching import worker
 from experiments.workbench.launching.board import Board, table
-from experiments.workbench.launching.engines import LocalEngine, RayEngine, SlurmEngine
+from experiments.workbench.launching.engines import ENGINES, LocalEngine, RayEngine, SlurmEngine
 from experiments.workbench.launching.launcher import Job, State, execute, jobs_of
 from experiments.workbench.launching.plan import PlannedExperiment, parse_seeds, planned_runs
-from experiments.workbench.launching.standing import Standing, last_lines, output_size, standing
+from experiments.workbench.launching.standing import OUTPUT, Standing, last_lines, output_size, standing
 from metarl.errors import UserError
 from metarl.run.directory import Run
 from metarl.trainer import train
@@ -254,7 +257,20 @@ def test_away_from_a_terminal_each_change_of_a_run_is_one_line():
 # Launching
 
 
-def test_a_run_that_crashes_stops_no_other_and_those_that_are_finished_are_left_as_they_are(capsys):
+class InThisProcess(LocalEngine):
+    """Runs that are over as soon as they are started."""
+
+    def start(self, run: Path) -> Any:
+        with (run / OUTPUT).open("a") as output, redirect_stdout(output), redirect_stderr(output):
+            status = worker.train(str(run), str(Path.cwd()))
+        return SimpleNamespace(poll=lambda: status, failure=None)
+
+
+@pytest.mark.parametrize("engine", [InThisProcess, pytest.param(LocalEngine, marks=pytest.mark.slow)])
+def test_a_run_that_crashes_stops_no_other_and_those_that_are_finished_are_left_as_they_are(
+    capsys, monkeypatch, engine
+):
+    monkeypatch.setitem(ENGINES, "local", engine)
     path = planned_runs(["recipe.py"], [0], BRIEF)[0].create().path
     (path / "checkpoints" / "latest.pt").write_bytes(b"damaged")
     status, output, errors = metarl(capsys, "launch", "recipe.py", "--seeds", "2", "--jobs", "2", *BRIEF)

@@ -35,7 +35,7 @@ from metarl.trainer import TrainConfig
 
 experiment = Experiment(
     family=BernoulliBandit(num_arms=2, num_pulls=3),
-    agent=RL2Config(hidden_size=8, head_sizes=(8,)),
+    agent=RL2Config(hidden_size=8, head_sizes=(8,), num_epochs=1, num_minibatches=1),
     train=TrainConfig(num_iterations=120, num_tasks=4, eval_every=25, eval_tasks=5, checkpoint_every=4),
 )
 '''
