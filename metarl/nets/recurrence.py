@@ -69,10 +69,10 @@ def _steps_for(dtype: torch.dtype) -> Steps:
 
 @cache
 def _compiled() -> Steps | None:
-    """Steps compiled by numba; None where it is not installed, or not for this numpy."""
+    """Steps compiled by numba; None where it is not installed, does not fit numpy or has no folder to write to."""
     try:
         from metarl.nets import compiled_gru
-    except ImportError:
+    except (ImportError, RuntimeError):
         return None
 
     def on_arrays(function: Callable[..., None]) -> Callable[..., None]:
