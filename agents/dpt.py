@@ -17,7 +17,7 @@ the first item, but an item after the transitions that it is about, which no oth
 answers another query after each transition, and acting need not read the context again. 4. transitions have no
 positions, as their order does not matter. 5. with bandits, the arms of the context are drawn uniformly. 6. `hold`. 7.
 by default the transitions of a context are independent, and not those of a random policy's trials; with `walks`, some
-tasks have those of a walk.
+tasks have those of a walk, and with `own` those of the agent's own trials, as in DAgger (metarl/rl/own_trials.py).
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ class DPTConfig:
     head_sizes: tuple[int, ...] = ()  # hidden layers between the transformer's answer to a query and the action
     context: int = 100  # number of transitions per task in pretraining
     walks: float = 0.0  # fraction of tasks whose transitions in pretraining are successive steps of a random walk
+    own: float = 0.0  # fraction of tasks whose transitions in pretraining are steps of the agent's own trials
+    own_every: int = 20  # number of iterations between batches of own trials
+    own_kept: int = 8  # number of batches of own trials that are kept
     hold: int = 1  # number of steps for which the noise that samples actions is kept; 1: fresh noise at each step
     learning_rate: float = 1e-3  # initial step size of Adam
     final_learning_rate: float = 1e-4  # step size at the last iteration, reached linearly; at most `learning_rate`
@@ -60,8 +63,8 @@ class DPTConfig:
 
     def __post_init__(self) -> None:
         widths(self, "hidden_size", "head_sizes")
-        at_least(self, 1, "context", "hold")
-        in_range(self, 0, 1, "walks")
+        at_least(self, 1, "context", "hold", "own_every", "own_kept")
+        in_range(self, 0, 1, "walks", "own")
         positive(self, "learning_rate", "max_grad_norm")
         not_negative(self, "final_learning_rate")
         self.memory.check_width(self.hidden_size)
@@ -72,7 +75,17 @@ class DPTConfig:
         self, family: TaskFamily, train: TrainConfig, generators: Mapping[str, torch.Generator]
     ) -> LabelledSource:
         """Labelled transitions in fresh tasks."""
-        return LabelledSource(self, family, train, generators, num_steps=self.context, walks=self.walks)
+        return LabelledSource(
+            self,
+            family,
+            train,
+            generators,
+            num_steps=self.context,
+            walks=self.walks,
+            own=self.own,
+            own_every=self.own_every,
+            own_kept=self.own_kept,
+        )
 
     def make(
         self,

@@ -27,6 +27,7 @@ from metarl.checks import at_least, not_negative, positive, rounds, widths
 from metarl.nets.mlp import mlp
 from metarl.nets.moments import Moments
 from metarl.optim import gradient_step, load_adam
+from metarl.parallel import Share, current, share_of_mean, sharing, total
 from metarl.rl.losses import discounted_sum
 
 
@@ -59,8 +60,6 @@ class HyperXConfig:
         rounds(self, "num_novelty_steps")
         at_least(self, 1, "novelty_batch")
 
-
-REFUSES_PROCESSES = "bonus is hyperx, whose predictor learns from steps drawn from those of all tasks"
 
 BONUSES: dict[str, Any] = {"none": NoBonus(), "hyperx": HyperXConfig()}  # by the names that the command line takes
 
@@ -101,29 +100,35 @@ class HyperX:
         """
         raw = {"novelty": self.novelty(reached), "error": error}
         weights = {"novelty": self.config.novelty_weight, "error": self.config.error_weight}
-        total, metrics = torch.zeros_like(raw["novelty"]), {}
+        bonus, metrics = torch.zeros_like(raw["novelty"]), {}
         for name, values in raw.items():
             if values is None:
                 continue
             values = torch.where(valid, values, 0.0)
             sums = discounted_sum(values, trial_start, self.gamma)[valid]
-            self.moments[name] = self.moments[name].merge(Moments.of(sums))
+            self.moments[name] = self.moments[name].merge(Moments.of(sums).of_all())
             scaled = (values / self.moments[name].std.float()).clamp(max=self.config.max_bonus)
-            total += weights[name] * remaining * scaled
-            metrics[f"bonus_{name}"] = float(weights[name] * remaining * scaled[valid].mean())
-        return total, metrics
+            weighted = weights[name] * remaining * scaled
+            bonus += weighted
+            metrics[f"bonus_{name}"] = float(total(weighted[valid].sum()) / total(valid.sum()))
+        return bonus, metrics
 
     @torch.no_grad()
     def novelty(self, reached: Tensor) -> Tensor:
         """The predictor's mean squared error: [..., O + belief] -> [...]."""
         return self._errors(reached[..., self.places])
 
-    def learn(self, reached: Tensor, generator: torch.Generator) -> None:
-        """Gradient steps of the predictor on samples of [K, O + belief], drawn with replacement."""
-        seen = reached[:, self.places]
-        for _ in range(self.config.num_novelty_steps):
-            index = torch.randint(len(seen), (self.config.novelty_batch,), generator=generator, device=generator.device)
-            gradient_step(self.optimizer, self._errors(seen[index]).mean())
+    def learn(self, reached: Tensor, valid: Tensor, generator: torch.Generator) -> None:
+        """Gradient steps of the predictor on samples of the valid steps of all tasks, drawn with replacement.
+
+        reached [T, B, O + belief] and valid [T, B] are of this process's tasks; the samples are shared too.
+        """
+        tasks = current() or Share(valid.shape[1])
+        seen = tasks.gathered(reached[..., self.places], dim=1)[tasks.gathered(valid, dim=1)]
+        with sharing(self.config.novelty_batch) as share:
+            for _ in range(self.config.num_novelty_steps):
+                index = torch.randint(len(seen), (share.num_tasks,), generator=generator, device=generator.device)
+                gradient_step(self.optimizer, share_of_mean(self._errors(seen[share.own(index)]).mean()))
 
     def _errors(self, seen: Tensor) -> Tensor:
         return (self.predictor(seen) - self.random(seen)).square().mean(-1)

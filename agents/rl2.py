@@ -34,6 +34,7 @@ from agents.inner_learner import INNER_LEARNERS, InnerLearnerConfig, InnerState,
 from agents.memories import WithMemory
 from agents.ppo import PPO, Evaluated
 from agents.trial_agent import (
+    FEW_STEPS,
     InputMoments,
     LatentAgentConfig,
     TrialAgent,
@@ -178,6 +179,10 @@ RL2_TWO_CORES = RL2Config(  # base settings of the robot recipes, for two cores
     final_learning_rate=2e-4,
     num_minibatches=8,
     entropy_coefficient=0.0,
+)
+RL2_FEW_STEPS = replace(RL2_TWO_CORES, **FEW_STEPS)
+BLIND_PPO_FEW_STEPS = RL2Config(
+    **FEW_STEPS, memory=NoMemoryConfig(), head_sizes=(64, 64), num_epochs=8, num_minibatches=16
 )
 
 

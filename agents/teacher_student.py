@@ -34,7 +34,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.ppo import PPO, Evaluated, minibatches
-from agents.trial_agent import InputMoments, TrialAgent, TrialAgentConfig, memory_item, one_later
+from agents.trial_agent import FEW_STEPS, InputMoments, TrialAgent, TrialAgentConfig, memory_item, one_later
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceBelief, SequenceState
 from metarl.adaptation.window import WindowConfig
@@ -114,15 +114,10 @@ TEACHER_STUDENT_ROBOT = TeacherStudentConfig(  # base settings of the robot reci
     memory=RecurrentConfig(span=100),
     hidden_size=64,
     head_sizes=(64, 64),
-    init_std=0.4,
-    gamma=0.97,
-    learning_rate=3e-3,
-    final_learning_rate=1e-3,
     num_epochs=8,
     num_minibatches=16,
-    entropy_coefficient=0.0,
-    target_kl=0.05,
     num_student_epochs=8,
+    **FEW_STEPS,
 )
 RMA_ROBOT = replace(TEACHER_STUDENT_ROBOT, memory=WindowConfig(), reward_input=False)  # the last 50 steps, no reward
 

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.hypernetwork_policy import POLICIES, HeadsConfig, HypernetworkPolicyConfig, PolicyConfig, WrittenNet
-from agents.hyperx import BONUSES, REFUSES_PROCESSES, HyperX, HyperXConfig, NoBonus
+from agents.hyperx import BONUSES, HyperX, HyperXConfig, NoBonus
 from agents.ppo import PPO, Evaluated, PPOBatch, PPOConfig, batch_of, past_returns
 from metarl.checks import positive, widths
 from metarl.nets.mlp import Activation, PolicyHead, mlp
@@ -36,10 +36,15 @@ class TrialAgentConfig(PPOConfig):
         widths(self, "head_sizes")
         positive(self, "init_std")
 
-    @property
-    def refuses_processes(self) -> str | None:
-        """Why several processes cannot train it; None: they can."""
-        return REFUSES_PROCESSES if isinstance(getattr(self, "bonus", None), HyperXConfig) else None
+
+FEW_STEPS: dict[str, Any] = {  # PPO for robots and a few million steps: large updates, and little noise from the start
+    "init_std": 0.4,
+    "gamma": 0.97,
+    "learning_rate": 3e-3,
+    "final_learning_rate": 1e-3,
+    "entropy_coefficient": 0.0,
+    "target_kl": 0.05,
+}
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,7 @@ class TrialAgent:
             reached, error = self._reached(trajectory, generator)
         valid, remaining = trajectory.valid, self.ppo.scheduled(1.0, 0.0)
         bonus = self.hyperx.bonus(reached, error, trajectory.trial_start, valid, remaining)
-        self.hyperx.learn(reached[valid], generator)
+        self.hyperx.learn(reached, valid, generator)
         return bonus
 
     def _see_returns(self, trajectory: Trajectory[Any]) -> None:

@@ -43,7 +43,7 @@ from metarl.nets.distributions import DiagonalGaussian
 from metarl.nets.mlp import mlp
 from metarl.nets.moments import Moments
 from metarl.optim import gradient_step, load_adam
-from metarl.parallel import Share, current, sharing, total
+from metarl.parallel import Share, current, shared_noise, sharing, total
 from metarl.protocols import TaskFamily
 from metarl.records import ActorCriticDecision, Record, Step, Trajectory
 from metarl.rl.trial_buffer import BufferedTrials, BufferedTrialSource, TrialSteps
@@ -312,7 +312,9 @@ class VariBAD(TrialAgent):
     def _reached(self, trajectory: Experience, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         transitions = self._transitions(TrialSteps.of(trajectory))
         after = self.vae.beliefs(transitions).map(lambda value: value[1:])  # the beliefs that hold each step
-        error = self.vae.error_of_each(transitions, after.sample(generator))
+        with shared_noise(dim=1):
+            latent = after.sample(generator)
+        error = self.vae.error_of_each(transitions, latent)
         return torch.cat([transitions.next_obs, _as_input(after)], -1), error
 
     def task_gradients(self, trial: Sequence[Experience], num_tasks: int, generator: torch.Generator) -> Tensor:

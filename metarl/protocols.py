@@ -221,10 +221,10 @@ class GroupsTasks(Protocol):
 
 @runtime_checkable
 class KnowsVersions(Protocol):
-    """An optional method of a `TaskFamily` whose environments run in another interpreter than ours."""
+    """An optional method of a `TaskFamily` whose environments may run in another interpreter than ours."""
 
     def versions(self) -> dict[str, str]:
-        """The versions of that interpreter and of its packages, by name."""
+        """The versions of that interpreter and of its packages, by name; empty where it is ours."""
         ...
 
 

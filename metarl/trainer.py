@@ -257,13 +257,11 @@ def _check_shared(agent_config: NamesSource, source: Source[Any, Any], config: T
     Raises:
         ValueError: names the number of tasks, or what cannot be shared.
     """
-    count, refusal = process_count(), getattr(agent_config, "refuses_processes", None)
+    count = process_count()
     if config.num_tasks < count:
         raise ValueError(f"num_tasks is {config.num_tasks}; must be at least {count}, the number of processes")
     if not getattr(source, "shares_tasks", False):
         raise ValueError(f"{type(source).__name__} cannot share its tasks among {count} processes; use one")
-    if refusal is not None:
-        raise ValueError(f"{refusal}; the number of processes must be 1")
 
 
 def _generators(device: str, *seed: int) -> dict[str, torch.Generator]:

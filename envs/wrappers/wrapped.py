@@ -13,7 +13,7 @@ from torch import Tensor
 
 from envs.samplers import Sampler, all_inside, draws, task_record
 from envs.splits import check_split
-from metarl.protocols import Split, VectorEnv
+from metarl.protocols import KnowsVersions, Split, VectorEnv
 from metarl.records import Record
 
 
@@ -102,6 +102,10 @@ class Wrapped:
     def bounds(self, tasks: Record, num_episodes: int) -> Mapping[str, Tensor | Sequence[float]]:
         """Empty: the inner family's hold without what lies between."""
         return {}
+
+    def versions(self) -> dict[str, str]:
+        """Those of the interpreter that runs the inner family; empty where it is ours."""
+        return self.family.versions() if isinstance(self.family, KnowsVersions) else {}
 
     def _inner_has_ood(self) -> bool:
         try:

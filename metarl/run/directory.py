@@ -137,7 +137,7 @@ class Run:
                 raise RunError(f"{path} is not empty; a new run needs an empty directory or one that does not exist")
             (path / "checkpoints").mkdir(exist_ok=True)
             more = {"from": start, "family_versions": family_versions}
-            given = {name: value for name, value in more.items() if value is not None}
+            given = {name: value for name, value in more.items() if value}
             meta = {**provenance(command, project), "log": list(log), **given}
             write_whole(path / "meta.json", _json_bytes(meta))
             cls(path).keep_code(code or {})

@@ -75,15 +75,14 @@ class ClassAwareSampler:
 
     def confused(self, tasks: Any, y: Tensor, predicted: Tensor) -> None:
         """Learn from the queries of tasks: their labels y [N, Q], and those that the learner gave them."""
-        classes, keep = tasks.classes, self.config.memory
-        named = functional.one_hot(predicted, classes.shape[1]).to(self._confusion)  # [N, Q, W]
-        for way in range(classes.shape[1]):
-            is_way = (y == way).to(self._confusion)[..., None]
-            rate = (named * is_way).sum(1) / is_way.sum(1).clamp(min=1)  # [N, W]
-            rate[:, way] = 0.0
-            rows, columns = classes[:, way : way + 1].expand_as(classes), classes
-            self._confusion[rows, columns] = keep * self._confusion[rows, columns] + (1 - keep) * rate
-            self._error[classes[:, way]] = keep * self._error[classes[:, way]] + (1 - keep) * rate.sum(1)
+        keep, ways = self.config.memory, tasks.classes.shape[1]
+        asked, named = (functional.one_hot(labels, ways).to(self._confusion) for labels in (y, predicted))  # [N, Q, W]
+        rates = asked.mT @ named / asked.sum(1).clamp(min=1)[..., None]  # [N, W, W]
+        rates.diagonal(dim1=1, dim2=2).zero_()
+        for classes, rate in zip(tasks.classes, rates, strict=True):  # one by one, as tasks share classes
+            pairs = classes[:, None], classes
+            self._confusion[pairs] = keep * self._confusion[pairs] + (1 - keep) * rate
+            self._error[classes] = keep * self._error[classes] + (1 - keep) * rate.sum(1)
 
     def report(self, tasks: Any, scores: Tensor) -> dict[str, float]:
         hardness = self.hardness(tasks.classes)

@@ -15,6 +15,7 @@ from envs.torch_families.navigation import PointNavigation
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.protocols import LabelsActions, TaskFamily
 from metarl.records import LabelledTransitions, Step
+from metarl.rl.own_trials import LabelledTrials, OwnTrials
 from metarl.task_samplers.catalog import SAMPLERS
 from metarl.trainer import TrainConfig, Trainer
 
@@ -100,6 +101,60 @@ def test_some_contexts_may_be_walks() -> None:
     drawn = trainer.source.draw(trainer.agent).experience
     follows = (drawn.next_obs[:, :-1] == drawn.obs[:, 1:]).all(-1).all(-1)
     assert follows.tolist() == [True, True, False, False]
+
+
+def with_own_trials(family: TaskFamily = ROOM, **settings: Any) -> Trainer:
+    train = TrainConfig(num_iterations=6, num_tasks=4)
+    return Trainer(family, replace(SMALL, own=0.5, **settings), train, agent_name="dpt", seed=0)
+
+
+def test_some_contexts_may_be_parts_of_the_agents_own_trials() -> None:
+    trainer = with_own_trials(own_every=2, own_kept=2, context=3)
+    drawn = trainer.source.draw(trainer.agent)
+    own = drawn.experience[2:]  # of trials of 12 steps, whose sixth ends an episode
+    follows = (own.obs[:, 1:] == own.next_obs[:, :-1]).all(-1) | (own.obs[:, 1:] == 0).all(-1)
+    assert follows.all()
+    assert {name for name in drawn.metrics if "return" in name} == {f"meta_train/return/ep_{k}" for k in (1, 2)}
+    (kept,) = trainer.source.state_dict()["own_trials"]["batches"]  # pyright: ignore[reportAttributeAccessIssue]
+    steps = kept["steps"]
+    assert steps["action"].shape == (4, 12)
+    assert torch.equal(steps["query"][:, :-1], steps["obs"])
+    stays = steps["optimal"][:, 1:, 4] > 0  # in what each step led to
+    paid = (steps["reward"] > 0) & (torch.arange(1, 13) % ROOM.horizon > 0)  # but where the next episode starts
+    assert paid.any()
+    assert stays[paid].all()
+    later = [trainer.source.draw(trainer.agent).metrics != {} for _ in range(5)]
+    assert later == [False, True, False, True, False]
+    assert len(trainer.source.state_dict()["own_trials"]["batches"]) == 2
+
+
+def test_a_part_of_an_own_trial_asks_what_the_agent_saw_where_it_had_that_context_and_elsewhere_otherwise() -> None:
+    own, time = OwnTrials(ROOM, 1, {}), torch.arange(13.0).expand(5, 13)  # what was seen is the number of the step
+    nothing, obs = torch.zeros(5, 12), time[:, :-1, None]
+    steps = LabelledTransitions(obs, nothing.long(), nothing, obs + 1, time[..., None], time[..., None])
+    own._batches = [LabelledTrials(steps, query=-torch.ones(5, 13, 1), optimal=-torch.ones(5, 13, 1))]
+    parts = own.parts(400, 4, seeded())
+    first = parts.obs[:, :1, 0]
+    assert torch.equal(parts.obs[..., 0], first + torch.arange(4))
+    asked = torch.where((first == 0) | (torch.arange(5) == 4), first + torch.arange(5), -1)
+    assert torch.equal(parts.query[..., 0], asked)
+    assert torch.equal(parts.optimal[..., 0], asked)
+    begins = (first == 0).float().mean()
+    assert begins == pytest.approx(5 / 13, abs=0.08)  # of -4 to 8, those up to 0
+    assert int(first.max()) == 8
+
+
+def test_trainings_with_own_trials_go_on_exactly_and_need_a_family_and_contexts_that_fit() -> None:
+    whole, first, second = (with_own_trials(own_every=2) for _ in range(3))
+    rows = [whole.iterate() for _ in range(4)]
+    for _ in range(3):
+        first.iterate()
+    second.load_state_dict(first.state_dict())
+    assert second.iterate()["train/log_likelihood"] == rows[3]["train/log_likelihood"]
+    with pytest.raises(ValueError, match="context is 13; must be at most 12, the steps of a trial"):
+        with_own_trials(context=13)
+    with pytest.raises(ValueError, match=r"walks is 0\.75 and own 0\.5; their sum must be at most 1"):
+        with_own_trials(walks=0.75)
 
 
 def test_no_test_goal_is_a_training_goal_and_the_oracle_is_the_papers() -> None:

@@ -48,7 +48,7 @@ def test_what_was_seen_often_is_less_novel_than_what_was_not():
     known, other = torch.randn(20, 3, generator=seeded()), 5 + torch.randn(20, 3, generator=seeded(1))
     before = made.novelty(known).mean()
     fixed = [p.clone() for p in made.random.parameters()]
-    made.learn(known, seeded())
+    made.learn(known[:, None], torch.ones(20, 1, dtype=torch.bool), seeded())
     assert made.novelty(known).mean() < 0.1 * before
     assert made.novelty(known).mean() < 0.1 * made.novelty(other).mean()
     assert all(torch.equal(p, q) for p, q in zip(made.random.parameters(), fixed, strict=True))

@@ -177,8 +177,8 @@ def test_steps_equal_gymnasiums(name: str, seed: int) -> None:
 @pytest.mark.parametrize(
     ("family", "size"),
     [
-        (AntGoal(horizon=12, contact_forces=True), 29 + 78),
-        (AntDynamics(horizon=12, contact_forces=True), 27 + 78),  # rows have models of their own
+        (AntGoal(horizon=7, contact_forces=True), 29 + 78),
+        (AntDynamics(horizon=7, contact_forces=True), 27 + 78),  # rows have models of their own
         (HumanoidDynamics(horizon=5, contact_forces=True, vary=("mass",)), 270 + 78),
     ],
     ids=lambda value: getattr(value, "name", ""),

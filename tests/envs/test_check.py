@@ -25,7 +25,7 @@ from metarl.records import Step
 def test_every_family_obeys_the_laws(name: str) -> None:
     # Native physics takes its time; what happens at a time limit happens at an early one as well.
     is_slow = not FAMILIES[name].startswith("envs.torch_families")
-    check_family(make(name, horizon=12) if is_slow else make(name))
+    check_family(make(name, horizon=7) if is_slow else make(name))
 
 
 @pytest.mark.parametrize(

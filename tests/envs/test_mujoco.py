@@ -22,7 +22,6 @@ from gymnasium.utils.seeding import np_random
 from gymnasium.wrappers import DtypeObservation
 
 from envs.bridges.gymnasium_env import GymnasiumEnv
-from envs.check import check_family
 from envs.locomotion.half_cheetah import BODY, HalfCheetahDir, HalfCheetahRandParams, HalfCheetahVel
 from envs.locomotion.mujoco_env import MujocoEnv
 from envs.locomotion.tasks import DirectionTasks, PhysicsTasks, VelocityTasks
@@ -31,7 +30,6 @@ from envs.simulators.cpu import CpuPhysics, suitable_threads
 from envs.simulators.cpu_count import _cgroup_cpus, available_cpus
 from envs.simulators.state import State
 
-FAMILIES: list[Any] = [HalfCheetahVel(), HalfCheetahDir(), HalfCheetahRandParams()]
 NOMINAL = {"body_mass": np.ones(7), "dof_damping": np.ones(6), "geom_friction": np.ones((9, 3))}
 
 
@@ -45,11 +43,6 @@ def nominal(num_tasks: int = 1) -> PhysicsTasks:
 
 def random_actions(num_steps: int, num_rows: int, seed: int = 0) -> torch.Tensor:
     return 2 * torch.rand(num_steps, num_rows, 6, generator=generator(seed)) - 1
-
-
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_the_laws_of_families(family: Any) -> None:
-    check_family(type(family)(horizon=20))
 
 
 # The body and Gymnasium's HalfCheetah-v5

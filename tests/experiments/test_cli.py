@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from experiments.cli import plots
+from experiments.cli.main import main
 from experiments.cli.progress import TrainingProgress, duration
 from experiments.cli.tables import print_evaluation
 from experiments.experiment import names
@@ -47,6 +49,24 @@ def recipe(tmp_path, monkeypatch) -> str:
     monkeypatch.chdir(tmp_path)
     Path("recipe.py").write_text(RECIPE)
     return "recipe.py"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "recipe.py").write_text(RECIPE)
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(folder / "recipe.py"), "--run-dir", str(folder / "run")])
+    assert not stop.value.code
+    return folder / "run"
+
+
+@pytest.fixture
+def trained(finished, tmp_path, monkeypatch, capsys) -> str:
+    """A finished training of the recipe, of which each test has a copy."""
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()  # what the training has printed
+    return str(shutil.copytree(finished, "run"))
 
 
 # Quick answers
@@ -308,8 +328,7 @@ def test_train_evaluate_resume(recipe, capsys):
     assert len(Run.open("run").progress()) == 5
 
 
-def test_an_evaluation_that_is_asked_for_later_has_a_file_of_its_own(recipe, capsys):
-    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+def test_an_evaluation_that_is_asked_for_later_has_a_file_of_its_own(trained, capsys):
     of_training = {path: path.read_bytes() for path in Path("run").glob("evaluation_*")}
     assert {path.name for path in of_training} == {"evaluation_test.json", "evaluation_test.png"}
     first = json.loads(of_training[Path("run/evaluation_test.json")])
@@ -337,8 +356,7 @@ def test_an_evaluation_that_is_asked_for_later_has_a_file_of_its_own(recipe, cap
     assert json.loads(run(capsys, *words, "--json")[1]).keys() == saved.keys()
 
 
-def test_an_evaluation_by_the_mode_and_the_scores_of_its_tasks_have_files_of_their_own(recipe, capsys):
-    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+def test_an_evaluation_by_the_mode_and_the_scores_of_its_tasks_have_files_of_their_own(trained, capsys):
     status, output, errors = run(capsys, "evaluate", "run", "--tasks", "6", "--deterministic", "--per-task", "csv")
     assert status == 0, errors
     assert "deterministic: True" in output
@@ -371,8 +389,7 @@ def test_the_evaluation_after_training_has_the_scores_of_its_tasks(recipe, capsy
     assert re.search(r"│ +gain │", output)
 
 
-def test_points_beyond_training_are_marked(recipe, capsys):
-    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+def test_points_beyond_training_are_marked(trained, capsys):
     _, output, _ = run(capsys, "evaluate", "run", "--tasks", "6", "--points", "5")
     assert [word in output for word in (" 3 ", " 3* ", " 4* ", " 5* ")] == [True, False, True, True]
     assert "* beyond training, whose trials ended at episode 3" in output
@@ -400,8 +417,7 @@ def test_a_relative_folder_of_data_lies_beside_the_recipe(data_dir, tmp_path, mo
     assert from_config(config, Path("run")).family.data_dir == str(expected)
 
 
-def test_an_evaluation_takes_other_settings_than_training(recipe, capsys):
-    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+def test_an_evaluation_takes_other_settings_than_training(trained, capsys):
     config = Path("run/config.json").read_bytes()
     words = ["evaluate", "run", "--tasks", "6"]
     longer = ["--family.num-pulls", "30", "--seed", "1", "--agent.normalise-obs", "true"]
@@ -427,15 +443,13 @@ def test_an_evaluation_takes_other_settings_than_training(recipe, capsys):
         ("--train.num-tasks 3", "unknown option --train.num-tasks"),
     ],
 )
-def test_settings_that_an_evaluation_cannot_take(recipe, words, message, capsys):
-    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+def test_settings_that_an_evaluation_cannot_take(trained, words, message, capsys):
     status, _, errors = run(capsys, "evaluate", "run", "--tasks", "6", *words.split())
     assert (status, errors.count("\n")) == (2, 1)
     assert message in errors
 
 
-def test_an_evaluation_is_shown_even_where_it_cannot_be_saved(recipe, capsys):
-    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+def test_an_evaluation_is_shown_even_where_it_cannot_be_saved(trained, capsys):
     Path("run/evaluation_test_6x3_i3_s0.json").mkdir()  # in the way of the file
     status, output, errors = run(capsys, "evaluate", "run", "--tasks", "6")
     assert "95 % interval" in output
@@ -443,8 +457,7 @@ def test_an_evaluation_is_shown_even_where_it_cannot_be_saved(recipe, capsys):
     assert errors == "metarl: cannot write run/evaluation_test_6x3_i3_s0.json: Is a directory\n"
 
 
-def test_a_finished_run_is_left_alone(recipe, capsys):
-    assert run(capsys, "train", recipe, "--run-dir", "run")[0] == 0
+def test_a_finished_run_is_left_alone(trained, capsys):
     before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
     status, output, _ = run(capsys, "resume", "run")
     assert status == 0

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import PointNavigation, PointTasks, Semicircle, Wind
 from experiments.cli import session
+from experiments.cli.main import main
 from experiments.cli.recording import Moment, WatchedEnv, caption, play, record, visible_env
 from experiments.cli.task_arguments import with_fields
 from experiments.cli.video import MAX_SMALL_FRAMES, AnimatedImage, Mp4, captioned
@@ -340,12 +342,23 @@ def test_a_whole_number_field_takes_whole_numbers():
 # The commands
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "recipe.py").write_text(RECIPE)
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(folder / "recipe.py"), "--run-dir", str(folder / "run")])
+    assert not stop.value.code
+    return folder / "run"
+
+
 @pytest.fixture
-def trained(tmp_path, monkeypatch, capsys) -> str:
+def trained(finished, tmp_path, monkeypatch, capsys) -> str:
+    """A finished training, of which each test has a copy beside the recipe."""
     monkeypatch.chdir(tmp_path)
     Path("recipe.py").write_text(RECIPE)
-    assert run(capsys, "train", "recipe.py", "--run-dir", "plain")[0] == 0
-    return "plain"
+    capsys.readouterr()  # what the training has printed
+    return str(shutil.copytree(finished, "plain"))
 
 
 def test_play_writes_a_video_and_prints_the_returns(trained, capsys):

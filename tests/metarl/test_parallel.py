@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from agents.hyperx import HyperXConfig
 from agents.rl2 import RL2Config
 from metarl import noise, parallel, shared_memory
 from metarl.parallel import Share
@@ -46,34 +45,16 @@ def check_equal(one: dict[str, Any], several: dict[str, Any]) -> None:
 
 
 USUAL = ("rl2", "maml_trpo", "promp", "pearl", "varibad", "maml")  # always compared, the others in the long tests
-OTHERS = tuple(name for name in CASES if name not in USUAL)
 
 
-def trained(names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: train(name, CASES[name], 3) for name in names}
+LONG = [pytest.param(name, marks=pytest.mark.slow) for name in CASES if name not in USUAL]
 
 
-@pytest.fixture(scope="module")
-def by_two(tmp_path_factory) -> dict[str, Any]:
-    return by_processes(2, functools.partial(trained, USUAL), tmp_path_factory.mktemp("two") / "results.pt")
-
-
-@pytest.fixture(scope="module")
-def others_by_two(tmp_path_factory) -> dict[str, Any]:
-    return by_processes(2, functools.partial(trained, OTHERS), tmp_path_factory.mktemp("two") / "results.pt")
-
-
-@pytest.mark.parametrize("name", USUAL)
-def test_two_processes_give_the_curve_and_the_parameters_of_one(name, by_two):
-    check_equal(train(name, CASES[name], 3), by_two[name])
-    assert by_two[name]["communication"] > 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", OTHERS)
-def test_so_they_do_for_every_other_learner(name, others_by_two):
-    check_equal(train(name, CASES[name], 3), others_by_two[name])
-    assert others_by_two[name]["communication"] > 0
+@pytest.mark.parametrize("name", [*USUAL, *LONG])
+def test_two_processes_give_the_curve_and_the_parameters_of_one(name, tmp_path):
+    by_two = by_processes(2, functools.partial(train, name, CASES[name], 3), tmp_path / "two.pt")
+    check_equal(train(name, CASES[name], 3), by_two)
+    assert by_two["communication"] > 0
 
 
 @pytest.mark.slow
@@ -86,22 +67,16 @@ def test_what_two_processes_began_one_and_then_three_continue(name, tmp_path):
     check_equal(whole, {**third, "rows": first["rows"] + second["rows"] + third["rows"]})
 
 
-def refusals() -> list[str]:
-    found = []
-    for num_tasks, bonus in ((1, None), (4, HyperXConfig())):
-        config = RL2Config() if bonus is None else RL2Config(bonus=bonus)
-        with pytest.raises(ValueError, match="process") as error:
-            Trainer(MDP, config, TrainConfig(num_iterations=1, num_tasks=num_tasks), agent_name="rl2", seed=0)
-        found.append(str(error.value))
-    return found
+def refusal() -> str:
+    with pytest.raises(ValueError, match="process") as error:
+        Trainer(MDP, RL2Config(), TrainConfig(num_iterations=1, num_tasks=1), agent_name="rl2", seed=0)
+    return str(error.value)
 
 
 @pytest.mark.slow
-def test_what_processes_cannot_share_is_refused_in_a_line(tmp_path):
-    few, bonus = by_processes(2, refusals, tmp_path / "refusals.pt")
-    assert few == "num_tasks is 1; must be at least 2, the number of processes"
-    assert bonus.startswith("bonus is hyperx")
-    assert bonus.endswith("the number of processes must be 1")
+def test_fewer_tasks_than_processes_are_refused_in_a_line(tmp_path):
+    text = by_processes(2, refusal, tmp_path / "refusal.pt")
+    assert text == "num_tasks is 1; must be at least 2, the number of processes"
 
 
 def test_shares_of_tasks_come_back_together_in_their_order():

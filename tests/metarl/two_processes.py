@@ -11,7 +11,10 @@ from typing import Any
 import torch
 import torch.multiprocessing as processes
 
+from agents.algorithm_distillation import ADConfig
 from agents.dpt import DPTConfig
+from agents.hypernetwork_policy import HypernetworkPolicyConfig
+from agents.hyperx import HyperXConfig
 from agents.inner_learner import InnerLearnerConfig
 from agents.maml import MAMLTRPOConfig
 from agents.memories import MEMORIES
@@ -73,6 +76,7 @@ SAC: dict[str, Any] = {
     "buffer_trials": 20,
     "max_grad_norm": 1.0,
 }
+BONUS = HyperXConfig(novelty_sizes=(8,), novelty_outputs=4, novelty_learning_rate=1e-2, novelty_batch=15)
 BLOCKS: dict[str, Any] = {"hidden_sizes": (16,), "num_rollouts": 4}
 
 Case = tuple[Any, Any, int, int]  # family, configuration, tasks and copies
@@ -90,7 +94,13 @@ CASES: dict[str, Case] = {
     "pearl": (POINT, PEARLConfig(**REPLAY, normalise_obs=True, temperature=None), 5, 1),
     "rl2_sac": (POINT, RL2SACConfig(**SAC), 5, 2),
     "varibad": (POINT, VariBADConfig(**VAE, num_minibatches=2), 5, 1),
+    "rl2 with a bonus": (POINT, RL2Config(**SMALL, bonus=BONUS), 5, 1),
+    "varibad with a bonus": (POINT, VariBADConfig(**VAE, num_minibatches=2, bonus=BONUS), 5, 2),
     "dpt": (ROOM, DPTConfig(memory=READER, hidden_size=8, head_sizes=(8,), context=6, hold=2), 5, 2),
+    "dpt on own trials": (ROOM, DPTConfig(memory=READER, hidden_size=8, head_sizes=(8,), context=6, own=0.5), 5, 1),
+    "ad": (ROOM, ADConfig(hidden_size=8, context=6, num_histories=12, history_episodes=3), 5, 2),
+    "rl2 with split aggregation": (MDP, RL2Config(**SMALL, memory=MEMORIES["splagger"]), 5, 1),
+    "rl2 with a hypernetwork": (MDP, RL2Config(**SMALL, policy=HypernetworkPolicyConfig(hidden_sizes=(4,))), 5, 1),
     "teacher and student": (POINT, TeacherStudentConfig(**SMALL, teacher_fraction=0.3), 5, 1),
     "maml": (Sinusoid(), MAMLConfig(), 5, 1),
     "np": (Sinusoid(), NPConfig(), 5, 1),
@@ -117,11 +127,16 @@ def train(name: str, case: Case, num_iterations: int, state: Mapping[str, Any] |
 
 
 def by_processes(count: int, work: Callable[[], Any], path: Path) -> Any:
-    """What `work` returns in the first of so many processes, which share trainings; `work` can be pickled."""
+    """What `work` returns in the first of so many processes, which share trainings; `work` can be pickled.
+
+    They are copies of one process that has imported this module, as the import would take most of their time.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes.spawn(_worker, (count, port, work, path), nprocs=count)  # pyright: ignore[reportPrivateImportUsage]
+    processes.set_forkserver_preload([__name__, "torch._dynamo"])  # which every first optimiser imports
+    arguments = (count, port, work, path)
+    processes.start_processes(_worker, arguments, nprocs=count, start_method="forkserver")
     return torch.load(path, weights_only=False)
 
 

@@ -7,7 +7,7 @@ With `--agent.bonus none` the robot learns to lie still.
 from dataclasses import replace
 
 from agents.hyperx import HyperXConfig
-from agents.rl2 import RL2_TWO_CORES
+from agents.rl2 import RL2_FEW_STEPS
 from envs.locomotion.half_cheetah import HalfCheetahDir
 from experiments import Expected, Experiment
 from metarl.trainer import TrainConfig
@@ -15,11 +15,8 @@ from metarl.trainer import TrainConfig
 experiment = Experiment(
     family=HalfCheetahDir(sparse_distance=2.0),
     agent=replace(
-        RL2_TWO_CORES,
+        RL2_FEW_STEPS,
         init_std=0.5,
-        learning_rate=3e-3,
-        final_learning_rate=1e-3,
-        target_kl=0.05,
         num_minibatches=4,
         bonus=HyperXConfig(novelty_weight=10.0, novelty_observations=(17,), novelty_belief=False),
     ),

@@ -6,6 +6,7 @@ and the VAE takes more of them. The published result (Zintgraf et al. 2020) is a
 
 from dataclasses import replace
 
+from agents.trial_agent import FEW_STEPS
 from agents.varibad import VARIBAD_ROBOT
 from envs.locomotion.half_cheetah import HalfCheetahVel
 from experiments import Expected, Experiment
@@ -15,10 +16,7 @@ experiment = Experiment(
     family=HalfCheetahVel(),
     agent=replace(
         VARIBAD_ROBOT,
-        init_std=0.4,
-        learning_rate=3e-3,
-        final_learning_rate=1e-3,
-        target_kl=0.05,
+        **FEW_STEPS,
         num_minibatches=4,
         num_vae_steps=16,
         vae_learning_rate=3e-3,

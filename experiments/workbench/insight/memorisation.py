@@ -5,11 +5,13 @@ Yin et al. Meta-learning without memorization (2020).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from experiments.workbench.insight.exchange import Exchange, LearnerExchange
-from experiments.workbench.insight.findings import Difference, Evidence, Finding, Share, score_row, shifted, text
+from experiments.workbench.insight.findings import Difference, Evidence, Finding, Level, Share, score_row, shifted, text
 
 _LEAST_SHARE = 0.5  # of the score above who knows nothing, that must be owed to the task's own data
 
@@ -45,14 +47,13 @@ def judged(exchange: Exchange, right: Tensor, other: Tensor, none: Tensor, split
     rival = min(shares, key=lambda name: shares[name].mean)
     share = shares[rival]
     numbers |= {"share": share.mean, "share_low": share.low, "share_high": share.high}
-    level = share.level(_LEAST_SHARE)
-    of_all = f"{share} of what it has learned ({text(above.mean)})"
-    verdict = {
-        "warning": f"memorised: {rival} it loses only {of_all}",
-        "unknown": f"cannot be told from {len(right)} tasks: {rival} it loses {of_all}",
-        "fine": f"not memorised: {rival} it loses {of_all}",
-    }[level]
-    return Finding("memorisation", level, verdict, evidence, numbers)
+    claims: dict[Level, str] = {
+        "warning": "memorised",
+        "unknown": f"cannot be told from {len(right)} tasks",
+        "fine": "not memorised",
+    }
+    reason = f"{rival} it loses {share} of what it has learned ({text(above.mean)})"
+    return _by_share("memorisation", share, claims, reason, evidence, numbers)
 
 
 def labels(exchange: LearnerExchange, generator: torch.Generator) -> Finding:
@@ -67,11 +68,24 @@ def labels(exchange: LearnerExchange, generator: torch.Generator) -> Finding:
     if above.low <= 0:
         verdict = "it has learned nothing to speak of, with labels or without"
         return Finding("shortcuts", "unknown", verdict, evidence, numbers)
-    level = Share.of(right - wrong, right - exchange.floor).level(_LEAST_SHARE)
-    cost = f"in another order they cost {lost} of {text(above.mean)}"
-    verdict = {
-        "warning": f"it does not read the labels: {cost}",
-        "unknown": f"cannot be told from {len(right)} tasks whether it reads the labels: {cost}",
-        "fine": f"it reads the labels: {cost}",
-    }[level]
-    return Finding("shortcuts", level, verdict, evidence, numbers)
+    claims: dict[Level, str] = {
+        "warning": "it does not read the labels",
+        "unknown": f"cannot be told from {len(right)} tasks whether it reads the labels",
+        "fine": "it reads the labels",
+    }
+    share = Share.of(right - wrong, right - exchange.floor)
+    reason = f"in another order they cost {lost} of {text(above.mean)}"
+    return _by_share("shortcuts", share, claims, reason, evidence, numbers)
+
+
+def _by_share(
+    detector: str,
+    share: Share,
+    claims: Mapping[Level, str],
+    reason: str,
+    evidence: list[Evidence],
+    numbers: dict[str, float],
+) -> Finding:
+    """A finding with the claim that fits the share of what was learned that is lost: fine where it is most of it."""
+    level = share.level(_LEAST_SHARE)
+    return Finding(detector, level, f"{claims[level]}: {reason}", evidence, numbers)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from envs.external.metaworld.family import Metaworld
 from envs.external.metaworld.interpreter import VARIABLE, find_python, python_in
 from envs.external.metaworld.process import MetaworldProcess
 from envs.external.workers import WorkerDied
+from envs.wrappers import TimeAware
 from experiments.cli.session import new_run
 from experiments.recipes.metaworld.rl2 import experiment
 from metarl.errors import UserError
@@ -206,8 +208,9 @@ def test_a_worker_that_is_gone_is_replaced_until_it_is_too_much(name: str, reaso
         env.step(torch.zeros(2, 4))
 
 
-def test_a_run_notes_the_versions_of_the_other_interpreter(tmp_path: Path) -> None:
-    new_run(experiment, "metaworld/rl2", tmp_path / "run", ["metarl", "train"])
+@pytest.mark.parametrize("wrap", [lambda family: family, TimeAware], ids=["plain", "wrapped"])
+def test_a_run_notes_the_versions_of_the_other_interpreter(tmp_path: Path, wrap: Any) -> None:
+    new_run(replace(experiment, family=wrap(experiment.family)), "metaworld/rl2", tmp_path / "run", ["metarl", "train"])
     noted = Run.open(tmp_path / "run").meta()["family_versions"]
     assert noted["metaworld"] == "3.1.1"
     assert set(noted) == {"python", *worker.PACKAGES}

@@ -147,7 +147,7 @@ def edits_of_bytes(run: Path) -> Edits:
 @pytest.mark.parametrize(
     ("command", "every"),
     [
-        ("resume run", 3),
+        ("resume run", 8),
         ("evaluate run --tasks 2 --json", 11),
         pytest.param("resume run", 1, marks=pytest.mark.slow),
         pytest.param("evaluate run --tasks 2 --json", 1, marks=pytest.mark.slow),

@@ -9,18 +9,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils import _pytree as pytree
 
+from envs.torch_families.bandits import BernoulliBandit
 from experiments.cli.session import _Signals, _Stopped
 from metarl.errors import RunError
 from metarl.run.directory import STEP_TAG, Run
 from metarl.run.provenance import provenance
+from tests.experiments.command import run as run_command
 
 RECIPE = '''
 """RL2 on a tiny bandit."""
@@ -41,7 +45,7 @@ def new_run(tmp_path: Path, seed: int = 0) -> Run:
     return Run.create(tmp_path, "family", "agent", seed, {"seed": seed}, ["metarl", "train", "an experiment"])
 
 
-def metarl(*words: str, folder: Path, before: Callable[[], None] | None = None) -> subprocess.Popen[str]:
+def metarl(*words: str, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "experiments", *words],
         cwd=folder,
@@ -49,7 +53,6 @@ def metarl(*words: str, folder: Path, before: Callable[[], None] | None = None) 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=before,
     )
 
 
@@ -195,16 +198,22 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["latest.pt"]
 
 
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """A system in which writing beyond so many bytes of a file fails."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def test_a_write_cut_short_by_the_system_leaves_the_last_checkpoint(tmp_path):
     run = new_run(tmp_path)
     run.save("latest", STATE)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    try:
-        with pytest.raises(RunError, match="File too large; the checkpoint before it is kept"):
-            run.save("latest", {"weights": torch.ones(100_000)})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with files_of_at_most(100_000), pytest.raises(RunError, match="File too large; the checkpoint before it is kept"):
+        run.save("latest", {"weights": torch.ones(100_000)})
     assert torch.equal(run.load("latest")["weights"], STATE["weights"])
     assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["latest.pt"]
 
@@ -260,70 +269,60 @@ def test_kill_and_resume_is_one_training_bit_for_bit(tmp_path):
     assert evaluations[0] == evaluations[1]
 
 
-def test_a_disk_that_fills_up_while_training_is_one_line(tmp_path):
-    (tmp_path / "recipe.py").write_text(RECIPE)
-    limit = (60_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1])  # bytes a file: enough for some fifty rows
-    process = metarl(
-        *("train", "recipe.py", "--run-dir", "run", "--train.num-iterations", "1000"),
-        folder=tmp_path,
-        before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
-    )
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2
+@pytest.fixture
+def recipe(tmp_path, monkeypatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.py").write_text(RECIPE)
+    return "recipe.py"
+
+
+def test_a_disk_that_fills_up_while_training_is_one_line(recipe, capsys):
+    words = ("train", recipe, "--run-dir", "run", "--train.num-iterations", "1000")
+    with files_of_at_most(60_000):  # bytes: enough for some fifty rows
+        status, _, errors = run_command(capsys, *words)
+    assert status == 2
     assert "Traceback" not in errors
     assert errors.count("metarl: ") == 1
     assert "metarl: cannot log into run: File too large\n" in errors
-    run = Run.open(tmp_path / "run")
+    run = Run.open(Path("run"))
     assert run.load("latest")["iteration"] >= 20
     assert not list((run.path / "checkpoints").glob(".*"))
 
 
-def test_a_signal_saves_and_says_how_to_go_on(tmp_path):
-    (tmp_path / "recipe.py").write_text(RECIPE)
+def test_a_signal_saves_and_says_how_to_go_on(recipe, capsys, monkeypatch):
+    log = Run.log
+
+    def signal_after_three(self: Run, row: dict[str, float], step: int) -> None:
+        log(self, row, step)
+        if len(self.progress()) == 3:
+            with pytest.raises(RunError, match="another process is training in"), Run.open(self.path).lock():
+                pass
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Run, "log", signal_after_three)
     words = ("--run-dir", "run", "--train.num-iterations", "100000", "--train.checkpoint-every", "100000")
-    process = metarl("train", "recipe.py", *words, folder=tmp_path)
-    wait_for_rows(tmp_path / "run", 3)
-    with pytest.raises(RunError, match="another process is training in"), Run.open(tmp_path / "run").lock():
-        pass
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    status, _, errors = run_command(capsys, "train", recipe, *words)
+    assert status == 130
     assert "Resume with: metarl resume run" in errors
     assert "Traceback" not in errors
-    run = Run.open(tmp_path / "run")
+    run = Run.open(Path("run"))
     with run.lock():
         assert run.load("latest")["iteration"] == len(run.progress()) >= 3
 
 
-SLOW_TO_EVALUATE = RECIPE.replace(
-    "experiment = Experiment(\n    family=BernoulliBandit(",
-    """
-class SlowBandit(BernoulliBandit):
-    def bounds(self, tasks, num_episodes):
-        pathlib.Path("evaluating").touch()
-        time.sleep(600)
+def test_a_signal_stops_the_evaluation_at_the_end(recipe, capsys, monkeypatch):
+    def slowly(self: BernoulliBandit, tasks: Any, num_episodes: int) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the evaluation goes on")
 
-
-experiment = Experiment(
-    family=SlowBandit(""",
-).replace("from agents", "import pathlib\nimport time\n\nfrom agents")
-
-
-def test_a_signal_stops_the_evaluation_at_the_end(tmp_path):
-    (tmp_path / "recipe.py").write_text(SLOW_TO_EVALUATE)
+    monkeypatch.setattr(BernoulliBandit, "bounds", slowly)
     words = ("--run-dir", "run", "--train.num-iterations", "3", "--train.eval-every", "0")
-    process = metarl("train", "recipe.py", *words, folder=tmp_path)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "evaluating").exists():
-        assert time.monotonic() < deadline, process.communicate()
-        time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    status, _, errors = run_command(capsys, "train", recipe, *words)
+    assert status == 130
     assert "Training is complete and saved. Make its evaluation and figures with: metarl resume run\n" in errors
     assert "Traceback" not in errors
-    assert Run.open(tmp_path / "run").load("latest")["iteration"] == 3
-    assert not list((tmp_path / "run").glob("evaluation_*"))
+    assert Run.open(Path("run")).load("latest")["iteration"] == 3
+    assert not list(Path("run").glob("evaluation_*"))
 
 
 def test_a_signal_of_the_last_iteration_stops_the_evaluation_after_it():

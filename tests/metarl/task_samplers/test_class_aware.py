@@ -84,6 +84,17 @@ def test_pairs_that_are_confused_meet_more_often():
     assert float(hardness[0]) > float(hardness[1]) > float(hardness[2]) == 0
 
 
+def test_every_task_of_a_batch_counts_for_a_class_that_they_share():
+    sampler = ClassAwareConfig(memory=0.5).make(draw, torch.device("cpu"))
+    sampler.propose(1, torch.Generator().manual_seed(0))
+    tasks = ClassTasks(torch.tensor([[3, 17, 0, 1], [3, 17, 2, 5]]))
+    y = torch.arange(WAYS).expand(2, -1)
+    wrong = torch.tensor([[1, 1, 2, 3], [0, 1, 2, 3]])  # only the first task's class 3 is taken for 17
+    sampler.confused(tasks, y, wrong)
+    hardness = sampler.hardness(torch.tensor([[3, 17, 8, 9], [0, 1, 2, 5]]))
+    assert hardness.tolist() == [0.5, 0.0]  # 1/4 for the class and 1/4 for the pair: half of 1/2
+
+
 def test_it_resumes_exactly_where_it_was_saved():
     one, generator = ClassAwareConfig().make(draw, torch.device("cpu")), torch.Generator().manual_seed(0)
     driven(one, 30, generator)
