@@ -74,7 +74,7 @@ class PPOBatch(Record):
     valid: Tensor  # [T, B] bool
 
     def rows(self, index: Tensor) -> PPOBatch:
-        return self.map(lambda value: value[:, index])
+        return self.map(lambda value: value.index_select(1, index))
 
 
 class Evaluated(NamedTuple):

@@ -121,7 +121,7 @@ class Inputs(Record):
     privileged: Tensor | None = None  # [T, B, P], normalised; None: the critic reads what the policy reads
 
     def rows(self, index: Tensor) -> Inputs:
-        return self.map(lambda value: value[:, index])
+        return self.map(lambda value: value.index_select(1, index))
 
 
 @dataclass(frozen=True)
@@ -302,7 +302,7 @@ class RL2(TrialAgent):
         inputs, decision = self._inputs(trajectory), trajectory.decision
 
         def evaluate(rows: Tensor) -> Evaluated:
-            return self._evaluate(inputs.rows(rows), decision.action[:, rows])
+            return self._evaluate(inputs.rows(rows), decision.action.index_select(1, rows))
 
         metrics |= self._update_head(self.net.policy, paid, evaluate, generator)
         # After the update: acting and learning must use the same normalisation.
@@ -316,7 +316,7 @@ class RL2(TrialAgent):
         inputs, decision = self._inputs(trajectory), trajectory.decision
 
         def evaluate(rows: Tensor) -> Evaluated:
-            return self._evaluate(inputs.rows(rows), decision.action[:, rows])
+            return self._evaluate(inputs.rows(rows), decision.action.index_select(1, rows))
 
         return self._policy_gradients(list(self.net.parameters()), trajectory, evaluate, num_tasks)
 

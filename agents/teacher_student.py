@@ -303,9 +303,9 @@ class TeacherStudent(TrialAgent):
         decision = trajectory.decision
 
         def evaluate(rows: Tensor) -> Evaluated:
-            features = self.teacher_features(trajectory.obs[:, rows])
+            features = self.teacher_features(trajectory.obs.index_select(1, rows))
             distribution = self.policy(features)
-            log_prob = distribution.log_prob(self.policy.from_env(decision.action[:, rows]))
+            log_prob = distribution.log_prob(self.policy.from_env(decision.action.index_select(1, rows)))
             return Evaluated(log_prob, self.teacher_net.critic(features).squeeze(-1), distribution.entropy())
 
         metrics = self._update_head(self.policy, trajectory, evaluate, generator)
@@ -323,7 +323,7 @@ class TeacherStudent(TrialAgent):
         for rows, weight in minibatches(valid, epochs, count, generator):
             loss = obs.new_zeros(()).requires_grad_()  # where all rows of the minibatch are other processes'
             if len(rows):
-                error = self._student_error(items[:, rows], obs[:, rows], target[:, rows])
+                error = self._student_error(*(value.index_select(1, rows) for value in (items, obs, target)))
                 loss = mean_where(error, valid[:, rows]) * (1.0 if weight is None else weight)
             gradient_step(self.student_optimizer, loss, max_norm=config.max_grad_norm, learning_rate=learning_rate)
             losses.append(loss.detach())
@@ -340,7 +340,7 @@ class TeacherStudent(TrialAgent):
         obs, items, target = self._seen(trajectory.obs), self._items(trajectory), self._target(trajectory.obs)
         valid, parameters, gradients = trajectory.valid, list(self.student_net.parameters()), []
         for rows in torch.arange(valid.shape[1], device=valid.device).chunk(num_tasks):
-            error = self._student_error(items[:, rows], obs[:, rows], target[:, rows])
+            error = self._student_error(*(value.index_select(1, rows) for value in (items, obs, target)))
             gradients.append(flat_gradient(mean_where(error, valid[:, rows]), parameters))
         return torch.stack(gradients)
 

@@ -335,9 +335,10 @@ class VariBAD(TrialAgent):
         decision = trajectory.decision
 
         def evaluate(rows: Tensor) -> Evaluated:
-            features = self._features(trajectory.obs[:, rows], decision.belief.map(lambda value: value[:, rows]))
+            belief = decision.belief.map(lambda value: value.index_select(1, rows))
+            features = self._features(trajectory.obs.index_select(1, rows), belief)
             distribution = self.policy.head(features)
-            log_prob = distribution.log_prob(self.policy.head.from_env(decision.action[:, rows]))
+            log_prob = distribution.log_prob(self.policy.head.from_env(decision.action.index_select(1, rows)))
             return Evaluated(log_prob, self.policy.critic(features).squeeze(-1), distribution.entropy())
 
         return evaluate
