@@ -34,6 +34,7 @@ from metarl.adaptation.attention import CausalStack, StackState
 from metarl.adaptation.sequence import SequenceBelief
 from metarl.adaptation.transformer import TransformerConfig
 from metarl.checks import at_least, in_range, not_negative, positive, widths
+from metarl.deployment import DeployedAgent, StepInputs, where
 from metarl.nets.distributions import Categorical
 from metarl.nets.mlp import PolicyHead
 from metarl.protocols import TaskFamily
@@ -213,8 +214,7 @@ class DPT(ImitatingAgent):
         """Gumbel noise [B, A], the same for `hold` steps; that of different times is pairwise independent."""
         first, step = state.noise.unbind(1)
         uniform = (first + (state.num_steps // self.config.hold)[:, None] * step) % 1
-        tiny = torch.finfo(uniform.dtype).eps
-        return -(-uniform.clamp(tiny, 1 - tiny).log()).log()
+        return _gumbel(uniform)
 
     def adapt(self, state: DPTState, trajectory: Trajectory[SampledDecision]) -> DPTState:
         """The unchanged state: the context already holds the last steps."""
@@ -226,6 +226,29 @@ class DPT(ImitatingAgent):
 
     def states_of(self, state: DPTState, tasks: Tensor) -> DPTState:
         return state[tasks]
+
+    def deployed(self, num_steps: int) -> DeployedAgent:
+        """The agent's step; it samples from what it predicts by the noise, and acts by the mode where that is zeros."""
+
+        def step(state: DPTState, inputs: StepInputs) -> tuple[Tensor, DPTState]:
+            first = inputs.new_task
+            read = self.observe(state, inputs.action, inputs.step)
+            count = torch.where(first | inputs.episode_end, 0, read.num_steps)
+            fresh = (count % self.config.hold == 0)[:, None]
+            noise = torch.where(fresh, inputs.noise, state.noise)
+            state = DPTState(where(first, state.memory, read.memory), inputs.obs, noise, count)
+            gumbel = _gumbel(torch.special.ndtr(noise))  # equal for all actions where the noise is zeros
+            return (self.net.answers(state.memory, inputs.obs) + gumbel).argmax(-1), state
+
+        prior, num_actions = self.prior(1), self.net.policy.num_actions
+        initial = replace(prior, noise=prior.noise.new_zeros(1, num_actions))
+        return DeployedAgent(
+            step,
+            initial,
+            ("action", "reward", "episode_end", "next_obs", "noise"),
+            noise_size=num_actions,
+            max_items=initial.memory.max_items,
+        )
 
     # --- learning ---------------------------------------------------------------------------------------------
 
@@ -250,3 +273,9 @@ class DPT(ImitatingAgent):
         items = self.net.items(data.obs, self.net.policy.encode(data.action), data.reward, data.next_obs)
         logits = self.net.answers_after_each(items, data.query)
         return (data.optimal * logits.log_softmax(-1)).sum(-1).mean(0)
+
+
+def _gumbel(uniform: Tensor) -> Tensor:
+    """Gumbel noise from uniform numbers between zero and one."""
+    tiny = torch.finfo(uniform.dtype).eps
+    return -(-uniform.clamp(tiny, 1 - tiny).log()).log()

@@ -108,18 +108,21 @@ def robot_recipe(path: Path, recipe: Path) -> str:
         high=f"{high:.3g}",
         frame_skip=max(1, round(_STEP / model.opt.timestep)),
         imports="" if has_actuators else "from envs.simulators.actuators import Servo\n",
-        settings="" if has_actuators else _settings(driven, stiffness, is_free),
+        settings="" if has_actuators else _settings(model, driven, stiffness, is_free),
         name="".join(letter if letter.isalnum() else "_" for letter in path.stem.lower()),
     )
 
 
-def _settings(driven: list[str], stiffness: float, is_free: bool) -> str:
-    """The fields that add actuators to a file without any, and a free base to a robot that walks."""
+def _settings(model: Any, driven: list[str], stiffness: float, is_free: bool) -> str:
+    """The fields that add actuators to a file without any, a free base to a robot that walks, and a possible start."""
     servo = f"Servo(kp={stiffness:.3g}, kd={stiffness / 40:.3g}, armature={stiffness / 10_000:.1g})"
     by_joint = ", ".join(f"{json.dumps(pattern)}: {servo}" for pattern in driven)
     lines = [f"actuators={{{by_joint}}},  # by joint: the gains are a guess"]
     if is_free:
         lines.append("free_base=True,  # the file fixes the base to the world")
+    if start := _inside(model):
+        by_joint = ", ".join(f"{json.dumps(joint)}: {position:.3g}" for joint, position in start.items())
+        lines.append(f"start={{{by_joint}}},  # zero, the file's start, is out of these joints' ranges")
     return "".join(f"        {line}\n" for line in lines)
 
 
@@ -132,6 +135,16 @@ def _patterns(model: Any) -> list[str]:
         if joint.name and (model.jnt_limited[joint.id] or int(joint.type[0]) == mujoco.mjtJoint.mjJNT_HINGE)
     ]
     return ["*"] if able and len(able) == sum(bool(joint.name) for joint in joints) else able
+
+
+def _inside(model: Any) -> dict[str, float]:
+    """The middle of the range of each joint that is out of it in the file's own position."""
+    joints = [model.joint(index) for index in range(model.njnt) if one_coordinate(model, index)]
+    return {
+        joint.name: float(joint.range.mean())
+        for joint in joints
+        if joint.name and model.jnt_limited[joint.id] and not joint.range[0] <= joint.qpos0[0] <= joint.range[1]
+    }
 
 
 def _stiffness(model: Any) -> float:

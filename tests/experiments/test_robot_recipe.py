@@ -28,11 +28,12 @@ ARM = """<mujoco><worldbody><body name="arm"><joint name="{joint}" type="hinge" 
     ],
     ids=lambda value: value.stem if isinstance(value, Path) else "",
 )
-def test_a_new_recipe_is_a_family_that_keeps_the_laws(robot, asked, tmp_path, capsys):
+def test_a_new_recipe_is_a_family_that_keeps_the_laws(robot, asked, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     shutil.copy(robot, tmp_path / robot.name)
     status, output, _ = run(capsys, "new", "robot", str(tmp_path / robot.name))
     recipe = tmp_path / f"{robot.stem}.py"
-    assert (status, f"Recipe: {recipe}" in output) == (0, True)
+    assert (status, f"Recipe: {recipe.name}" in output) == (0, True)
     assert f"-({asked} - task.target)" in recipe.read_text()
     family = load(str(recipe)).family
     assert family.name == robot.stem
@@ -89,6 +90,15 @@ def test_a_slide_without_a_range_is_not_driven(tmp_path):
     assert 'actuators={"elbow": Servo(' in robot_recipe(path, tmp_path / "arm.py")
 
 
+def test_a_joint_that_cannot_be_at_zero_starts_in_the_middle_of_its_range(tmp_path):
+    path = tmp_path / "arm.xml"
+    path.write_text(ARM.format(joint="elbow", actuator="").replace('axis="0 1 0"', 'axis="0 1 0" range="30 90"'))
+    text = robot_recipe(path, tmp_path / "arm.py")
+    assert 'start={"elbow": 1.05},' in text
+    (tmp_path / "arm.py").write_text(text)
+    check_family(replace(load(str(tmp_path / "arm.py")).family, horizon=3), num_tasks=2)
+
+
 def test_an_arm_without_limits_is_asked_for_positions_from_minus_one_to_one(tmp_path):
     path = tmp_path / "arm.xml"
     path.write_text(ARM.format(joint="elbow", actuator='<actuator><motor joint="elbow"/></actuator>'))
@@ -97,7 +107,8 @@ def test_an_arm_without_limits_is_asked_for_positions_from_minus_one_to_one(tmp_
     assert "Uniform(-1, 1)" in text
 
 
-def test_a_recipe_is_never_overwritten(tmp_path, capsys):
+def test_a_recipe_is_never_overwritten(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     shutil.copy(CRANE, tmp_path / "crane.xml")
     (tmp_path / "crane.py").write_text("mine")
     status, _, errors = run(capsys, "new", "robot", str(tmp_path / "crane.xml"))

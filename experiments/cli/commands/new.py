@@ -16,14 +16,14 @@ from metarl.errors import UserError, shell_command
 class Arguments:
     kind: Annotated[Literal["robot"], tyro.conf.Positional]  # the kind of recipe
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]  # the robot's MJCF or URDF file
-    out: Path | None = None  # the recipe to write; None: beside the robot, with its name
+    out: Path | None = None  # the recipe to write; None: in the working directory, with the robot's name
 
 
 def main(argv: list[str]) -> None:
     arguments = parse(Arguments, argv, prog="metarl new", description=__doc__ or "")
     if not arguments.file.is_file():
         raise UserError(f"there is no file at {arguments.file}")
-    out = arguments.file.with_suffix(".py") if arguments.out is None else arguments.out
+    out = Path(arguments.file.with_suffix(".py").name) if arguments.out is None else arguments.out
     if out.suffix != ".py":
         raise UserError(f"--out is {str(out)!r}; must end in .py")
 

@@ -17,6 +17,8 @@ import torch
 from gymnasium.spaces import Discrete
 
 import metarl
+from agents.algorithm_distillation import ADConfig
+from agents.dpt import DPTConfig
 from agents.hypernetwork_policy import HypernetworkPolicyConfig
 from agents.inner_learner import InnerLearnerConfig
 from agents.maml import MAMLTRPOConfig
@@ -86,6 +88,8 @@ CASES: dict[str, tuple[Any, Any]] = {
         PEARLConfig(num_train_tasks=2, aggregation="attention", next_obs_in_context=True, **NETS),
     ),
     "pearl on a grid": (GRID, PEARLConfig(num_train_tasks=2, aggregation="mean", **NETS)),
+    "ad": (GRID, ADConfig(memory=SMALL_TRANSFORMER, hidden_size=16, context=20)),
+    "dpt": (GRID, DPTConfig(memory=replace(SMALL_TRANSFORMER, positions="none"), hidden_size=16, context=20)),
     "maml": (POINT, MAMLTRPOConfig(hidden_sizes=(8,), num_rollouts=4, normalise_obs=True)),
     "maml on a grid": (GRID, MAMLTRPOConfig(hidden_sizes=(8,), num_rollouts=4)),
 }
@@ -267,6 +271,18 @@ def test_pearls_encoder_and_policy_do_together_what_its_step_does(case):
         for name in sums:
             torch.testing.assert_close(sums[name], outputs[step.state[name]])
         state, before = {name: outputs[output] for name, output in step.state.items()}, given["obs"]
+
+
+def test_noise_samples_the_actions_that_dpt_predicts():
+    trainer = trainer_of("dpt")
+    graph, _ = graph_of(trainer)
+    rows = 20_000
+    given = {name: value[:1].expand(rows, *value.shape[1:]) for name, value in graph.inputs.items()}
+    noise = torch.randn(rows, given["noise"].shape[1], generator=torch.Generator().manual_seed(0))
+    actions = in_torch(graph, given | {"noise": noise, "new_task": torch.ones(rows, dtype=torch.bool)})["action"]
+    predicted = trainer.agent.net.answers(trainer.agent.prior(1).memory, given["obs"][:1]).softmax(-1)[0]
+    drawn = actions.bincount(minlength=len(predicted)) / rows
+    torch.testing.assert_close(drawn, predicted.detach(), atol=0.015, rtol=0)
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
