@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from agents.belief_vae import BeliefVAE, RewardKind, Transitions
 from agents.hyperx import HyperX, HyperXConfig
 from agents.ppo import PPO, Evaluated
-from agents.trial_agent import InputMoments, LatentAgentConfig, TrialAgent, policy_and_critic
+from agents.trial_agent import FEW_STEPS, InputMoments, LatentAgentConfig, TrialAgent, policy_and_critic
 from metarl.adaptation.recurrent import RecurrentConfig
 from metarl.adaptation.sequence import SequenceState
 from metarl.checks import at_least, not_negative, positive, rounds, widths
@@ -120,6 +120,15 @@ VARIBAD_ROBOT = VariBADConfig(  # base settings of the robot recipes
     vae_batch=10,
     num_terms=50,
     num_decoded=50,
+)
+VARIBAD_FEW_STEPS = replace(  # the same with larger steps, for a few million steps in all
+    VARIBAD_ROBOT,
+    **FEW_STEPS,
+    num_minibatches=4,
+    num_vae_steps=16,
+    vae_learning_rate=3e-3,
+    final_vae_learning_rate=5e-4,
+    vae_batch=16,
 )
 
 

@@ -39,10 +39,14 @@ def job() -> str | None:
 
 
 def same_bits_with() -> dict[str, Any]:
-    """The processor and the number of threads with which one seed, and the versions above, give the same run again."""
+    """With what one seed, and the versions above, give the same run again: processor, threads, numba where it is used.
+
+    numba: its version; None where it is not installed or METARL_NUMBA turns it off.
+    """
     import torch  # here, as whoever only lists runs does not need it
 
-    return {"processor": _processor(), "threads": torch.get_num_threads()}
+    numba = None if os.environ.get("METARL_NUMBA") == "0" else _version("numba")
+    return {"processor": _processor(), "threads": torch.get_num_threads(), "numba": numba}
 
 
 def _processor() -> str:

@@ -6,14 +6,14 @@ half_cheetah_vel/varibad and end with smaller ones; a batch has 64 tasks in plac
 
 from dataclasses import replace
 
+from agents.varibad import VARIBAD_FEW_STEPS
 from envs.locomotion.half_cheetah import HalfCheetahDir
 from experiments import Expected, Experiment
-from experiments.recipes.half_cheetah_vel.varibad import experiment as of_velocity
 from metarl.trainer import TrainConfig
 
 experiment = Experiment(
     family=HalfCheetahDir(),
-    agent=replace(of_velocity.agent, num_minibatches=8, final_learning_rate=3e-4, final_vae_learning_rate=3e-4),
+    agent=replace(VARIBAD_FEW_STEPS, num_minibatches=8, final_learning_rate=3e-4, final_vae_learning_rate=3e-4),
     train=TrainConfig(num_iterations=782, num_tasks=64, eval_every=0),
     expected=Expected(at_least=1100, source="our own aim; `rl2_long` has 1212 in its second episode then", point=2),
 )

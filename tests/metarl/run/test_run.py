@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,14 @@ def test_a_run_knows_its_commit_and_whether_the_code_differs_from_it(tmp_path, m
     (tmp_path / "provenance.py").write_text("two")
     run = new_run(tmp_path / "runs")
     assert json.loads((run.path / "meta.json").read_text())["git"] == {"commit": commit, "changed": True}
+
+
+def test_what_the_same_bits_need_names_numba_where_it_is_used(monkeypatch):
+    monkeypatch.delenv("METARL_NUMBA", raising=False)
+    used = provenance([])["same_bits_with"]
+    assert used["numba"] == (metadata.version("numba") if find_spec("numba") else None)
+    monkeypatch.setenv("METARL_NUMBA", "0")
+    assert provenance([])["same_bits_with"] == {**used, "numba": None}
 
 
 def test_a_directory_in_use_is_refused(tmp_path):
