@@ -1,7 +1,6 @@
 """VariBAD on GridNavi, the task on which its paper shows beliefs (Zintgraf et al. 2020, section 5.1).
 
 4 episodes of 15 steps, the goal hidden and fixed within a trial. The decoder is the paper's: one probability per cell.
-Large batches and an entropy bonus that stays for long keep the policy from the first search that finds most goals.
 """
 
 from agents.varibad import VariBADConfig
@@ -21,19 +20,19 @@ experiment = Experiment(
         kl_weight=0.05,
         vae_learning_rate=4e-3,
         final_vae_learning_rate=4e-4,
-        num_vae_steps=32,
+        num_vae_steps=16,
         vae_batch=64,
-        num_terms=61,  # as many as prefixes: those of the first episode, where there is something to learn, are few
-        buffer_trials=82_000,  # all of the training: early, random trials show the decoder where no goal is
+        num_terms=8,
+        buffer_trials=40_000,  # all of the training: early, random trials show the decoder where no goal is
         embedding_size=64,
         head_sizes=(128,),
         learning_rate=2e-3,
         final_learning_rate=2e-4,
-        num_minibatches=4,
+        num_minibatches=8,
         gamma=0.95,
         lam=0.95,
-        entropy_coefficient=0.05,
+        entropy_coefficient=0.02,
         final_entropy_coefficient=0.002,
     ),
-    train=TrainConfig(num_iterations=320, num_tasks=256, eval_every=0, eval_tasks=1000),
+    train=TrainConfig(num_iterations=300, num_tasks=128, eval_tasks=1000),
 )
