@@ -17,7 +17,6 @@ import pytest
 from rich.console import Console
 
 from experiments.cli import plots
-from experiments.cli.main import main
 from experiments.cli.progress import TrainingProgress, duration
 from experiments.cli.tables import print_evaluation
 from experiments.experiment import names
@@ -26,7 +25,7 @@ from metarl.errors import UserError
 from metarl.evaluation import RETURN, Evaluation, Score
 from metarl.rl.trials import TrialSource
 from metarl.run.directory import Run
-from tests.experiments.command import run
+from tests.experiments.command import finished_run, run
 
 RECIPE = '''
 """RL2 on a tiny bandit."""
@@ -53,12 +52,7 @@ def recipe(tmp_path, monkeypatch) -> str:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "recipe.py").write_text(RECIPE)
-    with pytest.raises(SystemExit) as stop:
-        main(["train", str(folder / "recipe.py"), "--run-dir", str(folder / "run")])
-    assert not stop.value.code
-    return folder / "run"
+    return finished_run(RECIPE, tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture

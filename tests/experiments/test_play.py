@@ -23,7 +23,6 @@ from envs.torch_families.bandits import BernoulliBandit
 from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import PointNavigation, PointTasks, Semicircle, Wind
 from experiments.cli import session
-from experiments.cli.main import main
 from experiments.cli.recording import Moment, WatchedEnv, caption, play, record, visible_env
 from experiments.cli.task_arguments import with_fields
 from experiments.cli.video import MAX_SMALL_FRAMES, AnimatedImage, Mp4, captioned
@@ -31,7 +30,7 @@ from metarl.errors import UserError
 from metarl.protocols import Renders
 from metarl.records import Record
 from metarl.run.directory import Run
-from tests.experiments.command import run
+from tests.experiments.command import finished_run, run
 
 RECIPE = '''
 """RL2 on a tiny grid."""
@@ -344,12 +343,7 @@ def test_a_whole_number_field_takes_whole_numbers():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "recipe.py").write_text(RECIPE)
-    with pytest.raises(SystemExit) as stop:
-        main(["train", str(folder / "recipe.py"), "--run-dir", str(folder / "run")])
-    assert not stop.value.code
-    return folder / "run"
+    return finished_run(RECIPE, tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture

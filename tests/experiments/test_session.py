@@ -21,6 +21,7 @@ from experiments.cli.tables import print_evaluation
 from experiments.experiment.definition import Expected
 from metarl.evaluation import Evaluation, Score
 from metarl.run.directory import STEP_TAG, Run
+from tests.experiments.command import finished_run
 
 RECIPE = """
 from agents.rl2 import RL2Config
@@ -39,12 +40,7 @@ RESULTS = ("evaluation_test.json", "evaluation_test.png", "exploration.png")
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "recipe.py").write_text(RECIPE)
-    with pytest.raises(SystemExit) as stop:
-        main(["train", str(folder / "recipe.py"), "--run-dir", str(folder / "run")])
-    assert not stop.value.code
-    return folder / "run"
+    return finished_run(RECIPE, tmp_path_factory.mktemp("finished"))
 
 
 @pytest.fixture

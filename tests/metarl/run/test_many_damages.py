@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from experiments.cli.main import main
+from tests.experiments.command import finished_run
 
 RECIPE = """
 from agents.rl2 import RL2Config
@@ -45,12 +46,7 @@ ODD_TENSORS: dict[str, Callable[[torch.Tensor], Any]] = {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "recipe.py").write_text(RECIPE)
-    with pytest.raises(SystemExit) as stop:
-        main(["train", str(folder / "recipe.py"), "--run-dir", str(folder / "run")])
-    assert not stop.value.code
-    return folder / "run"
+    return finished_run(RECIPE, tmp_path_factory.mktemp("finished"))
 
 
 def edited(values: Any, path: tuple[Any, ...], new: Any) -> Any:
