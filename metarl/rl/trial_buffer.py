@@ -31,9 +31,12 @@ class TrialSteps(Record):
     @classmethod
     def of(cls, trajectory: Trajectory[Any]) -> Self:
         """The steps of a trajectory whose rows are whole trials."""
-        valid, action, reward = trajectory.valid, trajectory.decision.action, trajectory.reward
-        fields = (trajectory.obs, action, reward, trajectory.next_obs)
-        return cls(*(value * valid.view(*valid.shape, *[1] * (value.ndim - 2)) for value in fields), valid)
+        valid, decision = trajectory.valid, trajectory.decision
+        obs, action, reward, next_obs = (
+            value * valid.view(*valid.shape, *[1] * (value.ndim - 2))
+            for value in (trajectory.obs, decision.action, trajectory.reward, trajectory.next_obs)
+        )
+        return cls(obs, action, reward, next_obs, valid)
 
     @classmethod
     def blank(cls, obs_size: int, action_size: int | None, device: torch.device | str) -> Self:
