@@ -32,6 +32,7 @@ def result(measured: Result) -> dict[str, Any]:
     return measured.as_json()
 
 
+@pytest.mark.slow
 def test_every_contender_is_measured_in_every_round(result: dict[str, Any]) -> None:
     speeds = result["measured"]
     kinds = ("limit", "closed_loop", "per_task_dynamics", "per_task_policies")
@@ -63,6 +64,7 @@ def test_every_body_has_the_same_contenders(body: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_ratios_are_medians_of_the_rounds(result: dict[str, Any]) -> None:
     for name, ratio in result["ratios"].items():
         above, below = (result["measured"][part]["rounds"] for part in name.split(" / "))
@@ -72,6 +74,7 @@ def test_ratios_are_medians_of_the_rounds(result: dict[str, Any]) -> None:
     assert f"closed_loop_{BODY}_16 / gymnasium_async_{BODY}_2" in result["ratios"]
 
 
+@pytest.mark.slow
 def test_targets_are_judged_where_they_were_measured(
     measured: Result, result: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,6 +99,7 @@ def test_targets_are_judged_where_they_were_measured(
     assert "gymnasium_sync" in printed
 
 
+@pytest.mark.slow
 def test_torchs_threads_are_as_before(result: dict[str, Any]) -> None:
     threads = torch.get_num_threads()
     with pytest.raises(RuntimeError, match="stop"):

@@ -143,8 +143,8 @@ def edits_of_bytes(run: Path) -> Edits:
 @pytest.mark.parametrize(
     ("command", "every"),
     [
-        ("resume run", 8),
-        ("evaluate run --tasks 2 --json", 11),
+        ("resume run", 16),
+        ("evaluate run --tasks 2 --json", 22),
         pytest.param("resume run", 1, marks=pytest.mark.slow),
         pytest.param("evaluate run --tasks 2 --json", 1, marks=pytest.mark.slow),
     ],
