@@ -21,7 +21,11 @@ from envs.torch_families.navigation import PointNavigation, PointTasks, Semicirc
 from metarl.records import Step
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+# the rows of metaworld are processes, which take long to start
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] if name == "metaworld" else []) for name in FAMILIES]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_family_obeys_the_laws(name: str) -> None:
     # Native physics takes its time; what happens at a time limit happens at an early one as well.
     is_slow = not FAMILIES[name].startswith("envs.torch_families")

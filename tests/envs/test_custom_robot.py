@@ -784,6 +784,7 @@ def test_the_documentation_shows_the_recipe_as_it_is():
     assert shown in recipe
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("images")
 def test_a_run_of_it_is_resumed_evaluated_and_played(tmp_path, monkeypatch, capsys):
     def run(*words: str) -> str:

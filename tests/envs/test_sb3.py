@@ -335,6 +335,7 @@ def test_ppo_and_sac_train(visible):
     quiet(SAC("MlpPolicy", env, learning_starts=8, batch_size=8, device="cpu", seed=0)).learn(40)
 
 
+@pytest.mark.slow
 def test_the_benchmark_sets_collection_and_learning_against_worker_processes(monkeypatch, capsys):
     threads = torch.get_num_threads()
     settings = benchmark.Settings(num_envs=2, n_steps=32, num_rollouts=1, num_rounds=2)

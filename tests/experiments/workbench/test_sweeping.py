@@ -515,6 +515,7 @@ def past_runs(folder: str, amplitude: tuple[float, float], rates, score) -> None
         (run.path / "evaluation_val.json").write_text(json.dumps(content))
 
 
+@pytest.mark.slow
 def test_the_best_settings_of_the_most_similar_family_are_tried_first():
     past_runs("near", (0.1, 6.0), [0.001, 0.002], lambda rate: 1000 * rate)
     past_runs("far", (100.0, 900.0), [0.003, 0.005, 0.5], lambda rate: 1e-9 / rate)

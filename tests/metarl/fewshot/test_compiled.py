@@ -47,6 +47,7 @@ def check_same_updates(config: Any) -> None:
         torch.testing.assert_close(theirs, ours, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_whole_update_is_traced_in_one_graph_and_equals_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
     compile_with = torch.compile
     monkeypatch.setattr(torch, "compile", lambda *a, **settings: compile_with(*a, **settings, backend="aot_eager"))

@@ -177,6 +177,7 @@ def test_derivative_order_is_annealed():
     )
 
 
+@pytest.mark.learn
 def test_maml_fits_sinusoids_after_meta_training_and_not_before():
     """In seconds: the error after ten steps, on amplitudes and phases that it has not met."""
     agent = MAMLConfig(outer_lr=5e-3, final_outer_lr=1e-4)
