@@ -20,7 +20,6 @@ from envs.torch_families.gridworld import GridNavi
 from envs.torch_families.navigation import PointNavigation, PointTasks, Semicircle
 from metarl.records import Step
 
-
 # the rows of metaworld are processes, which take long to start
 NAMES = [pytest.param(name, marks=[pytest.mark.slow] if name == "metaworld" else []) for name in FAMILIES]
 
