@@ -8,7 +8,7 @@ Deviations: 1. the expert never acts, not even at first. 2. only the most recent
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -46,7 +46,7 @@ class OwnTrials:
 
     def __init__(self, family: SolvedFamily, num_batches: int, generators: Mapping[str, torch.Generator]) -> None:
         self.family, self.num_batches, self._generators = family, num_batches, generators
-        self._batches: list[LabelledTrials] = []  # [N, T, ...]; the oldest comes first
+        self._kept: LabelledTrials | None = None  # of all batches that are kept; the oldest comes first
 
     def run(self, learner: Agent[Any, Any], tasks: Record, share: Share) -> Tensor:
         """A trial in each of N tasks, of which this process runs its share; returns each episode's returns [E, N]."""
@@ -60,7 +60,8 @@ class OwnTrials:
             labelled = self._labelled(trajectory, own)
         align(env_generator, generator)
         batch = share.gathered(labelled)
-        self._batches = [*self._batches, batch][-self.num_batches :]
+        known = [] if self._kept is None else [self._kept]
+        self._kept = cat([*known, batch])[-self.num_batches * len(tasks) :]
         return share.gathered(trajectory.episode_returns(num_episodes), dim=1)
 
     def parts(self, count: int, num_steps: int, generator: torch.Generator) -> LabelledTransitions:
@@ -71,7 +72,8 @@ class OwnTrials:
         query: after each of a trial's first steps, and after the last step of a part. The others are uniform: what an
         agent that has found the goal sees would tell the goal to one that has read nothing yet.
         """
-        kept = cat(self._batches)
+        kept = self._kept
+        assert kept is not None, "trials are run before any part of one is drawn"
         num_trials, longest = kept.steps.action.shape
         device = generator.device
         trial = torch.randint(num_trials, (count, 1), generator=generator, device=device)
@@ -102,10 +104,12 @@ class OwnTrials:
         return LabelledTrials(steps, elsewhere.query, elsewhere.optimal)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"batches": [{**vars(batch), "steps": dict(vars(batch.steps))} for batch in self._batches]}
+        kept = self._kept
+        return {} if kept is None else {**vars(kept), "steps": dict(vars(kept.steps))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Hold what was saved, on the generators' device."""
-        batches: Sequence[Mapping[str, Any]] = state["batches"]
-        restored = (LabelledTrials(**{**batch, "steps": LabelledTransitions(**batch["steps"])}) for batch in batches)
-        self._batches = [batch.to(self._generators["env"].device) for batch in restored]
+        self._kept = None
+        if state:
+            kept = LabelledTrials(**{**state, "steps": LabelledTransitions(**state["steps"])})
+            self._kept = kept.to(self._generators["env"].device)

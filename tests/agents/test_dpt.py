@@ -116,7 +116,7 @@ def test_some_contexts_may_be_parts_of_the_agents_own_trials() -> None:
     follows = (own.obs[:, 1:] == own.next_obs[:, :-1]).all(-1) | (own.obs[:, 1:] == 0).all(-1)
     assert follows.all()
     assert {name for name in drawn.metrics if "return" in name} == {f"meta_train/return/ep_{k}" for k in (1, 2)}
-    (kept,) = trainer.source.state_dict()["own_trials"]["batches"]  # pyright: ignore[reportAttributeAccessIssue]
+    kept = trainer.source.state_dict()["own_trials"]  # pyright: ignore[reportAttributeAccessIssue]
     steps = kept["steps"]
     assert steps["action"].shape == (4, 12)
     assert torch.equal(steps["query"][:, :-1], steps["obs"])
@@ -126,14 +126,14 @@ def test_some_contexts_may_be_parts_of_the_agents_own_trials() -> None:
     assert stays[paid].all()
     later = [trainer.source.draw(trainer.agent).metrics != {} for _ in range(5)]
     assert later == [False, True, False, True, False]
-    assert len(trainer.source.state_dict()["own_trials"]["batches"]) == 2
+    assert trainer.source.state_dict()["own_trials"]["query"].shape[0] == 2 * 4
 
 
 def test_a_part_of_an_own_trial_asks_what_the_agent_saw_where_it_had_that_context_and_elsewhere_otherwise() -> None:
     own, time = OwnTrials(ROOM, 1, {}), torch.arange(13.0).expand(5, 13)  # what was seen is the number of the step
     nothing, obs = torch.zeros(5, 12), time[:, :-1, None]
     steps = LabelledTransitions(obs, nothing.long(), nothing, obs + 1, time[..., None], time[..., None])
-    own._batches = [LabelledTrials(steps, query=-torch.ones(5, 13, 1), optimal=-torch.ones(5, 13, 1))]
+    own._kept = LabelledTrials(steps, query=-torch.ones(5, 13, 1), optimal=-torch.ones(5, 13, 1))
     parts = own.parts(400, 4, seeded())
     first = parts.obs[:, :1, 0]
     assert torch.equal(parts.obs[..., 0], first + torch.arange(4))
